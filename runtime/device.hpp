@@ -1,0 +1,133 @@
+// Devices, streams, events and owned buffers: the same small vocabulary for cpu and cuda, chosen at run time.
+// A Device outlives everything made from it; a Stream orders work, on the caller's thread (cpu compute), on a thread of
+// its own (cpu communication) or on the GPU; a Buffer owns memory of one device.
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "runtime/op.hpp"
+#include "runtime/tensor.hpp"
+
+namespace dtrain {
+
+struct UpdateRule;
+struct UpdateArgs;
+
+enum class DeviceKind : std::uint8_t { cpu, cuda };
+
+/// A point in a stream. Recorded by Stream::record, waited for by Stream::wait or the host. Reusable; never allocates
+/// after creation.
+class Event {
+ public:
+  virtual ~Event() = default;
+  virtual bool done() const = 0;
+  /// Blocks the calling host thread until the latest recording has been reached.
+  virtual void synchronize() = 0;
+};
+
+/// A host function with its arguments by value: small and trivially copyable, so that enqueueing allocates nothing.
+struct HostTask {
+  static constexpr std::size_t capacity = 96;
+  void (*run)(void* arguments) = nullptr;
+  alignas(16) std::byte arguments[capacity]{};
+
+  template <class F>
+  static HostTask of(F f) {
+    static_assert(std::is_trivially_copyable_v<F> && sizeof(F) <= capacity);
+    HostTask task;
+    std::memcpy(task.arguments, &f, sizeof f);
+    task.run = [](void* p) { (*static_cast<F*>(p))(); };
+    return task;
+  }
+};
+
+/// Work in order. Everything a stream is given runs after what it was given before.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual void record(Event&) = 0;
+  /// Later work of this stream runs after the event. On the inline cpu stream this blocks the caller.
+  virtual void wait(Event&) = 0;
+  /// Runs a host function in stream order. An exception in it is kept and rethrown by synchronize() and by every later
+  /// call.
+  virtual void host(const HostTask&) = 0;
+  /// Blocks the calling thread until all work is done; rethrows what failed.
+  virtual void synchronize() = 0;
+  /// The vendor handle (cudaStream_t) or null on the cpu.
+  virtual void* native() const noexcept { return nullptr; }
+};
+
+/// Compute streams of the cpu run inline on the caller; communication streams own a thread.
+enum class StreamUse : std::uint8_t { compute, communication, copy };
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual DeviceKind kind() const noexcept = 0;
+  /// "cpu (Intel Xeon, 2 threads)", "cuda:0 (NVIDIA H200)"
+  virtual std::string name() const = 0;
+  /// 64-byte aligned (cpu) or 256-byte aligned (cuda). Throws OutOfMemory with the size asked for.
+  virtual void* allocate(std::size_t bytes) = 0;
+  virtual void release(void*) noexcept = 0;
+  virtual std::unique_ptr<Stream> make_stream(StreamUse) = 0;
+  virtual std::unique_ptr<Event> make_event() = 0;
+  virtual void copy(void* dst, const void* src, std::size_t bytes, Stream&) = 0;
+  virtual void zero(void* dst, std::size_t bytes, Stream&) = 0;
+  /// Chooses algorithm, descriptors and layouts once. Throws DeviceError where the device cannot run the op.
+  virtual std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in) = 0;
+  /// One optimizer update of the range that `args` names, in place.
+  virtual void update(const UpdateRule&, const UpdateArgs&, Stream&) = 0;
+  /// Sum of squares of `n` floats into partial[i] (double), one for each fixed block of norm_block floats, so that the
+  /// total does not depend on how buckets or shards cut the buffer. `partial` is host memory; valid after the stream
+  /// reached this point.
+  virtual void sum_squares(const float* x, std::size_t n, double* partial, Stream&) = 0;
+};
+
+/// Floats a block of the global norm.
+inline constexpr std::size_t norm_block = 16384;
+
+/// The device of this kind. Throws DeviceError (exit 6) that says why there is none. `threads` (cpu): compute threads,
+/// 0 = all allowed.
+std::unique_ptr<Device> make_device(DeviceKind, int ordinal = 0, int threads = 0);
+std::unique_ptr<Device> make_cpu_device(int threads);
+/// Two definitions: runtime/cuda and the stub cuda_off.cpp.
+std::unique_ptr<Device> make_cuda_device(int ordinal);
+/// Number of usable GPUs; 0 with `why_none` filled where there is none.
+int cuda_device_count(std::string& why_none) noexcept;
+
+/// Owns device memory.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(Device& device, std::size_t bytes)
+      : device_(&device), data_(bytes ? device.allocate(bytes) : nullptr), bytes_(bytes) {}
+  Buffer(Buffer&& o) noexcept
+      : device_(o.device_), data_(std::exchange(o.data_, nullptr)), bytes_(std::exchange(o.bytes_, 0)) {}
+  Buffer& operator=(Buffer&& o) noexcept {
+    std::swap(device_, o.device_);
+    std::swap(data_, o.data_);
+    std::swap(bytes_, o.bytes_);
+    return *this;
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() {
+    if (data_) device_->release(data_);
+  }
+  void* data() const noexcept { return data_; }
+  std::size_t bytes() const noexcept { return bytes_; }
+  std::byte* at(std::size_t offset) const noexcept { return static_cast<std::byte*>(data_) + offset; }
+
+ private:
+  Device* device_ = nullptr;
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace dtrain

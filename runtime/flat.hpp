@@ -1,0 +1,81 @@
+// The flat parameter layout: every parameter's place in one f32 buffer, ordered as backward finishes gradients, cut
+// into buckets. FlatLayout and Bucket are plain data of the plan; ParameterStore owns the parameters and one buffer for
+// gradients on a device.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "runtime/device.hpp"
+#include "runtime/graph.hpp"
+
+namespace dtrain {
+
+/// Where a parameter lies, in floats from the start of the flat buffers. Aligned to 16 floats; the gap up to the next
+/// is zero for ever.
+struct FlatParam {
+  ParamId id = -1;  // index in Graph::params()
+  std::string name;
+  Shape shape;
+  std::size_t offset = 0;
+  std::size_t size = 0;  // elements
+  bool decay = true;
+};
+
+/// A contiguous range [begin, end) of the flat gradient buffer that is reduced at once. May cut through a parameter.
+struct Bucket {
+  std::size_t begin = 0, end = 0;
+  std::size_t bytes() const noexcept { return (end - begin) * sizeof(float); }
+};
+
+/// Behind the last parameter (and inside the last bucket) lie `extras` floats: the LossSums of the step, and zeros.
+struct FlatLayout {
+  static constexpr std::size_t alignment = 16;  // floats: 64 bytes
+  static constexpr std::size_t extras = 16;
+
+  std::vector<FlatParam> params;  // in flat order: the first is ready first
+  std::vector<Bucket> buckets;    // in flat order: bucket 0 is ready first
+  std::size_t param_floats = 0;   // up to here parameters, aligned
+  std::size_t total_floats() const noexcept { return param_floats + extras; }
+  const FlatParam& of(ParamId) const;
+};
+
+struct BucketOptions {
+  double bucket_mib = 25;      // largest bucket
+  double last_bucket_mib = 1;  // the last one is what is exposed: smaller
+  int at_least = 4;            // aim for so many buckets where the model is small ...
+  double smallest_mib = 0.25;  // ... but not for smaller ones than this
+};
+
+/// Cuts [0, total) into buckets. Pure.
+std::vector<Bucket> cut_buckets(std::size_t total_floats, const BucketOptions&);
+
+/// Owns parameters and gradients, f32, flat.
+class ParameterStore {
+ public:
+  ParameterStore(Device&, const FlatLayout&);
+  const FlatLayout& layout() const noexcept { return layout_; }
+  float* params() const noexcept { return static_cast<float*>(params_.data()); }
+  float* gradients() const noexcept { return static_cast<float*>(gradients_.data()); }
+  Tensor param(ParamId) const;
+  Tensor gradient(ParamId) const;
+  Tensor bucket(std::size_t index) const;  // view of the gradients, rank 1
+  /// The extras behind the gradients: sums of the loss op (LossSum).
+  Tensor loss_sums() const;
+
+ private:
+  FlatLayout layout_;
+  Buffer params_, gradients_;
+};
+
+/// Fills the (host-visible) parameters from the graph's Init specs; keyed by (seed, parameter index), so equal on every
+/// rank.
+void initialize(float* flat_params, const FlatLayout&, const Graph&, std::uint64_t seed);
+
+/// Hash of names, shapes and fp32 bytes in name order: independent of ranks, buckets and flat order. 16 hex digits
+/// (XXH3-64).
+std::string parameter_hash(const float* flat_params, const FlatLayout&);
+
+}  // namespace dtrain

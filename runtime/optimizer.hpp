@@ -1,0 +1,68 @@
+// Optimizers and learning-rate schedules as plain data; a device applies an UpdateRule to ranges of the flat buffers.
+// The rule is constant over a run; everything that changes is in StepState. Optimizer state is flat f32, laid out like
+// the parameters.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <variant>
+
+#include "runtime/step_state.hpp"
+
+namespace dtrain {
+
+struct FlatLayout;
+
+/// PyTorch's SGD: g += decay * w; m = momentum * m + g; g = nesterov ? g + momentum * m : m; w -= lr * g. Momentum
+/// starts as g (m0 = 0).
+struct Sgd {
+  double learning_rate = 0.01, momentum = 0, weight_decay = 0;
+  bool nesterov = false;
+};
+/// Kingma & Ba 2015; weight_decay is added to the gradient (L2).
+struct Adam {
+  double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
+};
+/// Loshchilov & Hutter 2019: w -= lr * weight_decay * w, then Adam.
+struct AdamW {
+  double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0.01;
+};
+
+struct UpdateRule {
+  std::variant<Sgd, Adam, AdamW> kind;
+};
+/// 0, 1 (momentum) or 2 (moments) flat buffers of state.
+int state_count(const UpdateRule&) noexcept;
+/// "momentum"; "first_moment", "second_moment".
+std::string state_name(const UpdateRule&, int index);
+double base_learning_rate(const UpdateRule&) noexcept;
+
+/// Range [begin, end) of the flat buffers, in floats. `decay_end`-style segments come from the layout: parameters
+/// without decay are spared.
+struct UpdateArgs {
+  float* params = nullptr;  // flat buffers from offset 0
+  const float* gradients =
+      nullptr;  // sums over the global batch: scaled here by gradient_scale / (sum_weight * loss_scale)
+  float* state[2] = {nullptr, nullptr};
+  std::size_t begin = 0, end = 0;
+  const FlatLayout* layout = nullptr;
+  const StepState* step = nullptr;
+};
+
+struct Schedule {
+  enum class Decay : std::uint8_t { constant, step, cosine, linear, polynomial } decay = Decay::constant;
+  std::int64_t warmup_steps = 0;  // linear from 0: step s has factor (s + 1) / warmup_steps
+  double final_factor = 0;        // cosine, linear, polynomial end here, at the last step
+  double power = 2;               // polynomial
+  std::int64_t every_steps = 0;   // step: multiply by factor each so many steps
+  double factor = 0.1;            // step
+};
+/// Learning rate of step `step` (from 0) of a run of `total` steps. Pure.
+double learning_rate(const Schedule&, double base, std::int64_t step, std::int64_t total);
+
+struct Clipping {
+  double max_norm = 0;  // 0: none
+};
+
+}  // namespace dtrain

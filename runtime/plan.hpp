@@ -1,0 +1,104 @@
+// The plan: one list of steps for a training pass and one for evaluation, with the lifetimes, memory offsets, parameter
+// order, buckets and costs that follow from it. Pure functions over a Graph; plain data, no device, printed by `dtrain
+// check`.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "runtime/flat.hpp"
+#include "runtime/graph.hpp"
+
+namespace dtrain {
+
+struct Forward {
+  NodeId node;
+};
+struct Recompute {
+  NodeId node;
+};
+struct BackwardActivation {
+  NodeId node;
+};
+struct BackwardData {
+  NodeId node;
+};
+struct BackwardParams {
+  NodeId node;
+};
+struct CrossRankSum {
+  ValueId value;
+};
+/// All gradients of the bucket are complete (in the last micro batch).
+struct BucketReady {
+  int bucket;
+};
+/// The parameters of this bucket are read from here on.
+struct ParamsNeeded {
+  int bucket;
+};
+using Step = std::variant<Forward, Recompute, BackwardActivation, BackwardData, BackwardParams, CrossRankSum,
+                          BucketReady, ParamsNeeded>;
+
+enum class MemoryKind : std::uint8_t { activation, saved, gradient, workspace };
+
+/// A range of the arena with the steps between which it is alive.
+struct Block {
+  MemoryKind kind = MemoryKind::activation;
+  std::string name;
+  std::size_t bytes = 0;
+  int first = 0, last = 0;  // indices into steps, inclusive
+  std::size_t offset = 0;   // chosen by the packer; 64-byte aligned
+};
+
+/// Offsets for all blocks so that blocks alive at the same step do not overlap; returns the arena's size. Greedy,
+/// largest first.
+std::size_t pack_blocks(std::vector<Block>&);
+
+/// Where the tensors of one node live: indices into Plan::blocks, -1 where there is none (graph inputs, loss sums).
+struct NodeMemory {
+  std::vector<int> out, saved, grad_out, grad_in;
+  std::vector<Write> grad_in_write;
+  std::vector<bool> param_first;  // this node's contribution to the parameter's gradient is the first of the pass
+  int workspace = -1;
+};
+
+struct Plan {
+  Graph graph{0};
+  std::vector<Step> train, evaluate;
+  std::vector<Block> train_blocks, evaluate_blocks;
+  std::vector<NodeMemory> train_memory, evaluate_memory;  // by node
+  std::size_t arena_bytes = 0;                            // enough for both passes
+  std::size_t packed_bytes = 0;                           // packed parameters
+  FlatLayout layout;
+  double flops_per_sample = 0;        // forward
+  double train_flops_per_sample = 0;  // forward and backward
+};
+
+/// What the planner asks of a device; without one, `estimated_needs` gives stated bounds.
+using NeedsOf = std::function<Needs(NodeId)>;
+
+struct PlanOptions {
+  BucketOptions buckets;
+  NeedsOf needs;  // empty: estimated_needs, and `dtrain check` says so
+};
+
+/// Upper bounds for workspaces where no device is at hand.
+Needs estimated_needs(const GraphNode&, const Graph&);
+
+/// Order of parameters, steps, lifetimes, offsets. Throws BugError on an inconsistent graph.
+Plan make_plan(Graph, const PlanOptions&);
+
+/// Bytes by kind at the train pass's fullest moment, for `dtrain check`.
+struct MemoryUse {
+  std::size_t parameters = 0, gradients = 0, optimizer = 0, packed = 0, arena = 0, inputs = 0;
+  std::size_t total() const noexcept { return parameters + gradients + optimizer + packed + arena + inputs; }
+};
+/// `optimizer_floats`: floats of state a parameter (0 SGD, 1 momentum, 2 Adam).
+MemoryUse memory_use(const Plan&, int optimizer_floats);
+
+}  // namespace dtrain

@@ -1,0 +1,69 @@
+// A Program is a plan bound to one device: prepared kernels, one arena, packed parameters and two input slots.
+// It owns all of that; run() walks the plan's steps on the caller's thread and the given stream and allocates nothing.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "runtime/device.hpp"
+#include "runtime/flat.hpp"
+#include "runtime/plan.hpp"
+
+namespace dtrain {
+
+/// Called from inside run(), in plan order. A plain interface: nothing is allocated.
+class StepHooks {
+ public:
+  virtual ~StepHooks() = default;
+  virtual void bucket_ready(int bucket, Stream&) = 0;
+  virtual void params_needed(int bucket, Stream&) = 0;
+};
+class NoHooks final : public StepHooks {
+ public:
+  void bucket_ready(int, Stream&) override {}
+  void params_needed(int, Stream&) override {}
+};
+
+/// Fixed device addresses of one micro batch. Tensors that the graph does not read have no data.
+struct InputSlot {
+  Tensor sample;     // f32, channels_last if rank 4
+  Tensor target;     // i32 labels [N] or f32 [N, D]
+  Tensor weight;     // f32 [N]; 0 = padding
+  Tensor positions;  // u64 [N]: stream position of each sample
+};
+
+class Program {
+ public:
+  static constexpr int slots = 2;
+  /// Prepares every kernel, plans with their real needs and allocates. Throws DeviceError, OutOfMemory (with the bytes
+  /// by kind).
+  Program(Device&, Graph, const PlanOptions&);
+  ~Program();
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  const Plan& plan() const noexcept;
+  const InputSlot& slot(int index) const noexcept;
+  /// Refreshes packed copies of parameters; after initialization, load and every update.
+  void pack(const ParameterStore&, Stream&);
+  /// Train: forward, backward into `store`'s gradients; loss sums are added to (or, in the first micro batch,
+  /// overwrite) store.loss_sums(). Evaluate: forward only; loss sums likewise.
+  void run(const Pass&, int slot, const ParameterStore& store, const StepState&, StepHooks&, Stream&);
+  /// The value of a node's output of the latest pass, as it lies in the arena (tests; may have been overwritten by
+  /// aliases).
+  Tensor value(ValueId) const;
+  MemoryUse memory(int optimizer_floats) const;
+  /// Host seconds of forward and backward of the latest train pass.
+  struct Seconds {
+    double forward = 0, backward = 0;
+  };
+  Seconds seconds() const noexcept;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace dtrain

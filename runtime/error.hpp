@@ -47,7 +47,9 @@ struct ConfigProblem {
 class ConfigError : public Error {
  public:
   explicit ConfigError(std::vector<ConfigProblem> problems);
-  explicit ConfigError(const std::string& message) : Error(ExitCode::usage, message), problems_{{.text = message}} {}
+  explicit ConfigError(const std::string& message) : Error(ExitCode::usage, message), problems_(1) {
+    problems_[0].text = message;
+  }
   const std::vector<ConfigProblem>& problems() const noexcept { return problems_; }
 
  private:

@@ -1,0 +1,61 @@
+# Options, flags that every target of dtrain gets (target dtrain_options), and the flags of the CPU kernels.
+set(DTRAIN_CUDA AUTO CACHE STRING "CUDA, cuDNN and NCCL: AUTO (where found), ON (required) or OFF")
+set_property(CACHE DTRAIN_CUDA PROPERTY STRINGS AUTO ON OFF)
+option(DTRAIN_NATIVE "Tune the CPU kernels for the machine that builds" ON)
+option(DTRAIN_TESTS "Build the tests" ON)
+set(DTRAIN_SANITIZE "" CACHE STRING "Sanitizers: empty, address,undefined or thread")
+
+# A newer compiler brings new warnings; they must not keep a newcomer from building.
+if((CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+   OR (CMAKE_CXX_COMPILER_ID STREQUAL Clang AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 15))
+  set(werror_default ON)
+else()
+  set(werror_default OFF)
+endif()
+option(DTRAIN_WERROR "Warnings are errors" ${werror_default})
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")
+set(CMAKE_CXX_FLAGS_DEBUG "-O0 -g")
+
+add_library(dtrain_options INTERFACE)
+# Contraction into fused multiply-add is off, so that results do not depend on which instructions a build may use.
+target_compile_options(dtrain_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer;-ffp-contract=off>
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wnon-virtual-dtor;-Wconversion;-Wno-sign-conversion>)
+if(DTRAIN_WERROR)
+  target_compile_options(dtrain_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
+endif()
+target_include_directories(dtrain_options INTERFACE ${CMAKE_CURRENT_SOURCE_DIR})
+
+if(DTRAIN_SANITIZE)
+  # For everything, tests included. -O1 keeps the suites bearable on two cores.
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-O1> $<$<COMPILE_LANGUAGE:CXX>:-g>
+    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${DTRAIN_SANITIZE}> $<$<COMPILE_LANGUAGE:CXX>:-fno-sanitize-recover=all>)
+  add_link_options(-fsanitize=${DTRAIN_SANITIZE})
+endif()
+
+# Sources below `folder` are compiled for the machine at hand, or for x86-64-v2. Neither option allows reassociation,
+# so an own kernel gives the same bits with both as long as it fixes the order of its sums itself.
+function(dtrain_cpu_kernel_flags target folder)
+  set(flags -fno-math-errno -fno-trapping-math)
+  if(DTRAIN_NATIVE)
+    list(APPEND flags -march=native)
+  elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    list(APPEND flags -march=x86-64-v2)
+  endif()
+  get_target_property(sources ${target} SOURCES)
+  foreach(source IN LISTS sources)
+    file(RELATIVE_PATH relative ${CMAKE_CURRENT_SOURCE_DIR} ${source})
+    if(relative MATCHES "^${folder}/.*\\.cpp$")
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${flags}")
+    endif()
+  endforeach()
+endfunction()

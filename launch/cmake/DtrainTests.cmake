@@ -1,0 +1,73 @@
+# Functions that declare tests. Every test has a timeout; sanitizer builds get four times as much.
+set(DTRAIN_TEST_TIMEOUT 120)  # seconds, for one GoogleTest case
+set(DTRAIN_TIMEOUT_FACTOR 1)
+if(DTRAIN_SANITIZE)
+  set(DTRAIN_TIMEOUT_FACTOR 4)
+endif()
+
+# What a test sees of the sanitizers, and of the repository: the working directory is the repository's root.
+set(DTRAIN_TEST_ENVIRONMENT
+  "ASAN_OPTIONS=detect_stack_use_after_return=1"
+  "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/support/lsan.supp:print_suppressions=0"
+  "UBSAN_OPTIONS=print_stacktrace=1"
+  "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/support/tsan.supp:second_deadlock_stack=1"
+  "OMP_NUM_THREADS=2")
+
+function(dtrain_floor_tests floor)
+  set(folder ${CMAKE_SOURCE_DIR}/tests/${floor})
+  file(GLOB sources CONFIGURE_DEPENDS ${folder}/*_test.cpp)
+  if(sources)
+    add_executable(tests_${floor} ${sources})
+    target_link_libraries(tests_${floor} PRIVATE dtrain_${floor} dtrain_test_support dtrain_options GTest::gtest_main)
+    math(EXPR seconds "${DTRAIN_TEST_TIMEOUT} * ${DTRAIN_TIMEOUT_FACTOR}")
+    gtest_discover_tests(tests_${floor} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
+      WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
+      TEST_LIST tests_of_${floor}
+      PROPERTIES TIMEOUT ${seconds})
+    # Lists do not survive PROPERTIES of gtest_discover_tests: ctest sets them after it has listed the tests.
+    set(script ${CMAKE_CURRENT_BINARY_DIR}/${floor}_properties.cmake)
+    file(CONFIGURE OUTPUT ${script} @ONLY CONTENT [[
+if(tests_of_@floor@)
+  set_tests_properties(${tests_of_@floor@} PROPERTIES LABELS "unit;@floor@" ENVIRONMENT "@DTRAIN_TEST_ENVIRONMENT@")
+endif()
+]])
+    set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES ${script})
+  endif()
+  file(GLOB programs CONFIGURE_DEPENDS ${folder}/*_program.cpp)
+  foreach(program IN LISTS programs)
+    get_filename_component(name ${program} NAME_WE)
+    add_executable(${name} ${program})
+    target_link_libraries(${name} PRIVATE dtrain_${floor} dtrain_test_support dtrain_options)
+  endforeach()
+  if(EXISTS ${folder}/CMakeLists.txt)
+    add_subdirectory(${folder} ${CMAKE_CURRENT_BINARY_DIR}/${floor})
+  endif()
+endfunction()
+
+# dtrain_mpi_test(NAME n RANKS r COMMAND c... TIMEOUT s [LABELS l...] [WORKING_DIRECTORY d]): runs the command on r ranks.
+# Ranks outnumber cores here, so they are not bound; and such tests run one at a time, or they would time each other out.
+function(dtrain_mpi_test)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME;RANKS;TIMEOUT;WORKING_DIRECTORY" "COMMAND;LABELS")
+  if(NOT arg_NAME OR NOT arg_RANKS OR NOT arg_TIMEOUT OR NOT arg_COMMAND)
+    message(FATAL_ERROR "dtrain_mpi_test needs NAME, RANKS, TIMEOUT and COMMAND")
+  endif()
+  dtrain_script_test(NAME ${arg_NAME} TIMEOUT ${arg_TIMEOUT} LABELS mpi ${arg_LABELS} SERIAL
+    WORKING_DIRECTORY "${arg_WORKING_DIRECTORY}"
+    COMMAND ${MPIEXEC_EXECUTABLE} --allow-run-as-root --oversubscribe --bind-to none -np ${arg_RANKS} ${arg_COMMAND})
+endfunction()
+
+# dtrain_script_test(NAME n COMMAND c... TIMEOUT s [LABELS l...] [SERIAL] [WORKING_DIRECTORY d]): a command that exits 0,
+# or 77 to say that it skipped; it prints the reason as "[  SKIPPED ] why".
+function(dtrain_script_test)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "SERIAL" "NAME;TIMEOUT;WORKING_DIRECTORY" "COMMAND;LABELS")
+  if(NOT arg_WORKING_DIRECTORY)
+    set(arg_WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  endif()
+  add_test(NAME ${arg_NAME} COMMAND ${arg_COMMAND} WORKING_DIRECTORY ${arg_WORKING_DIRECTORY})
+  math(EXPR seconds "${arg_TIMEOUT} * ${DTRAIN_TIMEOUT_FACTOR}")
+  set_tests_properties(${arg_NAME} PROPERTIES TIMEOUT ${seconds} LABELS "${arg_LABELS}" SKIP_RETURN_CODE 77
+    ENVIRONMENT "${DTRAIN_TEST_ENVIRONMENT}")
+  if(arg_SERIAL)
+    set_tests_properties(${arg_NAME} PROPERTIES RUN_SERIAL ON)
+  endif()
+endfunction()

@@ -1,0 +1,22 @@
+# oneDNN, API v2 or v3: DNNL_VERSION, DNNL_VERSION_MAJOR, target DNNL::dnnl. The package's own config file is not used:
+# Debian 12's requires OpenCL. Hint: DNNL_ROOT.
+find_path(DNNL_INCLUDE_DIR NAMES oneapi/dnnl/dnnl.hpp dnnl.hpp)
+find_library(DNNL_LIBRARY NAMES dnnl)
+mark_as_advanced(DNNL_INCLUDE_DIR DNNL_LIBRARY)
+foreach(folder oneapi/dnnl .)
+  set(header ${DNNL_INCLUDE_DIR}/${folder}/dnnl_version.h)
+  if(DNNL_INCLUDE_DIR AND EXISTS ${header} AND NOT DNNL_VERSION)
+    file(STRINGS ${header} lines REGEX "#define DNNL_VERSION_(MAJOR|MINOR|PATCH) +[0-9]+")
+    if(lines MATCHES "VERSION_MAJOR +([0-9]+).*VERSION_MINOR +([0-9]+).*VERSION_PATCH +([0-9]+)")
+      set(DNNL_VERSION_MAJOR ${CMAKE_MATCH_1})
+      set(DNNL_VERSION ${CMAKE_MATCH_1}.${CMAKE_MATCH_2}.${CMAKE_MATCH_3})
+    endif()
+  endif()
+endforeach()
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(DNNL REQUIRED_VARS DNNL_LIBRARY DNNL_INCLUDE_DIR VERSION_VAR DNNL_VERSION)
+if(DNNL_FOUND AND NOT TARGET DNNL::dnnl)
+  add_library(DNNL::dnnl UNKNOWN IMPORTED)
+  set_target_properties(DNNL::dnnl PROPERTIES IMPORTED_LOCATION ${DNNL_LIBRARY}
+    INTERFACE_INCLUDE_DIRECTORIES ${DNNL_INCLUDE_DIR})
+endif()

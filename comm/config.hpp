@@ -1,0 +1,24 @@
+// Plain settings of the comm floor, with their defaults.
+// Values only; launch/ fills them from YAML, comm/ reads them.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/tensor.hpp"
+
+namespace dtrain::comm {
+
+enum class Algorithm : std::uint8_t {
+  automatic,    // the transport's own all-reduce
+  fixed_order,  // exchange of shares, f32 sum in a fixed tree over ranks, all-gather
+};
+
+struct CommConfig {
+  double bucket_mib = 25;
+  double last_bucket_mib = 1;
+  DType gradient_dtype = DType::f32;
+  Algorithm algorithm = Algorithm::automatic;
+  double timeout_seconds = 300;  // a collective that takes longer is an error
+};
+
+}  // namespace dtrain::comm

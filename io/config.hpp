@@ -1,0 +1,43 @@
+// Plain settings of the io floor: data sets and checkpoints, with their defaults.
+// Values only; launch/ fills them from YAML, io/ reads them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace dtrain::io {
+
+/// stored value -> (value * scale - mean) / deviation; mean and deviation have one entry, or one a channel.
+struct Normalize {
+  double scale = 1.0;
+  std::vector<double> mean;       // empty: 0
+  std::vector<double> deviation;  // empty: 1
+};
+
+struct DataConfig {
+  std::vector<std::string> train;  // files or globs; several are shards, in this order
+  std::vector<std::string> eval;   // may be empty: no evaluation
+  std::string sample_key;          // HDF5 path of the samples; empty: detect
+  std::string target_key;          // HDF5 path of labels or targets; empty: detect
+  bool shuffle = true;
+  Normalize normalize;
+  int prefetch_threads = 1;
+  int prefetch_batches = 4;  // ring of micro batches
+  double cache_mib = 1024;   // a rank keeps the whole set in memory if it is not larger than this; 0: never
+};
+
+enum class Resume : std::uint8_t { automatic, never, directory };
+
+struct CheckpointConfig {
+  std::string directory;           // empty: <log.directory>/checkpoints
+  std::int64_t every_steps = 500;  // 0: only at the end and on a signal
+  int keep = 3;                    // newest ones to keep, at least 2
+  std::int64_t keep_every = 0;     // keep every M-th step for good; 0: none
+  Resume resume = Resume::automatic;
+  std::string resume_directory;  // where resume is `directory`
+  int failures_allowed = 3;      // failed saves in a row before the run stops
+  bool force = false;            // accept a checkpoint of another configuration
+};
+
+}  // namespace dtrain::io

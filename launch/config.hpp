@@ -1,0 +1,54 @@
+// Everything a run is told: one plain struct made of the floors' own settings.
+// Values only; filled by launch/config_file.hpp from YAML, overrides and defaults.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "comm/config.hpp"
+#include "io/config.hpp"
+#include "models/config.hpp"
+#include "runtime/device.hpp"
+#include "runtime/optimizer.hpp"
+
+namespace dtrain::launch {
+
+enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
+enum class Deterministic : std::uint8_t { run, elastic, off };
+
+struct BatchConfig {
+  std::int64_t global = 128;
+  std::int64_t micro = 0;  // 0: auto, global / ranks
+};
+struct TrainConfig {
+  std::int64_t epochs = 1;
+  std::int64_t steps = 0;             // > 0: instead of epochs
+  Clipping clip;                      // `clip_norm`
+  std::int64_t eval_every_steps = 0;  // 0: at the end of each epoch, and at the end
+};
+struct LogConfig {
+  std::int64_t every_steps = 10;
+  std::string directory;  // empty: runs/<name>
+  bool trace = false;     // trace.json
+  bool samples = false;   // samples-rank-R.txt: stream positions and sample indices of every step
+};
+
+struct RunConfig {
+  std::string name = "run";
+  std::uint64_t seed = 1;
+  DeviceChoice device = DeviceChoice::automatic;
+  DType precision = DType::f32;
+  int threads = 0;  // compute threads a rank on the cpu; 0: allowed cores / local ranks
+  models::ModelConfig model;
+  io::DataConfig data;
+  BatchConfig batch;
+  UpdateRule optimizer{Sgd{}};
+  Schedule schedule;
+  TrainConfig train;
+  comm::CommConfig communication;
+  io::CheckpointConfig checkpoint;
+  Deterministic deterministic = Deterministic::run;
+  LogConfig log;
+};
+
+}  // namespace dtrain::launch

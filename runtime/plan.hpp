@@ -3,6 +3,7 @@
 // check`.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -59,24 +60,29 @@ struct Block {
 /// largest first.
 std::size_t pack_blocks(std::vector<Block>&);
 
-/// Where the tensors of one node live: indices into Plan::blocks, -1 where there is none (graph inputs, loss sums).
-struct NodeMemory {
-  std::vector<int> out, saved, grad_out, grad_in;
-  std::vector<Write> grad_in_write;
-  std::vector<bool> param_first;  // this node's contribution to the parameter's gradient is the first of the pass
-  int workspace = -1;
+/// Where the tensors of one pass live: indices into `blocks`, -1 where there is none (graph inputs, loss sums, unused).
+struct PassPlan {
+  std::vector<Step> steps;
+  std::vector<Block> blocks;
+  std::vector<int> value;                       // by value; a view has its root's block
+  std::vector<int> gradient;                    // by value; -1 where nobody wants it
+  std::vector<std::vector<int>> saved;          // by node
+  std::vector<int> workspace;                   // by step
+  std::vector<std::vector<Write>> input_write;  // by node and input: how BackwardData writes the gradient
+  std::vector<std::vector<bool>> param_first;   // by node and parameter: first contribution of the pass
+  std::size_t arena_bytes = 0;
 };
 
 struct Plan {
   Graph graph{0};
-  std::vector<Step> train, evaluate;
-  std::vector<Block> train_blocks, evaluate_blocks;
-  std::vector<NodeMemory> train_memory, evaluate_memory;  // by node
-  std::size_t arena_bytes = 0;                            // enough for both passes
-  std::size_t packed_bytes = 0;                           // packed parameters
+  std::vector<ValueId> root;  // by value: the value whose memory it is, itself unless it is a view
+  PassPlan train, evaluate;
+  std::vector<std::size_t> packed_offset;  // by node, into the packed parameters
+  std::size_t packed_bytes = 0;
   FlatLayout layout;
   double flops_per_sample = 0;        // forward
   double train_flops_per_sample = 0;  // forward and backward
+  std::size_t arena_bytes() const noexcept { return std::max(train.arena_bytes, evaluate.arena_bytes); }
 };
 
 /// What the planner asks of a device; without one, `estimated_needs` gives stated bounds.
@@ -93,7 +99,7 @@ Needs estimated_needs(const GraphNode&, const Graph&);
 /// Order of parameters, steps, lifetimes, offsets. Throws BugError on an inconsistent graph.
 Plan make_plan(Graph, const PlanOptions&);
 
-/// Bytes by kind at the train pass's fullest moment, for `dtrain check`.
+/// Bytes by kind, for `dtrain check`.
 struct MemoryUse {
   std::size_t parameters = 0, gradients = 0, optimizer = 0, packed = 0, arena = 0, inputs = 0;
   std::size_t total() const noexcept { return parameters + gradients + optimizer + packed + arena + inputs; }

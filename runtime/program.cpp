@@ -1,0 +1,250 @@
+#include "runtime/program.hpp"
+
+#include <chrono>
+
+#include <fmt/format.h>
+
+namespace dtrain {
+
+namespace {
+
+template <class T>
+std::size_t idx(T i) {
+  return static_cast<std::size_t>(i);
+}
+
+/// A kernel call with every address resolved: what a step of the plan becomes.
+struct Call {
+  enum class Kind : std::uint8_t { forward, activation, params, data, bucket_ready, params_needed } kind;
+  Kernel* kernel = nullptr;
+  int bucket = -1;
+  std::vector<Tensor> in, out, params, state, saved, out_gradients;
+  std::vector<GradSlot> in_slots, param_slots;
+  std::vector<bool> param_first;
+  Tensor packed, workspace;
+};
+
+struct Calls {
+  std::vector<Call> train, evaluate;
+};
+
+double seconds_since(std::chrono::steady_clock::time_point t) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - t).count();
+}
+
+}  // namespace
+
+struct Program::State {
+  Device& device;
+  std::vector<std::unique_ptr<Kernel>> kernels;  // by node; null for views
+  Plan plan;
+  Buffer arena, packed, inputs;
+  std::array<InputSlot, slots> input_slots;
+  std::array<Tensor, slots> positions;  // what OpArgs::positions views
+  std::array<Calls, slots> calls;
+  const float* bound = nullptr;  // the store that `calls` points into
+  Seconds seconds;
+
+  explicit State(Device& d) : device(d) {}
+
+  Tensor arena_tensor(const std::vector<Block>& blocks, int block, const TensorDesc& desc) const {
+    if (block < 0) return {desc, nullptr};
+    return {desc, arena.at(blocks[idx(block)].offset)};
+  }
+
+  Tensor value_tensor(const PassPlan& pass, ValueId v, int slot) const {
+    const TensorDesc& desc = plan.graph.desc(v);
+    const ValueId root = plan.root[idx(v)];
+    const InputSlot& inputs_of = input_slots[idx(slot)];
+    if (root == plan.graph.input(InputRole::sample)) return {desc, inputs_of.sample.data};
+    if (root == plan.graph.input(InputRole::target)) return {desc, inputs_of.target.data};
+    if (root == plan.graph.input(InputRole::weight)) return {desc, inputs_of.weight.data};
+    return arena_tensor(pass.blocks, pass.value[idx(v)], desc);
+  }
+
+  Call bind(const PassPlan& pass, std::size_t t, const ParameterStore& store, int slot) const {
+    Call call;
+    NodeId n = -1;
+    const Step& step = pass.steps[t];
+    if (const auto* s = std::get_if<Forward>(&step)) n = s->node, call.kind = Call::Kind::forward;
+    if (const auto* s = std::get_if<BackwardActivation>(&step)) n = s->node, call.kind = Call::Kind::activation;
+    if (const auto* s = std::get_if<BackwardParams>(&step)) n = s->node, call.kind = Call::Kind::params;
+    if (const auto* s = std::get_if<BackwardData>(&step)) n = s->node, call.kind = Call::Kind::data;
+    if (const auto* s = std::get_if<BucketReady>(&step)) call.bucket = s->bucket, call.kind = Call::Kind::bucket_ready;
+    if (const auto* s = std::get_if<ParamsNeeded>(&step))
+      call.bucket = s->bucket, call.kind = Call::Kind::params_needed;
+    if (n < 0) {
+      if (call.bucket < 0) throw BugError("the plan has a step that this program does not run");
+      return call;
+    }
+    const GraphNode& node = plan.graph.nodes()[idx(n)];
+    call.kernel = kernels[idx(n)].get();
+    for (ValueId v : node.in) call.in.push_back(value_tensor(pass, v, slot));
+    for (ValueId v : node.out) {
+      call.out.push_back(is_loss(node.op) ? store.loss_sums() : value_tensor(pass, v, slot));
+      if (!is_loss(node.op))
+        call.out_gradients.push_back(arena_tensor(pass.blocks, pass.gradient[idx(v)], plan.graph.desc(v)));
+    }
+    for (ParamId p : node.params) call.params.push_back(store.param(p));
+    for (std::size_t i = 0; i < node.shape.saved.size(); ++i)
+      call.saved.push_back(arena_tensor(pass.blocks, pass.saved[idx(n)][i], node.shape.saved[i]));
+    const Needs needs = call.kernel->needs();
+    if (needs.packed > 0)
+      call.packed = {{DType::u8, Shape{static_cast<std::int64_t>(needs.packed)}},
+                     packed.at(plan.packed_offset[idx(n)])};
+    if (pass.workspace[t] >= 0)
+      call.workspace =
+          arena_tensor(pass.blocks, pass.workspace[t], {DType::u8, Shape{static_cast<std::int64_t>(needs.workspace)}});
+    call.in_slots.resize(node.in.size());
+    call.param_slots.resize(node.params.size());
+    if (call.kind == Call::Kind::data) {
+      for (std::size_t i = 0; i < node.in.size(); ++i) {
+        if (pass.input_write[idx(n)][i] == Write::none) continue;
+        const ValueId v = node.in[i];
+        call.in_slots[i] = {arena_tensor(pass.blocks, pass.gradient[idx(v)], plan.graph.desc(v)),
+                            pass.input_write[idx(n)][i]};
+      }
+    }
+    if (call.kind == Call::Kind::params) {
+      call.param_first = pass.param_first[idx(n)];
+      for (std::size_t i = 0; i < node.params.size(); ++i)
+        call.param_slots[i] = {store.gradient(node.params[i]), Write::overwrite};
+    }
+    return call;
+  }
+
+  void bind_all(const ParameterStore& store) {
+    for (int s = 0; s < slots; ++s) {
+      Calls& c = calls[idx(s)];
+      c.train.clear();
+      c.evaluate.clear();
+      for (std::size_t t = 0; t < plan.train.steps.size(); ++t) c.train.push_back(bind(plan.train, t, store, s));
+      for (std::size_t t = 0; t < plan.evaluate.steps.size(); ++t)
+        c.evaluate.push_back(bind(plan.evaluate, t, store, s));
+    }
+    bound = store.params();
+  }
+
+  void allocate_inputs() {
+    const Graph& g = plan.graph;
+    const std::array<ValueId, 3> ids{g.input(InputRole::sample), g.input(InputRole::target),
+                                     g.input(InputRole::weight)};
+    const TensorDesc position_desc{DType::u64, Shape{g.batch()}};
+    std::size_t bytes = 0;
+    const auto place = [&](std::size_t n) {
+      const std::size_t at = bytes;
+      bytes += (n + 255) / 256 * 256;
+      return at;
+    };
+    std::array<std::array<std::size_t, 4>, slots> at{};
+    for (auto& offsets : at) {
+      for (std::size_t r = 0; r < ids.size(); ++r)
+        if (ids[r] >= 0) offsets[r] = place(g.desc(ids[r]).bytes());
+      offsets[3] = place(position_desc.bytes());
+    }
+    inputs = Buffer(device, bytes);
+    for (std::size_t s = 0; s < slots; ++s) {
+      InputSlot& slot = input_slots[s];
+      const std::array<Tensor*, 3> tensors{&slot.sample, &slot.target, &slot.weight};
+      for (std::size_t r = 0; r < ids.size(); ++r)
+        if (ids[r] >= 0) *tensors[r] = {g.desc(ids[r]), inputs.at(at[s][r])};
+      slot.positions = {position_desc, inputs.at(at[s][3])};
+      positions[s] = slot.positions;
+    }
+  }
+};
+
+Program::Program(Device& device, Graph graph, const PlanOptions& options) : state_(std::make_unique<State>(device)) {
+  State& s = *state_;
+  for (const GraphNode& node : graph.nodes()) {
+    std::vector<TensorDesc> in;
+    for (ValueId v : node.in) in.push_back(graph.desc(v));
+    try {
+      s.kernels.push_back(device.prepare(node.op, in));
+    } catch (const DeviceError& e) {
+      throw DeviceError(fmt::format("layer \"{}\": {}", node.name, e.what()));
+    }
+  }
+  PlanOptions with_needs = options;
+  with_needs.needs = [&](NodeId n) { return s.kernels[idx(n)]->needs(); };
+  s.plan = make_plan(std::move(graph), with_needs);
+  try {
+    s.arena = Buffer(device, std::max<std::size_t>(s.plan.arena_bytes(), 64));
+    s.packed = Buffer(device, std::max<std::size_t>(s.plan.packed_bytes, 64));
+    s.allocate_inputs();
+  } catch (const OutOfMemory& e) {
+    throw OutOfMemory(fmt::format(
+        "{}; the plan for a micro batch of {} needs {} MiB of activations and {} MiB of packed parameters; try "
+        "a smaller batch.micro",
+        e.what(), s.plan.graph.batch(), s.plan.arena_bytes() >> 20, s.plan.packed_bytes >> 20));
+  }
+}
+
+Program::~Program() = default;
+
+const Plan& Program::plan() const noexcept {
+  return state_->plan;
+}
+const InputSlot& Program::slot(int index) const noexcept {
+  return state_->input_slots[idx(index)];
+}
+Program::Seconds Program::seconds() const noexcept {
+  return state_->seconds;
+}
+MemoryUse Program::memory(int optimizer_floats) const {
+  return memory_use(state_->plan, optimizer_floats);
+}
+
+Tensor Program::value(ValueId v) const {
+  return state_->value_tensor(state_->plan.train, v, 0);
+}
+
+void Program::pack(const ParameterStore& store, Stream& stream) {
+  State& s = *state_;
+  if (s.bound != store.params()) s.bind_all(store);
+  for (Call& call : s.calls[0].train)
+    if (call.kind == Call::Kind::forward && call.packed) call.kernel->pack(call.params, call.packed, stream);
+}
+
+void Program::run(const Pass& pass, int slot, const ParameterStore& store, const StepState& step, StepHooks& hooks,
+                  Stream& stream) {
+  State& s = *state_;
+  if (s.bound != store.params()) s.bind_all(store);
+  const bool train = pass.mode == Mode::train;
+  Calls& calls = s.calls[idx(slot)];
+  const auto begin = std::chrono::steady_clock::now();
+  auto backward_begin = begin;
+  bool forward = true;
+  for (Call& call : train ? calls.train : calls.evaluate) {
+    if (forward && call.kind != Call::Kind::forward && call.kind != Call::Kind::params_needed) {
+      forward = false;
+      backward_begin = std::chrono::steady_clock::now();
+    }
+    const OpArgs args{call.in,     call.out,       call.params, call.state, call.saved, {&s.positions[idx(slot)], 1},
+                      call.packed, call.workspace, pass,        step};
+    switch (call.kind) {
+      case Call::Kind::forward:
+        call.kernel->forward(args, stream);
+        break;
+      case Call::Kind::activation:
+        call.kernel->backward_activation(args, call.out_gradients[0], stream);
+        break;
+      case Call::Kind::params:
+        for (std::size_t i = 0; i < call.param_slots.size(); ++i)
+          call.param_slots[i].write = pass.first && call.param_first[i] ? Write::overwrite : Write::accumulate;
+        [[fallthrough]];
+      case Call::Kind::data:
+        call.kernel->backward(args, {call.out_gradients, call.in_slots, call.param_slots}, stream);
+        break;
+      case Call::Kind::bucket_ready:
+        if (pass.last) hooks.bucket_ready(call.bucket, stream);
+        break;
+      case Call::Kind::params_needed:
+        if (pass.first) hooks.params_needed(call.bucket, stream);
+        break;
+    }
+  }
+  if (train) s.seconds = {std::chrono::duration<double>(backward_begin - begin).count(), seconds_since(backward_begin)};
+}
+
+}  // namespace dtrain

@@ -1,0 +1,19 @@
+// What an HDF5 file holds, for people (text) and scripts (JSON).
+// A function on the caller's thread that owns nothing afterwards.
+#pragma once
+
+#include <string>
+
+namespace dtrain::io {
+
+struct Inspection {
+  std::string text;  // several lines, newline at the end
+  std::string json;  // one object: file, bytes, datasets: [{path, shape, dtype, chunks, filters, min, max, mean}],
+                     // sample, target, count, classes: [n, ...], notes: [..]
+};
+
+/// Data sets with shape, type, storage, and (up to 256 MiB) minimum, maximum and mean; what training would take as
+/// samples and targets; the number of samples a class. Throws DataError.
+Inspection inspect(const std::string& file);
+
+}  // namespace dtrain::io

@@ -1,0 +1,48 @@
+// How this process was launched, read from the environment before MPI starts, and the cpus it may use.
+// Pure functions over a view of the environment; World applies the result on the main thread.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace dtrain::comm {
+
+enum class Launcher : unsigned char {
+  none,     // a plain process: no MPI at all
+  mpirun,   // Open MPI's mpirun, also inside an sbatch script: OMPI_* are to be trusted, SLURM_* are not
+  srun,     // srun --mpi=pmix
+  mpiexec,  // another MPI's launcher (PMI_RANK)
+};
+
+struct LaunchEnvironment {
+  Launcher launcher = Launcher::none;
+  int rank = 0, size = 1;  // size and local_size are 1 where the launcher does not say
+  int local_rank = 0, local_size = 1;
+  bool binding_chosen = false;  // the user asked mpirun for a binding
+};
+
+/// A variable's value or null.
+using Environment = std::function<const char*(const char* name)>;
+/// getenv.
+Environment process_environment();
+
+/// Throws CommError under plain srun with several tasks, where MPI_Init would abort.
+LaunchEnvironment discover_launch(const Environment&);
+
+/// Logical cpus grouped by core, in order of package and core.
+using Cores = std::vector<std::vector<int>>;
+
+/// The equal share of local rank `rank` of `size`: contiguous cores; ranks share cores where there are fewer.
+Cores share_of_cores(const Cores&, int rank, int size);
+
+struct BindingPlan {
+  bool rebind = false;
+  Cores cores;                   // to bind to, where rebind
+  bool yield_when_idle = false;  // less than two cpus a rank: waiting must not spin
+};
+
+/// `allowed`: the cores this process is bound to now; `available`: all cores it could use.
+BindingPlan plan_binding(const LaunchEnvironment&, const Cores& allowed, const Cores& available);
+
+}  // namespace dtrain::comm

@@ -1,0 +1,37 @@
+#!/usr/bin/env python3
+"""Adds up ctest's JUnit files and says why tests were skipped. Usage: summary.py NAME=FILE...; the last line is the count."""
+import collections
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+
+
+def reason_of(case):
+    output = case.findtext("system-out") or ""
+    # GoogleTest prints the reason after "file:line: Skipped"; a script prints it after "[  SKIPPED ] ".
+    match = re.search(r": Skipped\n(.+)", output) or re.search(r"^\[  SKIPPED \] (.+)", output, re.MULTILINE)
+    return match[1].strip() if match else case.find("skipped").get("message", "no reason given")
+
+
+def main(arguments):
+    passed = failed = 0
+    skipped = collections.defaultdict(list)
+    for argument in arguments:
+        name, path = argument.split("=", 1)
+        for case in ElementTree.parse(path).getroot().iter("testcase"):
+            if case.find("skipped") is not None or case.get("status") in ("disabled", "notrun"):
+                skipped[f"{name}: {reason_of(case) if case.find('skipped') is not None else 'disabled'}"].append(case.get("name"))
+            elif case.find("failure") is not None:
+                failed += 1
+                print(f"failed in {name}: {case.get('name')}")
+            else:
+                passed += 1
+    for reason, names in sorted(skipped.items()):
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        print(f"skipped {len(names)} in {reason} ({shown})")
+    print(f"{passed} passed, {failed} failed, {sum(map(len, skipped.values()))} skipped")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

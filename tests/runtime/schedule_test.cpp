@@ -1,0 +1,36 @@
+#include <gtest/gtest.h>
+
+#include "runtime/optimizer.hpp"
+
+namespace dtrain {
+namespace {
+
+constexpr double tolerance = 1e-12;  // a handful of double operations
+
+TEST(Schedule, WarmsUpLinearly) {
+  const Schedule s{.warmup_steps = 4};
+  EXPECT_NEAR(learning_rate(s, 1.0, 0, 100), 0.25, tolerance);
+  EXPECT_NEAR(learning_rate(s, 1.0, 3, 100), 1.0, tolerance);
+  EXPECT_NEAR(learning_rate(s, 1.0, 99, 100), 1.0, tolerance);
+}
+
+TEST(Schedule, StepsDown) {
+  const Schedule s{.decay = Schedule::Decay::step, .every_steps = 10, .factor = 0.5};
+  EXPECT_NEAR(learning_rate(s, 0.8, 9, 100), 0.8, tolerance);
+  EXPECT_NEAR(learning_rate(s, 0.8, 10, 100), 0.4, tolerance);
+  EXPECT_NEAR(learning_rate(s, 0.8, 35, 100), 0.1, tolerance);
+}
+
+TEST(Schedule, DecaysToTheFinalFactorAtTheLastStep) {
+  for (auto decay : {Schedule::Decay::cosine, Schedule::Decay::linear, Schedule::Decay::polynomial}) {
+    const Schedule s{.decay = decay, .warmup_steps = 5, .final_factor = 0.1};
+    EXPECT_NEAR(learning_rate(s, 2.0, 5, 50), 2.0, tolerance);
+    EXPECT_NEAR(learning_rate(s, 2.0, 49, 50), 0.2, tolerance);
+    for (int i = 6; i < 50; ++i) EXPECT_LT(learning_rate(s, 2.0, i, 50), learning_rate(s, 2.0, i - 1, 50));
+  }
+  const Schedule cosine{.decay = Schedule::Decay::cosine};
+  EXPECT_NEAR(learning_rate(cosine, 1.0, 50, 101), 0.5, tolerance);
+}
+
+}  // namespace
+}  // namespace dtrain

@@ -1,0 +1,77 @@
+// Document: settings as a tree of maps, lists and scalars that knows where each part was written.
+// Plain values, owned by whoever holds them; between the parser (launch/) and the tables of fields (fields.hpp).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace dtrain {
+
+/// Where something was written. `source` 0: nowhere (a default), 1: the file, 2, 3, ...: overrides in their order.
+struct Place {
+  int source = 0, line = 0, column = 0;  // line and column from 1
+  /// A higher level wins: default 0, file 1, command line 2.
+  int level() const noexcept { return source < 2 ? source : 2; }
+};
+
+struct Document {
+  enum class Kind : std::uint8_t {
+    null,
+    plain,   // number, true or false, or a bare word: what it is depends on the field
+    quoted,  // text for certain
+    list,
+    map,
+  };
+  struct Entry;
+
+  Kind kind = Kind::null;
+  std::string text;  // of scalars
+  std::vector<Document> items;
+  std::vector<Entry> entries;
+  Place place;
+
+  static Document integer(std::int64_t);
+  static Document number(double);  // shortest text that reads back to the same value
+  static Document boolean(bool);
+  static Document string(std::string);
+  static Document list(std::vector<Document> = {});
+  static Document map();
+
+  bool is_scalar() const noexcept { return kind == Kind::plain || kind == Kind::quoted; }
+  /// Adds or replaces an entry of a map; returns this.
+  Document& set(std::string key, Document value);
+  const Document* find(std::string_view key) const noexcept;
+  Document* find(std::string_view key) noexcept;
+  /// "a map", "a list", "the text \"x\"", "10", "nothing"
+  std::string describe() const;
+};
+
+struct Document::Entry {
+  std::string key;
+  Place place;  // of the key
+  Document value;
+};
+
+/// YAML that reads back to the same document: block style, small leaves in one line.
+std::string to_yaml(const Document&);
+/// One line of flow YAML: "{learning_rate: 0.001}", "[3, 3]", "relu".
+std::string to_flow(const Document&);
+/// JSON; plain scalars must be numbers, true or false. `indent` 0: one line.
+std::string to_json(const Document&, int indent = 2);
+/// `text` as a JSON string with its quotes.
+std::string json_string(std::string_view text);
+
+/// The scalars (and lists of scalars) with their dotted paths; list items count from 0.
+struct Leaf {
+  std::string path;
+  std::string value;  // flow YAML
+};
+std::vector<Leaf> leaves(const Document&);
+
+/// The name closest to `wrong` by edits, swaps and shared beginnings; empty if none is near.
+std::string nearest_name(std::string_view wrong, std::span<const std::string> names);
+
+}  // namespace dtrain

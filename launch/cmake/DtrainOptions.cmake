@@ -30,8 +30,11 @@ add_library(dtrain_options INTERFACE)
 target_compile_options(dtrain_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer;-ffp-contract=off>
   $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wnon-virtual-dtor;-Wconversion;-Wno-sign-conversion>)
+target_compile_options(dtrain_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-fno-omit-frame-pointer,-ffp-contract=off>")
 if(DTRAIN_WERROR)
-  target_compile_options(dtrain_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
+  target_compile_options(dtrain_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>
+    $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
 endif()
 target_include_directories(dtrain_options INTERFACE ${CMAKE_CURRENT_SOURCE_DIR})
 

@@ -1,0 +1,102 @@
+#include "launch/run_files.hpp"
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "runtime/error.hpp"
+
+namespace dtrain::launch {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+void make_directory(const std::string& directory, const std::string& field) {
+  std::error_code failed;
+  fs::create_directories(directory, failed);
+  if (failed || access(directory.c_str(), W_OK) != 0) {
+    const std::string why = failed ? failed.message() : std::strerror(errno);
+    throw ConfigError(
+        fmt::format("{}: cannot write to {}: {}; name a directory that can be written", field, directory, why));
+  }
+}
+
+void write_whole_file(const std::string& directory, const std::string& name, const std::string& text) {
+  const fs::path path = fs::path(directory) / name;
+  const fs::path temporary = path.string() + ".tmp";
+  {
+    std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
+    out << text;
+    out.flush();
+    if (!out)
+      throw DataError(fmt::format("{}: cannot write {} bytes: {}", path.string(), text.size(), std::strerror(errno)));
+  }
+  std::error_code failed;
+  fs::rename(temporary, path, failed);
+  if (failed) throw DataError(fmt::format("{}: cannot write: {}", path.string(), failed.message()));
+}
+
+double resident_mib() {
+  std::ifstream in("/proc/self/statm");
+  double pages = 0, resident = 0;
+  in >> pages >> resident;
+  return resident * static_cast<double>(sysconf(_SC_PAGESIZE)) / (1024.0 * 1024.0);
+}
+
+MetricsFile::MetricsFile(const std::string& directory, std::int64_t step)
+    : path_((fs::path(directory) / "metrics.jsonl").string()) {
+  std::string kept;
+  if (std::ifstream in(path_); in && step > 0) {
+    for (std::string line; std::getline(in, line);) {
+      const Json entry = Json::parse(line, nullptr, false);
+      if (entry.is_object() && entry.contains("step") && entry["step"].is_number() &&
+          entry["step"].get<std::int64_t>() <= step)
+        kept += line + "\n";
+    }
+  }
+  write_whole_file(directory, "metrics.jsonl", kept);
+  file_.reset(std::fopen(path_.c_str(), "ae"));
+  if (!file_) throw DataError(fmt::format("{}: cannot append: {}", path_, std::strerror(errno)));
+}
+
+void MetricsFile::put(const std::string& line) {
+  // A full disk must not end a run that still computes: the loss of metrics is said once.
+  const std::string text = line + "\n";
+  if (std::fwrite(text.data(), 1, text.size(), file_.get()) == text.size() && std::fflush(file_.get()) == 0) return;
+  if (!failed_)
+    fmt::print(stderr, "warning: {}: cannot write metrics: {}; training goes on\n", path_, std::strerror(errno));
+  failed_ = true;
+}
+
+void MetricsFile::write(const StepMetrics& m) {
+  const PhaseSeconds& s = m.seconds;
+  put(Json{{"step", m.step},
+           {"epoch", m.epoch},
+           {"loss", m.loss},
+           {"learning_rate", m.learning_rate},
+           {"grad_norm", m.grad_norm},
+           {"samples_per_second", m.samples_per_second},
+           {"memory_mib", m.memory_mib},
+           {"seconds",
+            {{"step", s.step},
+             {"data", s.data},
+             {"forward", s.forward},
+             {"backward", s.backward},
+             {"communication_exposed", s.communication_exposed},
+             {"optimizer", s.optimizer},
+             {"checkpoint", s.checkpoint}}}}
+          .dump());
+}
+
+void MetricsFile::write(std::int64_t step, const EvalMetrics& e) {
+  Json eval{{"loss", e.loss}};
+  if (e.accuracy >= 0) eval["accuracy"] = e.accuracy;
+  put(Json{{"step", step}, {"eval", eval}}.dump());
+}
+
+}  // namespace dtrain::launch

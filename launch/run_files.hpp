@@ -1,0 +1,57 @@
+// The files of a run in log.directory: config.yaml, metrics.jsonl, summary.json.
+// Owned by rank 0's training thread; every whole file appears under its name only when it is complete.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+namespace dtrain::launch {
+
+/// Seconds of a step by phase, means over the steps since the last logged one.
+struct PhaseSeconds {
+  double step = 0, data = 0, forward = 0, backward = 0, communication_exposed = 0, optimizer = 0, checkpoint = 0;
+};
+
+struct StepMetrics {
+  std::int64_t step = 0;  // steps done
+  double epoch = 0;
+  double loss = 0;  // mean over the global batch
+  double learning_rate = 0;
+  double grad_norm = 0;
+  double samples_per_second = 0;
+  double memory_mib = 0;  // resident, of rank 0
+  PhaseSeconds seconds;
+};
+
+struct EvalMetrics {
+  double loss = 0;
+  double accuracy = -1;  // fraction; < 0: the loss has none
+};
+
+/// Writes `text` to DIRECTORY/NAME through a temporary file. Throws DataError naming the path.
+void write_whole_file(const std::string& directory, const std::string& name, const std::string& text);
+/// Makes the directory and its parents. Throws ConfigError naming path and reason.
+void make_directory(const std::string& directory, const std::string& field);
+/// Resident memory of this process in MiB.
+double resident_mib();
+
+class MetricsFile {
+ public:
+  /// Continues DIRECTORY/metrics.jsonl after `step` steps: later lines belong to work that was lost, and are dropped.
+  MetricsFile(const std::string& directory, std::int64_t step);
+  void write(const StepMetrics&);
+  void write(std::int64_t step, const EvalMetrics&);
+
+ private:
+  void put(const std::string& line);
+  struct Close {
+    void operator()(std::FILE* f) const noexcept { std::fclose(f); }
+  };
+  std::string path_;
+  std::unique_ptr<std::FILE, Close> file_;
+  bool failed_ = false;
+};
+
+}  // namespace dtrain::launch

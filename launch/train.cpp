@@ -1,0 +1,620 @@
+#include "launch/train.hpp"
+
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <thread>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "comm/agree.hpp"
+#include "comm/reducer.hpp"
+#include "comm/watchdog.hpp"
+#include "io/checkpoint.hpp"
+#include "io/checkpoint_writer.hpp"
+#include "io/dataset.hpp"
+#include "io/loader.hpp"
+#include "launch/progress.hpp"
+#include "launch/run_files.hpp"
+#include "models/build.hpp"
+#include "runtime/program.hpp"
+#include "runtime/update.hpp"
+#include "runtime/version.hpp"
+
+namespace dtrain::launch {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Json = nlohmann::ordered_json;
+
+double since(Clock::time_point t) {
+  return std::chrono::duration<double>(Clock::now() - t).count();
+}
+
+/// The extra behind the loss sums in which ranks add up their wish to stop.
+constexpr std::size_t stop_extra = loss_sum_count;
+
+/// An error of this rank alone, inside a step: the others do not know of it, so the run must be aborted.
+class RankFailure : public Error {
+ public:
+  explicit RankFailure(const Error& e) : Error(e.code(), e.what()) {}
+};
+
+template <class F>
+auto alone(F work) {
+  try {
+    return work();
+  } catch (const Error& e) {
+    throw RankFailure(e);
+  }
+}
+
+/// The class count of a classifier is the width of its logits.
+std::int64_t output_width(const Graph& graph) {
+  return graph.desc(graph.nodes().back().in.at(0)).shape[1];
+}
+
+Shape shape_of(const std::vector<std::int64_t>& extents) {
+  return Shape(std::span<const std::int64_t>(extents));
+}
+
+class Trainer {
+ public:
+  Trainer(const LoadedConfig& input, comm::World& world, StopSignals& stop)
+      : input_(input),
+        config_(input.config),
+        world_(world),
+        stop_(stop),
+        group_(world.make_group()),
+        collective_(world.make_collective(config_.communication.algorithm)),
+        watchdog_(world.rank(), world.host(), config_.communication.timeout_seconds),
+        main_(world.rank() == 0) {}
+
+  ExitCode run() {
+    watchdog_.beat("set-up", 0);
+    const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
+    comm::agree_on(*group_, world_.host(), facts);
+    group_->agree([&] { set_up(); });
+    const comm::Fact layout[] = {{"parameter layout", layout_text()}};
+    comm::agree_on(*group_, world_.host(), layout);
+    if (!open_checkpoints()) return ExitCode::ok;
+    start_state();
+    group_->agree([&] { open_files(); });
+    announce();
+    return loop();
+  }
+
+ private:
+  // ---- set-up ---------------------------------------------------------------------------------------------------
+
+  void set_up() {
+    batch_ = check_batch(input_, world_.size());
+    device_ = make_run_device(config_.device, config_.threads, world_);
+    compute_ = device_->make_stream(StreamUse::compute);
+    const bool labels = config_.model.loss == models::Loss::cross_entropy;
+    io::DatasetOptions options{config_.data.sample_key, config_.data.target_key,
+                               labels ? io::TargetUse::labels : io::TargetUse::values, config_.data.cache_mib};
+    Graph graph = models::build(config_.model, batch_.micro);
+    const std::int64_t width = output_width(graph);
+    train_data_.emplace(config_.data.train, options);
+    check_data(*train_data_, labels, width);
+    if (!config_.data.eval.empty()) {
+      eval_data_.emplace(config_.data.eval, options);
+      check_data(*eval_data_, labels, width);
+    }
+    PlanOptions plan;
+    plan.buckets.bucket_mib = config_.communication.bucket_mib;
+    plan.buckets.last_bucket_mib = config_.communication.last_bucket_mib;
+    program_ = std::make_unique<Program>(*device_, std::move(graph), plan);
+    store_ = std::make_unique<ParameterStore>(*device_, program_->plan().layout);
+    optimizer_ = std::make_unique<Optimizer>(*device_, config_.optimizer, store_->layout());
+    reducer_ = std::make_unique<comm::GradientReducer>(*device_, *collective_, *store_, config_.communication);
+    samples_ = static_cast<std::int64_t>(train_data_->count());
+    total_steps_ = total_steps(config_, train_data_->count());
+    io::LoaderOptions loading;
+    loading.input = shape_of(config_.model.input);
+    loading.normalize = config_.data.normalize;
+    loading.micro_batch = batch_.micro;
+    loading.global_batch = config_.batch.global;
+    loading.rank = world_.rank();
+    loading.ranks = world_.size();
+    loading.seed = config_.seed;
+    loading.shuffle = config_.data.shuffle;
+    loading.classes = labels ? width : 0;
+    loading.threads = config_.data.prefetch_threads;
+    loading.ring = config_.data.prefetch_batches;
+    loader_ = io::Loader::training(*train_data_, loading);
+    if (eval_data_) eval_loader_ = io::Loader::evaluation(*eval_data_, loading);
+  }
+
+  void check_data(const io::Dataset& data, bool labels, std::int64_t width) const {
+    io::fit_input(data, shape_of(config_.model.input));
+    if (labels) {
+      data.check_labels(width);
+    } else if (data.target_width() != width) {
+      throw ShapeError(fmt::format("{}: {} has {} values a sample, but the model gives {}", data.files().front(),
+                                   data.target_key(), data.target_width(), width));
+    }
+  }
+
+  std::string layout_text() const {
+    std::string text;
+    for (const FlatParam& p : store_->layout().params) text += fmt::format("{}{}@{};", p.name, p.shape.str(), p.offset);
+    for (const Bucket& b : store_->layout().buckets) text += fmt::format("{}-{};", b.begin, b.end);
+    return text;
+  }
+
+  /// Takes the lock, finds what to resume from. False where the run was finished before.
+  bool open_checkpoints() {
+    std::vector<std::byte> id;
+    if (main_) {
+      const std::string made = io::make_run_id();
+      id.assign(reinterpret_cast<const std::byte*>(made.data()),
+                reinterpret_cast<const std::byte*>(made.data()) + made.size());
+    }
+    group_->broadcast(id, 0);
+    run_id_.assign(reinterpret_cast<const char*>(id.data()), id.size());
+    writer_ = std::make_unique<io::CheckpointWriter>(*group_, config_.checkpoint, run_id_);
+    found_ = io::find_resume(*group_, config_.checkpoint);
+    if (!found_) return true;
+    const io::RunState now = run_state(0);
+    for (const auto& skipped : found_->skipped) warn(fmt::format("skipped {}", skipped));
+    for (const auto& remark : io::check_compatible(*found_, now, config_.checkpoint.force)) say(remark);
+    step_ = static_cast<std::int64_t>(found_->state.step);
+    applied_ = found_->state.applied_steps;
+    if (step_ >= total_steps_) {
+      say(
+          fmt::format("this run is finished: {} holds step {} of {}; raise train.{} to go on, or set "
+                      "checkpoint.resume=never to start again",
+                      found_->path, step_, total_steps_, config_.train.steps > 0 ? "steps" : "epochs"));
+      return false;
+    }
+    return true;
+  }
+
+  std::vector<io::StateTensor> state_tensors() {
+    std::vector<io::StateTensor> tensors;
+    io::append_flat(tensors, "param/", store_->layout(), store_->params());
+    for (int i = 0; i < optimizer_->states(); ++i)
+      io::append_flat(tensors, fmt::format("optimizer/{}/", state_name(config_.optimizer, i)), store_->layout(),
+                      optimizer_->state(i));
+    return tensors;
+  }
+
+  void start_state() {
+    watchdog_.beat("load", static_cast<std::uint64_t>(step_));
+    if (found_) {
+      io::load_checkpoint(*group_, found_->path, state_tensors());
+      if (std::filesystem::path(found_->path).parent_path() == std::filesystem::path(config_.checkpoint.directory))
+        writer_->continue_from(found_->state.step);
+      say(fmt::format("resumed from {} at step {}", found_->path, step_));
+    } else {
+      initialize(store_->params(), store_->layout(), program_->plan().graph, config_.seed);
+    }
+    // Initialization and files are equal on all ranks; the broadcast makes that a fact and not a hope.
+    const auto all = static_cast<std::int64_t>(store_->layout().total_floats());
+    auto stream = device_->make_stream(StreamUse::communication);
+    collective_->broadcast({{DType::f32, Shape{all}}, store_->params()}, 0, *stream);
+    for (int i = 0; i < optimizer_->states(); ++i)
+      collective_->broadcast({{DType::f32, Shape{all}}, optimizer_->state(i)}, 0, *stream);
+    stream->synchronize();
+    program_->pack(*store_, *compute_);
+    loader_->seek(static_cast<std::uint64_t>(step_));
+  }
+
+  void open_files() {
+    if (main_) {
+      make_directory(config_.log.directory, "log.directory");
+      write_whole_file(config_.log.directory, "config.yaml", input_.canonical);
+      metrics_.emplace(config_.log.directory, step_);
+    }
+    if (config_.log.samples) {
+      const std::string name = fmt::format("{}/samples-rank-{}.txt", config_.log.directory, world_.rank());
+      sample_log_.open(name, step_ > 0 ? std::ios::app : std::ios::trunc);
+      if (!sample_log_) throw DataError(fmt::format("{}: cannot write the sample log", name));
+    }
+  }
+
+  // ---- saying things --------------------------------------------------------------------------------------------
+
+  void say(const std::string& text) {
+    if (!main_) return;
+    if (progress_) {
+      progress_->line(text);
+    } else {
+      fmt::print("{}\n", text);
+      std::fflush(stdout);
+    }
+  }
+  void warn(const std::string& text) const {
+    if (!main_) return;
+    fmt::print(stderr, "warning: {}\n", text);
+    std::fflush(stderr);
+  }
+
+  void announce() {
+    for (const auto& note : world_.notes()) say(note);
+    const Plan& plan = program_->plan();
+    say(fmt::format("dtrain {}: {} on {} {} ({}), {} parameters, global batch {} = {} x {} x {}", version(),
+                    config_.name, world_.size(), world_.size() == 1 ? "rank" : "ranks", device_->name(),
+                    plan.graph.parameter_count(), config_.batch.global, world_.size(), batch_.accumulation,
+                    batch_.micro));
+    say(fmt::format("{} samples, {:.1f} steps an epoch, {} steps; {} {} of gradients; log in {}", samples_,
+                    static_cast<double>(samples_) / static_cast<double>(config_.batch.global), total_steps_,
+                    plan.layout.buckets.size(), plan.layout.buckets.size() == 1 ? "bucket" : "buckets",
+                    config_.log.directory));
+  }
+
+  // ---- the loop -------------------------------------------------------------------------------------------------
+
+  ExitCode loop() {
+    progress_ = std::make_unique<Progress>(step_, total_steps_, !main_);
+    start_ = interval_start_ = Clock::now();
+    waited_before_ = loader_->waited_seconds();
+    first_step_ = step_;
+    while (step_ < total_steps_) {
+      watchdog_.beat("step", static_cast<std::uint64_t>(step_));
+      const bool logged = (step_ + 1) % config_.log.every_steps == 0 || step_ + 1 == total_steps_;
+      const bool stop = train_step(logged);
+      ++step_;
+      if (logged) log_step();
+      show_progress();
+      if (auto report = writer_->poll()) tell(*report);
+      if (stop && step_ < total_steps_) return stopped();
+      if (evaluation_due()) evaluate_and_log();
+      if (config_.checkpoint.every_steps > 0 && step_ % config_.checkpoint.every_steps == 0 && step_ < total_steps_)
+        save();
+    }
+    save();
+    if (auto report = writer_->finish()) require_durable(*report);
+    progress_->finish();
+    finish_summary();
+    return ExitCode::ok;
+  }
+
+  /// True where some rank was asked to stop: known to all, because the wish travels with the gradients.
+  bool train_step(bool logged) {
+    const auto begin = Clock::now();
+    state_.step = static_cast<std::uint64_t>(step_);
+    state_.applied_steps = applied_;
+    state_.seed = config_.seed;
+    state_.first_position = static_cast<std::uint64_t>(step_ * config_.batch.global);
+    state_.learning_rate =
+        static_cast<float>(learning_rate(config_.schedule, base_learning_rate(config_.optimizer), step_, total_steps_));
+    state_.gradient_scale = 1;
+    reducer_->begin_step();
+    for (std::int64_t j = 0; j < batch_.accumulation; ++j) {
+      const Pass pass{Mode::train, j == 0, j + 1 == batch_.accumulation};
+      const int slot = static_cast<int>(j % Program::slots);
+      alone([&] { load(loader_->next(), slot); });
+      if (pass.last) store_->gradients()[store_->layout().param_floats + stop_extra] = stop_.pending() ? 1.0f : 0.0f;
+      alone([&] { program_->run(pass, slot, *store_, state_, *reducer_, *compute_); });
+      const auto s = program_->seconds();
+      seconds_.forward += s.forward;
+      seconds_.backward += s.backward;
+    }
+    const auto update_begin = Clock::now();
+    alone([&] { update(logged); });
+    const double exposed = reducer_->exposed_seconds();
+    seconds_.communication_exposed += exposed;
+    seconds_.optimizer += since(update_begin) - exposed;
+    const float* sums = store_->loss_sums().as<float>();
+    loss_ = static_cast<double>(sums[loss_sum]) / static_cast<double>(sums[weight_sum]);
+    require_finite();
+    ++applied_;
+    seconds_.step += since(begin);
+    ++interval_steps_;
+    return sums[stop_extra] > 0;
+  }
+
+  void load(const io::Batch& batch, int slot) {
+    const InputSlot& into = program_->slot(slot);
+    const auto copy = [&](const Tensor& to, const Tensor& from) {
+      if (to) device_->copy(to.data, from.data, to.bytes(), *compute_);
+    };
+    copy(into.sample, batch.sample);
+    copy(into.target, batch.target);
+    copy(into.weight, batch.weight);
+    copy(into.positions, batch.positions);
+    if (sample_log_.is_open()) {
+      for (std::size_t i = 0; i < static_cast<std::size_t>(batch.valid); ++i)
+        sample_log_ << step_ << ' ' << batch.positions.as<std::uint64_t>()[i] << ' ' << batch.indices[i] << '\n';
+      sample_log_.flush();
+    }
+    loader_->release();
+  }
+
+  /// Sums arrive bucket by bucket; without a norm to wait for, each is applied as it comes.
+  void update(bool logged) {
+    const auto& buckets = store_->layout().buckets;
+    state_.sum_weight = static_cast<float>(config_.batch.global);  // every training sample weighs 1
+    const bool clip = config_.train.clip.max_norm > 0;
+    if (!clip && !logged) {
+      for (std::size_t b = 0; b < buckets.size(); ++b) {
+        reducer_->wait(static_cast<int>(b), *compute_);
+        optimizer_->update(*store_, buckets[b].begin, buckets[b].end, state_, *compute_);
+      }
+    } else {
+      reducer_->wait_all(*compute_);
+      state_.grad_norm =
+          static_cast<float>(optimizer_->gradient_norm(*store_, *compute_) / static_cast<double>(state_.sum_weight));
+      if (clip && state_.grad_norm > config_.train.clip.max_norm)
+        state_.gradient_scale = static_cast<float>(config_.train.clip.max_norm / static_cast<double>(state_.grad_norm));
+      optimizer_->update(*store_, 0, store_->layout().param_floats, state_, *compute_);
+    }
+    program_->pack(*store_, *compute_);
+  }
+
+  /// The summed loss is the same on all ranks, so all throw alike.
+  void require_finite() const {
+    if (std::isfinite(loss_)) return;
+    const std::string parameter = first_nonfinite(store_->gradients(), store_->layout());
+    const auto durable = writer_->durable_step();
+    throw NumericError(fmt::format(
+        "step {}: the loss is {}{}; lower the learning rate, clip gradients (train.clip_norm) or look at the data; {}",
+        step_ + 1, loss_, parameter.empty() ? "" : fmt::format(", first gradient that is not finite: {}", parameter),
+        durable ? fmt::format("the checkpoint of step {} is intact", *durable)
+                : std::string("no checkpoint was written yet")));
+  }
+
+  double epoch() const {
+    return static_cast<double>(step_) * static_cast<double>(config_.batch.global) / static_cast<double>(samples_);
+  }
+
+  void log_step() {
+    const auto steps = static_cast<double>(std::max<std::int64_t>(interval_steps_, 1));
+    const double elapsed = since(interval_start_);
+    const double waited = loader_->waited_seconds();
+    now_ = {step_, epoch(), loss_, steps * static_cast<double>(config_.batch.global) / elapsed,
+            (waited - waited_before_) / elapsed};
+    if (metrics_) {
+      StepMetrics m{step_,
+                    epoch(),
+                    loss_,
+                    static_cast<double>(state_.learning_rate),
+                    static_cast<double>(state_.grad_norm),
+                    now_.samples_per_second,
+                    resident_mib(),
+                    {}};
+      m.seconds = {seconds_.step / steps,      (waited - waited_before_) / steps,      seconds_.forward / steps,
+                   seconds_.backward / steps,  seconds_.communication_exposed / steps, seconds_.optimizer / steps,
+                   seconds_.checkpoint / steps};
+      metrics_->write(m);
+    }
+    train_seconds_ += seconds_.step;
+    seconds_ = {};
+    interval_steps_ = 0;
+    interval_start_ = Clock::now();
+    waited_before_ = waited;
+    log_due_ = true;
+  }
+
+  void show_progress() {
+    now_.step = step_;
+    now_.epoch = epoch();
+    now_.loss = loss_;
+    if (now_.samples_per_second > 0) progress_->show(now_);
+    // Plain lines are for logs: at most about a hundred a run, the last one always.
+    if (log_due_ && (step_ == total_steps_ || step_ - last_line_ >= total_steps_ / 100)) {
+      progress_->log(now_);
+      last_line_ = step_;
+    }
+    log_due_ = false;
+  }
+
+  // ---- evaluation -----------------------------------------------------------------------------------------------
+
+  bool evaluation_due() const {
+    if (!eval_loader_) return false;
+    if (step_ == total_steps_) return true;
+    if (config_.train.eval_every_steps > 0) return step_ % config_.train.eval_every_steps == 0;
+    return step_ * config_.batch.global / samples_ > (step_ - 1) * config_.batch.global / samples_;
+  }
+
+  void evaluate_and_log() {
+    const auto begin = Clock::now();
+    eval_ = evaluate();
+    if (metrics_) metrics_->write(step_, *eval_);
+    say(describe("evaluation", *eval_) + fmt::format(" after step {} (epoch {:.2f})", step_, epoch()));
+    interval_start_ += std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(since(begin)));
+  }
+
+  EvalMetrics evaluate() {
+    double sums[loss_sum_count] = {};
+    NoHooks hooks;
+    for (std::int64_t i = 0; i < eval_loader_->batches(); ++i) {
+      watchdog_.beat("evaluation", static_cast<std::uint64_t>(step_));
+      alone([&] {
+        const io::Batch& batch = eval_loader_->next();
+        const InputSlot& into = program_->slot(0);
+        device_->copy(into.sample.data, batch.sample.data, into.sample.bytes(), *compute_);
+        device_->copy(into.target.data, batch.target.data, into.target.bytes(), *compute_);
+        device_->copy(into.weight.data, batch.weight.data, into.weight.bytes(), *compute_);
+        device_->copy(into.positions.data, batch.positions.data, into.positions.bytes(), *compute_);
+        eval_loader_->release();
+        program_->run({Mode::evaluate, true, true}, 0, *store_, state_, hooks, *compute_);
+        compute_->synchronize();
+      });
+      for (std::size_t k = 0; k < loss_sum_count; ++k)
+        sums[k] += static_cast<double>(store_->loss_sums().as<float>()[k]);
+    }
+    const auto all = group_->all_gather(std::span(reinterpret_cast<const std::byte*>(sums), sizeof sums));
+    double total[loss_sum_count] = {};
+    for (const auto& one : all) {
+      double theirs[loss_sum_count];
+      std::memcpy(theirs, one.data(), sizeof theirs);
+      for (std::size_t k = 0; k < loss_sum_count; ++k) total[k] += theirs[k];
+    }
+    EvalMetrics result{total[loss_sum] / total[weight_sum], -1};
+    if (config_.model.loss == models::Loss::cross_entropy) result.accuracy = total[correct_sum] / total[weight_sum];
+    return result;
+  }
+
+  static std::string describe(const char* what, const EvalMetrics& e) {
+    std::string text = fmt::format("{} loss {:.4f}", what, e.loss);
+    if (e.accuracy >= 0) text += fmt::format(", {} accuracy {:.4f}", what, e.accuracy);
+    return text;
+  }
+
+  // ---- checkpoints ----------------------------------------------------------------------------------------------
+
+  io::RunState run_state(std::int64_t step) const {
+    io::RunState s;
+    s.step = static_cast<std::uint64_t>(step);
+    s.applied_steps = applied_;
+    s.samples = static_cast<std::uint64_t>(step * config_.batch.global);
+    s.epoch = static_cast<double>(s.samples) / static_cast<double>(samples_);
+    s.global_batch = static_cast<std::uint64_t>(config_.batch.global);
+    s.seed = config_.seed;
+    s.data_fingerprint = train_data_->fingerprint();
+    s.configuration = input_.canonical;
+    s.configuration_hash = input_.hash;
+    s.fields = input_.fields;
+    s.versions = {{"dtrain", std::string(version())}};
+    s.world_size = world_.size();
+    s.run_id = run_id_;
+    if (found_) s.parent_run_id = found_->state.run_id;
+    if (eval_) {
+      s.metrics["eval_loss"] = eval_->loss;
+      if (eval_->accuracy >= 0) s.metrics["eval_accuracy"] = eval_->accuracy;
+    }
+    return s;
+  }
+
+  void save() {
+    watchdog_.beat("save", static_cast<std::uint64_t>(step_));
+    const auto begin = Clock::now();
+    io::RunState s = run_state(step_);
+    s.parameter_hash = parameter_hash(store_->params(), store_->layout());
+    if (auto report = writer_->save(s, state_tensors())) tell(*report);
+    seconds_.checkpoint += since(begin);
+  }
+
+  void tell(const io::SaveReport& r) {
+    if (r.durable) {
+      say(fmt::format("checkpoint {} is durable ({:.1f} MiB, stall {:.1f} ms, written in {:.2f} s)", r.path,
+                      static_cast<double>(r.bytes) / (1024.0 * 1024.0), 1e3 * r.copy_seconds, r.write_seconds));
+    } else {
+      if (progress_) progress_->line(fmt::format("checkpoint of step {} failed; training goes on", r.step));
+      if (main_) fmt::print(stderr, "error: checkpoint of step {}: {}\n", r.step, r.error);
+    }
+    for (const auto& remark : r.remarks) warn(remark);
+  }
+
+  void require_durable(const io::SaveReport& r) {
+    tell(r);
+    if (!r.durable) throw CheckpointError(fmt::format("the last checkpoint could not be written: {}", r.error));
+  }
+
+  ExitCode stopped() {
+    save();
+    if (auto report = writer_->finish()) require_durable(*report);
+    progress_->finish();
+    say(fmt::format("stopped by {} at step {} of {} with everything saved: run the same command again to go on",
+                    stop_.pending() ? stop_.name() : std::string("a signal on another rank"), step_, total_steps_));
+    return ExitCode::stopped;
+  }
+
+  // ---- the end ----------------------------------------------------------------------------------------------------
+
+  void finish_summary() {
+    if (!main_) return;
+    const double seconds = since(start_);
+    const std::int64_t samples = (step_ - first_step_) * config_.batch.global;
+    Json eval = Json::object();
+    if (eval_) {
+      eval["loss"] = eval_->loss;
+      if (eval_->accuracy >= 0) eval["accuracy"] = eval_->accuracy;
+    }
+    const Json summary{{"eval", eval},
+                       {"train", {{"loss", loss_}}},
+                       {"steps", step_},
+                       {"epochs", epoch()},
+                       {"samples", step_ * config_.batch.global},
+                       {"seconds", seconds},
+                       {"samples_per_second", train_seconds_ > 0 ? static_cast<double>(samples) / train_seconds_ : 0.0},
+                       {"ranks", world_.size()},
+                       {"device", device_->kind() == DeviceKind::cpu ? "cpu" : "cuda"},
+                       {"precision", name_of(config_.precision)},
+                       {"configuration_hash", input_.hash},
+                       {"parameter_hash", parameter_hash(store_->params(), store_->layout())},
+                       {"version", version()}};
+    write_whole_file(config_.log.directory, "summary.json", summary.dump(2) + "\n");
+    if (eval_) {
+      if (eval_->accuracy >= 0) say(fmt::format("test accuracy {:.4f}", eval_->accuracy));
+      say(fmt::format("test loss {:.4f}", eval_->loss));
+    }
+    say(fmt::format("done: {} steps in {}, {:.0f} samples/s; summary in {}/summary.json", step_ - first_step_,
+                    format_duration(seconds), train_seconds_ > 0 ? static_cast<double>(samples) / train_seconds_ : 0.0,
+                    config_.log.directory));
+  }
+
+  const LoadedConfig& input_;
+  const RunConfig& config_;
+  comm::World& world_;
+  StopSignals& stop_;
+  std::unique_ptr<Group> group_;
+  std::unique_ptr<Collective> collective_;
+  comm::Watchdog watchdog_;
+  bool main_;
+
+  BatchShare batch_;
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Stream> compute_;
+  std::optional<io::Dataset> train_data_, eval_data_;
+  std::unique_ptr<Program> program_;
+  std::unique_ptr<ParameterStore> store_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<comm::GradientReducer> reducer_;
+  std::unique_ptr<io::Loader> loader_, eval_loader_;
+  std::unique_ptr<io::CheckpointWriter> writer_;
+  std::optional<io::FoundCheckpoint> found_;
+  std::string run_id_;
+
+  StepState state_;
+  std::int64_t step_ = 0;  // steps done
+  std::int64_t first_step_ = 0, total_steps_ = 0, samples_ = 1;
+  std::uint64_t applied_ = 0;
+  double loss_ = 0;
+  std::optional<EvalMetrics> eval_;
+
+  std::unique_ptr<Progress> progress_;
+  Progress::Now now_;
+  std::optional<MetricsFile> metrics_;
+  std::ofstream sample_log_;
+  PhaseSeconds seconds_;  // sums since the last logged step
+  std::int64_t interval_steps_ = 0, last_line_ = 0;
+  bool log_due_ = false;
+  double waited_before_ = 0, train_seconds_ = 0;
+  Clock::time_point start_, interval_start_;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_run_device(DeviceChoice choice, int threads, const comm::World& world) {
+  if (choice == DeviceChoice::cuda) return make_device(DeviceKind::cuda, world.local_rank());
+  // `auto` means the CPU until the CUDA device has its kernels.
+  if (threads <= 0) {
+    const int online = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    threads = std::max(1, std::min(world.cpus(), online / world.local_size()));
+  }
+  return make_device(DeviceKind::cpu, 0, threads);
+}
+
+ExitCode train(const LoadedConfig& input, comm::World& world, StopSignals& stop) {
+  try {
+    return Trainer(input, world, stop).run();
+  } catch (const RankFailure& e) {
+    fmt::print(stderr, "error: {}{}\n",
+               world.size() > 1 ? fmt::format("rank {} ({}): ", world.rank(), world.host()) : "", e.what());
+    world.abort(e.code());
+  }
+}
+
+}  // namespace dtrain::launch

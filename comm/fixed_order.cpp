@@ -1,0 +1,201 @@
+#include "comm/fixed_order.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <vector>
+
+#include "runtime/error.hpp"
+
+namespace dtrain::comm {
+
+namespace {
+
+constexpr std::size_t tile = 2048;  // floats: a few tiles of each operand stay in the first-level cache
+
+struct Sum {
+  static float apply(float a, float b) { return a + b; }
+};
+struct Max {
+  static float apply(float a, float b) { return a < b ? b : a; }
+};
+
+template <class Op>
+void combine(const float* a, const float* b, float* out, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = Op::apply(a[i], b[i]);
+}
+
+// The tree over parts [lo, hi), n <= tile floats from `begin` on. Returns where the result lies: a part itself, or
+// `out`. The two halves of level l use scratch tiles 2l and 2l + 1.
+template <class Op>
+const float* tree(const float* const* parts, int lo, int hi, std::size_t begin, std::size_t n, float* out,
+                  float* scratch) {
+  const int count = hi - lo;
+  if (count == 1) return parts[lo] + begin;
+  const int mid = lo + static_cast<int>(std::bit_ceil(static_cast<unsigned>(count)) / 2);
+  const float* left = tree<Op>(parts, lo, mid, begin, n, scratch, scratch + 2 * tile);
+  const float* right = tree<Op>(parts, mid, hi, begin, n, scratch + tile, scratch + 2 * tile);
+  combine<Op>(left, right, out, n);
+  return out;
+}
+
+template <class Op>
+void tree_tiles(const float* const* parts, int ranks, std::size_t n, float* out, float* scratch) {
+  for (std::size_t begin = 0; begin < n; begin += tile) {
+    const std::size_t size = std::min(tile, n - begin);
+    const float* result = tree<Op>(parts, 0, ranks, begin, size, out + begin, scratch);
+    if (result != out + begin) std::memcpy(out + begin, result, size * sizeof(float));
+  }
+}
+
+class FixedOrder final : public Communicator {
+ public:
+  FixedOrder(std::unique_ptr<Communicator> below, FixedOrderOptions options)
+      : below_(std::move(below)), ranks_(below_->size()), peers_(ranks_ - 1) {
+    std::size_t bytes = options.chunk_bytes;
+    // Large enough that a message's latency does not count, small enough that sum and transfer overlap, and that the
+    // workspace (two chunks a peer) stays small on many ranks.
+    if (bytes == 0)
+      bytes = std::clamp<std::size_t>((std::size_t{2} << 20) / static_cast<std::size_t>(ranks_), 16 << 10, 512 << 10);
+    chunk_ = std::max<std::size_t>(bytes / sizeof(float), 16);
+    received_.resize(2 * static_cast<std::size_t>(peers_) * chunk_);
+    parts_.resize(static_cast<std::size_t>(ranks_));
+    scratch_.resize(tree_scratch_floats(ranks_));
+    below_->reserve(8 * peers_);
+  }
+
+  int rank() const noexcept override { return below_->rank(); }
+  int size() const noexcept override { return ranks_; }
+
+  void all_reduce(void* inout, std::size_t count, DType dtype, Reduce reduce) override {
+    require_f32(dtype);
+    auto* const data = static_cast<float*>(inout);
+    if (ranks_ == 1 || count == 0) return;
+    // Rounds of at most `chunk_` floats a rank; the last is cut evenly. Any cut gives the same bits: each element is
+    // summed by one tree, whoever does it.
+    const std::size_t round = chunk_ * static_cast<std::size_t>(ranks_);
+    const std::size_t rounds = (count + round - 1) / round;
+    const auto piece = [&](std::size_t r, int owner) { return piece_of(count, r * round, round, owner); };
+    post_shares(data, 0, piece);
+    for (std::size_t r = 0; r < rounds; ++r) {
+      if (r + 1 < rounds) post_shares(data, r + 1, piece);
+      const Piece mine = piece(r, rank());
+      below_->wait(slot(share_in, r), peers_);
+      sum_into(data + mine.begin, mine, data + mine.begin, r, reduce);
+      below_->wait(slot(share_out, r), peers_);  // the pieces sent are overwritten from here on
+      if (r > 0) wait_sums(r - 1);
+      for (int i = 0; i < peers_; ++i) {
+        const int peer = peer_of(i);
+        const Piece theirs = piece(r, peer);
+        below_->post_receive(slot(sum_in, r) + i, peer, 1, data + theirs.begin, theirs.count * sizeof(float));
+        below_->post_send(slot(sum_out, r) + i, peer, 1, data + mine.begin, mine.count * sizeof(float));
+      }
+    }
+    wait_sums(rounds - 1);
+  }
+
+  void reduce_scatter(void* in, void* out, std::size_t share, DType dtype, Reduce reduce) override {
+    require_f32(dtype);
+    auto* const data = static_cast<float*>(in);
+    auto* const result = static_cast<float*>(out);
+    const std::size_t rounds = (share + chunk_ - 1) / chunk_;
+    const auto piece = [&](std::size_t r, int owner) {
+      return Piece{static_cast<std::size_t>(owner) * share + r * chunk_, std::min(chunk_, share - r * chunk_)};
+    };
+    if (rounds > 0) post_shares(data, 0, piece);
+    for (std::size_t r = 0; r < rounds; ++r) {
+      if (r + 1 < rounds) post_shares(data, r + 1, piece);
+      const Piece mine = piece(r, rank());
+      below_->wait(slot(share_in, r), peers_);
+      sum_into(data + mine.begin, mine, result + r * chunk_, r, reduce);
+      below_->wait(slot(share_out, r), peers_);
+    }
+  }
+
+  void all_gather(const void* in, void* out, std::size_t share, DType dtype) override {
+    below_->all_gather(in, out, share, dtype);
+  }
+  void broadcast(void* inout, std::size_t count, DType dtype, int root) override {
+    below_->broadcast(inout, count, dtype, root);
+  }
+  void reserve(int) override { passed_on(); }
+  void post_send(int, int, int, const void*, std::size_t) override { passed_on(); }
+  void post_receive(int, int, int, void*, std::size_t) override { passed_on(); }
+  void wait(int, int) override { passed_on(); }
+
+ private:
+  struct Piece {
+    std::size_t begin, count;
+  };
+  // Kinds of transfers in flight; two rounds of each at once.
+  enum Kind { share_in, share_out, sum_in, sum_out };
+
+  [[noreturn]] static void passed_on() { throw BugError("messages go through the communicator below the fixed order"); }
+  static void require_f32(DType dtype) {
+    if (dtype != DType::f32) throw CommError("the fixed order adds float32 only, not " + std::string(name_of(dtype)));
+  }
+
+  int slot(Kind kind, std::size_t round) const {
+    return (static_cast<int>(kind) * 2 + static_cast<int>(round % 2)) * peers_;
+  }
+  // Every rank starts with another peer, so that not all send to rank 0 first.
+  int peer_of(int i) const { return (rank() + 1 + i) % ranks_; }
+  float* received(std::size_t round, int i) {
+    return received_.data() + (round % 2 * static_cast<std::size_t>(peers_) + static_cast<std::size_t>(i)) * chunk_;
+  }
+
+  Piece piece_of(std::size_t total, std::size_t begin, std::size_t round, int owner) const {
+    const std::size_t size = std::min(round, total - begin), n = static_cast<std::size_t>(ranks_);
+    const std::size_t lo = size * static_cast<std::size_t>(owner) / n,
+                      hi = size * (static_cast<std::size_t>(owner) + 1) / n;
+    return {begin + lo, hi - lo};
+  }
+
+  template <class PieceOf>
+  void post_shares(const float* data, std::size_t round, PieceOf piece) {
+    const Piece mine = piece(round, rank());
+    for (int i = 0; i < peers_; ++i) {
+      const int peer = peer_of(i);
+      const Piece theirs = piece(round, peer);
+      below_->post_receive(slot(share_in, round) + i, peer, 0, received(round, i), mine.count * sizeof(float));
+      below_->post_send(slot(share_out, round) + i, peer, 0, data + theirs.begin, theirs.count * sizeof(float));
+    }
+  }
+
+  void sum_into(const float* own, Piece mine, float* out, std::size_t round, Reduce reduce) {
+    parts_[static_cast<std::size_t>(rank())] = own;
+    for (int i = 0; i < peers_; ++i) parts_[static_cast<std::size_t>(peer_of(i))] = received(round, i);
+    tree_reduce(parts_.data(), ranks_, mine.count, reduce, out, scratch_.data());
+  }
+
+  void wait_sums(std::size_t round) {
+    below_->wait(slot(sum_in, round), peers_);
+    below_->wait(slot(sum_out, round), peers_);
+  }
+
+  std::unique_ptr<Communicator> below_;
+  int ranks_, peers_;
+  std::size_t chunk_ = 0;  // floats
+  std::vector<float> received_, scratch_;
+  std::vector<const float*> parts_;
+};
+
+}  // namespace
+
+std::size_t tree_scratch_floats(int ranks) noexcept {
+  return 2 * tile * static_cast<std::size_t>(std::bit_width(static_cast<unsigned>(ranks)));
+}
+
+void tree_reduce(const float* const* parts, int ranks, std::size_t n, Reduce reduce, float* out, float* scratch) {
+  if (reduce == Reduce::sum) {
+    tree_tiles<Sum>(parts, ranks, n, out, scratch);
+  } else {
+    tree_tiles<Max>(parts, ranks, n, out, scratch);
+  }
+}
+
+std::unique_ptr<Communicator> make_fixed_order(std::unique_ptr<Communicator> below, FixedOrderOptions options) {
+  return std::make_unique<FixedOrder>(std::move(below), options);
+}
+
+}  // namespace dtrain::comm

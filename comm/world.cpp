@@ -1,0 +1,178 @@
+#include "comm/world.hpp"
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "comm/binding.hpp"
+#include "comm/fixed_order.hpp"
+#include "comm/launch_env.hpp"
+#include "comm/mpi_detail.hpp"
+
+namespace dtrain::comm {
+
+namespace {
+
+std::string host_name() {
+  char name[256] = {};
+  return gethostname(name, sizeof name - 1) == 0 ? name : "unknown";
+}
+
+void flush_all() noexcept {
+  std::fflush(nullptr);
+}
+
+}  // namespace
+
+struct World::State {
+  int rank = 0, size = 1, local_rank = 0, local_size = 1, cpus = 1;
+  bool with_mpi = false;
+  bool ended = false;
+  std::string host = host_name();
+  std::vector<std::string> hosts{host};
+  std::vector<std::string> notes;
+
+  void prepare_process(const LaunchEnvironment& launch);
+  void start_mpi();
+  bool barrier(double limit_seconds) noexcept;
+};
+
+// Before MPI_Init: its threads inherit the mask, and its parameters are read there.
+void World::State::prepare_process(const LaunchEnvironment& launch) {
+  Cores allowed = allowed_cores();
+  const Cores available = available_cores();
+  const BindingPlan plan = plan_binding(launch, allowed, available);
+  if (plan.rebind && bind_to(plan.cores)) {
+    if (launch.rank == 0) {
+      notes.push_back(
+          fmt::format("mpirun bound each rank to one core of {}; re-bound to {} cores a rank (--bind-to none, "
+                      "or another binding, keeps this from happening)",
+                      available.size(), plan.cores.size()));
+    }
+    allowed = plan.cores;
+  }
+  cpus = std::max(count_cpus(allowed), 1);
+  // With a core for each of compute and communication a waiting rank may spin; otherwise it must let the other run.
+  if (plan.yield_when_idle) setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
+}
+
+void World::State::start_mpi() {
+  int provided = MPI_THREAD_SINGLE;
+  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
+  with_mpi = true;
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  if (provided < MPI_THREAD_MULTIPLE) {
+    throw CommError(
+        "this MPI library does not support calls from several threads (MPI_THREAD_MULTIPLE); use one that does");
+  }
+  MPI_Comm local = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &local),
+            "MPI_Comm_split_type");
+  MPI_Comm_rank(local, &local_rank);
+  MPI_Comm_size(local, &local_size);
+  MPI_Comm_free(&local);
+}
+
+bool World::State::barrier(double limit_seconds) noexcept {
+  using Clock = std::chrono::steady_clock;
+  MPI_Request request = MPI_REQUEST_NULL;
+  if (MPI_Ibarrier(MPI_COMM_WORLD, &request) != MPI_SUCCESS) return false;
+  const auto end = Clock::now() + std::chrono::duration<double>(limit_seconds);
+  for (int done = 0;;) {
+    if (MPI_Test(&request, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS) return false;
+    if (done != 0) return true;
+    if (Clock::now() >= end) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+World::World() : state_(std::make_unique<State>()) {
+  const LaunchEnvironment launch = discover_launch(process_environment());
+  state_->prepare_process(launch);
+  if (launch.launcher == Launcher::none) return;
+  state_->start_mpi();
+  state_->hosts = make_group()->all_gather(state_->host);
+}
+
+World::~World() {
+  if (state_ && !state_->ended) finish(ExitCode::ok);
+}
+
+int World::rank() const noexcept {
+  return state_->rank;
+}
+int World::size() const noexcept {
+  return state_->size;
+}
+int World::local_rank() const noexcept {
+  return state_->local_rank;
+}
+int World::local_size() const noexcept {
+  return state_->local_size;
+}
+const std::string& World::host() const noexcept {
+  return state_->host;
+}
+const std::vector<std::string>& World::hosts() const noexcept {
+  return state_->hosts;
+}
+int World::cpus() const noexcept {
+  return state_->cpus;
+}
+const std::vector<std::string>& World::notes() const noexcept {
+  return state_->notes;
+}
+
+std::unique_ptr<Group> World::make_group() {
+  if (!state_->with_mpi) return std::make_unique<SoloGroup>();
+  return make_mpi_group(MPI_COMM_WORLD);
+}
+
+std::unique_ptr<Communicator> World::make_communicator(Algorithm algorithm) {
+  if (size() == 1) return make_solo_communicator();
+  auto communicator = make_mpi_communicator(MPI_COMM_WORLD);
+  return algorithm == Algorithm::fixed_order ? make_fixed_order(std::move(communicator)) : std::move(communicator);
+}
+
+std::unique_ptr<Collective> World::make_collective(Algorithm algorithm) {
+  return make_host_collective(make_communicator(algorithm));
+}
+
+int World::finish(ExitCode code, double limit_seconds) noexcept {
+  const int result = static_cast<int>(code);
+  flush_all();
+  state_->ended = true;
+  if (!state_->with_mpi) return result;
+  // MPI_Finalize waits for everybody: without the others it would hang, so leave without it.
+  if (!state_->barrier(limit_seconds)) {
+    std::_Exit(result != 0 ? result : static_cast<int>(ExitCode::communication));
+  }
+  MPI_Finalize();
+  return result;
+}
+
+void World::abort(ExitCode code) noexcept {
+  const int result = static_cast<int>(code);
+  flush_all();
+  state_->ended = true;
+  if (!state_->with_mpi || size() == 1) std::_Exit(result);
+  // MPI_Abort reaches the ranks of every launcher, but may itself wait for what is broken.
+  try {
+    std::thread([result] {
+      std::this_thread::sleep_for(std::chrono::seconds(2));
+      std::_Exit(result);
+    }).detach();
+  } catch (...) {
+    std::_Exit(result);
+  }
+  MPI_Abort(MPI_COMM_WORLD, result);
+  std::_Exit(result);
+}
+
+}  // namespace dtrain::comm

@@ -59,10 +59,12 @@ class GradientReducer final : public StepHooks {
     bool started = false;
   };
   Collective& collective_;
-  std::unique_ptr<Stream> stream_;  // null with one rank
+  const bool on_host_;
   std::vector<Pending> pending_;
   std::vector<BucketTiming> timings_;
   double exposed_ = 0;
+  // Null with one rank. Last: its destructor finishes work that touches the events and timings.
+  std::unique_ptr<Stream> stream_;
 };
 
 }  // namespace dtrain::comm

@@ -1,0 +1,15 @@
+// In place of nccl.cpp where CUDA or NCCL is missing.
+#include "comm/nccl.hpp"
+#include "runtime/error.hpp"
+
+namespace dtrain::comm {
+
+bool nccl_available() noexcept {
+  return false;
+}
+
+std::unique_ptr<Collective> make_nccl_collective(Group&, int) {
+  throw DeviceError("this dtrain was built without NCCL; use device: cpu, or build it with -DDTRAIN_CUDA=ON");
+}
+
+}  // namespace dtrain::comm

@@ -1,0 +1,33 @@
+// The CPU as a Device: oneDNN and vectorised kernels with a fixed number of threads.
+// Owns no memory but what it hands out; a compute stream runs inline on whichever thread calls it.
+#pragma once
+
+#include <string>
+
+#include "runtime/device.hpp"
+
+namespace dtrain::cpu {
+
+class CpuDevice final : public Device {
+ public:
+  /// `threads`: 0 = as many as this process may run on.
+  explicit CpuDevice(int threads);
+
+  DeviceKind kind() const noexcept override { return DeviceKind::cpu; }
+  std::string name() const override;
+  void* allocate(std::size_t bytes) override;
+  void release(void*) noexcept override;
+  std::unique_ptr<Stream> make_stream(StreamUse) override;
+  std::unique_ptr<Event> make_event() override;
+  void copy(void* dst, const void* src, std::size_t bytes, Stream&) override;
+  void zero(void* dst, std::size_t bytes, Stream&) override;
+  std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in) override;
+  void update(const UpdateRule&, const UpdateArgs&, Stream&) override;
+  void sum_squares(const float* x, std::size_t n, double* partial, Stream&) override;
+  int threads() const noexcept { return threads_; }
+
+ private:
+  int threads_;
+};
+
+}  // namespace dtrain::cpu

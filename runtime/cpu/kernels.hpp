@@ -1,0 +1,23 @@
+// The kernels of the CPU device: one factory a family of ops, and the two passes over flat buffers.
+// Kernels own their descriptors and no tensors; they run inline on the calling thread, with `threads` OpenMP threads.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "runtime/device.hpp"
+#include "runtime/op.hpp"
+#include "runtime/optimizer.hpp"
+
+namespace dtrain::cpu {
+
+std::unique_ptr<Kernel> make_kernel(const OpSpec&, std::span<const TensorDesc> in, int threads);
+
+/// One optimizer update of [args.begin, args.end), in one pass.
+void apply_update(const UpdateRule&, const UpdateArgs&, int threads);
+
+/// partial[i] = sum of the squares of block i of norm_block floats, in an order of its own that does not depend on
+/// `threads`.
+void sum_squares_blocks(const float* x, std::size_t n, double* partial, int threads);
+
+}  // namespace dtrain::cpu

@@ -1,0 +1,25 @@
+// Stands in for the CUDA device where the build has none.
+#include "runtime/device.hpp"
+
+namespace dtrain {
+
+namespace {
+constexpr const char* reason =
+    "this dtrain was built without CUDA; use device: cpu, or install CUDA, cuDNN and NCCL and configure with "
+    "-DDTRAIN_CUDA=ON";
+}
+
+std::unique_ptr<Device> make_cuda_device(int) {
+  throw DeviceError(reason);
+}
+
+int cuda_device_count(std::string& why_none) noexcept {
+  try {
+    why_none = reason;
+  } catch (...) {
+    why_none.clear();
+  }
+  return 0;
+}
+
+}  // namespace dtrain

@@ -1,0 +1,17 @@
+#include "runtime/device.hpp"
+
+#include "runtime/error.hpp"
+
+namespace dtrain {
+
+std::unique_ptr<Device> make_device(DeviceKind kind, int ordinal, int threads) {
+  switch (kind) {
+    case DeviceKind::cpu:
+      return make_cpu_device(threads);
+    case DeviceKind::cuda:
+      return make_cuda_device(ordinal);
+  }
+  throw BugError("unknown kind of device");
+}
+
+}  // namespace dtrain

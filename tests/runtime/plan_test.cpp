@@ -95,7 +95,9 @@ TEST(Plan, EveryBucketIsReadyOnceAndOnlyWhenItsGradientsAreComplete) {
       EXPECT_EQ(r->bucket, next++);
       const Bucket& b = plan.layout.buckets[static_cast<std::size_t>(r->bucket)];
       for (const FlatParam& p : plan.layout.params)
-        if (p.offset < b.end && p.offset + p.size > b.begin) EXPECT_TRUE(done[p.id]) << p.name;
+        if (p.offset < b.end && p.offset + p.size > b.begin) {
+          EXPECT_TRUE(done[p.id]) << p.name;
+        }
     }
   }
   EXPECT_EQ(next, static_cast<int>(plan.layout.buckets.size()));

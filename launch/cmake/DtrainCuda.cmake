@@ -1,6 +1,7 @@
-# One option for CUDA, cuDNN and NCCL. Sets DTRAIN_WITH_CUDA, DTRAIN_WITH_NCCL and what runtime and comm link with.
+# One option for CUDA, cuDNN and NCCL. Sets DTRAIN_WITH_CUDA_DEVICE, DTRAIN_WITH_NCCL and what runtime and comm link with.
 # AUTO takes what is complete and says what is missing; ON makes anything missing an error.
 set(DTRAIN_WITH_CUDA OFF)
+set(DTRAIN_WITH_CUDA_DEVICE OFF)
 set(DTRAIN_WITH_NCCL OFF)
 set(DTRAIN_CUDA_RUNTIME_LIBRARIES)
 set(DTRAIN_CUDA_COMM_LIBRARIES)
@@ -61,22 +62,26 @@ macro(dtrain_enable_cuda)
 endmacro()
 
 if(DTRAIN_CUDA AND NOT DTRAIN_SANITIZE)
-  # A stage of the project that has no CUDA device yet keeps the stub.
+  # A stage of the project that has no source for CUDA or NCCL yet keeps that stub.
   file(GLOB dtrain_cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/runtime/cuda/*.cpp)
   list(FILTER dtrain_cuda_sources EXCLUDE REGEX "/cuda_off\\.cpp$")
-  if(dtrain_cuda_sources)
+  file(GLOB dtrain_nccl_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/comm/nccl.cpp)
+  if(dtrain_cuda_sources OR dtrain_nccl_sources)
     dtrain_enable_cuda()
   else()
-    dtrain_cuda_missing("this version of dtrain has no CUDA device")
+    dtrain_cuda_missing("this version of dtrain has no source that uses it")
   endif()
 endif()
 
 if(DTRAIN_WITH_CUDA)
   message(STATUS "CUDA ${CUDAToolkit_VERSION}, cuDNN ${CUDNN_VERSION}, NCCL ${NCCL_VERSION}, "
                  "architectures ${CMAKE_CUDA_ARCHITECTURES}")
-  set(DTRAIN_CUDA_RUNTIME_LIBRARIES CUDA::cudart CUDA::cublasLt CUDA::nvtx3 CUDNN::cudnn)
-  set(DTRAIN_CUDA_COMM_LIBRARIES CUDA::cudart NCCL::nccl)
-  if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/comm/nccl.cpp)
+  if(dtrain_cuda_sources)
+    set(DTRAIN_WITH_CUDA_DEVICE ON)
+    set(DTRAIN_CUDA_RUNTIME_LIBRARIES CUDA::cudart CUDA::cublasLt CUDA::nvtx3 CUDNN::cudnn)
+  endif()
+  if(dtrain_nccl_sources)
     set(DTRAIN_WITH_NCCL ON)
+    set(DTRAIN_CUDA_COMM_LIBRARIES CUDA::cudart NCCL::nccl)
   endif()
 endif()

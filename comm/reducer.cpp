@@ -55,11 +55,6 @@ void GradientReducer::wait(int bucket, Stream& compute) {
   const double begin = seconds_now();
   compute.wait(*p.done);
   exposed_ += seconds_now() - begin;
-  // After a failure the stream skips what it is given: the end is missing, and the stream knows why.
-  if (on_host_ && timings_[static_cast<std::size_t>(bucket)].end == 0) {
-    stream_->synchronize();
-    throw BugError("a bucket's sum was skipped without an error");
-  }
 }
 
 void GradientReducer::wait_all(Stream& compute) {

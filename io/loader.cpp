@@ -1,0 +1,281 @@
+#include "io/loader.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "io/convert.hpp"
+#include "io/stored.hpp"
+#include "io/stream.hpp"
+#include "runtime/error.hpp"
+
+namespace dtrain::io {
+namespace {
+
+constexpr std::size_t alignment = 64;
+
+/// What the ring's entries are made of; addresses stay for the Loader's life.
+struct Slot {
+  Batch batch;
+  std::vector<std::byte> memory;
+  std::vector<std::uint64_t> indices;
+  std::exception_ptr failure;
+  bool ready = false;
+};
+
+std::size_t padded(std::size_t bytes) {
+  return (bytes + alignment - 1) / alignment * alignment;
+}
+
+}  // namespace
+
+struct Loader::State {
+  State(const Dataset& set, const LoaderOptions& o, bool train)
+      : data(set),
+        options(o),
+        training(train),
+        converter(set, o.input, o.normalize),
+        stream(set.count(), o.seed, train && o.shuffle, set.blocks()) {}
+
+  const Dataset& data;
+  const LoaderOptions options;
+  const bool training;
+  const Converter converter;
+  const SampleStream stream;
+  std::int64_t batches = 1;          // of a step or a pass
+  std::uint64_t begin = 0, end = 0;  // evaluation: this rank's samples
+  std::vector<Slot> slots;
+  std::vector<std::thread> threads;
+
+  std::mutex mutex;
+  std::condition_variable work, filled;
+  bool stop = false;
+  std::uint64_t to_fill = 0;   // next micro batch that a thread takes
+  std::uint64_t consumed = 0;  // micro batches released so far
+  std::uint64_t held = 0;      // handed out and not yet released
+  int filling = 0;             // threads that work
+  double waited = 0;
+
+  void check() const;
+  void make_slots();
+  void start();
+  void run();
+  void fill(std::uint64_t sequence, Slot&, std::byte* scratch) const;
+};
+
+void Loader::State::check() const {
+  const auto& o = options;
+  if (o.micro_batch < 1 || o.ranks < 1 || o.rank < 0 || o.rank >= o.ranks)
+    throw BugError("loader: rank or micro batch");
+  if (training && (o.global_batch < 1 || o.global_batch % (o.micro_batch * o.ranks) != 0)) {
+    throw ConfigError(fmt::format("batch.global {} is not a multiple of batch.micro {} x {} ranks", o.global_batch,
+                                  o.micro_batch, o.ranks));
+  }
+  if (o.classes > 0) data.check_labels(o.classes);
+}
+
+void Loader::State::make_slots() {
+  const std::int64_t m = options.micro_batch;
+  std::vector<std::int64_t> extents{m};
+  for (const auto e : options.input.extents()) extents.push_back(e);
+  TensorDesc sample{DType::f32, Shape(std::span<const std::int64_t>(extents)), Layout::plain, {}};
+  if (options.input.rank() == 3) sample.layout = Layout::channels_last;
+  TensorDesc target{DType::i32, Shape{m}, Layout::plain, {}};
+  if (data.target() == TargetUse::values) target = {DType::f32, Shape{m, data.target_width()}, Layout::plain, {}};
+  const TensorDesc weight{DType::f32, Shape{m}, Layout::plain, {}};
+  const TensorDesc positions{DType::u64, Shape{m}, Layout::plain, {}};
+
+  slots.resize(static_cast<std::size_t>(std::max(2, options.ring)));
+  for (Slot& slot : slots) {
+    const std::size_t bytes =
+        padded(sample.bytes()) + padded(target.bytes()) + padded(weight.bytes()) + padded(positions.bytes());
+    slot.memory.resize(bytes + alignment);
+    slot.indices.resize(static_cast<std::size_t>(m));
+    std::size_t space = slot.memory.size();
+    void* at = slot.memory.data();
+    auto* next = static_cast<std::byte*>(std::align(alignment, bytes, at, space));
+    const auto take = [&next](const TensorDesc& desc) {
+      const Tensor tensor{desc, next};
+      next += padded(desc.bytes());
+      return tensor;
+    };
+    slot.batch.sample = take(sample);
+    slot.batch.target = take(target);
+    if (data.target() == TargetUse::none) slot.batch.target.data = nullptr;
+    slot.batch.weight = take(weight);
+    slot.batch.positions = take(positions);
+    slot.batch.indices = slot.indices;
+  }
+}
+
+void Loader::State::start() {
+  for (int i = 0; i < std::max(1, options.threads); ++i) threads.emplace_back([this] { run(); });
+}
+
+void Loader::State::run() {
+  std::vector<std::byte> scratch(data.sample_bytes());
+  std::unique_lock lock(mutex);
+  for (;;) {
+    work.wait(lock, [this] { return stop || to_fill < consumed + slots.size(); });
+    if (stop) return;
+    const std::uint64_t sequence = to_fill++;
+    Slot& slot = slots[sequence % slots.size()];
+    ++filling;
+    lock.unlock();
+    slot.failure = nullptr;
+    try {
+      fill(sequence, slot, scratch.data());
+    } catch (...) {
+      slot.failure = std::current_exception();
+    }
+    lock.lock();
+    --filling;
+    slot.ready = true;
+    filled.notify_all();
+  }
+}
+
+void Loader::State::fill(std::uint64_t sequence, Slot& slot, std::byte* scratch) const {
+  const auto m = static_cast<std::uint64_t>(options.micro_batch);
+  const std::uint64_t round = sequence / static_cast<std::uint64_t>(batches);
+  const std::uint64_t micro = sequence % static_cast<std::uint64_t>(batches);
+  Batch& batch = slot.batch;
+  batch.micro = static_cast<std::int64_t>(micro);
+  auto* positions = batch.positions.as<std::uint64_t>();
+  std::uint64_t valid = m;
+  if (training) {
+    batch.step = round;
+    const std::uint64_t first =
+        round * static_cast<std::uint64_t>(options.global_batch) +
+        (static_cast<std::uint64_t>(options.rank) * static_cast<std::uint64_t>(batches) + micro) * m;
+    stream.indices(first, slot.indices);
+    for (std::uint64_t i = 0; i < m; ++i) positions[i] = first + i;
+  } else {
+    batch.step = 0;
+    const std::uint64_t first = std::min(end, begin + micro * m);
+    valid = std::min(m, end - first);
+    for (std::uint64_t i = 0; i < m; ++i) slot.indices[i] = positions[i] = i < valid ? first + i : Batch::no_sample;
+  }
+  batch.valid = static_cast<std::int64_t>(valid);
+
+  const std::size_t elements = converter.elements();
+  auto* sample = batch.sample.as<float>();
+  auto* weight = batch.weight.as<float>();
+  for (std::uint64_t i = 0; i < valid; ++i) {
+    const std::uint64_t index = slot.indices[i];
+    const std::byte* stored = data.sample(index, scratch);
+    const std::int64_t bad = converter(stored, sample + i * elements);
+    if (bad >= 0) {
+      const double value =
+          stored_number(data.sample_type(), stored + static_cast<std::size_t>(bad) * size_of(data.sample_type()));
+      throw DataError(fmt::format("{}: value {} is {}; samples must be finite", data.where(index), bad, value));
+    }
+    if (data.target() == TargetUse::labels) batch.target.as<std::int32_t>()[i] = data.label(index);
+    if (data.target() == TargetUse::values) {
+      data.values(index, batch.target.as<float>() + i * static_cast<std::uint64_t>(data.target_width()));
+    }
+    weight[i] = 1;
+  }
+  if (valid < m) {
+    std::memset(sample + valid * elements, 0, (m - valid) * elements * sizeof(float));
+    std::fill(weight + valid, weight + m, 0.0f);
+    if (batch.target.data != nullptr) {
+      const std::size_t row = batch.target.bytes() / m;
+      std::memset(batch.target.as<std::byte>() + valid * row, 0, (m - valid) * row);
+    }
+  }
+}
+
+std::unique_ptr<Loader> Loader::training(const Dataset& data, const LoaderOptions& options) {
+  auto state = std::make_unique<State>(data, options, true);
+  state->check();
+  state->batches = options.global_batch / (options.micro_batch * options.ranks);
+  state->make_slots();
+  state->start();
+  return std::unique_ptr<Loader>(new Loader(std::move(state)));
+}
+
+std::unique_ptr<Loader> Loader::evaluation(const Dataset& data, const LoaderOptions& options) {
+  auto state = std::make_unique<State>(data, options, false);
+  state->check();
+  const auto n = data.count(), ranks = static_cast<std::uint64_t>(options.ranks);
+  // r * N / R without overflow for any N.
+  const auto bound = [&](std::uint64_t r) { return n / ranks * r + n % ranks * r / ranks; };
+  state->begin = bound(static_cast<std::uint64_t>(options.rank));
+  state->end = bound(static_cast<std::uint64_t>(options.rank) + 1);
+  const auto largest = static_cast<std::int64_t>((n + ranks - 1) / ranks);
+  state->batches = (largest + options.micro_batch - 1) / options.micro_batch;
+  state->make_slots();
+  state->start();
+  return std::unique_ptr<Loader>(new Loader(std::move(state)));
+}
+
+Loader::Loader(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+Loader::~Loader() {
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->stop = true;
+  }
+  state_->work.notify_all();
+  for (auto& thread : state_->threads) thread.join();
+}
+
+std::int64_t Loader::batches() const noexcept {
+  return state_->batches;
+}
+
+const Batch& Loader::next() {
+  State& s = *state_;
+  std::unique_lock lock(s.mutex);
+  if (s.held + 1 > s.slots.size() - 1) throw BugError("loader: next() without release()");
+  Slot& slot = s.slots[(s.consumed + s.held) % s.slots.size()];
+  if (!slot.ready) {
+    const auto begin = std::chrono::steady_clock::now();
+    s.filled.wait(lock, [&slot] { return slot.ready; });
+    s.waited += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+  if (slot.failure) std::rethrow_exception(slot.failure);
+  ++s.held;
+  return slot.batch;
+}
+
+void Loader::release() {
+  State& s = *state_;
+  {
+    const std::lock_guard lock(s.mutex);
+    if (s.held == 0) throw BugError("loader: release() without next()");
+    s.slots[s.consumed % s.slots.size()].ready = false;
+    ++s.consumed;
+    --s.held;
+  }
+  s.work.notify_one();
+}
+
+void Loader::seek(std::uint64_t step) {
+  State& s = *state_;
+  {
+    std::unique_lock lock(s.mutex);
+    if (s.held != 0) throw BugError("loader: seek() while a batch is held");
+    // Threads may be writing into slots: no new work, then wait for them.
+    s.to_fill = ~std::uint64_t{0};
+    s.filled.wait(lock, [&s] { return s.filling == 0; });
+    for (Slot& slot : s.slots) slot.ready = false;
+    s.consumed = s.to_fill = step * static_cast<std::uint64_t>(s.batches);
+  }
+  s.work.notify_all();
+}
+
+double Loader::waited_seconds() const noexcept {
+  const std::lock_guard lock(state_->mutex);
+  return state_->waited;
+}
+
+}  // namespace dtrain::io

@@ -1,0 +1,103 @@
+// Started by mpirun: the comm suite on MPI ranks, or one of the ways in which a run can end.
+#include <chrono>
+#include <cstdio>
+#include <string>
+#include <thread>
+
+#include <signal.h>
+#include <unistd.h>
+
+#include "comm/watchdog.hpp"
+#include "comm/world.hpp"
+#include "suite.hpp"
+
+using namespace dtrain;
+using namespace dtrain::comm;
+
+namespace {
+
+int suite_of(World& world) {
+  const auto maker = suite::maker_of(world);
+  suite::check_group(maker);
+  suite::check_communicators(maker);
+  const auto device = make_cpu_device(1);
+  suite::check_collectives(maker, *device);
+  return 0;
+}
+
+void print_error(const std::string& text) {
+  std::fprintf(stderr, "error: %s\n", text.c_str());
+}
+
+// All ranks meet the same error: rank 0 alone prints it.
+int agreed_error(World& world) {
+  const auto group = world.make_group();
+  try {
+    group->agree([&] {
+      if (world.rank() == world.size() - 1) throw DataError("data.h5: truncated");
+    });
+  } catch (const Error& e) {
+    // The others are done long before rank 0 prints: they must wait for it.
+    if (world.rank() == 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(500));
+      print_error(e.what());
+    }
+    return world.finish(e.code());
+  }
+  return 1;
+}
+
+[[noreturn]] void lonely_error(World& world) {
+  if (world.rank() == 1) {
+    print_error("rank 1 alone");
+    world.abort(ExitCode::numeric);
+  }
+  world.make_group()->barrier();
+  std::this_thread::sleep_for(std::chrono::seconds(60));
+  std::_Exit(99);
+}
+
+// Rank 1 stops or dies inside the second all_reduce of the others.
+int lost(World& world, int signal) {
+  Watchdog watchdog(world.rank(), world.host(), 2);
+  const auto communicator = world.make_communicator();
+  float x = 1;
+  watchdog.beat("all_reduce", 1);
+  communicator->all_reduce(&x, 1, DType::f32, Reduce::sum);
+  if (world.rank() == 1) kill(getpid(), signal);
+  watchdog.beat("all_reduce", 2);
+  communicator->all_reduce(&x, 1, DType::f32, Reduce::sum);
+  std::this_thread::sleep_for(std::chrono::seconds(60));
+  return 99;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string mode = argc > 1 ? argv[1] : "suite";
+  try {
+    World world;
+    try {
+      int result = 2;
+      if (mode == "suite") result = suite_of(world);
+      if (mode == "info") {
+        std::printf("rank %d of %d, local %d of %d, host %s, %d cpus, note '%s'\n", world.rank(), world.size(),
+                    world.local_rank(), world.local_size(), world.hosts()[0].c_str(), world.cpus(),
+                    world.notes().empty() ? "" : world.notes()[0].c_str());
+        result = 0;
+      }
+      if (mode == "agreed") return agreed_error(world);
+      if (mode == "lonely") lonely_error(world);
+      if (mode == "stopped") return lost(world, SIGSTOP);
+      if (mode == "killed") return lost(world, SIGKILL);
+      if (result == 0) return world.finish(ExitCode::ok);
+      return result;
+    } catch (const std::exception& e) {
+      print_error(e.what());
+      world.abort(ExitCode::bug);
+    }
+  } catch (const Error& e) {
+    print_error(e.what());
+    return static_cast<int>(e.code());
+  }
+}

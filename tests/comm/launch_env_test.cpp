@@ -1,0 +1,139 @@
+#include "comm/launch_env.hpp"
+
+#include <map>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "runtime/error.hpp"
+
+namespace dtrain::comm {
+namespace {
+
+using Variables = std::map<std::string, std::string>;
+
+LaunchEnvironment discover(const Variables& variables) {
+  return discover_launch([&](const char* name) -> const char* {
+    const auto found = variables.find(name);
+    return found == variables.end() ? nullptr : found->second.c_str();
+  });
+}
+
+TEST(LaunchEnvironment, a_plain_process_has_no_launcher) {
+  EXPECT_EQ(discover({}).launcher, Launcher::none);
+  // A shell inside salloc, and the batch script itself.
+  EXPECT_EQ(discover({{"SLURM_JOB_ID", "7"}, {"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "0"}}).launcher, Launcher::none);
+  EXPECT_EQ(discover({{"SLURM_STEP_ID", "4294967290"}, {"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "0"}}).launcher,
+            Launcher::none);
+}
+
+TEST(LaunchEnvironment, mpirun) {
+  const auto e = discover({{"OMPI_COMM_WORLD_RANK", "3"},
+                           {"OMPI_COMM_WORLD_SIZE", "8"},
+                           {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
+                           {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"},
+                           {"PMIX_RANK", "3"}});
+  EXPECT_EQ(e.launcher, Launcher::mpirun);
+  EXPECT_EQ(e.rank, 3);
+  EXPECT_EQ(e.size, 8);
+  EXPECT_EQ(e.local_rank, 1);
+  EXPECT_EQ(e.local_size, 2);
+  EXPECT_FALSE(e.binding_chosen);
+}
+
+TEST(LaunchEnvironment, mpirun_inside_sbatch_ignores_slurm) {
+  const auto e = discover({{"OMPI_COMM_WORLD_RANK", "5"},
+                           {"OMPI_COMM_WORLD_SIZE", "8"},
+                           {"SLURM_PROCID", "1"},
+                           {"SLURM_STEP_ID", "0"},
+                           {"SLURM_NTASKS", "2"}});
+  EXPECT_EQ(e.launcher, Launcher::mpirun);
+  EXPECT_EQ(e.rank, 5);
+  EXPECT_EQ(e.size, 8);
+}
+
+TEST(LaunchEnvironment, srun_with_pmix) {
+  const auto e = discover({{"PMIX_RANK", "2"},
+                           {"SLURM_PROCID", "2"},
+                           {"SLURM_LOCALID", "1"},
+                           {"SLURM_STEP_ID", "0"},
+                           {"SLURM_STEP_NUM_TASKS", "4"},
+                           {"SLURM_NTASKS", "9"}});
+  EXPECT_EQ(e.launcher, Launcher::srun);
+  EXPECT_EQ(e.rank, 2);
+  EXPECT_EQ(e.size, 4);
+  EXPECT_EQ(e.local_rank, 1);
+}
+
+TEST(LaunchEnvironment, plain_srun_says_what_to_use) {
+  Variables plain{{"SLURM_PROCID", "0"}, {"SLURM_STEP_ID", "0"}, {"SLURM_NTASKS", "2"}};
+  try {
+    discover(plain);
+    FAIL() << "nothing was thrown";
+  } catch (const CommError& e) {
+    EXPECT_STREQ(e.what(), "MPI cannot start 2 ranks under plain srun; use `srun --mpi=pmix` or `mpirun`");
+  }
+  plain["SLURM_NTASKS"] = "1";
+  EXPECT_EQ(discover(plain).launcher, Launcher::none);
+}
+
+TEST(LaunchEnvironment, a_variable_that_is_no_number_counts_for_nothing) {
+  EXPECT_EQ(discover({{"OMPI_COMM_WORLD_RANK", "x"}}).launcher, Launcher::none);
+  EXPECT_EQ(discover({{"OMPI_COMM_WORLD_RANK", ""}}).launcher, Launcher::none);
+}
+
+// ---- binding -------------------------------------------------------------------------------------------------------
+
+Cores cores(int count, int threads_each) {
+  Cores out(static_cast<std::size_t>(count));
+  for (int t = 0; t < threads_each; ++t) {
+    for (int c = 0; c < count; ++c) out[static_cast<std::size_t>(c)].push_back(t * count + c);
+  }
+  return out;
+}
+
+LaunchEnvironment under_mpirun(int local_rank, int local_size) {
+  LaunchEnvironment e;
+  e.launcher = Launcher::mpirun;
+  e.local_rank = local_rank;
+  e.local_size = local_size;
+  return e;
+}
+
+TEST(Binding, shares_cover_all_cores_once) {
+  for (int ranks = 1; ranks <= 9; ++ranks) {
+    Cores joined;
+    for (int r = 0; r < ranks; ++r) {
+      const Cores share = share_of_cores(cores(9, 2), r, ranks);
+      joined.insert(joined.end(), share.begin(), share.end());
+    }
+    EXPECT_EQ(joined, cores(9, 2)) << ranks;
+  }
+}
+
+TEST(Binding, one_core_of_many_is_widened_to_an_equal_share) {
+  const Cores all = cores(8, 2);
+  const BindingPlan plan = plan_binding(under_mpirun(1, 2), {all[1]}, all);
+  EXPECT_TRUE(plan.rebind);
+  EXPECT_EQ(plan.cores, Cores(all.begin() + 4, all.end()));
+  EXPECT_FALSE(plan.yield_when_idle);
+}
+
+TEST(Binding, what_the_user_or_the_site_chose_stays) {
+  const Cores all = cores(8, 2);
+  LaunchEnvironment chosen = under_mpirun(1, 2);
+  chosen.binding_chosen = true;
+  EXPECT_FALSE(plan_binding(chosen, {all[1]}, all).rebind);
+  EXPECT_FALSE(plan_binding(under_mpirun(1, 2), Cores(all.begin(), all.begin() + 2), all).rebind);
+}
+
+TEST(Binding, waiting_yields_where_threads_exceed_cpus) {
+  const Cores two = cores(2, 1);
+  EXPECT_FALSE(plan_binding(under_mpirun(0, 2), {two[0]}, two).rebind);
+  EXPECT_TRUE(plan_binding(under_mpirun(0, 2), {two[0]}, two).yield_when_idle);
+  EXPECT_TRUE(plan_binding(under_mpirun(0, 4), two, two).yield_when_idle);
+  EXPECT_FALSE(plan_binding(under_mpirun(0, 1), two, two).yield_when_idle);
+}
+
+}  // namespace
+}  // namespace dtrain::comm

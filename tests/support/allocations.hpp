@@ -1,0 +1,12 @@
+// Counts calls of operator new in this test binary, from all threads.
+// Linking allocations.cpp replaces the global operators; the counter is one atomic.
+#pragma once
+
+#include <cstdint>
+
+namespace dtrain::test {
+
+/// Allocations since the start of the process.
+std::uint64_t allocation_count() noexcept;
+
+}  // namespace dtrain::test

@@ -1,6 +1,7 @@
 #include "launch/run_files.hpp"
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -46,6 +47,22 @@ double resident_mib() {
   double pages = 0, resident = 0;
   in >> pages >> resident;
   return resident * static_cast<double>(sysconf(_SC_PAGESIZE)) / (1024.0 * 1024.0);
+}
+
+std::ofstream open_sample_log(const std::string& directory, int rank, int ranks, std::int64_t step) {
+  const auto name = [](int r) { return fmt::format("samples-rank-{}.txt", r); };
+  for (int r = rank; r == rank || fs::exists(fs::path(directory) / name(r)); r += ranks) {
+    std::string kept;
+    if (std::ifstream in(fs::path(directory) / name(r)); in && step > 0) {
+      for (std::string line; std::getline(in, line) && !in.eof();)
+        if (std::strtoll(line.c_str(), nullptr, 10) < step) kept += line + "\n";
+    }
+    write_whole_file(directory, name(r), kept);
+  }
+  const std::string path = (fs::path(directory) / name(rank)).string();
+  std::ofstream log(path, std::ios::app);
+  if (!log) throw DataError(fmt::format("{}: cannot write the sample log", path));
+  return log;
 }
 
 MetricsFile::MetricsFile(const std::string& directory, std::int64_t step)

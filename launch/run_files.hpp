@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <fstream>
 #include <memory>
 #include <string>
 
@@ -36,6 +37,11 @@ void write_whole_file(const std::string& directory, const std::string& name, con
 void make_directory(const std::string& directory, const std::string& field);
 /// Resident memory of this process in MiB.
 double resident_mib();
+
+/// The sample log of rank `rank` of `ranks`, DIRECTORY/samples-rank-R.txt, to be continued after `step` steps: what a
+/// lost future wrote is dropped first, also from logs that ranks of a larger run left (rank r sees to r, r + ranks,
+/// ...).
+std::ofstream open_sample_log(const std::string& directory, int rank, int ranks, std::int64_t step);
 
 class MetricsFile {
  public:

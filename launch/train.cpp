@@ -85,6 +85,9 @@ class Trainer {
     comm::agree_on(*group_, world_.host(), layout);
     if (!open_checkpoints()) return ExitCode::ok;
     start_state();
+    group_->agree([&] {
+      if (main_) make_directory(config_.log.directory, "log.directory");
+    });
     group_->agree([&] { open_files(); });
     announce();
     return loop();
@@ -210,15 +213,10 @@ class Trainer {
 
   void open_files() {
     if (main_) {
-      make_directory(config_.log.directory, "log.directory");
       write_whole_file(config_.log.directory, "config.yaml", input_.canonical);
       metrics_.emplace(config_.log.directory, step_);
     }
-    if (config_.log.samples) {
-      const std::string name = fmt::format("{}/samples-rank-{}.txt", config_.log.directory, world_.rank());
-      sample_log_.open(name, step_ > 0 ? std::ios::app : std::ios::trunc);
-      if (!sample_log_) throw DataError(fmt::format("{}: cannot write the sample log", name));
-    }
+    if (config_.log.samples) sample_log_ = open_sample_log(config_.log.directory, world_.rank(), world_.size(), step_);
   }
 
   // ---- saying things --------------------------------------------------------------------------------------------

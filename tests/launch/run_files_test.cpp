@@ -64,6 +64,25 @@ TEST_F(RunFiles, AResumedRunDropsTheLinesOfLostWorkAndAHalfWrittenOne) {
   EXPECT_EQ(steps, (std::vector<int>{1, 2, 3, 4}));
 }
 
+TEST_F(RunFiles, AResumedSampleLogHoldsOnlyStepsThatCount) {
+  const auto put = [&](int rank, const char* text) {
+    std::ofstream(directory_ / ("samples-rank-" + std::to_string(rank) + ".txt")) << text;
+  };
+  const auto text_of = [&](int rank) {
+    std::ifstream in(directory_ / ("samples-rank-" + std::to_string(rank) + ".txt"));
+    return std::string(std::istreambuf_iterator<char>(in), {});
+  };
+  put(0, "0 0 7\n1 6 2\n2 12 9\n");
+  put(1, "0 2 5\n1 8 1\n");
+  put(2, "0 4 3\n1 10 4\n2 1");  // by a third rank, killed while writing
+  open_sample_log(directory_.string(), 0, 2, 1) << "1 6 2\n";
+  EXPECT_EQ(text_of(0), "0 0 7\n1 6 2\n");
+  EXPECT_EQ(text_of(2), "0 4 3\n");
+  EXPECT_EQ(text_of(1), "0 2 5\n1 8 1\n");  // rank 1 sees to that
+  open_sample_log(directory_.string(), 1, 2, 0);
+  EXPECT_EQ(text_of(1), "");
+}
+
 TEST_F(RunFiles, ADirectoryThatCannotBeMadeIsAnErrorWithFieldAndPath) {
   std::ofstream(directory_ / "file") << "x";
   try {

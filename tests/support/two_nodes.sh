@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs a command under mpirun on two "nodes" of this machine: network namespaces with own host names, joined by a link of
-# a given rate (tc tbf). Needs root and iproute2; leaves nothing behind. All traffic stays inside the namespaces.
+# a given rate (tc tbf), each with half of the cpus. Needs root and iproute2; leaves nothing behind. All traffic stays inside the namespaces.
 #   two_nodes.sh [-r RATE] [-n RANKS_A_NODE] [-x NAME[=VALUE] ...] COMMAND...     RATE: 1gbit (default), 100mbit, none
 # Exits as mpirun does; 77 with a reason where such nodes cannot be made.
 set -uo pipefail
@@ -51,12 +51,16 @@ if [ "${DTRAIN_TWO_NODES_INSIDE:-}" = 1 ]; then
   mount --bind "$work/etc/hosts" /etc/hosts || skip "cannot mount over /etc/hosts"
   hostname launcher
 
+  # A node's cpus: half of this machine's.
+  cpus=$(nproc) half=$(($(nproc) / 2))
+  [ "$half" -gt 0 ] || half=1
+
   # In place of ssh: `rsh.sh HOST COMMAND...` enters the node.
   cat >"$work/rsh.sh" <<EOF
 #!/bin/sh
-case "\$1" in n1) pid=${pids[0]} ;; n2) pid=${pids[1]} ;; *) echo "no node \$1" >&2; exit 1 ;; esac
+case "\$1" in n1) pid=${pids[0]} cpus=0-$((half - 1)) ;; n2) pid=${pids[1]} cpus=$((cpus > half ? half : 0))-$((cpus - 1)) ;; *) echo "no node \$1" >&2; exit 1 ;; esac
 shift
-exec nsenter -t "\$pid" --net --uts sh -c "mkdir -p $work/\$pid && TMPDIR=$work/\$pid exec sh -c '\$*'"
+exec taskset -c "\$cpus" nsenter -t "\$pid" --net --uts sh -c "mkdir -p $work/\$pid && TMPDIR=$work/\$pid exec sh -c '\$*'"
 EOF
   chmod +x "$work/rsh.sh"
   mpirun --allow-run-as-root --oversubscribe --bind-to none -np $((2 * ranks)) --host "n1:$ranks,n2:$ranks" \

@@ -31,7 +31,7 @@ struct LoadedConfig {
   std::map<std::string, ConfigProblem> places;
 
   /// A problem of this field, with the place of the field (or of the nearest one that holds it).
-  ConfigProblem problem(std::string_view field, std::string text) const;
+  ConfigProblem problem(std::string_view field, const std::string& text) const;
 };
 
 /// Reads the file (1 MiB at most). Throws ConfigError with all problems at once.

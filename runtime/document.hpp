@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -55,8 +56,9 @@ struct Document::Entry {
   Document value;
 };
 
-/// YAML that reads back to the same document: block style, small leaves in one line.
-std::string to_yaml(const Document&);
+/// YAML that reads back to the same document: block style, small leaves in one line. `comment` may say what stands
+/// behind the line of the value at a dotted path.
+std::string to_yaml(const Document&, const std::function<std::string(const std::string& path)>& comment = {});
 /// One line of flow YAML: "{learning_rate: 0.001}", "[3, 3]", "relu".
 std::string to_flow(const Document&);
 /// JSON; plain scalars must be numbers, true or false. `indent` 0: one line.

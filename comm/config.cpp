@@ -1,0 +1,29 @@
+#include "comm/config.hpp"
+
+#include <utility>
+
+#include "comm/tables.hpp"
+
+namespace dtrain::comm {
+
+TypePtr<CommConfig> communication_table() {
+  static const TypePtr<CommConfig> table = [] {
+    Table<CommConfig> communication("How ranks sum their gradients.");
+    communication.add("bucket_mib", &CommConfig::bucket_mib, number({0, 65536, true}),
+                      "largest number of gradients that are summed at once, in MiB");
+    communication.add("last_bucket_mib", &CommConfig::last_bucket_mib, number({0, 65536, true}),
+                      "the last bucket, for which a step has to wait, in MiB");
+    communication.add("gradient_dtype", &CommConfig::gradient_dtype,
+                      choice<DType>({{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"float16", DType::f16}}),
+                      "what travels; only float32 is there yet");
+    communication.add("algorithm", &CommConfig::algorithm,
+                      choice<Algorithm>({{"auto", Algorithm::automatic}, {"fixed_order", Algorithm::fixed_order}}),
+                      "auto: the transport's own all-reduce; fixed_order: sums in a fixed tree over ranks");
+    communication.add("timeout_seconds", &CommConfig::timeout_seconds, number({0, 1e6, true}),
+                      "a sum that takes longer is an error: a lost or stuck rank");
+    return shared(std::move(communication));
+  }();
+  return table;
+}
+
+}  // namespace dtrain::comm

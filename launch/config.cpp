@@ -1,0 +1,82 @@
+#include "launch/config.hpp"
+
+#include <utility>
+
+#include "comm/tables.hpp"
+#include "io/tables.hpp"
+#include "launch/tables.hpp"
+#include "models/tables.hpp"
+#include "runtime/optimizer_fields.hpp"
+
+namespace dtrain::launch {
+
+namespace {
+
+TypePtr<BatchConfig> batch_table() {
+  Table<BatchConfig> batch("Samples of a step. What is trained depends on `global` alone.");
+  batch.add("global", &BatchConfig::global, integer({1, 1'000'000'000}), "samples of one update, over all ranks");
+  batch.add("micro", &BatchConfig::micro, word_or("auto", 0, integer({1, 1'000'000'000})),
+            "samples that a rank computes at once; auto: its share; less: gradients are accumulated");
+  return shared(std::move(batch));
+}
+
+TypePtr<TrainConfig> train_table() {
+  Table<TrainConfig> train("How long, and what happens on the way.");
+  train.add("epochs", &TrainConfig::epochs, integer({1, 1'000'000'000}), "passes over the data")
+      .shown_if([](const auto& t) { return t.steps == 0; });
+  train.add("steps", &TrainConfig::steps, integer({1}), "updates, in place of epochs").shown_if([](const auto& t) {
+    return t.steps > 0;
+  });
+  train.exclusive("epochs", "steps");
+  train.add(
+      "clip_norm", [](auto& t) -> auto& { return t.clip.max_norm; }, number({0, 1e30}),
+      "gradients of a larger global norm are scaled down to it; 0: never");
+  train.add("eval_every_steps", &TrainConfig::eval_every_steps, integer(),
+            "evaluate after so many steps; 0: after each epoch. Always at the end");
+  return shared(std::move(train));
+}
+
+TypePtr<LogConfig> log_table() {
+  Table<LogConfig> log("What is reported, and where.");
+  log.add("every_steps", &LogConfig::every_steps, integer({1}), "a line of metrics after so many steps");
+  log.add("directory", &LogConfig::directory, text_or_empty(), "of this run's files; by default runs/<name>");
+  log.add("trace", &LogConfig::trace, boolean(), "write trace.json, a timeline of all ranks for Perfetto");
+  log.add("samples", &LogConfig::samples, boolean(), "write which samples each rank took in every step");
+  return shared(std::move(log));
+}
+
+}  // namespace
+
+TypePtr<RunConfig> run_table() {
+  static const TypePtr<RunConfig> table = [] {
+    Table<RunConfig> run("Everything of a run.");
+    run.add("name", &RunConfig::name, text(), "of the run; its files go to runs/<name>");
+    run.add("seed", &RunConfig::seed, integer<std::uint64_t>(), "of every random draw");
+    run.add("device", &RunConfig::device,
+            choice<DeviceChoice>(
+                {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}}),
+            "what computes; auto: GPUs where there are some");
+    run.add("precision", &RunConfig::precision,
+            choice<DType>({{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"float16", DType::f16}}),
+            "what kernels compute with; only float32 is there yet");
+    run.add("threads", &RunConfig::threads, word_or("auto", 0, integer<int>({1, 4096})),
+            "compute threads a rank on the cpu; auto: the cores that it may use");
+    run.add("model", &RunConfig::model, models::model_table(), "the network").required();
+    run.add("data", &RunConfig::data, io::data_table(), "samples").required();
+    run.add("batch", &RunConfig::batch, batch_table(), "samples of a step");
+    run.add("optimizer", &RunConfig::optimizer, optimizer_table(), "how parameters are updated");
+    run.add("schedule", &RunConfig::schedule, schedule_table(), "the learning rate over time");
+    run.add("train", &RunConfig::train, train_table(), "how long");
+    run.add("communication", &RunConfig::communication, comm::communication_table(), "between ranks");
+    run.add("checkpoint", &RunConfig::checkpoint, io::checkpoint_table(), "saving and resuming");
+    run.add("deterministic", &RunConfig::deterministic,
+            choice<Deterministic>(
+                {{"run", Deterministic::run}, {"elastic", Deterministic::elastic}, {"off", Deterministic::off}}),
+            "run: the same command gives the same bits; elastic (not there yet): on any number of ranks; off: neither");
+    run.add("log", &RunConfig::log, log_table(), "what is reported");
+    return shared(std::move(run));
+  }();
+  return table;
+}
+
+}  // namespace dtrain::launch

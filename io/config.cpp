@@ -15,7 +15,7 @@ TypePtr<Normalize> normalize_table() {
   table.add("scale", &Normalize::scale, number(), "0.00392156862745098 takes 0..255 to 0..1");
   table.add("mean", &Normalize::mean, one_or_list_of(number(), "numbers"),
             "subtracted after scaling: one number, or one a channel");
-  table.add("deviation", &Normalize::deviation, one_or_list_of(number({0, 1e300, true}), "numbers"),
+  table.add("deviation", &Normalize::deviation, one_or_list_of(number({.least = 0, .above_least = true}), "numbers"),
             "divided by: one number, or one a channel");
   return shared(std::move(table));
 }
@@ -62,7 +62,7 @@ TypePtr<DataConfig> data_table() {
              "threads a rank that read ahead");
     data.add("prefetch_batches", &DataConfig::prefetch_batches, integer<int>({2, 1024}),
              "micro batches that are read ahead");
-    data.add("cache_mib", &DataConfig::cache_mib, number({0, 1e9}),
+    data.add("cache_mib", &DataConfig::cache_mib, number({.least = 0}),
              "a set that is not larger is kept in memory on each rank; 0: never");
     return shared(std::move(data));
   }();

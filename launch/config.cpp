@@ -29,7 +29,7 @@ TypePtr<TrainConfig> train_table() {
   });
   train.exclusive("epochs", "steps");
   train.add(
-      "clip_norm", [](auto& t) -> auto& { return t.clip.max_norm; }, number({0, 1e30}),
+      "clip_norm", [](auto& t) -> auto& { return t.clip.max_norm; }, number({.least = 0}),
       "gradients of a larger global norm are scaled down to it; 0: never");
   train.add("eval_every_steps", &TrainConfig::eval_every_steps, integer(),
             "evaluate after so many steps; 0: after each epoch. Always at the end");

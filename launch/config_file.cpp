@@ -7,7 +7,6 @@
 #include <limits>
 #include <memory>
 #include <optional>
-#include <tuple>
 #include <utility>
 #include <variant>
 
@@ -249,10 +248,8 @@ class Loader {
 
   void throw_problems() {
     if (problems_.empty()) return;
-    std::stable_sort(problems_.begin(), problems_.end(), [](const FieldProblem& a, const FieldProblem& b) {
-      return std::tuple(a.place.source, a.place.line, a.place.column) <
-             std::tuple(b.place.source, b.place.line, b.place.column);
-    });
+    std::stable_sort(problems_.begin(), problems_.end(),
+                     [](const FieldProblem& a, const FieldProblem& b) { return a.place.before(b.place); });
     std::vector<ConfigProblem> out;
     for (const auto& p : problems_) out.push_back(located(p));
     throw ConfigError(std::move(out));

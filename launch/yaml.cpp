@@ -123,6 +123,8 @@ class Builder final : public YAML::EventHandler {
 
   void add(Document d) {
     Open& top = open_.back();
+    // The parser sees that there is nothing only at the next token: the key is where the user looks.
+    if (d.kind == Document::Kind::null && top.has_key) d.place = top.key_place;
     if (top.value.kind == Document::Kind::list) {
       top.value.items.push_back(std::move(d));
       return;

@@ -34,7 +34,7 @@ Table<Layer> layer_table(const std::string& help) {
 
 template <class Kind>
 void add_kind(OneOf<Layer>& layers, const std::string& name, Table<Layer> table) {
-  table.add("name", &Layer::name, text_or_empty(), "a name of its own; by default the kind with a number, `conv2d_1`")
+  table.add("name", &Layer::name, text_or_empty(), "a name of its own; by default the kind with a number")
       .shown_if([](const Layer& layer) { return !layer.name.empty(); });
   layers.add(name, std::move(table), [](const Layer& layer) { return std::holds_alternative<Kind>(layer.kind); });
 }

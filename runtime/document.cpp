@@ -120,6 +120,12 @@ bool is_small(const Document& d) {
   });
 }
 
+/// `conv2d: {...}` needs no braces behind a dash.
+std::string item_yaml(const Document& d) {
+  if (d.kind != Document::Kind::map || d.entries.size() != 1) return to_flow(d);
+  return key_yaml(d.entries[0].key) + ": " + to_flow(d.entries[0].value);
+}
+
 /// Writes maps and lists line by line.
 class BlockWriter {
  public:
@@ -130,7 +136,7 @@ class BlockWriter {
     const std::string below = path.empty() ? path : path + '.';
     if (d.kind != Document::Kind::map) {
       for (std::size_t i = 0; i < d.items.size(); ++i)
-        line(pad + "- " + to_flow(d.items[i]), below + std::to_string(i));
+        line(pad + "- " + item_yaml(d.items[i]), below + std::to_string(i));
       return;
     }
     for (const auto& entry : d.entries) {
@@ -288,11 +294,13 @@ std::string nearest_name(std::string_view wrong, std::span<const std::string> na
   // Nobody misspells a name this long, and the distance is quadratic.
   if (wrong.empty() || wrong.size() > 64) return {};
   std::string best;
-  std::size_t least = std::max<std::size_t>(wrong.size() / 3, wrong.size() < 3 ? 0 : wrong.size() < 5 ? 1 : 2) + 1;
+  std::size_t least = std::max<std::size_t>(wrong.size() / 3, wrong.size() < 5 ? 1 : 2) + 1;
   for (const std::string& name : names) {
     std::size_t d = distance(wrong, name);
     const bool begins = name.size() > 2 && wrong.size() > 2 && (name.starts_with(wrong) || wrong.starts_with(name));
     if (begins) d = std::min<std::size_t>(d, 2);
+    // Another letter in a word of three is another word: gpu is not cpu.
+    if (wrong.size() < 4 && wrong.size() == name.size()) continue;
     if (d < least) {
       least = d;
       best = name;

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 namespace dtrain {
@@ -16,6 +17,9 @@ struct Place {
   int source = 0, line = 0, column = 0;  // line and column from 1
   /// A higher level wins: default 0, file 1, command line 2.
   int level() const noexcept { return source < 2 ? source : 2; }
+  bool before(const Place& other) const noexcept {
+    return std::tie(source, line, column) < std::tie(other.source, other.line, other.column);
+  }
 };
 
 struct Document {

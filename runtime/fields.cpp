@@ -210,7 +210,8 @@ void FieldList::read(const Document& d, void* into, Reader& r) const {
     const Document *first = d.find(a), *second = d.find(b);
     if (first == nullptr || second == nullptr) continue;
     if (first->place.level() == second->place.level()) {
-      r.problem(second->place, fmt::format("both {} and {} are given; expected one of them", a, b));
+      r.problem(first->place.before(second->place) ? second->place : first->place,
+                fmt::format("both {} and {} are given; expected one of them", a, b));
     }
     dropped = first->place.level() < second->place.level() ? a : b;
   }

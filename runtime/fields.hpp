@@ -266,7 +266,7 @@ class List final : public Type<std::vector<T>> {
   }
   std::string expected() const override {
     return (or_one_ ? item_->expected() + " or " : std::string()) +
-           (least_ > 0 ? "a list of at least one: " : "a list of ") + items_;
+           (least_ > 0 ? "a non-empty list of " : "a list of ") + items_;
   }
   void reference(std::vector<ReferenceSection>& to, const std::string& path) const override {
     item_->reference(to, path);

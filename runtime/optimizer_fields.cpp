@@ -24,11 +24,11 @@ void add(OneOf<UpdateRule>& rules, const std::string& name, Table<UpdateRule> ta
 template <class Kind>
 Table<UpdateRule> moments(const std::string& help, const std::string& decay) {
   Table<UpdateRule> table(help, UpdateRule{Kind{}});
-  table.add("learning_rate", of(&Kind::learning_rate), number({0, 1e6}), "before the schedule's factor");
+  table.add("learning_rate", of(&Kind::learning_rate), number({.least = 0}), "before the schedule's factor");
   table.add("beta1", of(&Kind::beta1), number({0, 1, false, true}), "decay of the first moment");
   table.add("beta2", of(&Kind::beta2), number({0, 1, false, true}), "decay of the second moment");
   table.add("epsilon", of(&Kind::epsilon), number({0, 1, true}), "added to the root of the second moment");
-  table.add("weight_decay", of(&Kind::weight_decay), number({0, 1e6}), decay);
+  table.add("weight_decay", of(&Kind::weight_decay), number({.least = 0}), decay);
   return table;
 }
 
@@ -38,9 +38,9 @@ TypePtr<UpdateRule> optimizer_table() {
   static const TypePtr<UpdateRule> table = [] {
     OneOf<UpdateRule> rules("an optimizer");
     Table<UpdateRule> sgd("Stochastic gradient descent, as in PyTorch.", UpdateRule{Sgd{}});
-    sgd.add("learning_rate", of(&Sgd::learning_rate), number({0, 1e6}), "before the schedule's factor");
+    sgd.add("learning_rate", of(&Sgd::learning_rate), number({.least = 0}), "before the schedule's factor");
     sgd.add("momentum", of(&Sgd::momentum), number({0, 1, false, true}), "share of the last direction that is kept");
-    sgd.add("weight_decay", of(&Sgd::weight_decay), number({0, 1e6}), "L2 penalty; biases are spared");
+    sgd.add("weight_decay", of(&Sgd::weight_decay), number({.least = 0}), "L2 penalty; biases are spared");
     sgd.add(
         "nesterov", [](auto& rule) -> auto& { return std::get<Sgd>(rule.kind).nesterov; }, boolean(),
         "Nesterov's momentum");

@@ -1,0 +1,279 @@
+#include "launch/check.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "io/dataset.hpp"
+#include "io/loader.hpp"
+#include "models/build.hpp"
+#include "runtime/plan.hpp"
+
+namespace dtrain::launch {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::size_t columns = 100;
+
+std::string grouped(std::int64_t value) {
+  std::string text = std::to_string(value);
+  for (std::size_t at = text.size(); at > 3;) text.insert(at -= 3, 1, ',');
+  return text;
+}
+
+std::string bytes_text(double bytes) {
+  if (bytes < 10'000) return fmt::format("{:.0f} B", bytes);
+  const char* units[] = {"KiB", "MiB", "GiB", "TiB"};
+  std::size_t unit = 0;
+  bytes /= 1024;
+  while (bytes >= 1000 && unit < 3) {
+    bytes /= 1024;
+    ++unit;
+  }
+  return fmt::format("{:.{}f} {}", bytes, bytes < 10 ? 2 : bytes < 100 ? 1 : 0, units[unit]);
+}
+
+std::string flops_text(double flops) {
+  const char* units[] = {"", "k", "M", "G", "T"};
+  std::size_t unit = 0;
+  while (flops >= 1000 && unit < 4) {
+    flops /= 1000;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{:.0f}", flops) : fmt::format("{:.2f} {}", flops, units[unit]);
+}
+
+struct LayerRow {
+  std::string name, op, output;
+  std::int64_t parameters = 0;
+  double flops = 0;  // a sample, forward
+};
+
+struct DataFacts {
+  std::int64_t train_samples = 0, eval_samples = 0;
+};
+
+/// The sets as the trainer will open them, and the same checks; a note where a file is not there yet.
+class DataCheck {
+ public:
+  DataCheck(const RunConfig& config, const Graph& graph, std::vector<std::string>& notes)
+      : config_(config), notes_(notes), width_(graph.desc(graph.nodes().back().in.at(0)).shape[1]) {}
+
+  std::int64_t samples(const std::vector<std::string>& patterns, const char* field) {
+    if (patterns.empty()) return 0;
+    for (const std::string& pattern : patterns) {
+      std::error_code ignored;
+      const bool glob = pattern.find_first_of("*?[") != std::string::npos;
+      if (!glob && !std::filesystem::exists(pattern, ignored)) {
+        notes_.push_back(fmt::format("{}: {} is not there: its shapes and samples are not checked", field, pattern));
+        return 0;
+      }
+    }
+    const bool labels = config_.model.loss == models::Loss::cross_entropy;
+    io::DatasetOptions options{config_.data.sample_key, config_.data.target_key,
+                               labels ? io::TargetUse::labels : io::TargetUse::values, 0};
+    const io::Dataset data(patterns, options);
+    io::fit_input(data, Shape(std::span<const std::int64_t>(config_.model.input)));
+    if (labels) {
+      data.check_labels(width_);
+    } else if (data.target_width() != width_) {
+      throw ShapeError(fmt::format("{}: {} has {} values a sample, but the model gives {}", data.files().front(),
+                                   data.target_key(), data.target_width(), width_));
+    }
+    return static_cast<std::int64_t>(data.count());
+  }
+
+ private:
+  const RunConfig& config_;
+  std::vector<std::string>& notes_;
+  std::int64_t width_;
+};
+
+/// Names of the parameters with elements in the bucket.
+std::vector<std::string> names_in(const Bucket& bucket, const FlatLayout& layout) {
+  std::vector<std::string> names;
+  for (const FlatParam& p : layout.params)
+    if (p.offset < bucket.end && p.offset + p.size > bucket.begin) names.push_back(p.name);
+  return names;
+}
+
+/// "a, b, c" in lines of the width, those after the first indented.
+std::string wrapped(const std::vector<std::string>& names, std::size_t indent) {
+  std::string out;
+  std::size_t column = indent;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const std::string piece = names[i] + (i + 1 < names.size() ? "," : "");
+    if (i > 0 && column + 1 + piece.size() > columns) {
+      out += '\n' + std::string(indent, ' ');
+      column = indent;
+    } else if (i > 0) {
+      out += ' ';
+      ++column;
+    }
+    out += piece;
+    column += piece.size();
+  }
+  return out;
+}
+
+class Check {
+ public:
+  Check(const LoadedConfig& loaded, int ranks)
+      : loaded_(loaded), config_(loaded.config), ranks_(ranks), share_(check_batch(loaded, ranks)) {
+    Graph graph = models::build(config_.model, share_.micro);
+    PlanOptions options;
+    options.buckets.bucket_mib = config_.communication.bucket_mib;
+    options.buckets.last_bucket_mib = config_.communication.last_bucket_mib;
+    plan_ = make_plan(std::move(graph), options);
+    notes_.push_back("workspaces and packed parameters are stated upper bounds: no device was asked");
+    DataCheck data(config_, plan_.graph, notes_);
+    data_.train_samples = data.samples(config_.data.train, "data.train");
+    data_.eval_samples = data.samples(config_.data.eval, "data.eval");
+    memory_ = memory_use(plan_, state_count(config_.optimizer));
+    for (const Bucket& bucket : plan_.layout.buckets) gradient_bytes_ += static_cast<double>(bucket.bytes());
+    wire_bytes_ = 2.0 * (ranks_ - 1) / ranks_ * gradient_bytes_;
+    if (data_.train_samples > 0 || config_.train.steps > 0)
+      steps_ = total_steps(config_, static_cast<std::uint64_t>(data_.train_samples));
+    for (const GraphNode& node : plan_.graph.nodes()) {
+      LayerRow row{
+          node.name, std::string(name_of(node.op)), {}, 0, node.shape.flops / static_cast<double>(share_.micro)};
+      const Shape& out = node.shape.out.at(0).shape;
+      row.output = is_loss(node.op) ? "a sum" : Shape(out.extents().subspan(1)).str();
+      for (const ParamId id : node.params)
+        row.parameters += plan_.graph.params().at(static_cast<std::size_t>(id)).shape.elements();
+      layers_.push_back(std::move(row));
+    }
+  }
+
+  std::string text() const {
+    std::string out = fmt::format("{} is fine: {} parameters, {}FLOP a sample forward, {}FLOP trained\n\n",
+                                  loaded_.file, grouped(plan_.graph.parameter_count()),
+                                  flops_text(plan_.flops_per_sample), flops_text(plan_.train_flops_per_sample));
+    out += layer_table();
+    out += "\nMemory of a rank\n";
+    for (const auto& [name, bytes] : memory_rows()) out += fmt::format("  {:<24}{:>12}\n", name, bytes_text(bytes));
+    out += fmt::format("\nGradients: {} in {} bucket{}, in the order in which backward makes them\n",
+                       bytes_text(gradient_bytes_), plan_.layout.buckets.size(),
+                       plan_.layout.buckets.size() == 1 ? "" : "s");
+    for (std::size_t i = 0; i < plan_.layout.buckets.size(); ++i) {
+      const Bucket& bucket = plan_.layout.buckets[i];
+      out += fmt::format("  {:<4}{:>10}  {}\n", i, bytes_text(static_cast<double>(bucket.bytes())),
+                         wrapped(names_in(bucket, plan_.layout), 18));
+    }
+    out += fmt::format("  on the wire: {} a step from each of {} rank{} (2(N-1)/N of the gradients)\n",
+                       bytes_text(wire_bytes_), ranks_, ranks_ == 1 ? "" : "s");
+    out += fmt::format("\nBatch: {} = {} rank{} x {} micro batch{} of {}\n", config_.batch.global, ranks_,
+                       ranks_ == 1 ? "" : "s", share_.accumulation, share_.accumulation == 1 ? "" : "es", share_.micro);
+    if (data_.train_samples > 0) {
+      out += fmt::format("Data: {} training samples", grouped(data_.train_samples));
+      if (data_.eval_samples > 0) out += fmt::format(", {} for evaluation", grouped(data_.eval_samples));
+      out += fmt::format("; {:.2f} steps an epoch\n", steps_per_epoch());
+    }
+    if (steps_ > 0) out += fmt::format("Run: {} steps\n", grouped(steps_));
+    for (const std::string& note : notes_) out += "Note: " + note + '\n';
+    return out;
+  }
+
+  std::string json() const {
+    Json layers = Json::array(), buckets = Json::array(), memory = Json::object();
+    for (const LayerRow& row : layers_) {
+      layers.push_back({{"name", row.name},
+                        {"op", row.op},
+                        {"output", row.output},
+                        {"parameters", row.parameters},
+                        {"flops_per_sample", row.flops}});
+    }
+    for (const Bucket& bucket : plan_.layout.buckets)
+      buckets.push_back({{"bytes", bucket.bytes()}, {"parameters", names_in(bucket, plan_.layout)}});
+    memory = {{"parameters", memory_.parameters}, {"gradients", memory_.gradients},
+              {"optimizer", memory_.optimizer},   {"packed", memory_.packed},
+              {"arena", memory_.arena},           {"inputs", memory_.inputs},
+              {"total", memory_.total()},         {"estimated", true}};
+    const auto known = [](std::int64_t value) { return value > 0 ? Json(value) : Json(); };
+    const Json report = {
+        {"name", config_.name},
+        {"configuration_hash", loaded_.hash},
+        {"ranks", ranks_},
+        {"parameters", plan_.graph.parameter_count()},
+        {"flops_per_sample", plan_.flops_per_sample},
+        {"train_flops_per_sample", plan_.train_flops_per_sample},
+        {"layers", layers},
+        {"memory_bytes", memory},
+        {"buckets", buckets},
+        {"gradient_bytes", static_cast<std::int64_t>(gradient_bytes_)},
+        {"wire_bytes_per_step", static_cast<std::int64_t>(wire_bytes_)},
+        {"batch", {{"global", config_.batch.global}, {"micro", share_.micro}, {"accumulation", share_.accumulation}}},
+        {"train_samples", known(data_.train_samples)},
+        {"eval_samples", known(data_.eval_samples)},
+        {"steps_per_epoch", data_.train_samples > 0 ? Json(steps_per_epoch()) : Json()},
+        {"total_steps", known(steps_)},
+        {"notes", notes_},
+    };
+    return report.dump(2) + "\n";
+  }
+
+ private:
+  double steps_per_epoch() const {
+    return static_cast<double>(data_.train_samples) / static_cast<double>(config_.batch.global);
+  }
+
+  std::vector<std::pair<const char*, double>> memory_rows() const {
+    const auto b = [](std::size_t bytes) { return static_cast<double>(bytes); };
+    return {{"parameters", b(memory_.parameters)},
+            {"gradients", b(memory_.gradients)},
+            {"optimizer", b(memory_.optimizer)},
+            {"packed parameters", b(memory_.packed)},
+            {"activations (arena)", b(memory_.arena)},
+            {"inputs", b(memory_.inputs)},
+            {"total", b(memory_.total())}};
+  }
+
+  std::string layer_table() const {
+    std::size_t name = 5, op = 2, output = 6;
+    for (const LayerRow& row : layers_) {
+      name = std::max(name, row.name.size());
+      op = std::max(op, row.op.size());
+      output = std::max(output, row.output.size());
+    }
+    std::string out = fmt::format("{:<{}}  {:<{}}  {:<{}}  {:>12}  {:>14}\n", "layer", name, "op", op, "output", output,
+                                  "parameters", "FLOP a sample");
+    for (const LayerRow& row : layers_) {
+      out += fmt::format("{:<{}}  {:<{}}  {:<{}}  {:>12}  {:>14}\n", row.name, name, row.op, op, row.output, output,
+                         grouped(row.parameters), flops_text(row.flops));
+    }
+    out += fmt::format("{:<{}}  {:>12}  {:>14}\n", "total", name + op + output + 4,
+                       grouped(plan_.graph.parameter_count()), flops_text(plan_.flops_per_sample));
+    return out;
+  }
+
+  const LoadedConfig& loaded_;
+  const RunConfig& config_;
+  int ranks_;
+  BatchShare share_;
+  Plan plan_;
+  MemoryUse memory_;
+  DataFacts data_;
+  double gradient_bytes_ = 0, wire_bytes_ = 0;
+  std::int64_t steps_ = 0;
+  std::vector<LayerRow> layers_;
+  std::vector<std::string> notes_;
+};
+
+}  // namespace
+
+CheckReport check(const LoadedConfig& loaded, int ranks) {
+  const Check report(loaded, ranks);
+  return {report.text(), report.json()};
+}
+
+}  // namespace dtrain::launch

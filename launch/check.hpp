@@ -1,0 +1,20 @@
+// `dtrain check`: what a run would do, from the configuration and the plan, without a GPU or MPI.
+// Pure but for reading the data files; the report owns its text.
+#pragma once
+
+#include <string>
+
+#include "launch/config_file.hpp"
+
+namespace dtrain::launch {
+
+struct CheckReport {
+  std::string text;  // lines of at most 100 columns where names allow it
+  std::string json;  // one object; the keys are stable
+};
+
+/// Checks what can be checked without the other ranks: the batch of `ranks`, shapes against the data files where they
+/// are there (labels, too), and the plan. Throws the error that training would end with.
+CheckReport check(const LoadedConfig&, int ranks);
+
+}  // namespace dtrain::launch

@@ -1,0 +1,69 @@
+#include "runtime/cpu/onednn.hpp"
+
+#include <fmt/format.h>
+#include <omp.h>
+
+#include "runtime/error.hpp"
+
+namespace dtrain::cpu {
+
+OmpThreads::OmpThreads(int threads) : before_(omp_get_max_threads()) {
+  if (before_ != threads) omp_set_num_threads(threads);
+}
+
+OmpThreads::~OmpThreads() {
+  if (omp_get_max_threads() != before_) omp_set_num_threads(before_);
+}
+
+void sgemm(char transpose_a, char transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
+           std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc) {
+  if (dnnl_sgemm(transpose_a, transpose_b, m, n, k, 1.0f, a, lda, b, ldb, beta, c, ldc) != dnnl_success)
+    throw DeviceError(fmt::format("oneDNN cannot multiply matrices of {} x {} x {}", m, n, k));
+}
+
+dnnl::memory::desc plain_desc(const dnnl::memory::dims& dims, dnnl::memory::format_tag tag) {
+  return {dims, dnnl::memory::data_type::f32, tag};
+}
+
+dnnl::primitive_attr user_scratchpad() {
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attr;
+}
+
+Execution::Execution(const dnnl::engine& engine, dnnl::primitive primitive,
+                     std::initializer_list<std::pair<int, dnnl::memory::desc>> arguments)
+    : primitive_(std::move(primitive)) {
+  for (const auto& [argument, desc] : arguments) {
+    memories_.emplace_back(desc, engine, nullptr);
+    arguments_.push_back({argument, memories_.back().get()});
+  }
+}
+
+void Execution::run(const dnnl::stream& stream, std::initializer_list<const void*> addresses) {
+  std::size_t i = 0;
+  for (const void* address : addresses) memories_[i++].set_data_handle(const_cast<void*>(address));
+  // The C call: the C++ one builds a map of arguments each time.
+  const dnnl_status_t status =
+      dnnl_primitive_execute(primitive_.get(), stream.get(), static_cast<int>(arguments_.size()), arguments_.data());
+  if (status != dnnl_success) throw DeviceError(fmt::format("oneDNN failed with status {}", static_cast<int>(status)));
+}
+
+Reorder::Reorder(const dnnl::engine& engine, const dnnl::memory::desc& from, const dnnl::memory::desc& to, bool add) {
+  dnnl::primitive_attr attr = user_scratchpad();
+  if (add) {
+    dnnl::post_ops post;
+    post.append_sum(1.0f);
+    attr.set_post_ops(post);
+  }
+  const dnnl::reorder::primitive_desc desc(engine, from, engine, to, attr);
+  scratchpad_ = desc.scratchpad_desc().get_size();
+  execution_ = Execution(engine, dnnl::reorder(desc),
+                         {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}, {DNNL_ARG_SCRATCHPAD, desc.scratchpad_desc()}});
+}
+
+void Reorder::run(const dnnl::stream& stream, const void* from, void* to, void* scratch) {
+  execution_.run(stream, {from, to, scratch});
+}
+
+}  // namespace dtrain::cpu

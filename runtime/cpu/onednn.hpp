@@ -1,0 +1,80 @@
+// What the kernels use of oneDNN: convolution descriptions that hide the differences between its v2 and v3 interfaces,
+// prepared executions, and sgemm. An Execution owns its primitive and memory handles, never the bytes; calls are
+// synchronous.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include "runtime/op.hpp"
+
+namespace dtrain::cpu {
+
+/// oneDNN asks OpenMP how many threads the calling thread may use: this sets it for a call, and puts it back.
+class OmpThreads {
+ public:
+  explicit OmpThreads(int threads);
+  ~OmpThreads();
+  OmpThreads(const OmpThreads&) = delete;
+  OmpThreads& operator=(const OmpThreads&) = delete;
+
+ private:
+  int before_;
+};
+
+/// Row-major C[m, n] = op(A) op(B) + beta C; 'T' transposes. Throws DeviceError.
+void sgemm(char transpose_a, char transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
+           std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc);
+
+/// A convolution in dnnl's terms. Activations are NHWC; weights take the format that the library likes best.
+struct ConvolutionShape {
+  dnnl::memory::dims in, weights, out, stride, padding_begin, padding_end;
+  bool bias = true, relu = false;
+};
+struct ConvolutionPlans {
+  dnnl::convolution_forward::primitive_desc forward;
+  dnnl::convolution_backward_data::primitive_desc backward_data;
+  dnnl::convolution_backward_weights::primitive_desc backward_weights;
+};
+/// The one place where oneDNN's v2 and v3 differ: onednn_v2.cpp or onednn_v3.cpp.
+ConvolutionPlans plan_convolution(const dnnl::engine&, const ConvolutionShape&);
+
+/// Plain row-major f32.
+dnnl::memory::desc plain_desc(const dnnl::memory::dims&, dnnl::memory::format_tag);
+/// All of ours take scratch memory from the caller.
+dnnl::primitive_attr user_scratchpad();
+
+/// A primitive with its memory handles and argument list, prepared once.
+class Execution {
+ public:
+  static constexpr std::size_t max_arguments = 6;
+  Execution() = default;
+  Execution(const dnnl::engine&, dnnl::primitive, std::initializer_list<std::pair<int, dnnl::memory::desc>>);
+
+  /// Addresses in the order of the list given at construction.
+  void run(const dnnl::stream&, std::initializer_list<const void*> addresses);
+
+ private:
+  dnnl::primitive primitive_;
+  std::vector<dnnl::memory> memories_;
+  std::vector<dnnl_exec_arg_t> arguments_;
+};
+
+/// Re-arranges `from` into `to`, overwriting it or adding to it.
+class Reorder {
+ public:
+  Reorder() = default;
+  Reorder(const dnnl::engine&, const dnnl::memory::desc& from, const dnnl::memory::desc& to, bool add);
+  std::size_t scratchpad() const noexcept { return scratchpad_; }
+  void run(const dnnl::stream&, const void* from, void* to, void* scratch);
+
+ private:
+  Execution execution_;
+  std::size_t scratchpad_ = 0;
+};
+
+}  // namespace dtrain::cpu

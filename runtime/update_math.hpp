@@ -1,0 +1,65 @@
+// One element of an optimizer update, shared by every device: PyTorch's formulas in float.
+// Free functions that own nothing; constants are worked out once an update on the host, in double.
+#pragma once
+
+#include <cmath>
+
+#include "runtime/optimizer.hpp"
+#include "runtime/rng.hpp"
+
+namespace dtrain {
+
+/// What the raw sum of gradients is multiplied with: its mean over the global batch, clipped.
+inline float gradient_factor(const StepState& s) {
+  const double divisor = static_cast<double>(s.sum_weight) * static_cast<double>(s.loss_scale);
+  return divisor > 0 ? static_cast<float>(static_cast<double>(s.gradient_scale) / divisor) : 0.0f;
+}
+
+struct SgdConstants {
+  float factor, learning_rate, momentum, decay;
+  SgdConstants(const Sgd& o, const StepState& s, bool decayed)
+      : factor(gradient_factor(s)),
+        learning_rate(s.learning_rate),
+        momentum(static_cast<float>(o.momentum)),
+        decay(decayed ? static_cast<float>(o.weight_decay) : 0.0f) {}
+};
+
+DTRAIN_HOST_DEVICE inline void sgd_plain(const SgdConstants& c, float gradient, float& w) {
+  w -= c.learning_rate * (gradient * c.factor + c.decay * w);
+}
+DTRAIN_HOST_DEVICE inline void sgd_momentum(const SgdConstants& c, float gradient, float& w, float& m) {
+  m = c.momentum * m + (gradient * c.factor + c.decay * w);
+  w -= c.learning_rate * m;
+}
+DTRAIN_HOST_DEVICE inline void sgd_nesterov(const SgdConstants& c, float gradient, float& w, float& m) {
+  const float g = gradient * c.factor + c.decay * w;
+  m = c.momentum * m + g;
+  w -= c.learning_rate * (g + c.momentum * m);
+}
+
+/// Adam and AdamW: the decay goes into the gradient (l2) or straight off the weight (shrink).
+struct AdamConstants {
+  float factor, l2, shrink, step_size, beta1_rest, beta2, beta2_rest, inverse_root, epsilon;
+  template <class Rule>
+  AdamConstants(const Rule& o, const StepState& s, double l2_decay, double decoupled_decay)
+      : factor(gradient_factor(s)),
+        l2(static_cast<float>(l2_decay)),
+        shrink(static_cast<float>(1.0 - static_cast<double>(s.learning_rate) * decoupled_decay)),
+        beta1_rest(static_cast<float>(1.0 - o.beta1)),
+        beta2(static_cast<float>(o.beta2)),
+        beta2_rest(static_cast<float>(1.0 - o.beta2)),
+        epsilon(static_cast<float>(o.epsilon)) {
+    const double t = static_cast<double>(s.applied_steps) + 1.0;
+    step_size = static_cast<float>(static_cast<double>(s.learning_rate) / (1.0 - std::pow(o.beta1, t)));
+    inverse_root = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(o.beta2, t)));
+  }
+};
+
+DTRAIN_HOST_DEVICE inline void adam(const AdamConstants& c, float gradient, float& w, float& m, float& v) {
+  const float g = gradient * c.factor + c.l2 * w;
+  m += (g - m) * c.beta1_rest;
+  v = c.beta2 * v + c.beta2_rest * g * g;
+  w = c.shrink * w - c.step_size * m / (std::sqrt(v) * c.inverse_root + c.epsilon);
+}
+
+}  // namespace dtrain

@@ -1,0 +1,122 @@
+// Optimizer updates against PyTorch, and what they leave alone.
+#include <cmath>
+#include <fstream>
+#include <map>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "runtime/device.hpp"
+#include "runtime/flat.hpp"
+#include "runtime/optimizer.hpp"
+#include "tests/support/op_table.hpp"
+
+namespace dtrain {
+namespace {
+
+/// 20 steps in f32 against PyTorch in f64.
+constexpr double update_tolerance = 1e-6;
+
+const std::map<std::string, UpdateRule>& rules() {
+  static const std::map<std::string, UpdateRule> all{
+      {"sgd", {Sgd{0.1, 0, 0, false}}},
+      {"sgd_momentum", {Sgd{0.1, 0.9, 0.01, false}}},
+      {"sgd_nesterov", {Sgd{0.1, 0.9, 0.01, true}}},
+      {"adam", {Adam{0.01, 0.9, 0.999, 1e-8, 0}}},
+      {"adam_decay", {Adam{0.01, 0.8, 0.99, 1e-6, 0.1}}},
+      {"adamw", {AdamW{0.01, 0.9, 0.999, 1e-8, 0.1}}},
+  };
+  return all;
+}
+
+/// Two parameters of 37 floats, the second without decay; the gap between them must stay zero.
+struct Fixture {
+  FlatLayout layout;
+  std::vector<float> w, g, m, v;
+  StepState step;
+  std::unique_ptr<Device> device = make_cpu_device(1);
+
+  explicit Fixture(const UpdateRule& rule) {
+    layout.params.push_back({0, "a", Shape{37}, 0, 37, true});
+    layout.params.push_back({1, "b", Shape{37}, 48, 37, false});
+    layout.param_floats = 96;
+    for (auto* buffer : {&w, &g, &m, &v}) buffer->assign(layout.total_floats(), 0.0f);
+    const auto start = test::signed_draws(9, 0, 37);
+    for (std::size_t offset : {0, 48}) std::copy(start.begin(), start.end(), w.begin() + static_cast<long>(offset));
+    step.learning_rate = static_cast<float>(base_learning_rate(rule));
+    step.sum_weight = 1;
+  }
+  void apply(const UpdateRule& rule, std::uint64_t t, std::size_t cut = 48, float scale = 1) {
+    const auto draws = test::signed_draws(9, 1 + t, 37);
+    for (std::size_t i = 0; i < 37; ++i) g[i] = g[48 + i] = scale * draws[i];
+    step.applied_steps = t;
+    const auto stream = device->make_stream(StreamUse::compute);
+    for (auto [begin, end] : {std::pair<std::size_t, std::size_t>{0, cut}, {cut, layout.total_floats()}})
+      device->update(rule, {w.data(), g.data(), {m.data(), v.data()}, begin, end, &layout, &step}, *stream);
+    stream->synchronize();
+  }
+  std::vector<float> param(std::size_t offset) const {
+    return {w.begin() + static_cast<long>(offset), w.begin() + static_cast<long>(offset) + 37};
+  }
+};
+
+TEST(Updates, are_pytorchs_over_twenty_steps) {
+  const auto golden = nlohmann::json::parse(std::ifstream("tests/golden/optimizers.json"));
+  for (const auto& [name, rule] : rules()) {
+    Fixture f(rule);
+    const auto& expected = golden.at(name).at("params");
+    for (std::uint64_t t = 0; t < 20; ++t) {
+      f.apply(rule, t);
+      if (t < 2) EXPECT_LE(test::relative_error(f.param(0), expected.at(t)), update_tolerance) << name << " " << t;
+    }
+    EXPECT_LE(test::relative_error(f.param(0), expected.at(2)), update_tolerance) << name;
+  }
+}
+
+TEST(Updates, spare_what_has_no_decay_and_the_gaps) {
+  const auto golden = nlohmann::json::parse(std::ifstream("tests/golden/optimizers.json"));
+  Fixture adam(rules().at("adam"));
+  const UpdateRule decayed{Adam{0.01, 0.9, 0.999, 1e-8, 0.1}};
+  for (std::uint64_t t = 0; t < 20; ++t) adam.apply(decayed, t);
+  EXPECT_LE(test::relative_error(adam.param(48), golden.at("adam").at("params").at(2)), update_tolerance);
+  EXPECT_GT(test::relative_error(adam.param(0), adam.param(48)), 1e-4);
+  for (std::size_t i = 37; i < 48; ++i) EXPECT_EQ(adam.w[i], 0.0f);
+  for (std::size_t i = 85; i < adam.w.size(); ++i) EXPECT_EQ(adam.w[i], 0.0f);
+}
+
+TEST(Updates, do_not_depend_on_where_buckets_cut) {
+  for (const auto& [name, rule] : rules()) {
+    Fixture whole(rule), cut(rule);
+    for (std::uint64_t t = 0; t < 3; ++t) {
+      whole.apply(rule, t, 48);
+      cut.apply(rule, t, 19);
+    }
+    EXPECT_EQ(whole.w, cut.w) << name;
+  }
+}
+
+TEST(Updates, divide_by_the_sum_of_weights_and_the_loss_scale_and_clip) {
+  for (const auto& [name, rule] : rules()) {
+    Fixture plain(rule), scaled(rule);
+    scaled.step.sum_weight = 64;
+    scaled.step.loss_scale = 1024;
+    scaled.step.gradient_scale = 0.5f;
+    plain.apply(rule, 0);
+    scaled.apply(rule, 0, 48, 64 * 1024 * 2);
+    EXPECT_EQ(plain.w, scaled.w) << name;
+  }
+}
+
+TEST(Updates, of_a_step_that_is_not_finite_are_skipped) {
+  for (const auto& [name, rule] : rules()) {
+    Fixture f(rule);
+    const auto before = f.w;
+    f.step.nonfinite = 1;
+    f.apply(rule, 0, 48, NAN);
+    EXPECT_EQ(f.w, before) << name;
+    EXPECT_EQ(f.m, std::vector<float>(f.m.size(), 0.0f)) << name;
+  }
+}
+
+}  // namespace
+}  // namespace dtrain

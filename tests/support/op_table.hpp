@@ -1,0 +1,78 @@
+// One row an op configuration: the table that drives values, gradients, determinism and write rules on every device.
+// Plain data, and OpRun, which owns one kernel with all the memory of a call; tests use it from one thread.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/device.hpp"
+#include "runtime/op.hpp"
+
+namespace dtrain::test {
+
+struct OpRow {
+  std::string name;  // as in tests/golden/ops.json
+  std::uint64_t seed = 0;
+  OpSpec op;
+  TensorDesc in;  // of input 0; losses add labels or targets, and weights
+};
+const std::vector<OpRow>& op_table();
+
+/// Values in logical order <-> the memory order of a tensor.
+std::vector<float> to_memory(const TensorDesc&, const std::vector<float>& logical);
+std::vector<float> to_logical(const TensorDesc&, const float* memory);
+
+/// `n` draws of the golden files' stream D(seed, item, 0): signed, and raw.
+std::vector<float> signed_draws(std::uint64_t seed, std::uint64_t item, std::int64_t n);
+std::uint32_t raw_draw(std::uint64_t seed, std::uint64_t item, std::uint32_t sub, std::int64_t element);
+
+/// ||a - b|| / ||b||, in double; infinite where a is not finite.
+double relative_error(const std::vector<float>& a, const std::vector<float>& b);
+
+/// A prepared kernel with inputs as the golden files describe them. Outputs, saved tensors, workspace and gradients
+/// start as NaN.
+class OpRun {
+ public:
+  OpRun(Device&, const OpRow&);
+
+  void forward(Pass pass = {});
+  /// Activation mask, parameters and inputs, as the plan calls them. Fills grad_in and grad_params.
+  void backward(Write in, Write params);
+  void backward_activation();
+  void backward_only(Write in, std::vector<Write> params);
+  /// Poisons what a pass writes.
+  void poison();
+
+  // Logical order. `x` and `params` may be changed before forward().
+  std::vector<float> x;
+  std::vector<std::vector<float>> params;
+  std::vector<float> out() const;
+  std::vector<float> grad_in() const;
+  std::vector<float> grad_param(std::size_t) const;
+  std::vector<float> grad_out_values() const { return grad_out_logical_; }
+  void set_grads(float value);
+  const OpShape& shape() const { return shape_; }
+  StepState step;
+  std::vector<std::int32_t> labels;
+  std::vector<float> targets, weights;
+
+ private:
+  struct Memory {
+    Memory(Device& d, const TensorDesc& desc) : buffer(d, desc.bytes()), tensor{desc, buffer.data()} {}
+    Buffer buffer;
+    Tensor tensor;
+  };
+  OpArgs args(Pass pass);
+  void upload();
+  Device& device_;
+  OpRow row_;
+  OpShape shape_;
+  std::unique_ptr<Kernel> kernel_;
+  std::unique_ptr<Stream> stream_;
+  std::vector<Memory> in_, out_, params_, saved_, positions_, grad_out_, grad_in_, grad_params_;
+  std::vector<Memory> packed_, workspace_;
+  std::vector<Tensor> in_views_, out_views_, param_views_, saved_views_, position_views_, grad_out_views_;
+  std::vector<float> grad_out_logical_;
+};
+
+}  // namespace dtrain::test

@@ -142,7 +142,7 @@ class MpiCommunicator final : public Communicator {
   void wait(int first, int count) override {
     // Polls without a pause for as long as a message in shared memory takes; then naps, which leave the core to the
     // computation while a network is busy or another rank is late. MPI_Waitall would spin.
-    constexpr auto spin = std::chrono::microseconds(100);
+    constexpr auto spin = std::chrono::microseconds(300);
     constexpr auto nap = std::chrono::microseconds(20);
     const auto begin = std::chrono::steady_clock::now();
     for (int done = count == 0; done == 0;) {

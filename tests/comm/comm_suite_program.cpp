@@ -9,7 +9,7 @@
 
 #include "comm/watchdog.hpp"
 #include "comm/world.hpp"
-#include "suite.hpp"
+#include "tests/comm/suite.hpp"
 
 using namespace dtrain;
 using namespace dtrain::comm;

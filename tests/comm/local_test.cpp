@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/error.hpp"
-#include "suite.hpp"
+#include "tests/comm/suite.hpp"
 
 namespace dtrain::comm {
 namespace {

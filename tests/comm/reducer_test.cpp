@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "comm/local.hpp"
-#include "suite.hpp"
+#include "tests/comm/suite.hpp"
 #include "tests/support/allocations.hpp"
 
 namespace dtrain::comm {

@@ -7,7 +7,7 @@
 
 #include <sys/stat.h>
 
-#include "hdf5_files.hpp"
+#include "tests/io/hdf5_files.hpp"
 
 namespace dtrain::io {
 namespace {

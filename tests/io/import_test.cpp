@@ -5,10 +5,10 @@
 #include <nlohmann/json.hpp>
 #include <zlib.h>
 
-#include "hdf5_files.hpp"
 #include "io/dataset.hpp"
 #include "io/import_mnist.hpp"
 #include "io/inspect.hpp"
+#include "tests/io/hdf5_files.hpp"
 
 namespace dtrain::io {
 namespace {

@@ -8,8 +8,8 @@
 #include <set>
 #include <thread>
 
-#include "hdf5_files.hpp"
 #include "io/stream.hpp"
+#include "tests/io/hdf5_files.hpp"
 
 namespace dtrain::io {
 namespace {

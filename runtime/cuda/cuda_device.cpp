@@ -1,0 +1,181 @@
+// The CUDA device's memory, streams and events. Its kernels follow: prepare(), update() and sum_squares() say so.
+#include <atomic>
+#include <mutex>
+#include <vector>
+
+#include <cuda_runtime_api.h>
+#include <fmt/format.h>
+
+#include "runtime/device.hpp"
+#include "runtime/error.hpp"
+
+namespace dtrain::cuda {
+
+namespace {
+
+void check(cudaError_t status, const char* what) {
+  if (status != cudaSuccess) throw DeviceError(fmt::format("{}: {}", what, cudaGetErrorString(status)));
+}
+
+class CudaEvent final : public Event {
+ public:
+  CudaEvent() { check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cannot create a CUDA event"); }
+  ~CudaEvent() override { cudaEventDestroy(event); }
+  CudaEvent(const CudaEvent&) = delete;
+  CudaEvent& operator=(const CudaEvent&) = delete;
+  bool done() const override { return cudaEventQuery(event) == cudaSuccess; }
+  void synchronize() override { check(cudaEventSynchronize(event), "waiting for a CUDA event"); }
+  cudaEvent_t event = nullptr;
+};
+
+cudaEvent_t native_of(Event& event) {
+  auto* own = dynamic_cast<CudaEvent*>(&event);
+  if (!own) throw BugError("a CUDA stream was given the event of another device");
+  return own->event;
+}
+
+class CudaStream final : public Stream {
+ public:
+  static constexpr std::size_t capacity = 256;  // host functions under way
+
+  CudaStream() : tasks_(capacity) {
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cannot create a CUDA stream");
+    for (Slot& slot : tasks_) slot.owner = this;
+  }
+  ~CudaStream() override {
+    cudaStreamSynchronize(stream_);
+    cudaStreamDestroy(stream_);
+  }
+  CudaStream(const CudaStream&) = delete;
+  CudaStream& operator=(const CudaStream&) = delete;
+
+  void record(Event& event) override { check(cudaEventRecord(native_of(event), stream_), "recording a CUDA event"); }
+  void wait(Event& event) override {
+    rethrow();
+    check(cudaStreamWaitEvent(stream_, native_of(event), 0), "waiting for a CUDA event");
+  }
+  void host(const HostTask& task) override {
+    rethrow();
+    if (submitted_ - finished_.load() == capacity) check(cudaStreamSynchronize(stream_), "waiting for a CUDA stream");
+    Slot& slot = tasks_[submitted_ % capacity];
+    slot.task = task;
+    check(cudaLaunchHostFunc(stream_, run, &slot), "launching a host function");
+    ++submitted_;
+  }
+  void synchronize() override {
+    check(cudaStreamSynchronize(stream_), "waiting for a CUDA stream");
+    rethrow();
+  }
+  void* native() const noexcept override { return stream_; }
+
+ private:
+  struct Slot {
+    CudaStream* owner = nullptr;
+    HostTask task;
+  };
+  static void CUDART_CB run(void* argument) {
+    auto& slot = *static_cast<Slot*>(argument);
+    CudaStream& self = *slot.owner;
+    try {
+      if (!self.failed_.load()) slot.task.run(slot.task.arguments);
+    } catch (...) {
+      const std::lock_guard lock(self.mutex_);
+      self.failure_ = std::current_exception();
+      self.failed_ = true;
+    }
+    ++self.finished_;
+  }
+  void rethrow() {
+    if (!failed_.load()) return;
+    const std::lock_guard lock(mutex_);
+    std::rethrow_exception(failure_);
+  }
+
+  cudaStream_t stream_ = nullptr;
+  std::vector<Slot> tasks_;
+  std::uint64_t submitted_ = 0;
+  std::atomic<std::uint64_t> finished_{0};
+  std::atomic<bool> failed_{false};
+  std::mutex mutex_;
+  std::exception_ptr failure_;
+};
+
+cudaStream_t native_of(Stream& stream) {
+  return static_cast<cudaStream_t>(stream.native());
+}
+
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
+    check(cudaSetDevice(ordinal_), "cannot use the CUDA device");
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, ordinal_), "cannot read the CUDA device's properties");
+    model_ = properties.name;
+  }
+  DeviceKind kind() const noexcept override { return DeviceKind::cuda; }
+  std::string name() const override { return fmt::format("cuda:{} ({})", ordinal_, model_); }
+
+  void* allocate(std::size_t bytes) override {
+    void* memory = nullptr;
+    const cudaError_t status = cudaMalloc(&memory, bytes > 0 ? bytes : 1);
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // not sticky: clear it
+      throw OutOfMemory(
+          fmt::format("out of memory: {} has no {:.1f} MiB left", name(), static_cast<double>(bytes) / (1 << 20)));
+    }
+    check(status, "cannot allocate CUDA memory");
+    return memory;
+  }
+  void release(void* memory) noexcept override { cudaFree(memory); }
+  std::unique_ptr<Stream> make_stream(StreamUse) override { return std::make_unique<CudaStream>(); }
+  std::unique_ptr<Event> make_event() override { return std::make_unique<CudaEvent>(); }
+  void copy(void* dst, const void* src, std::size_t bytes, Stream& stream) override {
+    check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, native_of(stream)), "a CUDA copy");
+  }
+  void zero(void* dst, std::size_t bytes, Stream& stream) override {
+    check(cudaMemsetAsync(dst, 0, bytes, native_of(stream)), "a CUDA memset");
+  }
+  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc>) override {
+    throw DeviceError(fmt::format("this version has no CUDA kernel for {} yet; use device: cpu", name_of(op)));
+  }
+  void update(const UpdateRule&, const UpdateArgs&, Stream&) override {
+    throw DeviceError("this version has no CUDA optimizer updates yet; use device: cpu");
+  }
+  void sum_squares(const float*, std::size_t, double*, Stream&) override {
+    throw DeviceError("this version has no CUDA gradient norm yet; use device: cpu");
+  }
+
+ private:
+  int ordinal_;
+  std::string model_;
+};
+
+}  // namespace
+
+}  // namespace dtrain::cuda
+
+namespace dtrain {
+
+int cuda_device_count(std::string& why_none) noexcept {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  cudaGetLastError();
+  if (status == cudaSuccess && count > 0) return count;
+  try {
+    why_none = status == cudaSuccess ? "CUDA sees no GPU" : cudaGetErrorString(status);
+  } catch (...) {
+    why_none.clear();
+  }
+  return 0;
+}
+
+std::unique_ptr<Device> make_cuda_device(int ordinal) {
+  std::string why;
+  const int count = cuda_device_count(why);
+  if (count == 0) throw DeviceError(fmt::format("there is no usable GPU ({}); use device: cpu", why));
+  if (ordinal < 0 || ordinal >= count)
+    throw DeviceError(fmt::format("GPU {} was asked for, but only {} can be seen here", ordinal, count));
+  return std::make_unique<cuda::CudaDevice>(ordinal);
+}
+
+}  // namespace dtrain

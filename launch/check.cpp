@@ -156,9 +156,9 @@ class Check {
   }
 
   std::string text() const {
-    std::string out = fmt::format("{} is fine: {} parameters, {}FLOP a sample forward, {}FLOP trained\n\n",
-                                  loaded_.file, grouped(plan_.graph.parameter_count()),
-                                  flops_text(plan_.flops_per_sample), flops_text(plan_.train_flops_per_sample));
+    std::string out = fmt::format("{}: {} parameters, {}FLOP a sample forward, {}FLOP trained\n\n", config_.name,
+                                  grouped(plan_.graph.parameter_count()), flops_text(plan_.flops_per_sample),
+                                  flops_text(plan_.train_flops_per_sample));
     out += layer_table();
     out += "\nMemory of a rank\n";
     for (const auto& [name, bytes] : memory_rows()) out += fmt::format("  {:<24}{:>12}\n", name, bytes_text(bytes));

@@ -77,9 +77,10 @@ class MaxPoolKernel final : public Kernel {
 #pragma omp simd
           for (std::int64_t c = 0; c < n; ++c) {
             // NaN wins, as in PyTorch, so that it is not lost on the way to the loss.
-            const bool take = (from[c] > best[c]) | (from[c] != from[c]);
-            best[c] = take ? from[c] : best[c];
-            index[c] = take ? k : index[c];
+            const float v = from[c];
+            const std::int32_t take = static_cast<std::int32_t>(v > best[c]) | static_cast<std::int32_t>(v != v);
+            best[c] = take != 0 ? v : best[c];
+            index[c] = take != 0 ? k : index[c];
           }
         }
       }

@@ -53,32 +53,38 @@ constexpr int lanes = 16;
 /// loops over lanes so that they become vector code; a test holds them equal.
 void keep_mask(RandomKey key, std::uint64_t item, std::uint32_t sub, std::uint32_t first_block, std::uint32_t threshold,
                std::uint8_t* keep) {
-  alignas(64) std::uint32_t c0[lanes], c1[lanes], c2[lanes], c3[lanes];
+  // One draw a 64-bit lane: the product of two 32-bit halves is then one vector instruction.
+  constexpr std::uint64_t low = 0xFFFFFFFFu;
+  alignas(64) std::uint64_t c0[lanes], c1[lanes], c2[lanes], c3[lanes];
   for (int j = 0; j < lanes; ++j) {
     c0[j] = first_block + static_cast<std::uint32_t>(j);
     c1[j] = sub;
-    c2[j] = static_cast<std::uint32_t>(item);
-    c3[j] = static_cast<std::uint32_t>(item >> 32);
+    c2[j] = item & low;
+    c3[j] = item >> 32;
   }
-  std::uint32_t k0 = key.k0, k1 = key.k1;
+  std::uint64_t k0 = key.k0, k1 = key.k1;
   for (int round = 0; round < 10; ++round) {
+#pragma omp simd
     for (int j = 0; j < lanes; ++j) {
-      const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c0[j];
-      const std::uint64_t p1 = std::uint64_t{0xCD9E8D57u} * c2[j];
-      c0[j] = static_cast<std::uint32_t>(p1 >> 32) ^ c1[j] ^ k0;
-      c1[j] = static_cast<std::uint32_t>(p1);
-      c2[j] = static_cast<std::uint32_t>(p0 >> 32) ^ c3[j] ^ k1;
-      c3[j] = static_cast<std::uint32_t>(p0);
+      const std::uint64_t p0 = 0xD2511F53u * (c0[j] & low);
+      const std::uint64_t p1 = 0xCD9E8D57u * (c2[j] & low);
+      c0[j] = (p1 >> 32) ^ c1[j] ^ k0;
+      c1[j] = p1 & low;
+      c2[j] = (p0 >> 32) ^ c3[j] ^ k1;
+      c3[j] = p0 & low;
     }
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
+    k0 = (k0 + 0x9E3779B9u) & low;
+    k1 = (k1 + 0xBB67AE85u) & low;
   }
+  alignas(64) std::uint32_t draws[4 * lanes];
   for (int j = 0; j < lanes; ++j) {
-    keep[4 * j] = (c0[j] >> 8) >= threshold;
-    keep[4 * j + 1] = (c1[j] >> 8) >= threshold;
-    keep[4 * j + 2] = (c2[j] >> 8) >= threshold;
-    keep[4 * j + 3] = (c3[j] >> 8) >= threshold;
+    draws[4 * j] = static_cast<std::uint32_t>(c0[j]);
+    draws[4 * j + 1] = static_cast<std::uint32_t>(c1[j]);
+    draws[4 * j + 2] = static_cast<std::uint32_t>(c2[j]);
+    draws[4 * j + 3] = static_cast<std::uint32_t>(c3[j]);
   }
+#pragma omp simd
+  for (int i = 0; i < 4 * lanes; ++i) keep[i] = (draws[i] >> 8) >= threshold;
 }
 
 class DropoutKernel final : public Kernel {

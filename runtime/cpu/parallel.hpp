@@ -16,7 +16,7 @@ void parallel_chunks(std::int64_t n, std::int64_t grain, int threads, const Body
     for (std::int64_t c = 0; c < chunks; ++c) body(c * grain, std::min((c + 1) * grain, n));
     return;
   }
-  const int used = static_cast<int>(std::min<std::int64_t>(threads, chunks));
+  [[maybe_unused]] const int used = static_cast<int>(std::min<std::int64_t>(threads, chunks));
 #pragma omp parallel for num_threads(used) schedule(static)
   for (std::int64_t c = 0; c < chunks; ++c) body(c * grain, std::min((c + 1) * grain, n));
 }

@@ -193,18 +193,13 @@ std::optional<FoundCheckpoint> find_resume(Group& group, const CheckpointConfig&
 }
 
 bool may_change_on_resume(const std::string& field) noexcept {
-  static constexpr std::string_view prefixes[] = {"train.", "log.", "checkpoint.", "communication."};
-  static constexpr std::string_view exact[] = {"name",
-                                               "device",
-                                               "threads",
-                                               "train",
-                                               "log",
-                                               "checkpoint",
-                                               "communication",
-                                               "batch.micro",
-                                               "data.cache_mib",
-                                               "data.prefetch_threads",
-                                               "data.prefetch_batches"};
+  static constexpr std::string_view prefixes[] = {"train.",         "log.",        "checkpoint.",
+                                                  "communication.", "data.train.", "data.eval."};
+  static constexpr std::string_view exact[] = {
+      "name", "device", "threads", "train", "log", "checkpoint", "communication", "batch.micro",
+      // Which files hold the data may change: the fingerprint says whether
+      // the data did. (data.cache_mib must not: it may decide the order.)
+      "data.train", "data.eval", "data.prefetch_threads", "data.prefetch_batches"};
   return std::any_of(std::begin(prefixes), std::end(prefixes), [&](auto p) { return starts_with(field, p); }) ||
          std::find(std::begin(exact), std::end(exact), field) != std::end(exact);
 }

@@ -77,7 +77,8 @@ std::optional<FoundCheckpoint> find_latest_valid(const std::string& directory, F
 std::optional<FoundCheckpoint> find_resume(Group&, const CheckpointConfig& config, FileSystem& = posix_file_system());
 
 /// May this setting differ between a checkpoint and the run that resumes from it? train.*, log.*, checkpoint.*,
-/// communication.*, device, name, threads, batch.micro, and how data are prefetched and cached.
+/// communication.*, device, name, threads, batch.micro, where the data lie (the fingerprint says what they are), and
+/// how they are prefetched.
 bool may_change_on_resume(const std::string& field) noexcept;
 
 /// Compares settings and data fingerprint. Throws CheckpointError (incompatible) naming every field that may not

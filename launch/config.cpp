@@ -40,7 +40,6 @@ TypePtr<LogConfig> log_table() {
   Table<LogConfig> log("What is reported, and where.");
   log.add("every_steps", &LogConfig::every_steps, integer({1}), "a line of metrics after so many steps");
   log.add("directory", &LogConfig::directory, text_or_empty(), "of this run's files; by default runs/<name>");
-  log.add("trace", &LogConfig::trace, boolean(), "write trace.json, a timeline of all ranks for Perfetto");
   log.add("samples", &LogConfig::samples, boolean(), "write which samples each rank took in every step");
   return shared(std::move(log));
 }

@@ -29,7 +29,6 @@ struct TrainConfig {
 struct LogConfig {
   std::int64_t every_steps = 10;
   std::string directory;  // empty: runs/<name>
-  bool trace = false;     // trace.json
   bool samples = false;   // samples-rank-R.txt: stream positions and sample indices of every step
 };
 

@@ -285,10 +285,10 @@ TEST(CheckpointResume, NeverStartsAfreshWhereCheckpointsExist) {
 
 TEST(CheckpointResume, WhatMayChangeAndWhatNot) {
   for (const auto* field : {"train.epochs", "log.every_steps", "checkpoint.keep", "device", "communication.bucket_mib",
-                            "batch.micro", "threads", "name", "data.cache_mib"}) {
+                            "batch.micro", "threads", "name", "data.train", "data.eval"}) {
     EXPECT_TRUE(io::may_change_on_resume(field)) << field;
   }
-  for (const auto* field : {"seed", "precision", "batch.global", "model.layers", "data.train", "data.normalize.scale",
+  for (const auto* field : {"seed", "precision", "batch.global", "model.layers", "data.cache_mib", "data.normalize.scale",
                             "optimizer.adam.learning_rate", "schedule.decay", "deterministic", "training", "names"}) {
     EXPECT_FALSE(io::may_change_on_resume(field)) << field;
   }

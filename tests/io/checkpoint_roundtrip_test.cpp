@@ -288,8 +288,9 @@ TEST(CheckpointResume, WhatMayChangeAndWhatNot) {
                             "batch.micro", "threads", "name", "data.train", "data.eval"}) {
     EXPECT_TRUE(io::may_change_on_resume(field)) << field;
   }
-  for (const auto* field : {"seed", "precision", "batch.global", "model.layers", "data.cache_mib", "data.normalize.scale",
-                            "optimizer.adam.learning_rate", "schedule.decay", "deterministic", "training", "names"}) {
+  for (const auto* field :
+       {"seed", "precision", "batch.global", "model.layers", "data.cache_mib", "data.normalize.scale",
+        "optimizer.adam.learning_rate", "schedule.decay", "deterministic", "training", "names"}) {
     EXPECT_FALSE(io::may_change_on_resume(field)) << field;
   }
 }

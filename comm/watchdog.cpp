@@ -2,15 +2,19 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
-#include <condition_variable>
-#include <cstdio>
-#include <mutex>
+#include <cstring>
 #include <thread>
+#include <vector>
 
 #include <fmt/format.h>
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "comm/blame.hpp"
+#include "comm/process.hpp"
 #include "runtime/error.hpp"
 
 namespace dtrain::comm {
@@ -18,82 +22,284 @@ namespace dtrain::comm {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+using Time = Clock::time_point;
 
-[[noreturn]] void print_and_leave(const std::string& message) {
-  // One write: other threads and ranks may print at the same time.
-  const std::string line = fmt::format("error: {}\n", message);
-  std::fwrite(line.data(), 1, line.size(), stderr);
-  std::fflush(stderr);
-  _exit(static_cast<int>(ExitCode::communication));
+double seconds(Clock::duration d) {
+  return std::chrono::duration<double>(d).count();
 }
+
+// A launcher that ends the run kills all ranks of a host within milliseconds: whoever lives longer has seen a death of
+// its own. mpirun itself kills the rest a second after a rank died.
+constexpr double settle = 0.2;
+// The next rank in line speaks where the first one does not.
+constexpr double next_in_line = 0.5;
+// A pause of this thread: the whole job was stopped, and goes on.
+constexpr double own_stop = 2;
+// After a rank has failed with a message of its own: the launcher's time to end the others.
+constexpr double after_failure = 5;
+
+void print(const std::string& line) {
+  // One write, past stdio, whose lock a stuck thread may hold: other threads and ranks may print at the same time.
+  for (std::size_t at = 0; at < line.size();) {
+    const ssize_t n = write(STDERR_FILENO, line.data() + at, line.size() - at);
+    if (n < 0 && errno != EINTR) return;
+    at += static_cast<std::size_t>(std::max<ssize_t>(n, 0));
+  }
+}
+
+void print_error(const std::string& message) {
+  print(fmt::format("error: {}\n", message));
+}
+
+void print_warning(const std::string& message) {
+  print(fmt::format("warning: {}\n", message));
+}
+
+constexpr int lost = static_cast<int>(ExitCode::communication);
 
 }  // namespace
 
 struct Watchdog::State {
-  int rank = 0;
-  std::string host;
-  double timeout = 0, grace = 0;
-  OnExpiry on_expiry;
+  /// What is known of a rank besides what it says.
+  struct Watched {
+    RankSight sight;
+    Time changed;         // when it was last seen to have made progress
+    bool visible = true;  // its pid means something here
+  };
 
-  // Since when, in ticks of the steady clock; 0: paused. Read last and checked again, so that a report never mixes two
-  // beats.
-  std::atomic<Clock::rep> since{0};
-  std::atomic<const char*> phase{"start"};
-  std::atomic<std::uint64_t> step{0};
-
-  std::mutex mutex;
-  std::condition_variable ended_changed;
-  bool ended = false;
+  HostBoard& board;
+  Options options;
+  bool leaves = false;  // the default: this process ends
+  std::atomic<double> timeout;
+  std::atomic<bool> ended{false};
+  int wake = -1;
   std::thread thread;
 
-  void watch() {
-    const auto tick = std::chrono::duration<double>(std::clamp(timeout / 10, 0.01, 0.5));
-    std::unique_lock lock(mutex);
-    while (!ended_changed.wait_for(lock, tick, [&] { return ended; })) {
-      const Clock::rep begin = since.load();
-      if (begin == 0) continue;
-      const double idle =
-          std::chrono::duration<double>(Clock::now().time_since_epoch() - Clock::duration(begin)).count();
-      if (idle < timeout + grace) continue;
-      const char* const where = phase.load();
-      const std::uint64_t at = step.load();
-      if (since.load() != begin) continue;
-      on_expiry(
-          fmt::format("rank {} (host {}) made no progress for {:.0f} s in phase {} of step {}; another rank or the "
-                      "network is lost or stuck (communication.timeout_seconds is {:.0f})",
-                      rank, host, idle, where, at, timeout));
-      since.store(0);  // a handler that returns is told once
+  // Of the thread alone.
+  std::vector<Watched> ranks;
+  std::vector<RankSight> sights;
+  std::vector<pollfd> events;  // of the ranks, and `wake`
+  bool first_host = false;     // rank 0 is here
+  bool told = false;
+  Time trouble{};  // since when a death or an expired deadline is seen; 0: not
+  double next_warning = 0;
+
+  State(HostBoard& b, Options o) : board(b), options(std::move(o)), timeout(options.timeout_seconds) {
+    leaves = !options.on_error;
+    if (!options.on_error) options.on_error = print_error;
+    if (!options.on_warning) options.on_warning = print_warning;
+    wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (wake < 0) throw CommError(fmt::format("cannot watch over the ranks: eventfd: {}", std::strerror(errno)));
+    ranks.resize(static_cast<std::size_t>(board.slots()));
+    sights.resize(ranks.size());
+    for (int slot = 0; slot < board.slots(); ++slot) {
+      Watched& w = ranks[static_cast<std::size_t>(slot)];
+      w.sight.note = board.read(slot);
+      w.changed = Clock::now();
+      const RankNote& n = w.sight.note;
+      first_host = first_host || (n.rank == 0 && n.state != RankState::absent);
+      w.visible = slot != board.slot() && n.pid != 0 && n.pid_space == own_pid_space();
+      events.push_back({w.visible ? open_process(n.pid) : -1, POLLIN, 0});
     }
+    events.push_back({wake, POLLIN, 0});
+  }
+
+  ~State() {
+    for (const pollfd& e : events) {
+      if (e.fd >= 0) close(e.fd);
+    }
+  }
+
+  double tick() const {
+    const double limit = timeout.load();
+    if (trouble != Time{}) return 0.02;
+    return limit > 0 ? std::clamp(limit / 10, 0.01, 0.25) : 0.25;
+  }
+
+  void watch() {
+    Time before = Clock::now();
+    while (!ended.load()) {
+      const double wait = tick();
+      poll(events.data(), events.size(), static_cast<int>(1000 * wait));
+      const Time now = Clock::now();
+      if (ended.load()) return;
+      if (events.back().revents != 0) {
+        std::uint64_t count = 0;
+        if (read(wake, &count, sizeof count) < 0 && errno != EAGAIN) return;
+      }
+      const bool stopped_myself = seconds(now - before) > wait + own_stop;
+      before = now;
+      look(now, stopped_myself);
+      if (!told) judge(now);
+    }
+  }
+
+  void look(Time now, bool stopped_myself) {
+    for (std::size_t i = 0; i < ranks.size(); ++i) {
+      Watched& w = ranks[i];
+      RankSight& s = w.sight;
+      // Before the note is read, so that a dead rank's note is its last.
+      if (w.visible && !s.dead) s.dead = died(i);
+      const RankNote n = board.read(static_cast<int>(i));
+      const bool same = n.beats == s.note.beats && n.entered == s.note.entered && n.left == s.note.left;
+      if (!same || n.state != RankState::running || stopped_myself) w.changed = now;
+      s.note = n;
+      s.idle = s.watched() ? seconds(now - w.changed) : 0;
+      s.stopped = w.visible && s.watched() && s.idle >= std::min(1.0, warn_after()) && look_at_process(n.pid).stopped;
+      sights[i] = s;
+    }
+  }
+
+  bool died(std::size_t i) {
+    pollfd& e = events[i];
+    if (e.fd >= 0) {
+      if ((e.revents & POLLIN) == 0) return false;
+      close(e.fd);
+      e.fd = -1;
+      return true;
+    }
+    const RankNote& n = ranks[i].sight.note;
+    const ProcessLook l = look_at_process(n.pid);
+    return !l.alive || l.started != n.started;
+  }
+
+  double warn_after() const {
+    const double limit = timeout.load();
+    return limit > 0 ? std::min(options.warn_seconds, limit / 2) : options.warn_seconds;
+  }
+
+  void judge(Time now) {
+    if (board.slot() >= 0 && board.read(board.slot()).ends()) return;
+    if (board.was_spoken()) return leave(lost);
+    bool death = false, failure = false;
+    int code = lost;
+    for (const RankSight& s : sights) {
+      death = death || (s.dead && !s.note.ends());
+      if (s.note.state == RankState::failed) {
+        failure = true;
+        code = s.note.exit_code;
+      }
+    }
+    const bool late = deadline_passed();
+    if (!death && !failure && !late) {
+      trouble = {};
+      return warn();
+    }
+    if (trouble == Time{}) trouble = now;
+    const double since = seconds(now - trouble);
+    if (failure) {  // it has said why
+      if (since > after_failure) leave(code);
+      return;
+    }
+    double due = death ? settle : first_host ? 0 : 2;
+    due += next_in_line * static_cast<double>(before_me());
+    if (since < due) return;
+    if (!board.claim()) {
+      if (since > due + 1) leave(lost);
+      return;
+    }
+    report(death ? death_text(sights, board.host())
+                 : fmt::format("{} (communication.timeout_seconds is {:g}); run the same command again to resume from "
+                               "the last checkpoint\n{}",
+                               stall_text(sights, board.host(), elsewhere()), timeout.load(), rank_table(sights)));
+  }
+
+  bool elsewhere() const { return options.ranks > board.slots(); }
+
+  /// Someone is late, and whoever is behind is not merely slow.
+  bool deadline_passed() const {
+    const double limit = timeout.load();
+    if (limit <= 0) return false;
+    const auto late = [limit](const RankSight& s) { return s.idle >= limit; };
+    if (std::none_of(sights.begin(), sights.end(), late)) return false;
+    const auto behind = ranks_behind(sights);
+    return std::all_of(behind.begin(), behind.end(), [&](std::size_t i) { return late(sights[i]); });
+  }
+
+  /// How many ranks are there to speak before this one.
+  int before_me() const {
+    int count = 0;
+    for (int i = 0; i < board.slot(); ++i) {
+      const RankSight& s = sights[static_cast<std::size_t>(i)];
+      if (!s.dead && !s.note.ends() && !look_at_process(s.note.pid).stopped) ++count;
+    }
+    return count;
+  }
+
+  void report(std::string message) {
+    told = true;
+    if (!message.empty() && message.back() == '\n') message.pop_back();
+    if (leaves) board.end(RankState::failed, lost);
+    options.on_error(message);
+    board.spoken();
+    if (leaves) _exit(lost);
+  }
+
+  void leave(int code) {
+    told = true;
+    if (!leaves) return;
+    board.end(RankState::failed, code);
+    _exit(code);
+  }
+
+  /// Only where the others wait, or a rank is stopped: a step may rightly take long.
+  void warn() {
+    const double after = warn_after();
+    double idle = 0;
+    bool waits = false, late = false;
+    for (const RankSight& s : sights) {
+      late = late || s.idle >= after;
+      waits = waits || (s.watched() && s.note.waits() && s.idle >= after);
+    }
+    if (!late) {  // the ordinary case: nothing is allocated
+      next_warning = 0;
+      return;
+    }
+    const auto behind = ranks_behind(sights);
+    for (std::size_t i : behind) {
+      const double one = sights[i].idle;
+      if (one < after) return;
+      waits = waits || sights[i].stopped;
+      idle = std::max(idle, one);
+    }
+    if (!waits) {
+      next_warning = 0;
+      return;
+    }
+    if (behind.empty()) {
+      if (!elsewhere() || !first_host) return;
+      for (const RankSight& s : sights) idle = std::max(idle, s.idle);
+    }
+    if (idle < next_warning || before_me() > 0) return;
+    next_warning = std::max(idle, next_warning) * 2;  // said less and less often
+    const double limit = timeout.load();
+    options.on_warning(stall_text(sights, board.host(), elsewhere()) +
+                       (limit > 0 ? fmt::format("; the run ends after {:g} s of this", limit) : ""));
   }
 };
 
-Watchdog::Watchdog(int rank, std::string host, double timeout_seconds, OnExpiry on_expiry)
-    : state_(std::make_unique<State>()) {
-  state_->rank = rank;
-  state_->host = std::move(host);
-  state_->timeout = timeout_seconds;
-  state_->grace = rank == 0 ? 0 : 2;
-  state_->on_expiry = on_expiry ? std::move(on_expiry) : print_and_leave;
-  if (timeout_seconds > 0) state_->thread = std::thread([s = state_.get()] { s->watch(); });
+Watchdog::Watchdog(HostBoard& board, Options options) : state_(std::make_unique<State>(board, std::move(options))) {
+  state_->thread = std::thread([s = state_.get()] { s->watch(); });
 }
 
 Watchdog::~Watchdog() {
-  {
-    const std::lock_guard lock(state_->mutex);
-    state_->ended = true;
-  }
-  state_->ended_changed.notify_all();
-  if (state_->thread.joinable()) state_->thread.join();
+  state_->ended = true;
+  limit(0);
+  state_->thread.join();
+}
+
+void Watchdog::limit(double timeout_seconds) noexcept {
+  state_->timeout = timeout_seconds;
+  const std::uint64_t one = 1;
+  if (write(state_->wake, &one, sizeof one) < 0) return;  // it wakes by itself, later
 }
 
 void Watchdog::beat(const char* phase, std::uint64_t step) noexcept {
-  state_->phase.store(phase);
-  state_->step.store(step);
-  state_->since.store(Clock::now().time_since_epoch().count());
+  state_->board.beat(phase, step);
 }
 
 void Watchdog::pause() noexcept {
-  state_->since.store(0);
+  state_->board.pause();
 }
 
 }  // namespace dtrain::comm

@@ -1,6 +1,8 @@
-// Watchdog: a thread that never calls MPI and ends the process when the training thread stops making progress, since a
-// blocking MPI call can be neither aborted nor waited for.
-// Owns its thread; beat() may be called from any one thread at a time and neither locks nor allocates.
+// Watchdog: a thread that never calls MPI and watches all ranks of this host, since a blocking MPI call can be neither
+// aborted nor waited for. It reports a rank that died, warns of one that the others wait for, and ends the run at the
+// deadline; one rank a host speaks, all leave.
+// Owns its thread and refers to the board, which outlives it; beat() and pause() may be called from any one thread at a
+// time and neither lock nor allocate. (Ranks of other hosts are beyond it: they end by their own watchdogs.)
 #pragma once
 
 #include <cstdint>
@@ -8,21 +10,30 @@
 #include <memory>
 #include <string>
 
+#include "comm/host_board.hpp"
+
 namespace dtrain::comm {
 
 class Watchdog {
  public:
-  /// What happens at the deadline; the default prints "error: <message>" on stderr and leaves by _exit(5).
-  using OnExpiry = std::function<void(const std::string& message)>;
+  struct Options {
+    double timeout_seconds = 0;  // without progress; 0 or less: never
+    double warn_seconds = 8;     // others wait for so long; at half the timeout where that is sooner
+    int ranks = 1;               // of the whole run
+    /// What happens then; the defaults print "error: <message>" and leave by _exit(5), print "warning: <message>". Each
+    /// on the watchdog's thread. An error is reported once.
+    std::function<void(const std::string&message)> on_error, on_warning;
+  };
 
-  /// `timeout_seconds` from one beat to the next; 0 or less: never. Rank 0 fires first, the others two seconds later,
-  /// so that one line is printed where rank 0 is alive.
-  Watchdog(int rank, std::string host, double timeout_seconds, OnExpiry on_expiry = {});
+  /// Watches the ranks that have joined the board, this one included.
+  Watchdog(HostBoard&, Options);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
 
-  /// Progress: `phase` (a string literal: "load", "step", "all_reduce", "save") of `step` begins now.
+  /// Another timeout from now on; 0 or less: never.
+  void limit(double timeout_seconds) noexcept;
+  /// Progress: `phase` ("load", "update", "save"; up to 24 characters) of `step` begins now.
   void beat(const char* phase, std::uint64_t step) noexcept;
   /// No deadline until the next beat: waiting for something that may rightly take long.
   void pause() noexcept;

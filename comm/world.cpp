@@ -10,8 +10,11 @@
 
 #include "comm/binding.hpp"
 #include "comm/fixed_order.hpp"
+#include "comm/host_board.hpp"
 #include "comm/launch_env.hpp"
+#include "comm/marked.hpp"
 #include "comm/mpi_detail.hpp"
+#include "comm/watchdog.hpp"
 
 namespace dtrain::comm {
 
@@ -35,9 +38,12 @@ struct World::State {
   std::string host = host_name();
   std::vector<std::string> hosts{host};
   std::vector<std::string> notes;
+  std::unique_ptr<HostBoard> board;
+  std::unique_ptr<Watchdog> watchdog;
 
   void prepare_process(const LaunchEnvironment& launch);
   void start_mpi();
+  void share_board(MPI_Comm local);
   bool barrier(double limit_seconds) noexcept;
 };
 
@@ -76,7 +82,31 @@ void World::State::start_mpi() {
             "MPI_Comm_split_type");
   MPI_Comm_rank(local, &local_rank);
   MPI_Comm_size(local, &local_size);
+  share_board(local);
   MPI_Comm_free(&local);
+}
+
+// The first rank of the host makes the page, the others take it over; or none does, and each watches itself.
+void World::State::share_board(MPI_Comm local) {
+  int owner[2] = {static_cast<int>(getpid()), -1};
+  int joined = 1;
+  const auto attempt = [&](auto make) {
+    try {
+      board = make();
+      board->join(local_rank, rank, host);
+    } catch (const CommError&) {
+      joined = 0;
+    }
+  };
+  if (local_rank == 0) {
+    attempt([&] { return std::make_unique<HostBoard>(local_size); });
+    if (joined != 0) owner[1] = board->descriptor();
+  }
+  check_mpi(MPI_Bcast(owner, 2, MPI_INT, 0, local), "MPI_Bcast");
+  if (local_rank != 0) attempt([&] { return std::make_unique<HostBoard>(owner[0], owner[1], local_size); });
+  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &joined, 1, MPI_INT, MPI_MIN, local), "MPI_Allreduce");
+  if (joined == 0) board = make_lone_board(rank, host);
+  board->close_descriptor();
 }
 
 bool World::State::barrier(double limit_seconds) noexcept {
@@ -95,9 +125,15 @@ bool World::State::barrier(double limit_seconds) noexcept {
 World::World() : state_(std::make_unique<State>()) {
   const LaunchEnvironment launch = discover_launch(process_environment());
   state_->prepare_process(launch);
-  if (launch.launcher == Launcher::none) return;
-  state_->start_mpi();
-  state_->hosts = make_group()->all_gather(state_->host);
+  if (launch.launcher != Launcher::none) {
+    state_->start_mpi();
+  } else {
+    state_->board = make_lone_board(0, state_->host);
+  }
+  Watchdog::Options watching;
+  watching.ranks = state_->size;
+  state_->watchdog = std::make_unique<Watchdog>(*state_->board, std::move(watching));
+  if (state_->with_mpi) state_->hosts = make_group()->all_gather(state_->host);
 }
 
 World::~World() {
@@ -129,15 +165,22 @@ const std::vector<std::string>& World::notes() const noexcept {
   return state_->notes;
 }
 
+Watchdog& World::watchdog() noexcept {
+  return *state_->watchdog;
+}
+
 std::unique_ptr<Group> World::make_group() {
   if (!state_->with_mpi) return std::make_unique<SoloGroup>();
-  return make_mpi_group(MPI_COMM_WORLD);
+  const Exchange duplicating(*state_->board);
+  return make_marked(make_mpi_group(MPI_COMM_WORLD), *state_->board);
 }
 
 std::unique_ptr<Communicator> World::make_communicator(Algorithm algorithm) {
   if (size() == 1) return make_solo_communicator();
+  const Exchange duplicating(*state_->board);
   auto communicator = make_mpi_communicator(MPI_COMM_WORLD);
-  return algorithm == Algorithm::fixed_order ? make_fixed_order(std::move(communicator)) : std::move(communicator);
+  if (algorithm == Algorithm::fixed_order) communicator = make_fixed_order(std::move(communicator));
+  return make_marked(std::move(communicator), *state_->board);
 }
 
 std::unique_ptr<Collective> World::make_collective(Algorithm algorithm) {
@@ -148,6 +191,8 @@ int World::finish(ExitCode code, double limit_seconds) noexcept {
   const int result = static_cast<int>(code);
   flush_all();
   state_->ended = true;
+  // From here on this rank is not missed by the others.
+  state_->board->end(RankState::leaving, result);
   if (!state_->with_mpi) return result;
   // MPI_Finalize waits for everybody: without the others it would hang, so leave without it.
   if (!state_->barrier(limit_seconds)) {
@@ -161,6 +206,7 @@ void World::abort(ExitCode code) noexcept {
   const int result = static_cast<int>(code);
   flush_all();
   state_->ended = true;
+  state_->board->end(RankState::failed, result);
   if (!state_->with_mpi || size() == 1) std::_Exit(result);
   // MPI_Abort reaches the ranks of every launcher, but may itself wait for what is broken.
   try {

@@ -14,6 +14,8 @@
 
 namespace dtrain::comm {
 
+class Watchdog;
+
 class World {
  public:
   /// Reads the launch environment, widens mpirun's one-core default binding, and starts MPI with threads. Throws
@@ -37,6 +39,9 @@ class World {
   /// empty.
   const std::vector<std::string>& notes() const noexcept;
 
+  /// Watches the ranks of this host from start to end; without a deadline until it is given one.
+  Watchdog& watchdog() noexcept;
+
   // Collective calls: every rank makes the same ones in the same order.
   std::unique_ptr<Group> make_group();
   std::unique_ptr<Communicator> make_communicator(Algorithm = Algorithm::automatic);
@@ -47,7 +52,7 @@ class World {
   /// `limit_seconds`), so that mpirun kills nobody who still prints; then MPI ends. Returns the code for main to
   /// return.
   int finish(ExitCode, double limit_seconds = 5) noexcept;
-  /// An error of one rank alone: flushes, ends all ranks at once. The exit code is mpirun's, too.
+  /// An error of one rank alone, which has printed it: flushes, ends all ranks at once. The exit code is mpirun's, too.
   [[noreturn]] void abort(ExitCode) noexcept;
 
  private:

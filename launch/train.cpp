@@ -73,10 +73,11 @@ class Trainer {
         stop_(stop),
         group_(world.make_group()),
         collective_(world.make_collective(config_.communication.algorithm)),
-        watchdog_(world.rank(), world.host(), config_.communication.timeout_seconds),
+        watchdog_(world.watchdog()),
         main_(world.rank() == 0) {}
 
   ExitCode run() {
+    watchdog_.limit(config_.communication.timeout_seconds);
     watchdog_.beat("set-up", 0);
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
@@ -257,7 +258,6 @@ class Trainer {
     waited_before_ = loader_->waited_seconds();
     first_step_ = step_;
     while (step_ < total_steps_) {
-      watchdog_.beat("step", static_cast<std::uint64_t>(step_));
       const bool logged = (step_ + 1) % config_.log.every_steps == 0 || step_ + 1 == total_steps_;
       const bool stop = train_step(logged);
       ++step_;
@@ -276,6 +276,8 @@ class Trainer {
     return ExitCode::ok;
   }
 
+  void doing(const char* phase) { watchdog_.beat(phase, static_cast<std::uint64_t>(step_ + 1)); }
+
   /// True where some rank was asked to stop: known to all, because the wish travels with the gradients.
   bool train_step(bool logged) {
     const auto begin = Clock::now();
@@ -290,14 +292,17 @@ class Trainer {
     for (std::int64_t j = 0; j < batch_.accumulation; ++j) {
       const Pass pass{Mode::train, j == 0, j + 1 == batch_.accumulation};
       const int slot = static_cast<int>(j % Program::slots);
+      doing("data");
       alone([&] { load(loader_->next(), slot); });
       if (pass.last) store_->gradients()[store_->layout().param_floats + stop_extra] = stop_.pending() ? 1.0f : 0.0f;
+      doing("forward and backward");
       alone([&] { program_->run(pass, slot, *store_, state_, *reducer_, *compute_); });
       const auto s = program_->seconds();
       seconds_.forward += s.forward;
       seconds_.backward += s.backward;
     }
     const auto update_begin = Clock::now();
+    doing("update");
     alone([&] { update(logged); });
     const double exposed = reducer_->exposed_seconds();
     seconds_.communication_exposed += exposed;
@@ -559,7 +564,7 @@ class Trainer {
   StopSignals& stop_;
   std::unique_ptr<Group> group_;
   std::unique_ptr<Collective> collective_;
-  comm::Watchdog watchdog_;
+  comm::Watchdog& watchdog_;
   bool main_;
 
   BatchShare batch_;

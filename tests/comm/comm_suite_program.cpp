@@ -57,24 +57,55 @@ int agreed_error(World& world) {
   std::_Exit(99);
 }
 
-// Rank 1 stops or dies inside the second all_reduce of the others.
-int lost(World& world, int signal) {
-  Watchdog watchdog(world.rank(), world.host(), 2);
+// Rank 1 stops or dies before the second all_reduce, for which the others wait.
+int lost(World& world, int signal, double timeout) {
+  Watchdog& watchdog = world.watchdog();
+  watchdog.limit(timeout);
   const auto communicator = world.make_communicator();
   float x = 1;
   watchdog.beat("all_reduce", 1);
   communicator->all_reduce(&x, 1, DType::f32, Reduce::sum);
-  if (world.rank() == 1) kill(getpid(), signal);
   watchdog.beat("all_reduce", 2);
+  if (world.rank() == 1) kill(getpid(), signal);
   communicator->all_reduce(&x, 1, DType::f32, Reduce::sum);
+  return 0;
+}
+
+// Rank 1 dies while the others compute and nobody expects anything of it.
+int dies_alone(World& world) {
+  if (world.rank() == 1) kill(getpid(), SIGKILL);
   std::this_thread::sleep_for(std::chrono::seconds(60));
   return 99;
+}
+
+// The last rank lets the others wait for longer than a warning, and shorter than the deadline.
+int slow(World& world) {
+  world.watchdog().limit(6);
+  world.watchdog().beat("data", 1);
+  if (world.rank() == world.size() - 1) std::this_thread::sleep_for(std::chrono::milliseconds(4500));
+  world.make_group()->barrier();
+  return 0;
+}
+
+// All are busy for a while, and end at different times.
+int uneven(World& world) {
+  world.watchdog().limit(1);
+  for (int i = 0; i < 30 + 10 * world.rank(); ++i) {
+    world.watchdog().beat("data", 1);
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::string mode = argc > 1 ? argv[1] : "suite";
+  // As dtrain does: mpirun sends it to all where one rank died, and kills them a second later.
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
   try {
     World world;
     try {
@@ -88,8 +119,11 @@ int main(int argc, char** argv) {
       }
       if (mode == "agreed") return agreed_error(world);
       if (mode == "lonely") lonely_error(world);
-      if (mode == "stopped") return lost(world, SIGSTOP);
-      if (mode == "killed") return lost(world, SIGKILL);
+      if (mode == "stopped") result = lost(world, SIGSTOP, 4);
+      if (mode == "killed") result = lost(world, SIGKILL, 60);
+      if (mode == "killed-alone") result = dies_alone(world);
+      if (mode == "slow") result = slow(world);
+      if (mode == "uneven") result = uneven(world);
       if (result == 0) return world.finish(ExitCode::ok);
       return result;
     } catch (const std::exception& e) {

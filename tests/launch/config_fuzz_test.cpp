@@ -1,5 +1,5 @@
 // Thousands of damaged recipes: each either loads or is refused with problems, and never takes long.
-#include <chrono>
+#include <ctime>
 #include <fstream>
 #include <iterator>
 #include <random>
@@ -15,7 +15,7 @@ namespace dtrain::launch {
 namespace {
 
 constexpr int mutations = 3000;
-constexpr double seconds_each = 0.5;  // a sanitizer build is slow, an explosion is slower
+constexpr double seconds_each = 0.5;  // of the processor: a sanitizer build is slow, an explosion is slower
 
 std::string mutate(std::string text, std::mt19937& random) {
   static const std::vector<std::string> pieces{"&a ", "*a",   "!!x ", "{",   "}",    "[",     "]",   ": ",  "- ",
@@ -57,7 +57,7 @@ TEST(ConfigFuzz, LoadsOrExplains) {
   int loaded = 0;
   for (int i = 0; i < mutations; ++i) {
     const std::string text = mutate(recipe, random);
-    const auto begin = std::chrono::steady_clock::now();
+    const std::clock_t begin = std::clock();
     try {
       const LoadedConfig c = parse_config(text, "c.yaml");
       // What loads has a canonical form that loads, too.
@@ -73,8 +73,7 @@ TEST(ConfigFuzz, LoadsOrExplains) {
     } catch (const std::exception& e) {
       FAIL() << e.what() << "\n" << text;
     }
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-    ASSERT_LT(took.count(), seconds_each) << text;
+    ASSERT_LT(static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC, seconds_each) << text;
   }
   EXPECT_GT(loaded, 0);
   EXPECT_LT(loaded, mutations);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -10,6 +11,7 @@
 #include <new>
 #include <span>
 #include <sstream>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -87,8 +89,9 @@ int print_report(const io::CheckpointReport& report, bool json) {
 bool is_speaker() {
   try {
     return comm::discover_launch(comm::process_environment()).rank == 0;
-  } catch (const Error&) {
-    return true;
+  } catch (const Error&) {  // plain srun, which numbers its processes but cannot start MPI
+    const char* number = std::getenv("SLURM_PROCID");
+    return number == nullptr || std::string_view(number) == "0";
   }
 }
 

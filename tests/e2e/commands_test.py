@@ -1,0 +1,145 @@
+"""The commands beside training: help, check, config, data, checkpoint."""
+import glob
+import json
+import os
+import shutil
+
+import harness
+from harness import CHECKPOINT, DATA, USAGE
+
+
+class Help(harness.Case):
+    def test_help_of_every_command(self):
+        commands = [(), ("train",), ("check",), ("config",), ("config", "show"), ("config", "schema"), ("data",),
+                    ("data", "import"), ("data", "import", "mnist"), ("data", "inspect"), ("data", "make"),
+                    ("data", "make", "regression"), ("checkpoint",), ("checkpoint", "list"), ("checkpoint", "verify"),
+                    ("checkpoint", "diff")]
+        for command in commands:
+            with self.subTest(command=" ".join(command)):
+                result = self.ok(*command, "--help")
+                self.assertRegex(result.out, r"\AExamples:\n +.*\bdtrain\b", f"\n{result}")
+                self.assertEqual(result.err, "")
+
+    def test_examples_come_first(self):
+        out = self.ok("--help").out
+        self.assertLess(out.lower().index("example"), out.lower().index("options"))
+
+    def test_version(self):
+        self.assertRegex(self.ok("--version").out, r"\d+\.\d+\.\d+")
+
+    def test_help_starts_no_ranks(self):
+        self.assertEqual(self.ok("--help", ranks=2).err, "")
+
+
+class Check(harness.Case):
+    def test_plan_for_people(self):
+        self.digits()
+        out = self.ok("check", "config.yaml", "--ranks", "2").out
+        for what in ("dense_1", "dense_2", "4,?810", r"48", r"bucket", r"MiB|KiB|bytes"):
+            self.assertRegex(out, what)
+
+    def test_plan_for_scripts(self):
+        self.digits()
+        plan = json.loads(self.ok("check", "config.yaml", "--ranks", "4", "--json").out)
+        text = json.dumps(plan)
+        self.assertIn("4810", text)
+        for what in ("parameters", "memory", "bucket", "flops", "steps"):
+            self.assertIn(what, text.lower())
+
+    def test_overrides_and_errors(self):
+        self.digits()
+        self.ok("check", "config.yaml", "batch.global=96", "--ranks", "3")
+        self.refused(USAGE, "check", "config.yaml", "batch.global=50", "--ranks", "3", says=r"batch\.global")
+        self.refused(USAGE, "check", "config.yaml", "batch.globl=50", says=r"did you mean.*global")
+        # Where the data are not (a login node, say) the rest is checked, and it says so.
+        self.assertRegex(self.ok("check", "config.yaml", "data.train=nowhere.h5").out, r"Note: .*nowhere\.h5 is not there")
+
+    def test_every_shipped_recipe(self):
+        recipes = sorted(glob.glob(os.path.join(harness.ROOT, "models/recipes/*.yaml")))
+        self.assertTrue(recipes)
+        for recipe in recipes:
+            self.ok("config", "show", recipe)
+
+
+class Config(harness.Case):
+    def test_show_names_origins(self):
+        self.digits()
+        out = self.ok("config", "show", "config.yaml", "optimizer={adam: {learning_rate: 0.25}}").out
+        line = next(line for line in out.splitlines() if "0.25" in line)
+        self.assertIn("command line", line)
+        line = next(line for line in out.splitlines() if "global:" in line)
+        self.assertRegex(line, r"config\.yaml:\d+")
+        line = next(line for line in out.splitlines() if "bucket_mib" in line)
+        self.assertIn("default", line)
+
+    def test_show_parses_back(self):
+        self.digits()
+        self.write("shown.yaml", self.ok("config", "show", "config.yaml").out)
+        self.assertEqual(self.ok("config", "show", "shown.yaml").code, 0)
+
+    def test_schema(self):
+        schema = json.loads(self.ok("config", "schema").out)
+        self.assertIn("2020-12", schema["$schema"])
+        for key in ("model", "data", "batch", "optimizer", "schedule", "train", "communication", "checkpoint", "log"):
+            self.assertIn(key, schema["properties"])
+        self.assertLessEqual({"model", "data"}, set(schema["required"]))
+
+
+class Data(harness.Case):
+    def test_import_and_inspect(self):
+        self.make_digits()
+        out = self.ok("data", "inspect", "digits-train.h5").out
+        for what in (r"images", r"labels", r"1437", r"uint8"):
+            self.assertRegex(out.replace(",", ""), what)
+        self.refused(DATA, "data", "inspect", "absent.h5", says=r"absent\.h5")
+
+    def test_inspect_as_json(self):
+        self.make_digits()
+        found = json.loads(self.ok("data", "inspect", "digits-test.h5", "--json").out)
+        self.assertEqual(found["count"], 360)
+        self.assertEqual(sum(found["classes"]), 360)
+
+    def test_regression_is_reproducible(self):
+        self.make_regression()
+        os.rename(self.path("regression.h5"), self.path("first.h5"))
+        self.make_regression()
+        with open(self.path("regression.h5"), "rb") as a, open(self.path("first.h5"), "rb") as b:
+            self.assertEqual(a.read(), b.read())
+
+
+class Checkpoints(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.digits()
+        self.ok("config.yaml", "train.steps=40", "checkpoint.every_steps=10", "checkpoint.keep=3")
+
+    def test_list_and_retention(self):
+        self.assertEqual(self.checkpoints(), ["step-000000020", "step-000000030", "step-000000040"])
+        out = self.ok("checkpoint", "list", "run/checkpoints").out
+        for step in ("20", "30", "40"):
+            self.assertRegex(out, rf"(?m)\b{step}\b")
+        json.loads(self.ok("checkpoint", "list", "run/checkpoints", "--json").out)
+        self.refused(CHECKPOINT, "checkpoint", "list", "absent", says=r"absent")
+
+    def test_verify(self):
+        self.ok("checkpoint", "verify", "run/checkpoints")
+        self.ok("checkpoint", "verify", "run/checkpoints/step-000000030")
+        folder = self.path("run/checkpoints/step-000000030")
+        for name in os.listdir(folder):
+            with self.subTest(file=name):
+                shutil.copytree(folder, self.path("damaged"))
+                os.truncate(self.path("damaged", name), os.path.getsize(self.path("damaged", name)) - 1)
+                result = self.run_program("checkpoint", "verify", "damaged")
+                self.assertEqual(result.code, CHECKPOINT, f"\n{result}")
+                shutil.rmtree(self.path("damaged"))
+
+    def test_diff(self):
+        a, b = "run/checkpoints/step-000000030", "run/checkpoints/step-000000040"
+        self.ok("checkpoint", "diff", a, a)
+        result = self.run_program("checkpoint", "diff", a, b)
+        self.assertEqual(result.code, CHECKPOINT, f"\n{result}")
+        self.assertIn("dense_1.weight", result.out)
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,111 @@
+"""A rank that is killed or stuck takes the run down soon, with the right exit code and nothing left behind."""
+import os
+import signal
+import time
+
+import harness
+from harness import COMMUNICATION
+
+GONE_WITHIN = 5  # seconds from the death of a rank to the end of all
+
+
+class Faults(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.digits(harness.SLOW)
+
+    def start_endless(self, *arguments, ranks=2, **how):
+        running = self.start("config.yaml", "train.steps=10000000", *arguments, ranks=ranks, **how)
+        self.wait_for_step(running, 30)
+        return running
+
+    def end_of(self, running, limit):
+        begin = time.monotonic()
+        result = running.wait(limit + begin - running.begin)
+        return result, time.monotonic() - begin
+
+    def test_a_rank_is_killed(self):
+        for ranks, victim in ((2, 1), (2, 0), (3, 2)):
+            with self.subTest(ranks=ranks, victim=victim):
+                running = self.start_endless("checkpoint.every_steps=50", f"log.directory=run", ranks=ranks)
+                running.kill(signal.SIGKILL, rank=victim)
+                result, seconds = self.end_of(running, 30)
+                self.assertEqual(result.code, 137, f"\n{result}")
+                self.assertLess(seconds, GONE_WITHIN, f"\n{result}")
+                self.assertRegex(result.err, rf"rank {victim} .*(on signal 9|Killed)")
+                self.assertEqual(len(result.errors), 1, f"\n{result}")
+                self.assertRegex(result.errors[0], rf"rank {victim} ")
+
+    def test_a_rank_is_killed_during_set_up(self):
+        for delay in (0.05, 0.15, 0.3):
+            running = self.start("config.yaml", "train.steps=10000000", ranks=2)
+            end = time.monotonic() + 20
+            while len(running.ranks()) < 2 and time.monotonic() < end:
+                time.sleep(0.005)
+            time.sleep(delay)
+            running.kill(signal.SIGKILL, rank=1)
+            result, seconds = self.end_of(running, 30)
+            self.assertNotEqual(result.code, 0, f"\n{result}")
+            self.assertLess(seconds, GONE_WITHIN + 2, f"\n{result}")
+
+    def test_a_stuck_rank(self):
+        """Communication may take 4 s here; mpirun ends a stopped process by SIGKILL 2 s later."""
+        for victim in (1, 0):
+            with self.subTest(victim=victim):
+                running = self.start_endless("communication.timeout_seconds=4")
+                running.kill(signal.SIGSTOP, rank=victim)
+                result, seconds = self.end_of(running, 30)
+                self.assertEqual(result.code, COMMUNICATION, f"\n{result}")
+                self.assertLess(seconds, 14, f"\n{result}")
+                self.assertEqual(len(result.errors), 1, f"\n{result}")
+                self.assertRegex(result.errors[0], rf"rank {victim} .*is stopped.* for \d+ s in phase \S+ of step \d+")
+                self.assertRegex(result.errors[0], r"communication\.timeout_seconds")
+
+    def test_a_short_stop_is_forgiven(self):
+        running = self.start_endless("communication.timeout_seconds=10")
+        running.kill(signal.SIGSTOP, rank=1)
+        time.sleep(1.5)
+        before = self.wait_for_step(running, 1)
+        running.kill(signal.SIGCONT, rank=1)
+        self.wait_for_step(running, before + 30)
+        running.kill(signal.SIGTERM, rank=0)
+        self.assertEqual(running.wait().code, harness.STOPPED)
+
+    def test_mpirun_is_killed(self):
+        """Without its launcher a run ends soon, by itself."""
+        running = self.start_endless()
+        running.process.kill()
+        running.process.wait()
+        end = time.monotonic() + 10
+        while running.processes() and time.monotonic() < end:
+            time.sleep(0.05)
+        self.assertFalse(running.processes(), f"{running.output()}")
+
+    def test_data_that_go_bad_on_one_rank(self):
+        """An error inside a step, of one rank alone: a line, its exit code, and all end."""
+        self.make_regression("--samples", "100000")
+        self.write("regression.yaml", harness.REGRESSION)
+        running = self.start("regression.yaml", "train.steps=10000000", "data.cache_mib=0", ranks=2)
+        self.wait_for_step(running, 30)
+        with open(self.path("regression.h5"), "r+b") as file:
+            file.truncate(os.path.getsize(self.path("regression.h5")) // 2)
+        result, seconds = self.end_of(running, 30)
+        self.assertEqual(result.code, harness.DATA, f"\n{result}")
+        self.assertTrue(1 <= len(result.errors) <= 2, f"\n{result}")
+        self.assertRegex(result.errors[0], r"rank \d .*regression\.h5")
+        self.assertLess(seconds, 10)
+
+
+class Numbers(harness.Case):
+    def test_a_diverging_run_stops(self):
+        self.make_regression()
+        self.write("config.yaml", harness.REGRESSION)
+        result = self.refused(harness.NUMERIC, "config.yaml", "optimizer={sgd: {learning_rate: 10}}", "train.epochs=200",
+                              "checkpoint.every_steps=1", "checkpoint.keep=100", ranks=2, says=[r"step \d+", r"learning rate"])
+        self.assertLess(result.seconds, 30)
+        if os.path.isdir(self.path("run", "checkpoints")):
+            self.ok("checkpoint", "verify", "run/checkpoints")
+
+
+if __name__ == "__main__":
+    harness.main()

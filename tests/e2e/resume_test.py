@@ -1,0 +1,242 @@
+"""Determinism, signals and resuming: the same command gives the same bits, whatever stopped it in between."""
+import os
+import random
+import shutil
+import signal
+import time
+
+import harness
+from harness import CHECKPOINT, STOPPED
+
+STEPS = 900  # of several ms: long enough to be stopped on the way
+ARGUMENTS = ("config.yaml", f"train.steps={STEPS}", "checkpoint.every_steps=0")
+
+
+def kill(running):
+    running.kill(signal.SIGKILL)
+
+
+class Resuming(harness.Case):
+    TEXT = harness.SLOW
+
+    def setUp(self):
+        super().setUp()
+        self.digits(self.TEXT)
+
+    def whole(self, ranks, *arguments):
+        """The uninterrupted run: its parameter hash."""
+        self.ok(*(arguments or ARGUMENTS), "log.directory=whole", ranks=ranks)
+        return self.summary("whole")["parameter_hash"]
+
+    def interrupt(self, step, stop, *arguments, **how):
+        """Starts, does `stop` at about this step, returns the result. Where the test itself was held up until the run
+        had ended, it tries again."""
+        for _ in range(8):
+            shutil.rmtree(self.path("before"), ignore_errors=True)
+            if os.path.exists(self.path("run")):
+                shutil.copytree(self.path("run"), self.path("before"))
+            running = self.start(*(arguments or ARGUMENTS), **how)
+            self.wait_for_step(running, min(step, STEPS - 60))
+            stop(running)
+            result = running.wait()
+            if result.code != harness.OK:
+                return result
+            shutil.rmtree(self.path("run"))
+            if os.path.exists(self.path("before")):
+                os.rename(self.path("before"), self.path("run"))
+        self.fail(f"it always ended before it could be stopped\n{result}")
+
+    def check_stopped(self, result, code=STOPPED):
+        self.assertEqual(result.code, code, f"\n{result}")
+        self.assertEqual(result.errors, [], f"\n{result}")
+        self.assertRegex(result.out, r"run the same command again")
+        self.assertFalse(os.path.exists(self.path("run", "summary.json")), "it was to stop on the way")
+
+    def check_samples(self, steps, batch=48):
+        """Every applied step took its positions, each once: what reference runs take."""
+        samples = self.samples()
+        self.assertEqual(sorted(samples), list(range(steps)))
+        for step, taken in samples.items():
+            self.assertEqual([p for p, _ in taken], list(range(step * batch, (step + 1) * batch)), f"step {step}")
+
+    def stop_and_resume(self, ranks, stop, code=STOPPED, **how):
+        expected = self.whole(ranks)
+        self.check_stopped(self.interrupt(100, stop, ranks=ranks, **how), code)
+        saved = self.checkpoints()
+        self.assertEqual(len(saved), 1)
+        result = self.ok(*ARGUMENTS, ranks=ranks)
+        self.assertRegex(result.out, rf"resumed from \S*{saved[0]} at step {int(saved[0][5:])}")
+        self.assertEqual(self.summary()["parameter_hash"], expected)
+        self.assertEqual(self.samples(), self.samples("whole"))
+        self.assertEqual(self.losses(), self.losses("whole"))
+        self.check_samples(STEPS)
+
+
+class Determinism(harness.Case):
+    def test_same_run_twice(self):
+        for text, ranks in ((harness.MLP, 0), (harness.MLP, 2), (harness.CNN, 2), (harness.CNN, 3)):
+            self.digits(text)
+            hashes = []
+            for name in ("a", "b"):
+                self.ok("config.yaml", "train.steps=80", f"log.directory={name}", ranks=ranks)
+                hashes.append((self.summary(name)["parameter_hash"], tuple(self.losses(name).items())))
+                shutil.rmtree(self.path(name))
+            self.assertEqual(hashes[0], hashes[1], f"{ranks} ranks")
+
+    def test_the_seed_matters(self):
+        self.digits()
+        for seed in (1, 2):
+            self.ok("config.yaml", "train.steps=20", f"seed={seed}", f"log.directory=seed-{seed}")
+        self.assertNotEqual(self.summary("seed-1")["parameter_hash"], self.summary("seed-2")["parameter_hash"])
+        self.assertNotEqual(self.samples("seed-1"), self.samples("seed-2"))
+
+
+class Signals(Resuming):
+    def test_sigterm_without_a_launcher(self):
+        self.stop_and_resume(0, lambda running: running.kill(signal.SIGTERM))
+
+    def test_sigterm_to_one_rank(self):
+        self.stop_and_resume(2, lambda running: running.kill(signal.SIGTERM, rank=1))
+
+    def test_sigterm_to_mpirun(self):
+        """Open MPI 4 sends SIGCONT, SIGTERM a second later, SIGKILL after another, and exits 1 whatever the ranks do."""
+        self.write("config.yaml", harness.SLOW.replace("units: 1024", "units: 2048"))  # still at work when SIGTERM comes
+        self.stop_and_resume(2, lambda running: running.process.send_signal(signal.SIGTERM), code=1)
+
+    def test_sigusr1_to_mpirun(self):
+        self.stop_and_resume(2, lambda running: running.process.send_signal(signal.SIGUSR1))
+
+    def test_a_signal_twice_and_at_once(self):
+        def stop(running):
+            for _ in range(3):
+                running.kill(signal.SIGTERM)
+        self.stop_and_resume(2, stop)
+
+    def test_a_signal_during_set_up(self):
+        running = self.start(*ARGUMENTS, ranks=2)
+        end = time.monotonic() + 20
+        while len(running.ranks()) < 2 and time.monotonic() < end:
+            time.sleep(0.005)
+        time.sleep(0.15)  # the signals are blocked by now, MPI is not up yet
+        running.kill(signal.SIGTERM)
+        self.check_stopped(running.wait())
+        self.assertEqual(len(self.checkpoints()), 1)
+        self.assertLessEqual(int(self.checkpoints()[0][5:]), 3)
+
+
+class Killed(Resuming):
+    def killed_and_resumed(self, ranks, seed):
+        arguments = ("config.yaml", f"train.steps={STEPS}", "checkpoint.every_steps=25")
+        expected = self.whole(ranks, *arguments)
+        pick = random.Random(seed)
+        for _ in range(3):
+            done = int(self.checkpoints()[-1][5:]) if self.checkpoints() else 0
+            result = self.interrupt(done + pick.randint(20, 150), kill, *arguments, ranks=ranks)
+            self.assertEqual(result.code, 137 if ranks else -9, f"\n{result}")
+        result = self.ok(*arguments, ranks=ranks)
+        self.assertIn("resumed from", result.out)
+        self.assertEqual(self.summary()["parameter_hash"], expected)
+        self.assertEqual(self.losses(), self.losses("whole"))
+        self.check_samples(STEPS)
+        self.assertFalse([n for n in os.listdir(self.path("run", "checkpoints")) if n.startswith(".tmp")])
+
+    def test_kill_9_of_one_process(self):
+        self.killed_and_resumed(0, 1)
+
+    def test_kill_9_of_all_ranks(self):
+        self.killed_and_resumed(2, 2)
+
+
+class Elsewhere(Resuming):
+    def test_other_numbers_of_ranks_in_mid_epoch(self):
+        """2 -> 1 -> 3 -> 2 ranks, stopped by signals: the samples go on as if nothing had happened."""
+        for number, ranks in enumerate((2, 1, 3)):
+            done = int(self.checkpoints()[-1][5:]) if number else 0
+            stop = lambda running: running.kill(signal.SIGTERM, rank=ranks - 1)
+            self.check_stopped(self.interrupt(done + 77, stop, ranks=ranks))
+            self.assertNotEqual(int(self.checkpoints()[-1][5:]) * 48 % 1437, 0)
+        self.ok(*ARGUMENTS, ranks=2)
+        self.check_samples(STEPS)
+        self.ok(*ARGUMENTS, "log.directory=whole")
+        self.assertEqual(self.samples(), self.samples("whole"))
+        for step in (1, 100, 200):
+            self.assert_close(self.losses()[step], self.losses("whole")[step], 0.01, f"step {step}")
+
+    def test_other_numbers_of_ranks_after_kill_9(self):
+        """Samples of steps that were lost are in the log once: the log is of applied steps."""
+        arguments = ("config.yaml", f"train.steps={STEPS}", "checkpoint.every_steps=40")
+        for number, ranks in enumerate((3, 2)):
+            self.interrupt(150 * (number + 1), kill, *arguments, ranks=ranks)
+        self.ok(*arguments)
+        self.check_samples(STEPS)
+
+
+class StartedAgain(Resuming):
+    TEXT = harness.MLP
+
+    def test_a_finished_run_says_so(self):
+        self.ok("config.yaml", "train.steps=20", ranks=2)
+        before = self.summary()
+        result = self.ok("config.yaml", "train.steps=20", ranks=2)
+        self.assertRegex(result.out, r"this run is finished")
+        self.assertEqual(self.summary(), before)
+        self.assertEqual(len(self.losses()), 20)
+
+    def test_more_epochs_go_on(self):
+        self.ok("config.yaml", "train.epochs=2")
+        result = self.ok("config.yaml", "train.epochs=3")
+        self.assertRegex(result.out, r"resumed from \S*step-000000060")
+        extended = self.summary()["parameter_hash"]
+        self.ok("config.yaml", "train.epochs=3", "log.directory=whole")
+        self.assertEqual(extended, self.summary("whole")["parameter_hash"])
+        self.check_samples(90)
+
+    def test_never_resume_starts_afresh(self):
+        self.ok("config.yaml", "train.steps=20")
+        first = self.summary()["parameter_hash"]
+        result = self.ok("config.yaml", "train.steps=20", "checkpoint.resume=never")
+        self.assertNotIn("resumed", result.out)
+        self.assertEqual(self.summary()["parameter_hash"], first)
+        self.check_samples(20)
+
+    def test_a_changed_configuration_is_refused(self):
+        self.ok("config.yaml", "train.steps=20")
+        for change, field in (("seed=2", "seed"), ("batch.global=24", r"batch\.global"),
+                              ("optimizer={sgd: {learning_rate: 0.2}}", r"optimizer\.sgd\.learning_rate"),
+                              ("optimizer={adam: {learning_rate: 0.001}}", "optimizer"),
+                              ("data.shuffle=false", r"data\.shuffle"), ("schedule.warmup_steps=5", r"schedule")):
+            with self.subTest(change=change):
+                self.refused(CHECKPOINT, "config.yaml", "train.steps=30", change, says=field, ranks=2)
+        # A wider layer is another model.
+        self.write("wide.yaml", harness.MLP.replace("units: 64", "units: 65"))
+        self.refused(CHECKPOINT, "wide.yaml", "train.steps=30", says=r"model")
+        self.ok("config.yaml", "train.steps=30", "train.clip_norm=10", "checkpoint.every_steps=7", "log.every_steps=2")
+        self.assertEqual(self.summary()["steps"], 30)
+
+    def test_other_data_are_refused(self):
+        self.ok("config.yaml", "train.steps=20")
+        self.refused(CHECKPOINT, "config.yaml", "train.steps=30", "data.train=digits-test.h5", says=r"data")
+        self.ok("config.yaml", "train.steps=30", "data.train=digits-test.h5", "checkpoint.force=true")
+
+    def test_a_damaged_checkpoint_is_passed_over(self):
+        self.ok("config.yaml", "train.steps=40", "checkpoint.every_steps=20")
+        newest = self.path("run", "checkpoints", self.checkpoints()[-1])
+        shard = max((os.path.join(newest, name) for name in os.listdir(newest)), key=os.path.getsize)
+        with open(shard, "r+b") as file:
+            file.seek(os.path.getsize(shard) // 2)
+            byte = file.read(1)[0]
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte ^ 4]))
+        result = self.ok("config.yaml", "train.steps=60", ranks=2)
+        self.assertRegex(result.err, r"(?m)^warning: skipped .*step-000000040")
+        self.assertRegex(result.out, r"resumed from \S*step-000000020")
+
+    def test_no_valid_checkpoint_is_an_error(self):
+        self.ok("config.yaml", "train.steps=40", "checkpoint.every_steps=20")
+        for name in self.checkpoints():
+            os.truncate(self.path("run", "checkpoints", name, "MANIFEST.json"), 40)
+        self.refused(CHECKPOINT, "config.yaml", "train.steps=60", says=r"checkpoints", ranks=2)
+
+
+if __name__ == "__main__":
+    harness.main()

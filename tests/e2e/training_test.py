@@ -1,0 +1,222 @@
+"""Training as a user sees it: it learns, on any number of ranks the same, and leaves the files it promises."""
+import fcntl
+import math
+import os
+import pty
+import re
+import struct
+import termios
+
+import harness
+
+LOSS_OVER_RANKS = 1e-4  # relative: sums of gradients in another order, 20 steps
+EVAL_OVER_RANKS = 1e-5  # relative: the same sums in another order
+
+
+class Learning(harness.Case):
+    def test_digits_on_one_process(self):
+        self.digits()
+        self.ok("config.yaml", "train.epochs=20")
+        summary = self.summary()
+        self.assertGreater(summary["eval"]["accuracy"], 0.85)  # other writers than in training
+        self.assertEqual(summary["steps"], math.ceil(20 * 1437 / 48))
+        self.assertEqual(summary["ranks"], 1)
+
+    def test_digits_on_two_ranks(self):
+        self.digits(harness.CNN)
+        result = self.ok("config.yaml", "train.epochs=10", ranks=2)
+        self.assertGreater(self.summary()["eval"]["accuracy"], 0.84)
+        self.assertEqual(self.summary()["ranks"], 2)
+        self.assertNotIn("\r", result.out)
+        self.assertRegex("\n".join(result.out.splitlines()[-4:]), r"(?m)^test accuracy 0\.[89]\d+$")
+
+    def test_regression_finds_the_truth(self):
+        self.make_regression()
+        self.write("config.yaml", harness.REGRESSION)
+        self.ok("config.yaml", ranks=2)
+        summary = self.summary()
+        self.assertLess(summary["eval"]["loss"], 0.012)  # the noise's variance is 0.01
+        self.assertNotIn("accuracy", summary["eval"])
+
+    def test_shipped_recipe_of_linear_regression(self):
+        recipe = os.path.join(harness.ROOT, "models/recipes/linear-regression.yaml")
+        if not os.path.exists(recipe):
+            self.skipTest("models/recipes/linear-regression.yaml is not there")
+        os.mkdir(self.path("data"))
+        with open(recipe) as file:
+            name = re.search(r"train: *(\S+)", file.read())[1]
+        self.ok("data", "make", "regression", "-o", name)
+        self.ok(recipe, "log.directory=run", ranks=2)
+        self.assertLess(self.summary()["train"]["loss"], 0.015)  # the noise's variance is 0.01
+
+    def test_every_optimizer_and_schedule_runs(self):
+        self.digits()
+        optimizers = ["{sgd: {learning_rate: 0.1}}", "{sgd: {learning_rate: 0.05, momentum: 0.9, weight_decay: 0.0001}}",
+                      "{sgd: {learning_rate: 0.05, momentum: 0.9, nesterov: true}}", "{adam: {learning_rate: 0.002}}",
+                      "{adamw: {learning_rate: 0.002, weight_decay: 0.01}}"]
+        schedules = ["{decay: constant}", "{decay: step, every_steps: 40, factor: 0.5}", "{decay: cosine, warmup_steps: 10}",
+                     "{decay: linear, warmup_steps: 10}", "{decay: polynomial, power: 2}"]
+        for number, (optimizer, schedule) in enumerate(zip(optimizers, schedules)):
+            with self.subTest(optimizer=optimizer, schedule=schedule):
+                run = f"run-{number}"
+                self.ok("config.yaml", f"optimizer={optimizer}", f"schedule={schedule}", "train.epochs=4",
+                        f"log.directory={run}")
+                losses, rates = self.losses(run), [m["learning_rate"] for m in self.metrics(run) if "loss" in m]
+                self.assertLess(self.summary(run)["train"]["loss"], 0.8 * losses[1])
+                if "warmup" in schedule:
+                    self.assertLess(rates[0], 0.2 * max(rates))
+                    self.assertLess(rates[-1], 0.2 * max(rates))
+                if "step" in schedule.split(",")[0]:
+                    self.assertAlmostEqual(rates[45] / rates[0], 0.5, 5)
+
+    def test_gradient_clipping(self):
+        self.digits()
+        self.ok("config.yaml", "train.steps=30", "log.directory=free")
+        self.ok("config.yaml", "train.steps=30", "train.clip_norm=0.05", "log.directory=clipped")
+        self.ok("config.yaml", "train.steps=30", "train.clip_norm=1e6", "log.directory=loose")
+        free, clipped, loose = self.losses("free"), self.losses("clipped"), self.losses("loose")
+        self.assertEqual(free[1], clipped[1])  # the first loss is before any update
+        self.assertGreater(clipped[30], free[30] + 0.1)  # which it would reach some steps later
+        for step, loss in free.items():
+            self.assert_close(loss, loose[step], 1e-5, f"step {step}")
+        self.assertTrue(all(m["grad_norm"] > 0 for m in self.metrics("clipped") if "loss" in m))
+
+
+class OverRanks(harness.Case):
+    def test_ranks_share_the_global_batch(self):
+        """1, 2, 3, 4 ranks, dropout on: the same losses, and in every step the same samples."""
+        self.digits()
+        for ranks in (1, 2, 3, 4):
+            self.ok("config.yaml", "train.steps=20", f"log.directory=run-{ranks}", ranks=ranks)
+        one, samples = self.losses("run-1"), self.samples("run-1")
+        self.assertEqual(sorted(one), list(range(1, 21)))
+        self.assertEqual([p for step in sorted(samples) for p, _ in samples[step]], list(range(20 * 48)))
+        for ranks in (2, 3, 4):
+            for step, loss in self.losses(f"run-{ranks}").items():
+                self.assert_close(one[step], loss, LOSS_OVER_RANKS, f"{ranks} ranks, step {step}")
+            self.assertEqual(samples, self.samples(f"run-{ranks}"), f"{ranks} ranks")
+
+    def test_convolutions_over_ranks_with_small_buckets(self):
+        self.digits(harness.CNN)
+        sgd = "optimizer={sgd: {learning_rate: 0.05}}"
+        self.ok("config.yaml", sgd, "train.steps=20", "log.directory=one")
+        self.ok("config.yaml", sgd, "train.steps=20", "log.directory=two", "communication.bucket_mib=0.01",
+                "communication.last_bucket_mib=0.001", ranks=2)
+        one = self.losses("one")
+        for step, loss in self.losses("two").items():
+            self.assert_close(one[step], loss, LOSS_OVER_RANKS, f"step {step}")
+
+    def test_accumulation_changes_nothing(self):
+        self.digits()
+        self.ok("config.yaml", "train.steps=20", "log.directory=whole")
+        whole, samples = self.losses("whole"), self.samples("whole")
+        for name, micro, ranks in (("a", 12, 1), ("b", 8, 2), ("c", 1, 2)):
+            self.ok("config.yaml", "train.steps=20", f"batch.micro={micro}", f"log.directory={name}", ranks=ranks)
+            for step, loss in self.losses(name).items():
+                self.assert_close(whole[step], loss, LOSS_OVER_RANKS, f"micro {micro}, {ranks} ranks, step {step}")
+            self.assertEqual(samples, self.samples(name))
+
+    def test_fixed_order_communication(self):
+        self.digits()
+        fixed = "communication.algorithm=fixed_order"
+        for name, ranks in (("a", 3), ("b", 3), ("c", 1)):
+            self.ok("config.yaml", "train.steps=20", fixed, f"log.directory={name}", ranks=ranks)
+        self.assertEqual(self.summary("a")["parameter_hash"], self.summary("b")["parameter_hash"])
+        one = self.losses("c")
+        for step, loss in self.losses("a").items():
+            self.assert_close(one[step], loss, LOSS_OVER_RANKS, f"step {step}")
+
+    def test_evaluation_takes_each_sample_once(self):
+        """360 samples on 3 ranks, whose last micro batch is half padding, against one rank, from the same checkpoint."""
+        self.digits()
+        self.ok("config.yaml", "train.steps=60", "checkpoint.directory=saved")
+        for ranks in (1, 3):
+            # One more step, of which the evaluation sees the same parameters up to rounding.
+            self.ok("config.yaml", "train.steps=61", "checkpoint.resume=saved", f"log.directory=run-{ranks}",
+                    f"batch.micro={16 if ranks == 3 else 8}", ranks=ranks)
+        one, three = self.summary("run-1")["eval"], self.summary("run-3")["eval"]
+        self.assertEqual(one["accuracy"], three["accuracy"])
+        self.assertAlmostEqual(one["accuracy"] * 360, round(one["accuracy"] * 360), 6)
+        self.assert_close(one["loss"], three["loss"], EVAL_OVER_RANKS)
+
+
+class Files(harness.Case):
+    def test_files_of_a_run(self):
+        self.digits()
+        self.ok("config.yaml", "train.epochs=2", ranks=2)
+        steps = [m for m in self.metrics() if "loss" in m]
+        keys = {"step", "epoch", "loss", "learning_rate", "grad_norm", "samples_per_second", "memory_mib", "seconds"}
+        phases = {"step", "data", "forward", "backward", "communication_exposed", "optimizer", "checkpoint"}
+        self.assertEqual([m["step"] for m in steps], list(range(1, 61)))
+        for m in steps:
+            self.assertLessEqual(keys, set(m))
+            self.assertLessEqual(phases, set(m["seconds"]))
+            self.assertTrue(all(value >= 0 for value in m["seconds"].values()), m)
+            self.assertGreater(m["memory_mib"], 1)
+        evaluations = [m for m in self.metrics() if "eval" in m]
+        self.assertEqual([m["step"] for m in evaluations], [30, 60])  # 1,437 samples: epochs end in steps 30 and 60
+        self.assertEqual({"loss", "accuracy"}, set(evaluations[-1]["eval"]))
+        summary = self.summary()
+        for key in ("eval", "train", "steps", "epochs", "samples", "seconds", "samples_per_second", "ranks", "device",
+                    "precision", "configuration_hash", "parameter_hash", "version"):
+            self.assertIn(key, summary)
+        self.assertEqual((summary["steps"], summary["samples"], summary["ranks"]), (60, 60 * 48, 2))
+        self.assertEqual((summary["device"], summary["precision"]), ("cpu", "float32"))
+        self.assertEqual(summary["eval"], evaluations[-1]["eval"])
+        self.assertRegex(summary["parameter_hash"], r"^[0-9a-f]{16,}$")
+        self.assertFalse([name for name in os.listdir(self.path("run")) if name.endswith(".tmp")])
+
+    def test_logging_now_and_then(self):
+        self.digits()
+        self.ok("config.yaml", "train.steps=25", "log.every_steps=10", "log.samples=false")
+        self.assertEqual(list(self.losses()), [10, 20, 25])
+        self.assertEqual(self.samples(), {})
+
+    def test_resolved_configuration_is_the_same_configuration(self):
+        self.digits()
+        self.ok("config.yaml", "train.steps=5", "optimizer={adam: {learning_rate: 0.003}}")
+        first = self.summary()
+        os.rename(self.path("run"), self.path("first"))
+        self.ok("first/config.yaml")
+        second = self.summary()
+        self.assertEqual(first["configuration_hash"], second["configuration_hash"])
+        self.assertEqual(first["parameter_hash"], second["parameter_hash"])
+        self.assertEqual(self.read("first", "config.yaml"), self.read("run", "config.yaml"))
+
+    def test_plain_lines(self):
+        self.digits()
+        for ranks in (0, 2):
+            result = self.ok("config.yaml", "train.steps=40", f"log.directory=run-{ranks}", ranks=ranks)
+            self.assertNotIn("\r", result.out + result.err)
+            self.assertNotIn("\033", result.out + result.err)
+            self.assertRegex(result.out, r"step 40/40")
+            self.assertRegex(result.out, r"(?m)^test accuracy 0\.\d+$")
+            self.assertEqual(result.errors, [])
+
+    def test_progress_bar_on_a_terminal(self):
+        self.digits()
+        for ranks in (0, 2):
+            with self.subTest(ranks=ranks):
+                keyboard, terminal = pty.openpty()
+                fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+                command = [*(harness.mpirun(ranks) if ranks else []), harness.PROGRAM, "config.yaml", "train.epochs=10",
+                           f"log.directory=run-{ranks}"]
+                running = harness.Running(command, self.folder, out=terminal)
+                self.addCleanup(running.end)
+                os.close(terminal)
+                shown = b""
+                try:
+                    while True:
+                        shown += os.read(keyboard, 65536)
+                except OSError:  # the other side is closed
+                    os.close(keyboard)
+                self.assertEqual(running.wait().code, 0)
+                shown = shown.decode()
+                self.assertRegex(shown, r"\r")
+                self.assertRegex(shown, r"step \d+/300  epoch \d+\.\d+  loss \d+\.\d+  \d+ samples/s  [\d:]+ left  "
+                                        r"waiting for data \d+\.\d %")
+                self.assertRegex(shown, r"test accuracy 0\.\d+")
+
+
+if __name__ == "__main__":
+    harness.main()

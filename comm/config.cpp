@@ -18,7 +18,7 @@ TypePtr<CommConfig> communication_table() {
                       "what travels; only float32 is there yet");
     communication.add("algorithm", &CommConfig::algorithm,
                       choice<Algorithm>({{"auto", Algorithm::automatic}, {"fixed_order", Algorithm::fixed_order}}),
-                      "auto: the transport's own all-reduce; fixed_order: sums in a fixed tree over ranks");
+                      "auto: the faster one; fixed_order: sums in a fixed tree over ranks");
     communication.add("timeout_seconds", &CommConfig::timeout_seconds, number({0, 1e6, true}),
                       "a sum that takes longer is an error: a lost or stuck rank");
     return shared(std::move(communication));

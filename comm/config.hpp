@@ -9,7 +9,7 @@
 namespace dtrain::comm {
 
 enum class Algorithm : std::uint8_t {
-  automatic,    // the transport's own all-reduce
+  automatic,    // MPI's own all-reduce; between hosts with one rank each fixed_order's exchange, which is faster
   fixed_order,  // exchange of shares, f32 sum in a fixed tree over ranks, all-gather
 };
 

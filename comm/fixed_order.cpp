@@ -51,7 +51,7 @@ void tree_tiles(const float* const* parts, int ranks, std::size_t n, float* out,
 class FixedOrder final : public Communicator {
  public:
   FixedOrder(std::unique_ptr<Communicator> below, FixedOrderOptions options)
-      : below_(std::move(below)), ranks_(below_->size()), peers_(ranks_ - 1) {
+      : below_(std::move(below)), ranks_(below_->size()), peers_(ranks_ - 1), others_below_(options.others_below) {
     std::size_t bytes = options.chunk_bytes;
     // Large enough that a message's latency does not count, small enough that sum and transfer overlap, and that the
     // workspace (two chunks a peer) stays small on many ranks.
@@ -61,13 +61,14 @@ class FixedOrder final : public Communicator {
     received_.resize(2 * static_cast<std::size_t>(peers_) * chunk_);
     parts_.resize(static_cast<std::size_t>(ranks_));
     scratch_.resize(tree_scratch_floats(ranks_));
-    below_->reserve(8 * peers_);
+    below_->reserve(own_slots());
   }
 
   int rank() const noexcept override { return below_->rank(); }
   int size() const noexcept override { return ranks_; }
 
   void all_reduce(void* inout, std::size_t count, DType dtype, Reduce reduce) override {
+    if (dtype != DType::f32 && others_below_) return below_->all_reduce(inout, count, dtype, reduce);
     require_f32(dtype);
     auto* const data = static_cast<float*>(inout);
     if (ranks_ == 1 || count == 0) return;
@@ -95,6 +96,7 @@ class FixedOrder final : public Communicator {
   }
 
   void reduce_scatter(void* in, void* out, std::size_t share, DType dtype, Reduce reduce) override {
+    if (dtype != DType::f32 && others_below_) return below_->reduce_scatter(in, out, share, dtype, reduce);
     require_f32(dtype);
     auto* const data = static_cast<float*>(in);
     auto* const result = static_cast<float*>(out);
@@ -118,10 +120,15 @@ class FixedOrder final : public Communicator {
   void broadcast(void* inout, std::size_t count, DType dtype, int root) override {
     below_->broadcast(inout, count, dtype, root);
   }
-  void reserve(int) override { passed_on(); }
-  void post_send(int, int, int, const void*, std::size_t) override { passed_on(); }
-  void post_receive(int, int, int, void*, std::size_t) override { passed_on(); }
-  void wait(int, int) override { passed_on(); }
+  // Whoever sits on top has the slots behind our own.
+  void reserve(int slots) override { below_->reserve(own_slots() + slots); }
+  void post_send(int slot, int to, int lane, const void* data, std::size_t bytes) override {
+    below_->post_send(own_slots() + slot, to, lane, data, bytes);
+  }
+  void post_receive(int slot, int from, int lane, void* data, std::size_t bytes) override {
+    below_->post_receive(own_slots() + slot, from, lane, data, bytes);
+  }
+  void wait(int first, int count) override { below_->wait(own_slots() + first, count); }
 
  private:
   struct Piece {
@@ -130,11 +137,11 @@ class FixedOrder final : public Communicator {
   // Kinds of transfers in flight; two rounds of each at once.
   enum Kind { share_in, share_out, sum_in, sum_out };
 
-  [[noreturn]] static void passed_on() { throw BugError("messages go through the communicator below the fixed order"); }
   static void require_f32(DType dtype) {
     if (dtype != DType::f32) throw CommError("the fixed order adds float32 only, not " + std::string(name_of(dtype)));
   }
 
+  int own_slots() const { return 8 * peers_; }
   int slot(Kind kind, std::size_t round) const {
     return (static_cast<int>(kind) * 2 + static_cast<int>(round % 2)) * peers_;
   }
@@ -175,6 +182,7 @@ class FixedOrder final : public Communicator {
 
   std::unique_ptr<Communicator> below_;
   int ranks_, peers_;
+  bool others_below_;
   std::size_t chunk_ = 0;  // floats
   std::vector<float> received_, scratch_;
   std::vector<const float*> parts_;

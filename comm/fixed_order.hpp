@@ -12,6 +12,7 @@ namespace dtrain::comm {
 
 struct FixedOrderOptions {
   std::size_t chunk_bytes = 0;  // of one rank's share in one round; 0: chosen from the number of ranks
+  bool others_below = false;    // what is not f32 goes to the communicator below, in its order; otherwise CommError
 };
 
 /// f32 sums and maxima of all_reduce and reduce_scatter; the rest is passed on. The tree over ranks [lo, hi) is

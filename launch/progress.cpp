@@ -18,6 +18,12 @@ std::string format_duration(double seconds) {
   return fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
+void print_line(std::FILE* to, const std::string& text) noexcept {
+  std::fputs(text.c_str(), to);
+  std::fputc('\n', to);
+  std::fflush(to);
+}
+
 bool output_is_terminal() {
   if (!isatty(STDOUT_FILENO)) return false;
   if (!std::getenv("OMPI_COMM_WORLD_RANK")) return true;
@@ -43,8 +49,7 @@ void Progress::clear() {
 void Progress::line(const std::string& text) {
   if (quiet_) return;
   clear();
-  fmt::print("{}\n", text);
-  std::fflush(stdout);
+  print_line(stdout, text);
 }
 
 std::string Progress::describe(const Now& now) const {
@@ -73,21 +78,19 @@ void Progress::show(const Now& now) {
   }
   if (static_cast<int>(text.size()) >= columns) text.resize(static_cast<std::size_t>(columns - 1));
   clear();
-  fmt::print("{}", text);
+  std::fputs(text.c_str(), stdout);
   std::fflush(stdout);
   drawn_ = true;
 }
 
 void Progress::log(const Now& now) {
   if (quiet_ || terminal_) return;
-  fmt::print("{}\n", describe(now));
-  std::fflush(stdout);
+  print_line(stdout, describe(now));
 }
 
 void Progress::finish() {
   if (quiet_ || !drawn_) return;
-  fmt::print("\n");
-  std::fflush(stdout);
+  print_line(stdout, "");
   drawn_ = false;
 }
 

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
 #include <string>
 
 namespace dtrain::launch {
@@ -41,6 +42,8 @@ class Progress {
 
 /// "1:02:03" or "4:05".
 std::string format_duration(double seconds);
+/// A line for the user. Output that cannot be written (a full disk, say) is lost; it must not end a run that computes.
+void print_line(std::FILE*, const std::string& text) noexcept;
 /// Is standard output a terminal? Open MPI gives ranks a pseudo terminal whatever its own output is, so under mpirun it
 /// is mpirun's that counts.
 bool output_is_terminal();

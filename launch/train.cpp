@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <new>
 #include <optional>
 #include <thread>
 
@@ -19,6 +20,7 @@
 #include "io/checkpoint_writer.hpp"
 #include "io/dataset.hpp"
 #include "io/loader.hpp"
+#include "launch/cli.hpp"
 #include "launch/progress.hpp"
 #include "launch/run_files.hpp"
 #include "models/build.hpp"
@@ -43,15 +45,20 @@ constexpr std::size_t stop_extra = loss_sum_count;
 /// An error of this rank alone, inside a step: the others do not know of it, so the run must be aborted.
 class RankFailure : public Error {
  public:
-  explicit RankFailure(const Error& e) : Error(e.code(), e.what()) {}
+  using Error::Error;
 };
 
+/// Whatever `work` throws is this rank's alone. Nothing escapes as another type: the other ranks would wait for ever.
 template <class F>
 auto alone(F work) {
   try {
     return work();
   } catch (const Error& e) {
-    throw RankFailure(e);
+    throw RankFailure(e.code(), e.code() == ExitCode::bug ? fmt::format("a bug in dtrain: {}", e.what()) : e.what());
+  } catch (const std::bad_alloc&) {
+    throw RankFailure(ExitCode::device, "out of host memory");
+  } catch (const std::exception& e) {
+    throw RankFailure(ExitCode::bug, fmt::format("a bug in dtrain: {}", e.what()));
   }
 }
 
@@ -92,6 +99,11 @@ class Trainer {
     group_->agree([&] { open_files(); });
     announce();
     return loop();
+  }
+
+  /// What is printed next begins a line of its own.
+  void end_progress() {
+    if (progress_) progress_->finish();
   }
 
  private:
@@ -227,14 +239,13 @@ class Trainer {
     if (progress_) {
       progress_->line(text);
     } else {
-      fmt::print("{}\n", text);
-      std::fflush(stdout);
+      print_line(stdout, text);
     }
   }
   void warn(const std::string& text) const {
     if (!main_) return;
-    fmt::print(stderr, "warning: {}\n", text);
-    std::fflush(stderr);
+    if (progress_) progress_->finish();
+    print_line(stderr, "warning: " + text);
   }
 
   void announce() {
@@ -261,8 +272,10 @@ class Trainer {
       const bool logged = (step_ + 1) % config_.log.every_steps == 0 || step_ + 1 == total_steps_;
       const bool stop = train_step(logged);
       ++step_;
-      if (logged) log_step();
-      show_progress();
+      alone([&] {
+        if (logged) log_step();
+        show_progress();
+      });
       if (auto report = writer_->poll()) tell(*report);
       if (stop && step_ < total_steps_) return stopped();
       if (evaluation_due()) evaluate_and_log();
@@ -423,7 +436,7 @@ class Trainer {
   void evaluate_and_log() {
     const auto begin = Clock::now();
     eval_ = evaluate();
-    if (metrics_) metrics_->write(step_, *eval_);
+    if (metrics_) alone([&] { metrics_->write(step_, *eval_); });
     say(describe("evaluation", *eval_) + fmt::format(" after step {} (epoch {:.2f})", step_, epoch()));
     interval_start_ += std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(since(begin)));
   }
@@ -505,7 +518,7 @@ class Trainer {
                       static_cast<double>(r.bytes) / (1024.0 * 1024.0), 1e3 * r.copy_seconds, r.write_seconds));
     } else {
       if (progress_) progress_->line(fmt::format("checkpoint of step {} failed; training goes on", r.step));
-      if (main_) fmt::print(stderr, "error: checkpoint of step {}: {}\n", r.step, r.error);
+      if (main_) print_line(stderr, fmt::format("error: checkpoint of step {}: {}", r.step, r.error));
     }
     for (const auto& remark : r.remarks) warn(remark);
   }
@@ -611,12 +624,27 @@ std::unique_ptr<Device> make_run_device(DeviceChoice choice, int threads, const 
 }
 
 ExitCode train(const LoadedConfig& input, comm::World& world, StopSignals& stop) {
+  // Outlives the report of what went wrong: its end waits for a save under way and for a sum on the wire, and the
+  // other ranks do not wait for long.
+  std::optional<Trainer> trainer;
+  const auto report = [&](const std::string& text) {
+    if (trainer) trainer->end_progress();
+    std::fflush(stdout);
+    std::fputs(text.c_str(), stderr);
+    std::fflush(stderr);
+  };
   try {
-    return Trainer(input, world, stop).run();
+    trainer.emplace(input, world, stop);
+    return trainer->run();
   } catch (const RankFailure& e) {
-    fmt::print(stderr, "error: {}{}\n",
-               world.size() > 1 ? fmt::format("rank {} ({}): ", world.rank(), world.host()) : "", e.what());
+    const std::string where = world.size() > 1 ? fmt::format("rank {} ({}): ", world.rank(), world.host()) : "";
+    report(fmt::format("error: {}{}\n", where, e.what()));
     world.abort(e.code());
+  } catch (const std::exception& e) {
+    ExitCode code = ExitCode::bug;
+    const std::string text = error_text(e, code);
+    if (world.rank() == 0) report(text);
+    return code;
   }
 }
 

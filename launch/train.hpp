@@ -12,8 +12,8 @@
 
 namespace dtrain::launch {
 
-/// Trains. Returns ok, or stopped after a signal. Throws only what all ranks throw alike (agreed errors: the caller
-/// prints them on rank 0 and ends MPI); an error of one rank inside a step is printed and ends in World::abort.
+/// Trains. Returns ok, stopped after a signal, or the code of an error that all ranks met alike, which rank 0 has
+/// printed: the caller ends MPI. An error of one rank inside a step is printed there and ends in World::abort.
 ExitCode train(const LoadedConfig&, comm::World&, StopSignals&);
 
 /// The device that `choice` means here, for this rank. `threads`: compute threads of the cpu; 0: its share of the

@@ -67,6 +67,16 @@ std::int64_t output_width(const Graph& graph) {
   return graph.desc(graph.nodes().back().in.at(0)).shape[1];
 }
 
+/// However the two are spelt: "runs/x/", "./runs/x", a symbolic link.
+bool lies_in(const std::string& path, const std::string& directory) {
+  namespace fs = std::filesystem;
+  fs::path at = fs::path(path).lexically_normal();
+  if (!at.has_filename()) at = at.parent_path();
+  std::error_code failed;
+  const fs::path parent = at.has_parent_path() ? at.parent_path() : fs::path(".");
+  return fs::equivalent(parent, directory, failed) && !failed;
+}
+
 Shape shape_of(const std::vector<std::int64_t>& extents) {
   return Shape(std::span<const std::int64_t>(extents));
 }
@@ -89,8 +99,11 @@ class Trainer {
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
     group_->agree([&] { set_up(); });
-    const comm::Fact layout[] = {{"parameter layout", layout_text()}};
-    comm::agree_on(*group_, world_.host(), layout);
+    // Hosts with copies of their own may hold different data: other samples, another number of steps.
+    const comm::Fact same[] = {{"the parameter layout", layout_text()},
+                               {"data.train (by its fingerprint)", train_data_->fingerprint()},
+                               {"data.eval (by its fingerprint)", eval_data_ ? eval_data_->fingerprint() : "none"}};
+    comm::agree_on(*group_, world_.host(), same);
     if (!open_checkpoints()) return ExitCode::ok;
     start_state();
     group_->agree([&] {
@@ -207,7 +220,7 @@ class Trainer {
     watchdog_.beat("load", static_cast<std::uint64_t>(step_));
     if (found_) {
       io::load_checkpoint(*group_, found_->path, state_tensors());
-      if (std::filesystem::path(found_->path).parent_path() == std::filesystem::path(config_.checkpoint.directory))
+      if (group_->any(main_ && lies_in(found_->path, config_.checkpoint.directory)))
         writer_->continue_from(found_->state.step);
       say(fmt::format("resumed from {} at step {}", found_->path, step_));
     } else {

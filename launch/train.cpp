@@ -21,6 +21,8 @@
 #include "io/dataset.hpp"
 #include "io/loader.hpp"
 #include "launch/cli.hpp"
+#include "launch/feed.hpp"
+#include "launch/model_state.hpp"
 #include "launch/progress.hpp"
 #include "launch/run_files.hpp"
 #include "models/build.hpp"
@@ -38,9 +40,6 @@ using Json = nlohmann::ordered_json;
 double since(Clock::time_point t) {
   return std::chrono::duration<double>(Clock::now() - t).count();
 }
-
-/// The extra behind the loss sums in which ranks add up their wish to stop.
-constexpr std::size_t stop_extra = loss_sum_count;
 
 /// An error of this rank alone, inside a step: the others do not know of it, so the run must be aborted.
 class RankFailure : public Error {
@@ -126,6 +125,7 @@ class Trainer {
     batch_ = check_batch(input_, world_.size());
     device_ = make_run_device(config_.device, config_.threads, world_);
     compute_ = device_->make_stream(StreamUse::compute);
+    feed_ = std::make_unique<Feed>(*device_, *compute_);
     const bool labels = config_.model.loss == models::Loss::cross_entropy;
     io::DatasetOptions options{config_.data.sample_key, config_.data.target_key,
                                labels ? io::TargetUse::labels : io::TargetUse::values, config_.data.cache_mib};
@@ -143,6 +143,7 @@ class Trainer {
     program_ = std::make_unique<Program>(*device_, std::move(graph), plan);
     store_ = std::make_unique<ParameterStore>(*device_, program_->plan().layout);
     optimizer_ = std::make_unique<Optimizer>(*device_, config_.optimizer, store_->layout());
+    model_ = std::make_unique<ModelState>(*device_, *store_, *optimizer_, *compute_);
     reducer_ = std::make_unique<comm::GradientReducer>(*device_, *collective_, *store_, config_.communication);
     samples_ = static_cast<std::int64_t>(train_data_->count());
     total_steps_ = total_steps(config_, train_data_->count());
@@ -207,32 +208,19 @@ class Trainer {
     return true;
   }
 
-  std::vector<io::StateTensor> state_tensors() {
-    std::vector<io::StateTensor> tensors;
-    io::append_flat(tensors, "param/", store_->layout(), store_->params());
-    for (int i = 0; i < optimizer_->states(); ++i)
-      io::append_flat(tensors, fmt::format("optimizer/{}/", state_name(config_.optimizer, i)), store_->layout(),
-                      optimizer_->state(i));
-    return tensors;
-  }
-
   void start_state() {
     watchdog_.beat("load", static_cast<std::uint64_t>(step_));
     if (found_) {
-      io::load_checkpoint(*group_, found_->path, state_tensors());
+      io::load_checkpoint(*group_, found_->path, model_->tensors());
+      model_->push();
       if (group_->any(main_ && lies_in(found_->path, config_.checkpoint.directory)))
         writer_->continue_from(found_->state.step);
       say(fmt::format("resumed from {} at step {}", found_->path, step_));
     } else {
-      initialize(store_->params(), store_->layout(), program_->plan().graph, config_.seed);
+      model_->initialize(program_->plan().graph, config_.seed);
     }
     // Initialization and files are equal on all ranks; the broadcast makes that a fact and not a hope.
-    const auto all = static_cast<std::int64_t>(store_->layout().total_floats());
-    auto stream = device_->make_stream(StreamUse::communication);
-    collective_->broadcast({{DType::f32, Shape{all}}, store_->params()}, 0, *stream);
-    for (int i = 0; i < optimizer_->states(); ++i)
-      collective_->broadcast({{DType::f32, Shape{all}}, optimizer_->state(i)}, 0, *stream);
-    stream->synchronize();
+    model_->broadcast(*collective_);
     program_->pack(*store_, *compute_);
     loader_->seek(static_cast<std::uint64_t>(step_));
   }
@@ -319,8 +307,10 @@ class Trainer {
       const Pass pass{Mode::train, j == 0, j + 1 == batch_.accumulation};
       const int slot = static_cast<int>(j % Program::slots);
       doing("data");
-      alone([&] { load(loader_->next(), slot); });
-      if (pass.last) store_->gradients()[store_->layout().param_floats + stop_extra] = stop_.pending() ? 1.0f : 0.0f;
+      alone([&] {
+        load(slot);
+        if (pass.last) model_->wish_to_stop(stop_.pending());
+      });
       doing("forward and backward");
       alone([&] { program_->run(pass, slot, *store_, state_, *reducer_, *compute_); });
       const auto s = program_->seconds();
@@ -329,34 +319,29 @@ class Trainer {
     }
     const auto update_begin = Clock::now();
     doing("update");
-    alone([&] { update(logged); });
+    const float* const sums = alone([&] {
+      update(logged);
+      return model_->read_sums();
+    });
     const double exposed = reducer_->exposed_seconds();
     seconds_.communication_exposed += exposed;
     seconds_.optimizer += since(update_begin) - exposed;
-    const float* sums = store_->loss_sums().as<float>();
     loss_ = static_cast<double>(sums[loss_sum]) / static_cast<double>(sums[weight_sum]);
     require_finite();
     ++applied_;
     seconds_.step += since(begin);
     ++interval_steps_;
-    return sums[stop_extra] > 0;
+    return model_->stop_wished();
   }
 
-  void load(const io::Batch& batch, int slot) {
-    const InputSlot& into = program_->slot(slot);
-    const auto copy = [&](const Tensor& to, const Tensor& from) {
-      if (to) device_->copy(to.data, from.data, to.bytes(), *compute_);
-    };
-    copy(into.sample, batch.sample);
-    copy(into.target, batch.target);
-    copy(into.weight, batch.weight);
-    copy(into.positions, batch.positions);
+  void load(int slot) {
+    const io::Batch& batch = feed_->next(*loader_, program_->slot(slot));
     if (sample_log_.is_open()) {
       for (std::size_t i = 0; i < static_cast<std::size_t>(batch.valid); ++i)
         sample_log_ << step_ << ' ' << batch.positions.as<std::uint64_t>()[i] << ' ' << batch.indices[i] << '\n';
       sample_log_.flush();
     }
-    loader_->release();
+    feed_->give_back(*loader_);
   }
 
   /// Sums arrive bucket by bucket; without a norm to wait for, each is applied as it comes.
@@ -383,7 +368,7 @@ class Trainer {
   /// The summed loss is the same on all ranks, so all throw alike.
   void require_finite() const {
     if (std::isfinite(loss_)) return;
-    const std::string parameter = first_nonfinite(store_->gradients(), store_->layout());
+    const std::string parameter = model_->first_nonfinite_gradient();
     const auto durable = writer_->durable_step();
     throw NumericError(fmt::format(
         "step {}: the loss is {}{}; lower the learning rate, clip gradients (train.clip_norm) or look at the data; {}",
@@ -460,18 +445,12 @@ class Trainer {
     for (std::int64_t i = 0; i < eval_loader_->batches(); ++i) {
       watchdog_.beat("evaluation", static_cast<std::uint64_t>(step_));
       alone([&] {
-        const io::Batch& batch = eval_loader_->next();
-        const InputSlot& into = program_->slot(0);
-        device_->copy(into.sample.data, batch.sample.data, into.sample.bytes(), *compute_);
-        device_->copy(into.target.data, batch.target.data, into.target.bytes(), *compute_);
-        device_->copy(into.weight.data, batch.weight.data, into.weight.bytes(), *compute_);
-        device_->copy(into.positions.data, batch.positions.data, into.positions.bytes(), *compute_);
-        eval_loader_->release();
+        feed_->next(*eval_loader_, program_->slot(0));
+        feed_->give_back(*eval_loader_);
         program_->run({Mode::evaluate, true, true}, 0, *store_, state_, hooks, *compute_);
-        compute_->synchronize();
+        const float* const batch = model_->read_sums();
+        for (std::size_t k = 0; k < loss_sum_count; ++k) sums[k] += static_cast<double>(batch[k]);
       });
-      for (std::size_t k = 0; k < loss_sum_count; ++k)
-        sums[k] += static_cast<double>(store_->loss_sums().as<float>()[k]);
     }
     const auto all = group_->all_gather(std::span(reinterpret_cast<const std::byte*>(sums), sizeof sums));
     double total[loss_sum_count] = {};
@@ -520,8 +499,11 @@ class Trainer {
     watchdog_.beat("save", static_cast<std::uint64_t>(step_));
     const auto begin = Clock::now();
     io::RunState s = run_state(step_);
-    s.parameter_hash = parameter_hash(store_->params(), store_->layout());
-    if (auto report = writer_->save(s, state_tensors())) tell(*report);
+    alone([&] {
+      model_->pull();
+      s.parameter_hash = model_->parameter_hash();
+    });
+    if (auto report = writer_->save(s, model_->tensors())) tell(*report);
     seconds_.checkpoint += since(begin);
   }
 
@@ -554,6 +536,7 @@ class Trainer {
 
   void finish_summary() {
     if (!main_) return;
+    model_->pull();
     const double seconds = since(start_);
     const std::int64_t samples = (step_ - first_step_) * config_.batch.global;
     Json eval = Json::object();
@@ -572,7 +555,7 @@ class Trainer {
                        {"device", device_->kind() == DeviceKind::cpu ? "cpu" : "cuda"},
                        {"precision", name_of(config_.precision)},
                        {"configuration_hash", input_.hash},
-                       {"parameter_hash", parameter_hash(store_->params(), store_->layout())},
+                       {"parameter_hash", model_->parameter_hash()},
                        {"version", version()}};
     write_whole_file(config_.log.directory, "summary.json", summary.dump(2) + "\n");
     if (eval_) {
@@ -600,8 +583,10 @@ class Trainer {
   std::unique_ptr<Program> program_;
   std::unique_ptr<ParameterStore> store_;
   std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<ModelState> model_;
   std::unique_ptr<comm::GradientReducer> reducer_;
   std::unique_ptr<io::Loader> loader_, eval_loader_;
+  std::unique_ptr<Feed> feed_;
   std::unique_ptr<io::CheckpointWriter> writer_;
   std::optional<io::FoundCheckpoint> found_;
   std::string run_id_;

@@ -127,6 +127,18 @@ class CudaDevice final : public Device {
     return memory;
   }
   void release(void* memory) noexcept override { cudaFree(memory); }
+  void* allocate_host(std::size_t bytes) override {
+    void* memory = nullptr;
+    const cudaError_t status = cudaMallocHost(&memory, bytes > 0 ? bytes : 1);
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // not sticky: clear it
+      throw OutOfMemory(fmt::format("out of memory: the host has no {:.1f} MiB of pinned memory left",
+                                    static_cast<double>(bytes) / (1 << 20)));
+    }
+    check(status, "cannot allocate pinned memory");
+    return memory;
+  }
+  void release_host(void* memory) noexcept override { cudaFreeHost(memory); }
   std::unique_ptr<Stream> make_stream(StreamUse) override { return std::make_unique<CudaStream>(); }
   std::unique_ptr<Event> make_event() override { return std::make_unique<CudaEvent>(); }
   void copy(void* dst, const void* src, std::size_t bytes, Stream& stream) override {

@@ -1,0 +1,112 @@
+// What the trainer's loop reads and writes of the device, on a device whose memory the host cannot touch.
+#include "launch/model_state.hpp"
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "runtime/graph.hpp"
+#include "runtime/plan.hpp"
+#include "tests/support/far_device.hpp"
+
+namespace dtrain::launch {
+namespace {
+
+Graph small_model() {
+  Graph g(4);
+  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{4, 3}, Layout::plain, {}});
+  const auto target = g.add_input(InputRole::target, "target", {DType::i32, Shape{4}, Layout::plain, {}});
+  const auto weight = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{4}, Layout::plain, {}});
+  const auto logits = g.add("dense", Linear{5, true, Activation::none}, {x});
+  g.add("loss", SoftmaxCrossEntropy{}, {logits, target, weight});
+  return g;
+}
+
+/// A model on a device, with the state of Adam.
+struct Run {
+  explicit Run(Device& d)
+      : device(d),
+        plan(make_plan(small_model(), {})),
+        store(d, plan.layout),
+        optimizer(d, UpdateRule{Adam{}}, plan.layout),
+        compute(d.make_stream(StreamUse::compute)),
+        model(d, store, optimizer, *compute) {}
+  Device& device;
+  Plan plan;
+  ParameterStore store;
+  Optimizer optimizer;
+  std::unique_ptr<Stream> compute;
+  ModelState model;
+};
+
+TEST(ModelState, initializes_a_device_as_it_does_the_cpu) {
+  test::FarDevice far;
+  const auto cpu = make_cpu_device(1);
+  Run a(far), b(*cpu);
+  a.model.initialize(a.plan.graph, 7);
+  b.model.initialize(b.plan.graph, 7);
+  b.model.pull();
+  EXPECT_EQ(test::FarDevice::at<float>(a.store.params()), b.store.params()[0]);
+  a.model.pull();
+  EXPECT_EQ(a.model.parameter_hash(), b.model.parameter_hash());
+}
+
+TEST(ModelState, what_is_loaded_reaches_the_device_and_comes_back) {
+  test::FarDevice far;
+  Run run(far);
+  float next = 1;
+  for (const auto& t : run.model.tensors()) {
+    for (std::size_t i = 0; i < t.bytes() / sizeof(float); ++i) static_cast<float*>(t.data)[i] = next++;
+  }
+  run.model.push();
+  for (const auto& t : run.model.tensors()) std::memset(t.data, 0, t.bytes());
+  run.model.pull();
+  float expected = 1;
+  std::vector<std::string> names;
+  for (const auto& t : run.model.tensors()) {
+    names.push_back(t.name);
+    for (std::size_t i = 0; i < t.bytes() / sizeof(float); ++i)
+      ASSERT_EQ(static_cast<const float*>(t.data)[i], expected++) << t.name;
+  }
+  EXPECT_EQ(names.size(), 6u);  // weight and bias: parameters and two moments
+}
+
+TEST(ModelState, sums_and_the_wish_to_stop_travel_behind_the_gradients) {
+  test::FarDevice far;
+  Run run(far);
+  const float device_sums[loss_sum_count] = {8, 4, 3, 0};
+  far.copy(run.store.loss_sums().data, device_sums, sizeof device_sums, *run.compute);
+  const float* sums = run.model.read_sums();
+  EXPECT_EQ(sums[loss_sum], 8);
+  EXPECT_EQ(sums[weight_sum], 4);
+  EXPECT_EQ(sums[correct_sum], 3);
+  EXPECT_FALSE(run.model.stop_wished());
+  run.model.wish_to_stop(true);
+  sums = run.model.read_sums();
+  EXPECT_TRUE(run.model.stop_wished());
+  EXPECT_EQ(sums[loss_sum], 8);
+  run.model.wish_to_stop(false);
+  run.model.read_sums();
+  EXPECT_FALSE(run.model.stop_wished());
+}
+
+TEST(ModelState, names_the_gradient_that_is_not_finite) {
+  test::FarDevice far;
+  Run run(far);
+  EXPECT_EQ(run.model.first_nonfinite_gradient(), "");
+  const float bad = HUGE_VALF;
+  far.copy(run.store.gradient(1).data, &bad, sizeof bad, *run.compute);
+  EXPECT_EQ(run.model.first_nonfinite_gradient(), "dense.bias");
+}
+
+TEST(ModelState, copies_nothing_on_a_cpu) {
+  const auto cpu = make_cpu_device(1);
+  Run run(*cpu);
+  EXPECT_EQ(run.model.tensors().front().data, run.store.param(run.plan.layout.params.front().id).data);
+}
+
+}  // namespace
+}  // namespace dtrain::launch

@@ -26,8 +26,8 @@ Graph small_model() {
 }
 
 /// A model on a device, with the state of Adam.
-struct Run {
-  explicit Run(Device& d)
+struct Bound {
+  explicit Bound(Device& d)
       : device(d),
         plan(make_plan(small_model(), {})),
         store(d, plan.layout),
@@ -45,7 +45,7 @@ struct Run {
 TEST(ModelState, initializes_a_device_as_it_does_the_cpu) {
   test::FarDevice far;
   const auto cpu = make_cpu_device(1);
-  Run a(far), b(*cpu);
+  Bound a(far), b(*cpu);
   a.model.initialize(a.plan.graph, 7);
   b.model.initialize(b.plan.graph, 7);
   b.model.pull();
@@ -56,7 +56,7 @@ TEST(ModelState, initializes_a_device_as_it_does_the_cpu) {
 
 TEST(ModelState, what_is_loaded_reaches_the_device_and_comes_back) {
   test::FarDevice far;
-  Run run(far);
+  Bound run(far);
   float next = 1;
   for (const auto& t : run.model.tensors()) {
     for (std::size_t i = 0; i < t.bytes() / sizeof(float); ++i) static_cast<float*>(t.data)[i] = next++;
@@ -76,7 +76,7 @@ TEST(ModelState, what_is_loaded_reaches_the_device_and_comes_back) {
 
 TEST(ModelState, sums_and_the_wish_to_stop_travel_behind_the_gradients) {
   test::FarDevice far;
-  Run run(far);
+  Bound run(far);
   const float device_sums[loss_sum_count] = {8, 4, 3, 0};
   far.copy(run.store.loss_sums().data, device_sums, sizeof device_sums, *run.compute);
   const float* sums = run.model.read_sums();
@@ -95,7 +95,7 @@ TEST(ModelState, sums_and_the_wish_to_stop_travel_behind_the_gradients) {
 
 TEST(ModelState, names_the_gradient_that_is_not_finite) {
   test::FarDevice far;
-  Run run(far);
+  Bound run(far);
   EXPECT_EQ(run.model.first_nonfinite_gradient(), "");
   const float bad = HUGE_VALF;
   far.copy(run.store.gradient(1).data, &bad, sizeof bad, *run.compute);
@@ -104,7 +104,7 @@ TEST(ModelState, names_the_gradient_that_is_not_finite) {
 
 TEST(ModelState, copies_nothing_on_a_cpu) {
   const auto cpu = make_cpu_device(1);
-  Run run(*cpu);
+  Bound run(*cpu);
   EXPECT_EQ(run.model.tensors().front().data, run.store.param(run.plan.layout.params.front().id).data);
 }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -198,8 +199,7 @@ std::unique_ptr<Loader> Loader::training(const Dataset& data, const LoaderOption
   state->check();
   state->batches = options.global_batch / (options.micro_batch * options.ranks);
   state->make_slots();
-  state->start();
-  return std::unique_ptr<Loader>(new Loader(std::move(state)));
+  return start(std::move(state));
 }
 
 std::unique_ptr<Loader> Loader::evaluation(const Dataset& data, const LoaderOptions& options) {
@@ -213,8 +213,21 @@ std::unique_ptr<Loader> Loader::evaluation(const Dataset& data, const LoaderOpti
   const auto largest = static_cast<std::int64_t>((n + ranks - 1) / ranks);
   state->batches = (largest + options.micro_batch - 1) / options.micro_batch;
   state->make_slots();
-  state->start();
-  return std::unique_ptr<Loader>(new Loader(std::move(state)));
+  return start(std::move(state));
+}
+
+std::unique_ptr<Loader> Loader::start(std::unique_ptr<State> state) {
+  // Made before the threads, so that it ends those that were started where one cannot be.
+  std::unique_ptr<Loader> loader(new Loader(std::move(state)));
+  try {
+    loader->state_->start();
+  } catch (const std::system_error& e) {
+    throw DataError(
+        fmt::format("cannot start {} threads that read data: {}; lower data.prefetch_threads, or raise the "
+                    "limit of processes (ulimit -u)",
+                    loader->state_->options.threads, e.code().message()));
+  }
+  return loader;
 }
 
 Loader::Loader(std::unique_ptr<State> state) : state_(std::move(state)) {}

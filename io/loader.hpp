@@ -79,6 +79,7 @@ class Loader {
  private:
   struct State;
   explicit Loader(std::unique_ptr<State>);
+  static std::unique_ptr<Loader> start(std::unique_ptr<State>);
   std::unique_ptr<State> state_;
 };
 

@@ -41,6 +41,9 @@ double since(Clock::time_point t) {
   return std::chrono::duration<double>(Clock::now() - t).count();
 }
 
+/// Evaluation asks all ranks for a wish to stop once in so many batches.
+constexpr std::int64_t batches_between_questions = 16;
+
 /// An error of this rank alone, inside a step: the others do not know of it, so the run must be aborted.
 class RankFailure : public Error {
  public:
@@ -198,6 +201,9 @@ class Trainer {
     for (const auto& remark : io::check_compatible(*found_, now, config_.checkpoint.force)) say(remark);
     step_ = static_cast<std::int64_t>(found_->state.step);
     applied_ = found_->state.applied_steps;
+    const auto& metrics = found_->state.metrics;
+    if (const auto at = metrics.find("eval_step"); at != metrics.end())
+      evaluated_step_ = static_cast<std::int64_t>(at->second);
     if (step_ >= total_steps_) {
       say(
           fmt::format("this run is finished: {} holds step {} of {}; raise train.{} to go on, or set "
@@ -269,6 +275,8 @@ class Trainer {
     start_ = interval_start_ = Clock::now();
     waited_before_ = loader_->waited_seconds();
     first_step_ = step_;
+    // The signal that ended the run before may have come before or in the evaluation that was due.
+    if (found_ && evaluated_step_ != step_ && evaluation_due() && !evaluate_and_log()) return stopped();
     while (step_ < total_steps_) {
       const bool logged = (step_ + 1) % config_.log.every_steps == 0 || step_ + 1 == total_steps_;
       const bool stop = train_step(logged);
@@ -279,7 +287,7 @@ class Trainer {
       });
       if (auto report = writer_->poll()) tell(*report);
       if (stop && step_ < total_steps_) return stopped();
-      if (evaluation_due()) evaluate_and_log();
+      if (evaluation_due() && !evaluate_and_log()) return stopped();
       if (config_.checkpoint.every_steps > 0 && step_ % config_.checkpoint.every_steps == 0 && step_ < total_steps_)
         save();
     }
@@ -431,18 +439,27 @@ class Trainer {
     return step_ * config_.batch.global / samples_ > (step_ - 1) * config_.batch.global / samples_;
   }
 
-  void evaluate_and_log() {
+  /// False where it was given up because some rank was asked to stop.
+  bool evaluate_and_log() {
     const auto begin = Clock::now();
-    eval_ = evaluate();
+    const auto result = evaluate();
+    if (!result) return false;
+    eval_ = result;
+    evaluated_step_ = step_;
     if (metrics_) alone([&] { metrics_->write(step_, *eval_); });
     say(describe("evaluation", *eval_) + fmt::format(" after step {} (epoch {:.2f})", step_, epoch()));
     interval_start_ += std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(since(begin)));
+    return true;
   }
 
-  EvalMetrics evaluate() {
+  /// Nothing where some rank was asked to stop: a scheduler does not wait for a long evaluation. The last one, which
+  /// nothing but the end of the run follows, is always finished.
+  std::optional<EvalMetrics> evaluate() {
     double sums[loss_sum_count] = {};
     NoHooks hooks;
     for (std::int64_t i = 0; i < eval_loader_->batches(); ++i) {
+      if (i % batches_between_questions == 1 && step_ < total_steps_ && group_->any(stop_.pending()))
+        return std::nullopt;
       watchdog_.beat("evaluation", static_cast<std::uint64_t>(step_));
       alone([&] {
         feed_->next(*eval_loader_, program_->slot(0));
@@ -489,6 +506,7 @@ class Trainer {
     s.run_id = run_id_;
     if (found_) s.parent_run_id = found_->state.run_id;
     if (eval_) {
+      s.metrics["eval_step"] = static_cast<double>(evaluated_step_);
       s.metrics["eval_loss"] = eval_->loss;
       if (eval_->accuracy >= 0) s.metrics["eval_accuracy"] = eval_->accuracy;
     }
@@ -597,6 +615,7 @@ class Trainer {
   std::uint64_t applied_ = 0;
   double loss_ = 0;
   std::optional<EvalMetrics> eval_;
+  std::int64_t evaluated_step_ = -1;  // what `eval_` is of
 
   std::unique_ptr<Progress> progress_;
   Progress::Now now_;

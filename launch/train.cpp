@@ -201,10 +201,10 @@ class Trainer {
     for (const auto& remark : io::check_compatible(*found_, now, config_.checkpoint.force)) say(remark);
     step_ = static_cast<std::int64_t>(found_->state.step);
     applied_ = found_->state.applied_steps;
-    const auto& metrics = found_->state.metrics;
-    if (const auto at = metrics.find("eval_step"); at != metrics.end())
-      evaluated_step_ = static_cast<std::int64_t>(at->second);
-    if (step_ >= total_steps_) {
+    recall_metrics();
+    // A run that died between its last checkpoint and its summary still owes the summary.
+    if (step_ > total_steps_ ||
+        (step_ == total_steps_ && !group_->any(main_ && !std::filesystem::exists(summary_path())))) {
       say(
           fmt::format("this run is finished: {} holds step {} of {}; raise train.{} to go on, or set "
                       "checkpoint.resume=never to start again",
@@ -212,6 +212,20 @@ class Trainer {
       return false;
     }
     return true;
+  }
+
+  std::string summary_path() const { return config_.log.directory + "/summary.json"; }
+
+  /// What the summary says beside the parameters, as of the checkpoint.
+  void recall_metrics() {
+    const auto& metrics = found_->state.metrics;
+    const auto value = [&](const char* name, double otherwise) {
+      const auto at = metrics.find(name);
+      return at == metrics.end() ? otherwise : at->second;
+    };
+    loss_ = value("train_loss", 0);
+    evaluated_step_ = static_cast<std::int64_t>(value("eval_step", -1));
+    if (evaluated_step_ >= 0 && eval_loader_) eval_ = EvalMetrics{value("eval_loss", 0), value("eval_accuracy", -1)};
   }
 
   void start_state() {
@@ -235,6 +249,8 @@ class Trainer {
     if (main_) {
       write_whole_file(config_.log.directory, "config.yaml", input_.canonical);
       metrics_.emplace(config_.log.directory, step_);
+      std::error_code ignored;  // an older one is of a run that goes on now
+      std::filesystem::remove(summary_path(), ignored);
     }
     if (config_.log.samples) sample_log_ = open_sample_log(config_.log.directory, world_.rank(), world_.size(), step_);
   }
@@ -505,6 +521,7 @@ class Trainer {
     s.world_size = world_.size();
     s.run_id = run_id_;
     if (found_) s.parent_run_id = found_->state.run_id;
+    s.metrics["train_loss"] = loss_;
     if (eval_) {
       s.metrics["eval_step"] = static_cast<double>(evaluated_step_);
       s.metrics["eval_loss"] = eval_->loss;

@@ -3,7 +3,7 @@
 
   peer_step.py DTRAIN MNIST.h5 [--models mlp cnn] [--runs 5] [--steps 400] [--check-only] [--start]
 
-For each model first the same 20 losses are asked of both sides, from equal parameters (the counter-based generator of
+For each model first the same 20 losses are asked of both sides, with SGD and with Adam, from equal parameters (the counter-based generator of
 runtime/rng.hpp) and the same samples in the same order (dtrain's sample log), without dropout. Then runs are interleaved,
 and the ratio of the median step times is printed: data loading included, evaluation, checkpoints and the first 20 steps
 not. PyTorch gets the better of its layouts, of its Adams, and of bound and free processes, as found by short runs.
@@ -128,25 +128,36 @@ class Bench:
 
     # ---- what is printed ----------------------------------------------------------------------------------------------
 
-    def check(self, model):
-        without = [MLP_WITHOUT_DROPOUT] if model == "mlp" else []
-        records, where = self.dtrain(model, CHECKED, 1, "log.samples=true", *without)
-        ours = [r["loss"] for r in records]
+    def losses(self, model, rule):
+        """dtrain's losses, and PyTorch's in both layouts, on the same parameters and samples."""
+        overrides = [MLP_WITHOUT_DROPOUT] if model == "mlp" else []
+        if rule == "sgd":
+            overrides.append("optimizer={sgd: {learning_rate: 0.1}}")
+        records, where = self.dtrain(model, CHECKED, 1, "log.samples=true", *overrides)
         log = np.concatenate([np.loadtxt(where / f"samples-rank-{r}.txt", dtype=np.int64) for r in range(2)])
         log = log[log[:, 1].argsort()]  # step, position, index: by position
-        indices = log[:, 2].reshape(CHECKED, BATCH[model])
-        np.save(where / "indices.npy", indices)
+        np.save(where / "indices.npy", log[:, 2].reshape(CHECKED, BATCH[model]))
         np.savez(where / "init.npz", **{f"p{i}": uniform(1, i, shape, fan_in ** -0.5)
                                         for i, (shape, fan_in) in enumerate(SHAPES[model])})
-        # Channels last for the CNN, as here: on MNIST's flat background max pooling meets ties that rounding decides, and
-        # PyTorch's own two layouts drift apart by 2e-3 within 20 steps of Adam.
-        layout = ["--channels-last"] if model == "cnn" else []
-        theirs = self.torch(model, [*layout, "--steps", str(CHECKED), "--init", str(where / "init.npz"),
-                                    "--indices", str(where / "indices.npy")])["losses"]
-        worst = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
-        print(f"{model}: {CHECKED} losses from {ours[0]:.6f} to {ours[-1]:.6f} (PyTorch {theirs[0]:.6f} to "
-              f"{theirs[-1]:.6f}), largest difference {worst:.2e} (at most {self.arguments.tolerance:g})", flush=True)
-        return len(ours) == CHECKED and worst <= self.arguments.tolerance
+        options = ["--steps", str(CHECKED), "--init", str(where / "init.npz"), "--indices", str(where / "indices.npy")]
+        options += ["--sgd", "0.1"] if rule == "sgd" else []
+        layouts = {"NCHW": [], "channels last": ["--channels-last"]} if model == "cnn" else {"NCHW": []}
+        return ([r["loss"] for r in records],
+                {name: self.torch(model, layout + options)["losses"] for name, layout in layouts.items()})
+
+    def check(self, model):
+        """SGD must agree with every layout of PyTorch. Adam divides by the size of a gradient, and so blows the rounding
+        of gradients near its epsilon (1e-8) up to whole steps: PyTorch's own layouts differ by up to 2e-3 in 20 losses of
+        the CNN. Adam must therefore agree with one of them; the difference to each is printed."""
+        good = True
+        for rule, tolerance in (("sgd", self.arguments.tolerance / 10), ("adam", self.arguments.tolerance)):
+            ours, peers = self.losses(model, rule)
+            worst = {name: max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) for name, theirs in peers.items()}
+            print(f"{model}, {rule}: {len(ours)} losses from {ours[0]:.6f} to {ours[-1]:.6f}; largest difference to PyTorch "
+                  + ", ".join(f"{w:.1e} ({name})" for name, w in worst.items()) + f"; at most {tolerance:g}", flush=True)
+            found = max(worst.values()) if rule == "sgd" else min(worst.values())
+            good = good and len(ours) == CHECKED and found <= tolerance
+        return good
 
     def time(self, model):
         options = self.best_torch_options(model) + ["--steps", str(self.arguments.steps), "--warmup", str(WARMUP)]

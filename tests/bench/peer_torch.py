@@ -63,6 +63,7 @@ def main():
     p.add_argument("--dropout", type=float, default=0.0)
     p.add_argument("--channels-last", action="store_true")
     p.add_argument("--adam", choices=["fused", "foreach"], default="fused")
+    p.add_argument("--sgd", type=float, help="plain SGD with this learning rate instead of Adam")
     p.add_argument("--static-graph", action="store_true")
     p.add_argument("--pin", action="store_true", help="rank r on cpu r, as mpirun binds")
     p.add_argument("--init", help=".npz with arrays p0, p1, ... in the order of model.parameters()")
@@ -90,7 +91,10 @@ def main():
         model = model.to(memory_format=torch.channels_last)
         x = x.contiguous(memory_format=torch.channels_last)
     model = DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=args.static_graph)
-    adam = torch.optim.Adam(model.parameters(), lr=1e-3, **{args.adam: True})
+    if args.sgd:
+        optimizer = torch.optim.SGD(model.parameters(), lr=args.sgd)
+    else:
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, **{args.adam: True})
     loss_of = nn.CrossEntropyLoss()
 
     share = args.batch // world
@@ -118,9 +122,9 @@ def main():
             used, begin = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         index = batch(step)
         loss = loss_of(model(x.index_select(0, index)), y.index_select(0, index))
-        adam.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        adam.step()
+        optimizer.step()
         if first is None:
             first = time.time()
         if args.indices:

@@ -91,7 +91,12 @@ CheckpointWriter::CheckpointWriter(Group& group, const CheckpointConfig& config,
   group.agree([&] {
     if (s.config.directory.empty()) throw BugError("the checkpoint writer was given no directory");
     if (group.rank() != 0) return;
-    make_directories(files, s.config.directory);
+    try {
+      make_directories(files, s.config.directory);
+    } catch (const CheckpointError& e) {
+      throw CheckpointError(fmt::format("checkpoint.directory: {}; name a directory that can be written", e.what()),
+                            e.kind());
+    }
     s.lock = DirectoryLock(files, s.config.directory, s.run_id);
     remove_leftovers(files, s.config.directory);
   });

@@ -13,7 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/dataset.hpp"
-#include "io/loader.hpp"
+#include "launch/data.hpp"
 #include "models/build.hpp"
 #include "runtime/plan.hpp"
 
@@ -67,7 +67,7 @@ struct DataFacts {
 class DataCheck {
  public:
   DataCheck(const RunConfig& config, const Graph& graph, std::vector<std::string>& notes)
-      : config_(config), notes_(notes), width_(graph.desc(graph.nodes().back().in.at(0)).shape[1]) {}
+      : config_(config), notes_(notes), width_(output_width(graph)) {}
 
   std::int64_t samples(const std::vector<std::string>& patterns, const char* field) {
     if (patterns.empty()) return 0;
@@ -79,17 +79,7 @@ class DataCheck {
         return 0;
       }
     }
-    const bool labels = config_.model.loss == models::Loss::cross_entropy;
-    io::DatasetOptions options{config_.data.sample_key, config_.data.target_key,
-                               labels ? io::TargetUse::labels : io::TargetUse::values, 0};
-    const io::Dataset data(patterns, options);
-    io::fit_input(data, Shape(std::span<const std::int64_t>(config_.model.input)));
-    if (labels) {
-      data.check_labels(width_);
-    } else if (data.target_width() != width_) {
-      throw ShapeError(fmt::format("{}: {} has {} values a sample, but the model gives {}", data.files().front(),
-                                   data.target_key(), data.target_width(), width_));
-    }
+    const io::Dataset data = open_data(config_, patterns, width_, 0);
     return static_cast<std::int64_t>(data.count());
   }
 

@@ -21,6 +21,7 @@
 #include "io/dataset.hpp"
 #include "io/loader.hpp"
 #include "launch/cli.hpp"
+#include "launch/data.hpp"
 #include "launch/feed.hpp"
 #include "launch/model_state.hpp"
 #include "launch/progress.hpp"
@@ -62,11 +63,6 @@ auto alone(F work) {
   } catch (const std::exception& e) {
     throw RankFailure(ExitCode::bug, fmt::format("a bug in dtrain: {}", e.what()));
   }
-}
-
-/// The class count of a classifier is the width of its logits.
-std::int64_t output_width(const Graph& graph) {
-  return graph.desc(graph.nodes().back().in.at(0)).shape[1];
 }
 
 /// However the two are spelt: "runs/x/", "./runs/x", a symbolic link.
@@ -130,16 +126,11 @@ class Trainer {
     compute_ = device_->make_stream(StreamUse::compute);
     feed_ = std::make_unique<Feed>(*device_, *compute_);
     const bool labels = config_.model.loss == models::Loss::cross_entropy;
-    io::DatasetOptions options{config_.data.sample_key, config_.data.target_key,
-                               labels ? io::TargetUse::labels : io::TargetUse::values, config_.data.cache_mib};
     Graph graph = models::build(config_.model, batch_.micro);
     const std::int64_t width = output_width(graph);
-    train_data_.emplace(config_.data.train, options);
-    check_data(*train_data_, labels, width);
-    if (!config_.data.eval.empty()) {
-      eval_data_.emplace(config_.data.eval, options);
-      check_data(*eval_data_, labels, width);
-    }
+    const double cache = config_.data.cache_mib;
+    train_data_.emplace(open_data(config_, config_.data.train, width, cache));
+    if (!config_.data.eval.empty()) eval_data_.emplace(open_data(config_, config_.data.eval, width, cache));
     PlanOptions plan;
     plan.buckets.bucket_mib = config_.communication.bucket_mib;
     plan.buckets.last_bucket_mib = config_.communication.last_bucket_mib;
@@ -166,16 +157,6 @@ class Trainer {
     if (eval_data_) eval_loader_ = io::Loader::evaluation(*eval_data_, loading);
   }
 
-  void check_data(const io::Dataset& data, bool labels, std::int64_t width) const {
-    io::fit_input(data, shape_of(config_.model.input));
-    if (labels) {
-      data.check_labels(width);
-    } else if (data.target_width() != width) {
-      throw ShapeError(fmt::format("{}: {} has {} values a sample, but the model gives {}", data.files().front(),
-                                   data.target_key(), data.target_width(), width));
-    }
-  }
-
   std::string layout_text() const {
     std::string text;
     for (const FlatParam& p : store_->layout().params) text += fmt::format("{}{}@{};", p.name, p.shape.str(), p.offset);
@@ -198,7 +179,7 @@ class Trainer {
     if (!found_) return true;
     const io::RunState now = run_state(0);
     for (const auto& skipped : found_->skipped) warn(fmt::format("skipped {}", skipped));
-    for (const auto& remark : io::check_compatible(*found_, now, config_.checkpoint.force)) say(remark);
+    for (const auto& remark : io::check_compatible(*found_, now, config_.checkpoint.force)) say("resume: " + remark);
     step_ = static_cast<std::int64_t>(found_->state.step);
     applied_ = found_->state.applied_steps;
     recall_metrics();

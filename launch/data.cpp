@@ -1,0 +1,31 @@
+#include "launch/data.hpp"
+
+#include <span>
+
+#include <fmt/format.h>
+
+#include "io/loader.hpp"
+#include "runtime/error.hpp"
+
+namespace dtrain::launch {
+
+std::int64_t output_width(const Graph& graph) {
+  return graph.desc(graph.nodes().back().in.at(0)).shape[1];
+}
+
+io::Dataset open_data(const RunConfig& config, const std::vector<std::string>& patterns, std::int64_t width,
+                      double cache_mib) {
+  const bool labels = config.model.loss == models::Loss::cross_entropy;
+  const io::TargetUse use = labels ? io::TargetUse::labels : io::TargetUse::values;
+  io::Dataset data(patterns, {config.data.sample_key, config.data.target_key, use, cache_mib});
+  io::fit_input(data, Shape(std::span<const std::int64_t>(config.model.input)));
+  if (labels) {
+    data.check_labels(width);
+  } else if (data.target_width() != width) {
+    throw ShapeError(fmt::format("{}: {} has {} values a sample, but the model gives {}", data.files().front(),
+                                 data.target_key(), data.target_width(), width));
+  }
+  return data;
+}
+
+}  // namespace dtrain::launch

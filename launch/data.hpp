@@ -1,0 +1,22 @@
+// The data sets of a configuration, opened and checked against the model in one way by the trainer and by `check`.
+// Free functions that own nothing; for any thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "io/dataset.hpp"
+#include "launch/config.hpp"
+#include "runtime/graph.hpp"
+
+namespace dtrain::launch {
+
+/// The width of what the loss compares with the targets: a classifier's classes, else values a sample.
+std::int64_t output_width(const Graph&);
+
+/// Opens the files and checks that inputs and targets fit a model of that output width. `cache_mib` in place of the
+/// configuration's. Throws DataError, ShapeError.
+io::Dataset open_data(const RunConfig&, const std::vector<std::string>& patterns, std::int64_t width, double cache_mib);
+
+}  // namespace dtrain::launch

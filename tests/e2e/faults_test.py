@@ -58,7 +58,7 @@ class Faults(harness.Case):
                 self.assertEqual(result.code, COMMUNICATION, f"\n{result}")
                 self.assertLess(seconds, 14, f"\n{result}")
                 self.assertEqual(len(result.errors), 1, f"\n{result}")
-                self.assertRegex(result.errors[0], rf"rank {victim} .*is stopped.* for \d+ s in phase \S+ of step \d+")
+                self.assertRegex(result.errors[0], rf"rank {victim} .*is stopped.* for \d+ s in phase '[^']+' of step \d+")
                 self.assertRegex(result.errors[0], r"communication\.timeout_seconds")
 
     def test_a_short_stop_is_forgiven(self):

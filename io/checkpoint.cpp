@@ -253,7 +253,7 @@ void load_checkpoint(Group& group, const std::string& path, std::span<const Stat
     Forwarder forward(group, matched);
     try {
       read_stream(files, path, manifest, forward);
-    } catch (const CheckpointError&) {
+    } catch (...) {
       error = std::current_exception();  // the others wait for the end of the stream before they hear of it
     }
     forward.end();

@@ -166,6 +166,7 @@ RankNote HostBoard::read(int slot) const noexcept {
     n.beats = l.version.load(std::memory_order_relaxed);
     std::memcpy(n.phase.data(), words.data(), RankNote::phase_room);
     if (before == n.beats && before % 2 == 0) break;
+    n.beats |= 1u;
   }
   return n;
 }

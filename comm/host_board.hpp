@@ -31,7 +31,7 @@ struct RankNote {
   pid_t pid = 0;
   std::uint32_t pid_space = 0;  // pids of different spaces mean different things
   std::uint32_t started = 0;    // start time of the process: a pid may be used again
-  std::uint32_t beats = 0;
+  std::uint32_t beats = 0;      // odd: phase and step were read while the rank wrote them, and may not fit together
   // Exchanges with other ranks, over all threads: it waits inside one where they differ.
   std::uint32_t entered = 0, left = 0;
   std::uint64_t step = 0;

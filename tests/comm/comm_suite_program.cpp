@@ -80,9 +80,9 @@ int dies_alone(World& world) {
 
 // The last rank lets the others wait for longer than a warning, and shorter than the deadline.
 int slow(World& world) {
-  world.watchdog().limit(6);
+  world.watchdog().limit(10);
   world.watchdog().beat("data", 1);
-  if (world.rank() == world.size() - 1) std::this_thread::sleep_for(std::chrono::milliseconds(4500));
+  if (world.rank() == world.size() - 1) std::this_thread::sleep_for(std::chrono::milliseconds(7500));
   world.make_group()->barrier();
   return 0;
 }

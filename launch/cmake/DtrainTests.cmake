@@ -7,7 +7,7 @@ endif()
 
 # What a test sees of the sanitizers, and of the repository: the working directory is the repository's root.
 set(DTRAIN_TEST_ENVIRONMENT
-  "ASAN_OPTIONS=detect_stack_use_after_return=1"
+  "ASAN_OPTIONS=detect_stack_use_after_return=1:allocator_may_return_null=1"
   "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/support/lsan.supp:print_suppressions=0"
   "UBSAN_OPTIONS=print_stacktrace=1"
   "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/support/tsan.supp:second_deadlock_stack=1"

@@ -27,11 +27,11 @@ static_assert(Word::is_always_lock_free && Half::is_always_lock_free, "processes
 
 }  // namespace
 
-struct HostBoard::Head {
+struct alignas(64) HostBoard::Head {
   Half claimed, spoken;
 };
 
-struct HostBoard::Line {
+struct alignas(64) HostBoard::Line {
   Half rank, pid, pid_space, started;
   Half state;    // RankState, and the exit code from bit 8 on
   Half version;  // odd while phase and step are being written

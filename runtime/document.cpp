@@ -38,6 +38,9 @@ Document Document::list(std::vector<Document> items) {
   d.items = std::move(items);
   return d;
 }
+Document Document::list() {
+  return list(std::vector<Document>());
+}
 Document Document::map() {
   Document d;
   d.kind = Kind::map;

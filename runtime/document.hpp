@@ -32,6 +32,14 @@ struct Document {
   };
   struct Entry;
 
+  // Defined behind Entry: some compilers ask for the size of an entry as soon as they see a vector of them go.
+  Document() noexcept;
+  Document(const Document&);
+  Document(Document&&) noexcept;
+  Document& operator=(const Document&);
+  Document& operator=(Document&&) noexcept;
+  ~Document();
+
   Kind kind = Kind::null;
   std::string text;  // of scalars
   std::vector<Document> items;
@@ -42,7 +50,8 @@ struct Document {
   static Document number(double);  // shortest text that reads back to the same value
   static Document boolean(bool);
   static Document string(std::string);
-  static Document list(std::vector<Document> = {});
+  static Document list(std::vector<Document> items);
+  static Document list();
   static Document map();
 
   bool is_scalar() const noexcept { return kind == Kind::plain || kind == Kind::quoted; }
@@ -59,6 +68,13 @@ struct Document::Entry {
   Place place;  // of the key
   Document value;
 };
+
+inline Document::Document() noexcept = default;
+inline Document::Document(const Document&) = default;
+inline Document::Document(Document&&) noexcept = default;
+inline Document& Document::operator=(const Document&) = default;
+inline Document& Document::operator=(Document&&) noexcept = default;
+inline Document::~Document() = default;
 
 /// YAML that reads back to the same document: block style, small leaves in one line. `comment` may say what stands
 /// behind the line of the value at a dotted path.

@@ -14,7 +14,7 @@ namespace {
 // Room for 8192 cpus, beyond glibc's fixed set of 1024.
 struct CpuMask {
   static constexpr int cpus = 8192;
-  cpu_set_t bits[cpus / CPU_SETSIZE];
+  cpu_set_t bits[cpus / CPU_SETSIZE]{};
   static constexpr std::size_t bytes = sizeof bits;
   CpuMask() { CPU_ZERO_S(bytes, bits); }
   bool get() { return sched_getaffinity(0, bytes, bits) == 0; }

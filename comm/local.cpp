@@ -113,7 +113,9 @@ class Channel {
   };
 
   Lane& lane_of(int from, int to, int lane) {
-    return lanes_[static_cast<std::size_t>((from * ranks_ + to) * Communicator::lanes + lane)];
+    const std::size_t pair =
+        static_cast<std::size_t>(from) * static_cast<std::size_t>(ranks_) + static_cast<std::size_t>(to);
+    return lanes_[pair * Communicator::lanes + static_cast<std::size_t>(lane)];
   }
 
   template <class Condition>
@@ -244,7 +246,7 @@ class LocalCommunicator final : public Communicator {
 
   void reserve(int slots) override {
     transfers_.assign(static_cast<std::size_t>(slots), {});
-    next_receive_.assign(static_cast<std::size_t>(size() * lanes), 0);
+    next_receive_.assign(static_cast<std::size_t>(size()) * lanes, 0);
     channel_->reserve(static_cast<std::size_t>(slots));
     channel_->barrier();
   }
@@ -254,8 +256,12 @@ class LocalCommunicator final : public Communicator {
   }
 
   void post_receive(int slot, int from, int lane, void* data, std::size_t bytes) override {
-    transfer(slot) = {
-        Transfer::receive, from, lane, next_receive_[static_cast<std::size_t>(from * lanes + lane)]++, data, bytes};
+    transfer(slot) = {Transfer::receive,
+                      from,
+                      lane,
+                      next_receive_[static_cast<std::size_t>(from) * lanes + static_cast<std::size_t>(lane)]++,
+                      data,
+                      bytes};
   }
 
   void wait(int first, int count) override {
@@ -323,7 +329,8 @@ std::unique_ptr<Group> LocalRank::make_group() {
 
 std::unique_ptr<Communicator> LocalRank::make_communicator(Algorithm algorithm) {
   std::unique_ptr<Communicator> communicator = std::make_unique<LocalCommunicator>(world_.channel(made_++), rank_);
-  return algorithm == Algorithm::fixed_order ? make_fixed_order(std::move(communicator)) : std::move(communicator);
+  if (algorithm == Algorithm::fixed_order) communicator = make_fixed_order(std::move(communicator));
+  return communicator;
 }
 
 std::unique_ptr<Collective> LocalRank::make_collective(Algorithm algorithm) {

@@ -14,7 +14,7 @@ namespace dtrain::comm {
 // "PID (NAME) STATE ...", with the start time in field 22; NAME may hold anything.
 ProcessLook look_at_process(pid_t pid) noexcept {
   char path[32], text[1024];
-  std::snprintf(path, sizeof path, "/proc/%d/stat", static_cast<int>(pid));
+  (void)std::snprintf(path, sizeof path, "/proc/%d/stat", static_cast<int>(pid));
   const int file = open(path, O_RDONLY | O_CLOEXEC);
   if (file < 0) return {};
   const ssize_t n = read(file, text, sizeof text - 1);

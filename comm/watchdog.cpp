@@ -104,6 +104,8 @@ struct Watchdog::State {
     events.push_back({wake, POLLIN, 0});
   }
 
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
   ~State() {
     for (const pollfd& e : events) {
       if (e.fd >= 0) close(e.fd);

@@ -28,7 +28,7 @@ std::string host_name() {
 }
 
 void flush_all() noexcept {
-  std::fflush(nullptr);
+  (void)std::fflush(nullptr);
 }
 
 }  // namespace

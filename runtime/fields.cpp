@@ -322,7 +322,7 @@ std::optional<Chosen> read_one_of(const Document& d, const std::vector<std::stri
   // A kind named on the command line replaces the file's.
   int level = 0, alike = 0;
   for (const auto& entry : d.entries) level = std::max(level, entry.place.level());
-  const Document::Entry* chosen = nullptr;
+  const Document::Entry* chosen = &d.entries.back();
   for (const auto& entry : d.entries) {
     if (entry.place.level() != level) continue;
     chosen = &entry;

@@ -19,7 +19,7 @@ ValueId Graph::add(std::string name, OpSpec op, std::vector<ValueId> in, const s
     if (node.name == name) throw ShapeError(fmt::format("layer \"{}\": the name is taken by another layer", name));
   std::vector<TensorDesc> descs;
   for (ValueId v : in) descs.push_back(desc(v));
-  GraphNode node{std::move(name), std::move(op), {}, std::move(in), {}, {}};
+  GraphNode node{std::move(name), op, {}, std::move(in), {}, {}};
   try {
     node.shape = infer(node.op, descs);
   } catch (const ShapeError& e) {

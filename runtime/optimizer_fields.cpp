@@ -17,8 +17,8 @@ auto of(double Kind::*member) {
 }
 
 template <class Kind>
-void add(OneOf<UpdateRule>& rules, const std::string& name, Table<UpdateRule> table) {
-  rules.add(name, std::move(table), [](const UpdateRule& rule) { return std::holds_alternative<Kind>(rule.kind); });
+void add(OneOf<UpdateRule>& rules, const std::string& name, const Table<UpdateRule>& table) {
+  rules.add(name, table, [](const UpdateRule& rule) { return std::holds_alternative<Kind>(rule.kind); });
 }
 
 template <class Kind>

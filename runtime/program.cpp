@@ -15,7 +15,14 @@ std::size_t idx(T i) {
 
 /// A kernel call with every address resolved: what a step of the plan becomes.
 struct Call {
-  enum class Kind : std::uint8_t { forward, activation, params, data, bucket_ready, params_needed } kind;
+  enum class Kind : std::uint8_t {
+    forward,
+    activation,
+    params,
+    data,
+    bucket_ready,
+    params_needed
+  } kind = Kind::forward;
   Kernel* kernel = nullptr;
   int bucket = -1;
   std::vector<Tensor> in, out, params, state, saved, out_gradients;

@@ -33,7 +33,8 @@ std::string model_name() {
     if (colon == std::string::npos) break;
     std::string name = line.substr(colon + 2);
     for (const char* mark : {"(R)", "(TM)", "(tm)"})
-      for (std::size_t at; (at = name.find(mark)) != std::string::npos;) name.erase(at, std::string_view(mark).size());
+      for (auto at = name.find(mark); at != std::string::npos; at = name.find(mark))
+        name.erase(at, std::string_view(mark).size());
     return name;
   }
   return "unknown processor";

@@ -83,7 +83,7 @@ class LinearKernel final : public Kernel {
       sgemm('N', 'N', n_, features_, op_.units, gy, op_.units, weights(a), features_, beta(g.in[0]),
             g.in[0].grad.as<float>(), features_);
     }
-    if (g.params.size() > 0 && g.params[0].write != Write::none) weight_gradient(a, gy, g.params[0]);
+    if (!g.params.empty() && g.params[0].write != Write::none) weight_gradient(a, gy, g.params[0]);
     if (g.params.size() > 1 && g.params[1].write != Write::none) bias_gradient(gy, g.params[1]);
   }
 

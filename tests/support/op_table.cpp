@@ -99,8 +99,7 @@ double relative_error(const std::vector<float>& a, const std::vector<float>& b) 
   return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
 }
 
-OpRun::OpRun(Device& device, const OpRow& row)
-    : device_(device), row_(row), stream_(device.make_stream(StreamUse::compute)) {
+OpRun::OpRun(Device& device, const OpRow& row) : row_(row), stream_(device.make_stream(StreamUse::compute)) {
   const std::int64_t n = row.in.shape[0];
   std::vector<TensorDesc> descs{row.in};
   x = signed_draws(row.seed, 0, row.in.elements());

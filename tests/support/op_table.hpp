@@ -64,7 +64,6 @@ class OpRun {
   };
   OpArgs args(Pass pass);
   void upload();
-  Device& device_;
   OpRow row_;
   OpShape shape_;
   std::unique_ptr<Kernel> kernel_;

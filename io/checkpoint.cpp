@@ -137,6 +137,7 @@ void receive(Group& group, const std::vector<StateTensor>& tensors) {
 
 }  // namespace
 
+// A load writes through these views. NOLINTNEXTLINE(readability-non-const-parameter)
 void append_flat(std::vector<StateTensor>& to, const std::string& prefix, const FlatLayout& layout, float* flat) {
   for (const auto& param : layout.params) {
     to.push_back({prefix + param.name, DType::f32, param.shape, flat + param.offset});

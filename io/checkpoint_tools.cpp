@@ -56,7 +56,7 @@ double element(DType dtype, const std::byte* data) {
       return at<double>(data);
     case DType::bf16: {
       const std::uint32_t bits = static_cast<std::uint32_t>(at<std::uint16_t>(data)) << 16;
-      float value;
+      float value = 0;
       std::memcpy(&value, &bits, sizeof value);
       return value;
     }

@@ -50,6 +50,8 @@ class Dataset {
   /// Throws DataError: missing, not HDF5, truncated, refused storage, unknown names, shards that differ, no samples.
   explicit Dataset(std::span<const std::string> patterns, const DatasetOptions& options = {});
   ~Dataset();
+  Dataset(const Dataset&) = delete;
+  Dataset& operator=(const Dataset&) = delete;
   Dataset(Dataset&&) noexcept;
   Dataset& operator=(Dataset&&) noexcept;
 

@@ -66,7 +66,7 @@ std::ofstream open_sample_log(const std::string& directory, int rank, int ranks,
 }
 
 MetricsFile::MetricsFile(const std::string& directory, std::int64_t step)
-    : path_((fs::path(directory) / "metrics.jsonl").string()) {
+    : path_((fs::path(directory) / "metrics.jsonl").string()), events_(directory, step) {
   std::string kept;
   if (std::ifstream in(path_); in && step > 0) {
     for (std::string line; std::getline(in, line);) {
@@ -81,9 +81,25 @@ MetricsFile::MetricsFile(const std::string& directory, std::int64_t step)
   if (!file_) throw DataError(fmt::format("{}: cannot append: {}", path_, std::strerror(errno)));
 }
 
-void MetricsFile::put(const std::string& line) {
+namespace {
+
+/// The numbers of `entry`, named by their path.
+void add_scalars(const Json& entry, const std::string& path, std::vector<Scalar>& out) {
+  for (const auto& [key, value] : entry.items()) {
+    const std::string name = path.empty() ? key : path + '/' + key;
+    if (value.is_object()) add_scalars(value, name, out);
+    if (value.is_number() && name != "step") out.push_back({name, value.get<double>()});
+  }
+}
+
+}  // namespace
+
+void MetricsFile::put(const Json& entry) {
+  std::vector<Scalar> scalars;
+  add_scalars(entry, "", scalars);
+  events_.write(entry.at("step").get<std::int64_t>(), scalars);
   // A full disk must not end a run that still computes: the loss of metrics is said once.
-  const std::string text = line + "\n";
+  const std::string text = entry.dump() + "\n";
   if (std::fwrite(text.data(), 1, text.size(), file_.get()) == text.size() && std::fflush(file_.get()) == 0) return;
   if (!failed_)
     fmt::print(stderr, "warning: {}: cannot write metrics: {}; training goes on\n", path_, std::strerror(errno));
@@ -106,14 +122,13 @@ void MetricsFile::write(const StepMetrics& m) {
              {"backward", s.backward},
              {"communication_exposed", s.communication_exposed},
              {"optimizer", s.optimizer},
-             {"checkpoint", s.checkpoint}}}}
-          .dump());
+             {"checkpoint", s.checkpoint}}}});
 }
 
 void MetricsFile::write(std::int64_t step, const EvalMetrics& e) {
   Json eval{{"loss", e.loss}};
   if (e.accuracy >= 0) eval["accuracy"] = e.accuracy;
-  put(Json{{"step", step}, {"eval", eval}}.dump());
+  put(Json{{"step", step}, {"eval", eval}});
 }
 
 }  // namespace dtrain::launch

@@ -1,4 +1,4 @@
-// The files of a run in log.directory: config.yaml, metrics.jsonl, summary.json.
+// The files of a run in log.directory: config.yaml, metrics.jsonl, summary.json, and events for TensorBoard.
 // Owned by rank 0's training thread; every whole file appears under its name only when it is complete.
 #pragma once
 
@@ -7,6 +7,10 @@
 #include <fstream>
 #include <memory>
 #include <string>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "launch/event_file.hpp"
 
 namespace dtrain::launch {
 
@@ -43,6 +47,7 @@ double resident_mib();
 /// ...).
 std::ofstream open_sample_log(const std::string& directory, int rank, int ranks, std::int64_t step);
 
+/// metrics.jsonl, and its numbers as scalars in an event file: "loss", "seconds/step", "eval/accuracy".
 class MetricsFile {
  public:
   /// Continues DIRECTORY/metrics.jsonl after `step` steps: later lines belong to work that was lost, and are dropped.
@@ -51,13 +56,14 @@ class MetricsFile {
   void write(std::int64_t step, const EvalMetrics&);
 
  private:
-  void put(const std::string& line);
+  void put(const nlohmann::ordered_json& entry);
   struct Close {
     void operator()(std::FILE* f) const noexcept { std::fclose(f); }
   };
   std::string path_;
   std::unique_ptr<std::FILE, Close> file_;
   bool failed_ = false;
+  EventFile events_;
 };
 
 }  // namespace dtrain::launch

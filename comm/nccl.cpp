@@ -126,6 +126,12 @@ bool nccl_available() noexcept {
   return true;
 }
 
+std::string nccl_version() {
+  int v = 0;
+  if (ncclGetVersion(&v) != ncclSuccess) return "unknown";
+  return fmt::format("{}.{}.{}", v / 10000, v / 100 % 100, v % 100);
+}
+
 std::unique_ptr<Collective> make_nccl_collective(Group& group, int ordinal) {
   return std::make_unique<NcclCollective>(group, ordinal);
 }

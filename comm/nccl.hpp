@@ -3,12 +3,15 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "runtime/group.hpp"
 
 namespace dtrain::comm {
 
 bool nccl_available() noexcept;
+/// Of the library that is loaded; empty where the build has none.
+std::string nccl_version();
 
 /// A collective call over `group`, which carries the unique id. `ordinal`: this rank's GPU. Throws CommError;
 /// DeviceError in a build without NCCL.

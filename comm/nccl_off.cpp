@@ -8,6 +8,10 @@ bool nccl_available() noexcept {
   return false;
 }
 
+std::string nccl_version() {
+  return {};
+}
+
 std::unique_ptr<Collective> make_nccl_collective(Group&, int) {
   throw DeviceError("this dtrain was built without NCCL; use device: cpu, or build it with -DDTRAIN_CUDA=ON");
 }

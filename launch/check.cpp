@@ -14,6 +14,7 @@
 
 #include "io/dataset.hpp"
 #include "launch/data.hpp"
+#include "launch/text.hpp"
 #include "models/build.hpp"
 #include "runtime/plan.hpp"
 
@@ -24,34 +25,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::size_t columns = 100;
-
-std::string grouped(std::int64_t value) {
-  std::string text = std::to_string(value);
-  for (std::size_t at = text.size(); at > 3;) text.insert(at -= 3, 1, ',');
-  return text;
-}
-
-std::string bytes_text(double bytes) {
-  if (bytes < 10'000) return fmt::format("{:.0f} B", bytes);
-  const char* units[] = {"KiB", "MiB", "GiB", "TiB"};
-  std::size_t unit = 0;
-  bytes /= 1024;
-  while (bytes >= 1000 && unit < 3) {
-    bytes /= 1024;
-    ++unit;
-  }
-  return fmt::format("{:.{}f} {}", bytes, bytes < 10 ? 2 : bytes < 100 ? 1 : 0, units[unit]);
-}
-
-std::string flops_text(double flops) {
-  const char* units[] = {"", "k", "M", "G", "T"};
-  std::size_t unit = 0;
-  while (flops >= 1000 && unit < 4) {
-    flops /= 1000;
-    ++unit;
-  }
-  return unit == 0 ? fmt::format("{:.0f}", flops) : fmt::format("{:.2f} {}", flops, units[unit]);
-}
 
 struct LayerRow {
   std::string name, op, output;
@@ -147,8 +120,8 @@ class Check {
 
   std::string text() const {
     std::string out = fmt::format("{}: {} parameters, {}FLOP a sample forward, {}FLOP trained\n\n", config_.name,
-                                  grouped(plan_.graph.parameter_count()), flops_text(plan_.flops_per_sample),
-                                  flops_text(plan_.train_flops_per_sample));
+                                  grouped(plan_.graph.parameter_count()), quantity(plan_.flops_per_sample),
+                                  quantity(plan_.train_flops_per_sample));
     out += layer_table();
     out += "\nMemory of a rank\n";
     for (const auto& [name, bytes] : memory_rows()) out += fmt::format("  {:<24}{:>12}\n", name, bytes_text(bytes));
@@ -239,10 +212,10 @@ class Check {
                                   "parameters", "FLOP a sample");
     for (const LayerRow& row : layers_) {
       out += fmt::format("{:<{}}  {:<{}}  {:<{}}  {:>12}  {:>14}\n", row.name, name, row.op, op, row.output, output,
-                         grouped(row.parameters), flops_text(row.flops));
+                         grouped(row.parameters), quantity(row.flops));
     }
     out += fmt::format("{:<{}}  {:>12}  {:>14}\n", "total", name + op + output + 4,
-                       grouped(plan_.graph.parameter_count()), flops_text(plan_.flops_per_sample));
+                       grouped(plan_.graph.parameter_count()), quantity(plan_.flops_per_sample));
     return out;
   }
 

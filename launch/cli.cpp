@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <new>
+#include <set>
 #include <span>
 #include <sstream>
 #include <string_view>
@@ -24,8 +25,10 @@
 #include "io/checkpoint.hpp"
 #include "io/import_mnist.hpp"
 #include "io/inspect.hpp"
+#include "launch/alone.hpp"
 #include "launch/check.hpp"
 #include "launch/config_file.hpp"
+#include "launch/doctor.hpp"
 #include "launch/signals.hpp"
 #include "launch/train.hpp"
 #include "runtime/document.hpp"
@@ -82,6 +85,27 @@ void print(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
 }
 
+/// Runs `work` on all ranks of this launch, and prints rank 0's text. An error of one rank alone ends them all.
+int on_all_ranks(const std::function<std::string(comm::World&)>& work) {
+  comm::World world;
+  ExitCode code = ExitCode::ok;
+  try {
+    const std::string text = work(world);
+    if (world.rank() == 0) print(text);
+  } catch (const RankFailure& e) {
+    std::fflush(stdout);
+    std::fputs(error_text(e, code).c_str(), stderr);
+    world.abort(code);
+  } catch (const std::exception& e) {
+    const std::string text = error_text(e, code);
+    if (world.rank() == 0) {
+      std::fflush(stdout);
+      std::fputs(text.c_str(), stderr);
+    }
+  }
+  return world.finish(code);
+}
+
 int print_report(const io::CheckpointReport& report, bool json) {
   print(json ? report.json + (report.json.ends_with('\n') ? "" : "\n") : report.text);
   return static_cast<int>(report.ok ? ExitCode::ok : ExitCode::checkpoint);
@@ -112,6 +136,7 @@ class CommandLine {
     add_config();
     add_data();
     add_checkpoint();
+    add_doctor();
     auto formatter = std::make_shared<ExamplesFirst>(examples_);
     const std::function<void(CLI::App*)> format = [&](CLI::App* at) {
       at->formatter(formatter);
@@ -141,7 +166,7 @@ class CommandLine {
                               "  dtrain config.yaml batch.global=256 optimizer='{sgd: {learning_rate: 0.05}}'\n");
     add_config_arguments(train);
     train->callback([this] { action_ = [this] { return train_command(file_, overrides_); }; });
-    train_ = train;
+    everywhere_.insert(train);
   }
 
   void add_check() {
@@ -273,15 +298,32 @@ class CommandLine {
     diff->callback([this] { action_ = [this] { return print_report(io::diff_checkpoints(first_, second_), json_); }; });
   }
 
+  void add_doctor() {
+    CLI::App* app = command(app_, "doctor", "What this machine offers, and what to do about what it lacks",
+                            "  dtrain doctor\n"
+                            "  mpirun -np 4 dtrain doctor --directory /scratch/runs --json\n");
+    app->add_option("--directory", directory_, "Where runs will write")->capture_default_str();
+    app->add_flag("--json", json_, "Print one JSON object");
+    everywhere_.insert(app);
+    app->callback([this] {
+      action_ = [this] {
+        return on_all_ranks([this](comm::World& world) {
+          const DoctorReport report = doctor(world, directory_);
+          return json_ ? report.json : report.text;
+        });
+      };
+    });
+  }
+
   /// Throws ConfigError for a word that is no command; returns the command that the words name.
   const CLI::App* find_command(const Strings& args) const;
 
   std::shared_ptr<std::map<const CLI::App*, std::string>> examples_ =
       std::make_shared<std::map<const CLI::App*, std::string>>();
   CLI::App app_;
-  CLI::App* train_ = nullptr;
+  std::set<const CLI::App*> everywhere_;  // run on all ranks of a launch
   std::function<int()> action_;
-  std::string file_, first_, second_, output_;
+  std::string file_, first_, second_, output_, directory_ = "runs";
   Strings overrides_, files_;
   int ranks_ = 1;
   bool json_ = false, markdown_ = false;
@@ -355,8 +397,8 @@ int CommandLine::run(Strings args) {
       path = at->get_name() + (path.empty() ? "" : " " + path);
     throw ConfigError(fmt::format("{}; see {} --help", text, path));
   }
-  // Under a launcher every rank is here: all of them train, and one of them does anything else.
-  if (chosen != train_ && !is_speaker()) return 0;
+  // Under a launcher every rank is here: some commands are for all of them, the others for one.
+  if (!everywhere_.contains(chosen) && !is_speaker()) return 0;
   return action_ ? action_() : static_cast<int>(ExitCode::usage);
 }
 

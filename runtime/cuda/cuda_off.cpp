@@ -1,5 +1,6 @@
 // Stands in for the CUDA device where the build has none.
 #include "runtime/device.hpp"
+#include "runtime/libraries.hpp"
 
 namespace dtrain {
 
@@ -20,6 +21,14 @@ int cuda_device_count(std::string& why_none) noexcept {
     why_none.clear();
   }
   return 0;
+}
+
+std::vector<Library> cuda_libraries() {
+  return {{"CUDA", "", "not in this build"}, {"cuDNN", "", "not in this build"}};
+}
+
+std::vector<std::string> cuda_devices() {
+  return {};
 }
 
 }  // namespace dtrain

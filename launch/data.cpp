@@ -4,7 +4,6 @@
 
 #include <fmt/format.h>
 
-#include "io/loader.hpp"
 #include "runtime/error.hpp"
 
 namespace dtrain::launch {
@@ -26,6 +25,23 @@ io::Dataset open_data(const RunConfig& config, const std::vector<std::string>& p
                                  data.target_key(), data.target_width(), width));
   }
   return data;
+}
+
+io::LoaderOptions loader_options(const RunConfig& config, std::int64_t micro_batch, std::int64_t width,
+                                 const comm::World& world) {
+  io::LoaderOptions loading;
+  loading.input = Shape(std::span<const std::int64_t>(config.model.input));
+  loading.normalize = config.data.normalize;
+  loading.micro_batch = micro_batch;
+  loading.global_batch = config.batch.global;
+  loading.rank = world.rank();
+  loading.ranks = world.size();
+  loading.seed = config.seed;
+  loading.shuffle = config.data.shuffle;
+  loading.classes = config.model.loss == models::Loss::cross_entropy ? width : 0;
+  loading.threads = config.data.prefetch_threads;
+  loading.ring = config.data.prefetch_batches;
+  return loading;
 }
 
 }  // namespace dtrain::launch

@@ -1,4 +1,4 @@
-// The data sets of a configuration, opened and checked against the model in one way by the trainer and by `check`.
+// The data sets of a configuration, opened and checked against the model in one way by every command.
 // Free functions that own nothing; for any thread.
 #pragma once
 
@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "comm/world.hpp"
 #include "io/dataset.hpp"
+#include "io/loader.hpp"
 #include "launch/config.hpp"
 #include "runtime/graph.hpp"
 
@@ -18,5 +20,8 @@ std::int64_t output_width(const Graph&);
 /// Opens the files and checks that inputs and targets fit a model of that output width. `cache_mib` in place of the
 /// configuration's. Throws DataError, ShapeError.
 io::Dataset open_data(const RunConfig&, const std::vector<std::string>& patterns, std::int64_t width, double cache_mib);
+
+/// How this rank's loaders read for that model.
+io::LoaderOptions loader_options(const RunConfig&, std::int64_t micro_batch, std::int64_t width, const comm::World&);
 
 }  // namespace dtrain::launch

@@ -1,0 +1,16 @@
+// The clock that a run is timed by.
+// Free functions for any thread.
+#pragma once
+
+#include <chrono>
+
+namespace dtrain::launch {
+
+using Clock = std::chrono::steady_clock;
+
+/// Seconds.
+inline double since(Clock::time_point t) {
+  return std::chrono::duration<double>(Clock::now() - t).count();
+}
+
+}  // namespace dtrain::launch

@@ -1,0 +1,32 @@
+#include "launch/engine.hpp"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+namespace dtrain::launch {
+
+Engine::Engine(const RunConfig& config, const comm::World& world)
+    : device_(make_run_device(config.device, config.threads, world)),
+      compute_(device_->make_stream(StreamUse::compute)),
+      feed_(*device_, *compute_) {}
+
+void Engine::bind(Graph graph, const comm::CommConfig& communication) {
+  PlanOptions plan;
+  plan.buckets.bucket_mib = communication.bucket_mib;
+  plan.buckets.last_bucket_mib = communication.last_bucket_mib;
+  program_ = std::make_unique<Program>(*device_, std::move(graph), plan);
+  store_ = std::make_unique<ParameterStore>(*device_, program_->plan().layout);
+}
+
+std::unique_ptr<Device> make_run_device(DeviceChoice choice, int threads, const comm::World& world) {
+  if (choice == DeviceChoice::cuda) return make_device(DeviceKind::cuda, world.local_rank());
+  // `auto` means the CPU until the CUDA device has its kernels.
+  if (threads <= 0) {
+    const int online = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    threads = std::max(1, std::min(world.cpus(), online / world.local_size()));
+  }
+  return make_device(DeviceKind::cpu, 0, threads);
+}
+
+}  // namespace dtrain::launch

@@ -1,0 +1,43 @@
+// Engine: a model on this rank's device, ready to compute: device, compute stream, feed, program and parameters.
+// Owns all of these; one a rank, used on the thread that trains, evaluates or predicts.
+#pragma once
+
+#include <memory>
+
+#include "comm/world.hpp"
+#include "launch/config.hpp"
+#include "launch/feed.hpp"
+#include "runtime/device.hpp"
+#include "runtime/program.hpp"
+
+namespace dtrain::launch {
+
+/// The device that `choice` means here, for this rank. `threads`: compute threads of the cpu; 0: its share of the
+/// cores. Throws DeviceError.
+std::unique_ptr<Device> make_run_device(DeviceChoice choice, int threads, const comm::World&);
+
+class Engine {
+ public:
+  /// The device alone; bind() makes the rest. Throws DeviceError.
+  Engine(const RunConfig&, const comm::World&);
+  /// Plans the graph for the device and allocates. Parameters are zero. Throws DeviceError, OutOfMemory.
+  void bind(Graph, const comm::CommConfig&);
+
+  Device& device() const noexcept { return *device_; }
+  Stream& compute() const noexcept { return *compute_; }
+  Feed& feed() noexcept { return feed_; }
+  Program& program() const noexcept { return *program_; }
+  const Plan& plan() const noexcept { return program_->plan(); }
+  const ParameterStore& store() const noexcept { return *store_; }
+  /// After every change of the parameters.
+  void pack() { program_->pack(*store_, *compute_); }
+
+ private:
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Stream> compute_;
+  Feed feed_;
+  std::unique_ptr<Program> program_;
+  std::unique_ptr<ParameterStore> store_;
+};
+
+}  // namespace dtrain::launch

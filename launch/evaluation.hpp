@@ -1,0 +1,41 @@
+// Evaluator: the loss and accuracy of a model over a whole data set, shared by all ranks.
+// Collective, on the thread that owns Engine and Group; owns the sums it reads, and borrows everything else.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "comm/watchdog.hpp"
+#include "io/loader.hpp"
+#include "launch/engine.hpp"
+#include "launch/run_files.hpp"
+#include "launch/signals.hpp"
+#include "models/config.hpp"
+#include "runtime/group.hpp"
+#include "runtime/host_mirror.hpp"
+
+namespace dtrain::launch {
+
+class Evaluator {
+ public:
+  Evaluator(Engine&, io::Loader&, Group&, comm::Watchdog&, models::Loss);
+
+  /// Each sample of the set once, with the parameters as they are packed. `step`: for the watchdog. Nothing where some
+  /// rank was asked to stop, which is asked now and then: a scheduler does not wait for a long evaluation. Without
+  /// `stop` it is always finished. Throws RankFailure.
+  std::optional<EvalMetrics> run(std::int64_t step, StopSignals* stop);
+
+ private:
+  Engine& engine_;
+  io::Loader& loader_;
+  Group& group_;
+  comm::Watchdog& watchdog_;
+  models::Loss loss_;
+  HostMirror sums_;
+};
+
+/// "evaluation loss 0.1234, evaluation accuracy 0.9876"
+std::string describe(const char* what, const EvalMetrics&);
+
+}  // namespace dtrain::launch

@@ -1,0 +1,169 @@
+#include "launch/report.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <system_error>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "launch/evaluation.hpp"
+#include "runtime/version.hpp"
+
+namespace dtrain::launch {
+
+using Json = nlohmann::ordered_json;
+
+Reporter::Reporter(const LoadedConfig& input, const comm::World& world)
+    : input_(input), config_(input.config), world_(world), main_(world.rank() == 0) {}
+
+// ---- lines ----------------------------------------------------------------------------------------------------------
+
+void Reporter::say(const std::string& text) {
+  if (!main_) return;
+  if (progress_) {
+    progress_->line(text);
+  } else {
+    print_line(stdout, text);
+  }
+}
+
+void Reporter::warn(const std::string& text) const {
+  if (!main_) return;
+  if (progress_) progress_->finish();
+  print_line(stderr, "warning: " + text);
+}
+
+void Reporter::tell(const io::SaveReport& r) {
+  if (r.durable) {
+    say(fmt::format("checkpoint {} is durable ({:.1f} MiB, stall {:.1f} ms, written in {:.2f} s)", r.path,
+                    static_cast<double>(r.bytes) / (1024.0 * 1024.0), 1e3 * r.copy_seconds, r.write_seconds));
+  } else {
+    if (progress_) progress_->line(fmt::format("checkpoint of step {} failed; training goes on", r.step));
+    if (main_) print_line(stderr, fmt::format("error: checkpoint of step {}: {}", r.step, r.error));
+  }
+  for (const auto& remark : r.remarks) warn(remark);
+}
+
+void Reporter::announce(const Engine& engine, const BatchShare& batch, const RunStatus& status) {
+  for (const auto& note : world_.notes()) say(note);
+  const Plan& plan = engine.plan();
+  say(fmt::format("dtrain {}: {} on {} {} ({}), {} parameters, global batch {} = {} x {} x {}", version(), config_.name,
+                  world_.size(), world_.size() == 1 ? "rank" : "ranks", engine.device().name(),
+                  plan.graph.parameter_count(), config_.batch.global, world_.size(), batch.accumulation, batch.micro));
+  say(fmt::format("{} samples, {:.1f} steps an epoch, {} steps; {} {} of gradients; log in {}", status.samples,
+                  static_cast<double>(status.samples) / static_cast<double>(config_.batch.global), status.total_steps,
+                  plan.layout.buckets.size(), plan.layout.buckets.size() == 1 ? "bucket" : "buckets",
+                  config_.log.directory));
+}
+
+void Reporter::end_progress() {
+  if (progress_) progress_->finish();
+}
+
+// ---- files ----------------------------------------------------------------------------------------------------------
+
+void Reporter::open_files(const RunStatus& status) {
+  if (!main_) return;
+  write_whole_file(config_.log.directory, "config.yaml", input_.canonical);
+  metrics_.emplace(config_.log.directory, status.step);
+  std::error_code ignored;  // an older one is of a run that goes on now
+  std::filesystem::remove(summary_path(), ignored);
+}
+
+void Reporter::summarize(const RunStatus& status, const Device& device, const std::string& parameter_hash) {
+  if (!main_) return;
+  const double seconds = since(start_);
+  const std::int64_t steps = status.step - status.first_step;
+  const double rate =
+      train_seconds_ > 0 ? static_cast<double>(steps * config_.batch.global) / train_seconds_ : 0.0;  // samples/s
+  Json eval = Json::object();
+  if (status.eval) {
+    eval["loss"] = status.eval->loss;
+    if (status.eval->accuracy >= 0) eval["accuracy"] = status.eval->accuracy;
+  }
+  const Json summary{{"eval", eval},
+                     {"train", {{"loss", status.loss}}},
+                     {"steps", status.step},
+                     {"epochs", status.epoch()},
+                     {"samples", status.step * config_.batch.global},
+                     {"seconds", seconds},
+                     {"samples_per_second", rate},
+                     {"ranks", world_.size()},
+                     {"device", device.kind() == DeviceKind::cpu ? "cpu" : "cuda"},
+                     {"precision", name_of(config_.precision)},
+                     {"configuration_hash", input_.hash},
+                     {"parameter_hash", parameter_hash},
+                     {"version", version()}};
+  write_whole_file(config_.log.directory, "summary.json", summary.dump(2) + "\n");
+  if (status.eval) {
+    if (status.eval->accuracy >= 0) say(fmt::format("test accuracy {:.4f}", status.eval->accuracy));
+    say(fmt::format("test loss {:.4f}", status.eval->loss));
+  }
+  say(fmt::format("done: {} steps in {}, {:.0f} samples/s; summary in {}/summary.json", steps, format_duration(seconds),
+                  rate, config_.log.directory));
+}
+
+// ---- on the way -----------------------------------------------------------------------------------------------------
+
+void Reporter::begin(const RunStatus& status, double waited) {
+  progress_ = std::make_unique<Progress>(status.step, status.total_steps, !main_);
+  start_ = interval_start_ = Clock::now();
+  waited_before_ = waited;
+}
+
+void Reporter::step_done(const RunStatus& status, const StepState& state, bool logged, double waited) {
+  ++interval_steps_;
+  if (logged) log_step(status, state, waited);
+  show_progress(status);
+}
+
+void Reporter::log_step(const RunStatus& status, const StepState& state, double waited) {
+  const auto steps = static_cast<double>(interval_steps_);
+  const double elapsed = since(interval_start_);
+  now_ = {status.step, status.epoch(), status.loss, steps * static_cast<double>(config_.batch.global) / elapsed,
+          (waited - waited_before_) / elapsed};
+  if (metrics_) {
+    StepMetrics m{status.step,
+                  status.epoch(),
+                  status.loss,
+                  static_cast<double>(state.learning_rate),
+                  static_cast<double>(state.grad_norm),
+                  now_.samples_per_second,
+                  resident_mib(),
+                  {}};
+    m.seconds = {seconds_.step / steps,      (waited - waited_before_) / steps,      seconds_.forward / steps,
+                 seconds_.backward / steps,  seconds_.communication_exposed / steps, seconds_.optimizer / steps,
+                 seconds_.checkpoint / steps};
+    metrics_->write(m);
+  }
+  train_seconds_ += seconds_.step;
+  seconds_ = {};
+  interval_steps_ = 0;
+  interval_start_ = Clock::now();
+  waited_before_ = waited;
+  log_due_ = true;
+}
+
+void Reporter::show_progress(const RunStatus& status) {
+  now_.step = status.step;
+  now_.epoch = status.epoch();
+  now_.loss = status.loss;
+  if (now_.samples_per_second > 0) progress_->show(now_);
+  // Plain lines are for logs: at most about a hundred a run, the last one always.
+  if (log_due_ && (status.finished() || status.step - last_line_ >= status.total_steps / 100)) {
+    progress_->log(now_);
+    last_line_ = status.step;
+  }
+  log_due_ = false;
+}
+
+void Reporter::evaluated(const RunStatus& status, double seconds) {
+  if (metrics_) metrics_->write(status.step, *status.eval);
+  say(describe("evaluation", *status.eval) + fmt::format(" after step {} (epoch {:.2f})", status.step, status.epoch()));
+  interval_start_ += std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
+}  // namespace dtrain::launch

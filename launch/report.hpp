@@ -1,0 +1,70 @@
+// Reporter: everything that a run says: lines, the progress bar, metrics.jsonl, summary.json.
+// Owns these and the clock between reports; one a rank, on the training thread. Only rank 0's speaks or writes.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "comm/world.hpp"
+#include "io/checkpoint_writer.hpp"
+#include "launch/clock.hpp"
+#include "launch/config_file.hpp"
+#include "launch/engine.hpp"
+#include "launch/progress.hpp"
+#include "launch/run_files.hpp"
+#include "launch/run_status.hpp"
+#include "runtime/step_state.hpp"
+
+namespace dtrain::launch {
+
+class Reporter {
+ public:
+  Reporter(const LoadedConfig&, const comm::World&);
+
+  // ---- lines
+  void say(const std::string& text);
+  void warn(const std::string& text) const;
+  /// What a save came to.
+  void tell(const io::SaveReport&);
+  /// What is going to run, before the first step.
+  void announce(const Engine&, const BatchShare&, const RunStatus&);
+  /// What is printed next begins a line of its own.
+  void end_progress();
+
+  // ---- files
+  std::string summary_path() const { return config_.log.directory + "/summary.json"; }
+  /// Writes config.yaml, and goes on with metrics.jsonl after the steps that are done.
+  void open_files(const RunStatus&);
+  /// summary.json, and the lines that end a run.
+  void summarize(const RunStatus&, const Device&, const std::string& parameter_hash);
+
+  // ---- on the way. `waited`: seconds that the training loader has waited so far
+  void begin(const RunStatus&, double waited);
+  /// What phases add to, until the next logged step.
+  PhaseSeconds& seconds() noexcept { return seconds_; }
+  /// A step was done. `logged`: metrics are due.
+  void step_done(const RunStatus&, const StepState&, bool logged, double waited);
+  /// An evaluation that took so many seconds; they do not count as training.
+  void evaluated(const RunStatus&, double seconds);
+
+ private:
+  void log_step(const RunStatus&, const StepState&, double waited);
+  void show_progress(const RunStatus&);
+
+  const LoadedConfig& input_;
+  const RunConfig& config_;
+  const comm::World& world_;
+  bool main_;
+  std::unique_ptr<Progress> progress_;
+  Progress::Now now_;
+  std::optional<MetricsFile> metrics_;
+  PhaseSeconds seconds_;  // sums since the last logged step
+  std::int64_t interval_steps_ = 0, last_line_ = 0;
+  bool log_due_ = false;
+  double waited_before_ = 0, train_seconds_ = 0;
+  Clock::time_point start_, interval_start_;
+};
+
+}  // namespace dtrain::launch

@@ -1,0 +1,29 @@
+// RunStatus: how far a run is, and what it last measured.
+// A plain value, the same on all ranks; the trainer changes it, and reports and checkpoints are made of it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "launch/run_files.hpp"
+
+namespace dtrain::launch {
+
+struct RunStatus {
+  std::int64_t step = 0;        // steps done
+  std::int64_t first_step = 0;  // steps that were done when this process began
+  std::int64_t total_steps = 0;
+  std::int64_t global_batch = 1;
+  std::int64_t samples = 1;   // of the data set
+  std::uint64_t applied = 0;  // updates done
+  double loss = 0;            // of the latest step
+  std::optional<EvalMetrics> eval;
+  std::int64_t evaluated_step = -1;  // what `eval` is of
+
+  bool finished() const noexcept { return step >= total_steps; }
+  double epoch() const noexcept {
+    return static_cast<double>(step) * static_cast<double>(global_batch) / static_cast<double>(samples);
+  }
+};
+
+}  // namespace dtrain::launch

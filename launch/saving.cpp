@@ -1,0 +1,147 @@
+#include "launch/saving.hpp"
+
+#include <cstddef>
+#include <filesystem>
+#include <system_error>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "launch/alone.hpp"
+#include "launch/clock.hpp"
+#include "runtime/version.hpp"
+
+namespace dtrain::launch {
+
+namespace {
+
+/// However the two are spelt: "runs/x/", "./runs/x", a symbolic link.
+bool lies_in(const std::string& path, const std::string& directory) {
+  namespace fs = std::filesystem;
+  fs::path at = fs::path(path).lexically_normal();
+  if (!at.has_filename()) at = at.parent_path();
+  std::error_code failed;
+  const fs::path parent = at.has_parent_path() ? at.parent_path() : fs::path(".");
+  return fs::equivalent(parent, directory, failed) && !failed;
+}
+
+/// Made on rank 0, known to all.
+std::string agree_on_run_id(Group& group) {
+  std::vector<std::byte> id;
+  if (group.rank() == 0) {
+    const std::string made = io::make_run_id();
+    id.assign(reinterpret_cast<const std::byte*>(made.data()),
+              reinterpret_cast<const std::byte*>(made.data()) + made.size());
+  }
+  group.broadcast(id, 0);
+  return {reinterpret_cast<const char*>(id.data()), id.size()};
+}
+
+}  // namespace
+
+Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Reporter& report,
+               const std::string& data_fingerprint, RunStatus& status)
+    : input_(input),
+      config_(input.config),
+      world_(world),
+      group_(group),
+      report_(report),
+      data_fingerprint_(data_fingerprint),
+      run_id_(agree_on_run_id(group)) {
+  writer_ = std::make_unique<io::CheckpointWriter>(group_, config_.checkpoint, run_id_);
+  found_ = io::find_resume(group_, config_.checkpoint);
+  if (!found_) return;
+  const io::RunState now = run_state(status);
+  for (const auto& skipped : found_->skipped) report_.warn(fmt::format("skipped {}", skipped));
+  for (const auto& remark : io::check_compatible(*found_, now, config_.checkpoint.force))
+    report_.say("resume: " + remark);
+  recall(status);
+}
+
+/// What a summary says beside the parameters is as of the checkpoint.
+void Saving::recall(RunStatus& status) const {
+  status.step = status.first_step = static_cast<std::int64_t>(found_->state.step);
+  status.applied = found_->state.applied_steps;
+  const auto& metrics = found_->state.metrics;
+  const auto value = [&](const char* name, double otherwise) {
+    const auto at = metrics.find(name);
+    return at == metrics.end() ? otherwise : at->second;
+  };
+  status.loss = value("train_loss", 0);
+  status.evaluated_step = static_cast<std::int64_t>(value("eval_step", -1));
+  if (status.evaluated_step >= 0 && !config_.data.eval.empty())
+    status.eval = EvalMetrics{value("eval_loss", 0), value("eval_accuracy", -1)};
+}
+
+bool Saving::finished_before(const RunStatus& status) {
+  if (!found_ || !status.finished()) return false;
+  // A run that died between its last checkpoint and its summary still owes the summary.
+  if (status.step == status.total_steps &&
+      group_.any(world_.rank() == 0 && !std::filesystem::exists(report_.summary_path())))
+    return false;
+  report_.say(
+      fmt::format("this run is finished: {} holds step {} of {}; raise train.{} to go on, or set "
+                  "checkpoint.resume=never to start again",
+                  found_->path, status.step, status.total_steps, config_.train.steps > 0 ? "steps" : "epochs"));
+  return true;
+}
+
+void Saving::load(ModelState& model, const RunStatus& status) {
+  io::load_checkpoint(group_, found_->path, model.tensors());
+  model.push();
+  if (group_.any(world_.rank() == 0 && lies_in(found_->path, config_.checkpoint.directory)))
+    writer_->continue_from(found_->state.step);
+  report_.say(fmt::format("resumed from {} at step {}", found_->path, status.step));
+}
+
+io::RunState Saving::run_state(const RunStatus& status) const {
+  io::RunState s;
+  s.step = static_cast<std::uint64_t>(status.step);
+  s.applied_steps = status.applied;
+  s.samples = static_cast<std::uint64_t>(status.step * config_.batch.global);
+  s.epoch = status.epoch();
+  s.global_batch = static_cast<std::uint64_t>(config_.batch.global);
+  s.seed = config_.seed;
+  s.data_fingerprint = data_fingerprint_;
+  s.configuration = input_.canonical;
+  s.configuration_hash = input_.hash;
+  s.fields = input_.fields;
+  s.versions = {{"dtrain", std::string(version())}};
+  s.world_size = world_.size();
+  s.run_id = run_id_;
+  if (found_) s.parent_run_id = found_->state.run_id;
+  s.metrics["train_loss"] = status.loss;
+  if (status.eval) {
+    s.metrics["eval_step"] = static_cast<double>(status.evaluated_step);
+    s.metrics["eval_loss"] = status.eval->loss;
+    if (status.eval->accuracy >= 0) s.metrics["eval_accuracy"] = status.eval->accuracy;
+  }
+  return s;
+}
+
+void Saving::poll() {
+  if (auto report = writer_->poll()) report_.tell(*report);
+}
+
+void Saving::save(const RunStatus& status, ModelState& model) {
+  world_.watchdog().beat("save", static_cast<std::uint64_t>(status.step));
+  const auto begin = Clock::now();
+  io::RunState s = run_state(status);
+  alone([&] {
+    model.pull();
+    s.parameter_hash = model.parameter_hash();
+  });
+  if (auto report = writer_->save(s, model.tensors())) report_.tell(*report);
+  report_.seconds().checkpoint += since(begin);
+}
+
+void Saving::finish(const RunStatus& status, ModelState& model) {
+  save(status, model);
+  const auto report = writer_->finish();
+  if (!report) return;
+  report_.tell(*report);
+  if (!report->durable)
+    throw CheckpointError(fmt::format("the last checkpoint could not be written: {}", report->error));
+}
+
+}  // namespace dtrain::launch

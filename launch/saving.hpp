@@ -1,0 +1,56 @@
+// Saving: the checkpoints of a run: what it resumes from, and what it writes.
+// Owns the writer and what was found; its methods are collective, on the training thread, at step boundaries.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "comm/watchdog.hpp"
+#include "comm/world.hpp"
+#include "io/checkpoint.hpp"
+#include "io/checkpoint_writer.hpp"
+#include "launch/config_file.hpp"
+#include "launch/model_state.hpp"
+#include "launch/report.hpp"
+#include "launch/run_status.hpp"
+#include "runtime/group.hpp"
+
+namespace dtrain::launch {
+
+class Saving {
+ public:
+  /// Takes the lock of the directory and finds what to resume from, which sets `status`. Throws CheckpointError.
+  Saving(const LoadedConfig&, comm::World&, Group&, Reporter&, const std::string& data_fingerprint, RunStatus&);
+
+  /// Does the run go on from a checkpoint?
+  bool resumes() const noexcept { return found_.has_value(); }
+  /// True, and said, where the run that was found has nothing left to do.
+  bool finished_before(const RunStatus&);
+  /// Loads what was found into the model.
+  void load(ModelState&, const RunStatus&);
+
+  /// Once a step: says how a save that was under way has ended.
+  void poll();
+  /// Begins to save the model as it is.
+  void save(const RunStatus&, ModelState&);
+  /// Saves, and waits until it is durable. Throws CheckpointError where it cannot be.
+  void finish(const RunStatus&, ModelState&);
+  std::optional<std::uint64_t> durable_step() const noexcept { return writer_->durable_step(); }
+
+ private:
+  io::RunState run_state(const RunStatus&) const;
+  void recall(RunStatus&) const;
+
+  const LoadedConfig& input_;
+  const RunConfig& config_;
+  comm::World& world_;
+  Group& group_;
+  Reporter& report_;
+  std::string data_fingerprint_, run_id_;
+  std::unique_ptr<io::CheckpointWriter> writer_;
+  std::optional<io::FoundCheckpoint> found_;
+};
+
+}  // namespace dtrain::launch

@@ -1,0 +1,53 @@
+// TrainStep: one update of the parameters from the global batch: forward and backward of each micro batch, the sum over
+// all ranks, the optimizer.
+// Owns optimizer, reducer and what the host sees of the model; runs on the training thread of each rank.
+#pragma once
+
+#include <cstdint>
+#include <fstream>
+
+#include "comm/reducer.hpp"
+#include "comm/watchdog.hpp"
+#include "io/loader.hpp"
+#include "launch/config.hpp"
+#include "launch/engine.hpp"
+#include "launch/model_state.hpp"
+#include "launch/run_files.hpp"
+#include "launch/run_status.hpp"
+#include "launch/signals.hpp"
+#include "runtime/step_state.hpp"
+#include "runtime/update.hpp"
+
+namespace dtrain::launch {
+
+class TrainStep {
+ public:
+  TrainStep(const RunConfig&, Engine&, Collective&, comm::Watchdog&, StopSignals&);
+
+  ModelState& model() noexcept { return model_; }
+  /// Of the latest step: its learning rate, and the gradient norm where that was asked for.
+  const StepState& state() const noexcept { return state_; }
+  /// Writes which samples this rank takes to this file from now on; see open_sample_log().
+  void log_samples(std::ofstream log) { sample_log_ = std::move(log); }
+
+  /// The step that `status` stands before: counts its update, sets the loss (the caller counts the step), adds to
+  /// `seconds`. `logged`: the gradient norm is wanted. True where some rank was asked to stop: known to all, because
+  /// the wish travels with the gradients. Throws RankFailure.
+  bool run(RunStatus&, io::Loader&, std::int64_t accumulation, bool logged, PhaseSeconds& seconds);
+
+ private:
+  void load(io::Loader&, int slot, std::int64_t step);
+  void update(bool logged);
+
+  const RunConfig& config_;
+  Engine& engine_;
+  comm::Watchdog& watchdog_;
+  StopSignals& stop_;
+  Optimizer optimizer_;
+  ModelState model_;
+  comm::GradientReducer reducer_;
+  StepState state_;
+  std::ofstream sample_log_;
+};
+
+}  // namespace dtrain::launch

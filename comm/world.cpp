@@ -189,6 +189,12 @@ constexpr std::size_t network_chunk_bytes = 256 << 10;
 constexpr int most_exchanging_hosts = 16;
 }  // namespace
 
+std::unique_ptr<Communicator> World::make_plain_communicator() {
+  if (size() == 1) return make_solo_communicator();
+  const Exchange duplicating(*state_->board);
+  return make_mpi_communicator(MPI_COMM_WORLD);
+}
+
 std::unique_ptr<Communicator> World::make_communicator(Algorithm algorithm) {
   if (size() == 1) return make_solo_communicator();
   const Exchange duplicating(*state_->board);

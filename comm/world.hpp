@@ -45,6 +45,8 @@ class World {
   // Collective calls: every rank makes the same ones in the same order.
   std::unique_ptr<Group> make_group();
   std::unique_ptr<Communicator> make_communicator(Algorithm = Algorithm::automatic);
+  /// MPI's own calls, whatever the network: what a benchmark compares with.
+  std::unique_ptr<Communicator> make_plain_communicator();
   /// For cpu streams.
   std::unique_ptr<Collective> make_collective(Algorithm = Algorithm::automatic);
 

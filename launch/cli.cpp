@@ -26,6 +26,7 @@
 #include "io/import_mnist.hpp"
 #include "io/inspect.hpp"
 #include "launch/alone.hpp"
+#include "launch/bench/comm.hpp"
 #include "launch/check.hpp"
 #include "launch/config_file.hpp"
 #include "launch/doctor.hpp"
@@ -137,6 +138,7 @@ class CommandLine {
     add_data();
     add_checkpoint();
     add_doctor();
+    add_bench();
     auto formatter = std::make_shared<ExamplesFirst>(examples_);
     const std::function<void(CLI::App*)> format = [&](CLI::App* at) {
       at->formatter(formatter);
@@ -315,6 +317,32 @@ class CommandLine {
     });
   }
 
+  void add_bench() {
+    CLI::App* bench =
+        command(app_, "bench", "Measure the parts of a run, and how it scales", "  mpirun -np 2 dtrain bench comm\n");
+    bench->require_subcommand(1);
+    CLI::App* comm = command(*bench, "comm", "All-reduce by size, beside plain MPI and what memory or link could carry",
+                             "  mpirun -np 2 dtrain bench comm\n"
+                             "  mpirun -np 8 dtrain bench comm --sizes 4k,1m,25m --json\n");
+    comm->add_option("--sizes", comm_bench_.sizes, "Sizes: bytes, or 4k, 25m, 1g")->delimiter(',');
+    comm->add_option("--seconds", comm_bench_.seconds, "Time for each size")
+        ->check(CLI::Range(0.01, 3600.0))
+        ->capture_default_str();
+    comm->add_flag("--fixed-order", fixed_order_, "As communication.algorithm: fixed_order");
+    comm->add_option("--profile", comm_bench_.profile, "Note the result in this file, for `dtrain check --profile`");
+    comm->add_flag("--json", json_, "Print one JSON object");
+    everywhere_.insert(comm);
+    comm->callback([this] {
+      if (fixed_order_) comm_bench_.algorithm = comm::Algorithm::fixed_order;
+      action_ = [this] {
+        return on_all_ranks([this](comm::World& world) {
+          const BenchReport report = bench_comm(world, comm_bench_);
+          return json_ ? report.json : report.text;
+        });
+      };
+    });
+  }
+
   /// Throws ConfigError for a word that is no command; returns the command that the words name.
   const CLI::App* find_command(const Strings& args) const;
 
@@ -326,7 +354,8 @@ class CommandLine {
   std::string file_, first_, second_, output_, directory_ = "runs";
   Strings overrides_, files_;
   int ranks_ = 1;
-  bool json_ = false, markdown_ = false;
+  bool json_ = false, markdown_ = false, fixed_order_ = false;
+  CommBenchOptions comm_bench_;
   io::RegressionOptions regression_;
 };
 

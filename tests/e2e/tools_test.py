@@ -36,5 +36,30 @@ class Doctor(harness.Case):
         self.refused(USAGE, "doctor", "--jason", says="did you mean --json")
 
 
+class BenchComm(harness.Case):
+    def test_bench_comm(self):
+        report = json.loads(self.ok("bench", "comm", "--sizes", "64k,4k,1m", "--seconds", "0.05", "--json", ranks=3).out)
+        self.assertEqual((report["ranks"], report["hosts"]), (3, 1))
+        self.assertEqual([row["bytes"] for row in report["sizes"]], [4096, 65536, 1 << 20])
+        for row in report["sizes"]:
+            for time in ("plain_mpi_seconds", "seconds", "copy_seconds"):
+                t = row[time]
+                self.assertTrue(0 < t["least"] <= t["low"] <= t["value"] <= t["high"] and t["count"] >= 5, t)
+            self.assertAlmostEqual(row["bus_bytes_per_second"], row["bytes_per_second"] * 4 / 3, delta=1)
+            self.assertAlmostEqual(row["bytes_per_second"], row["bytes"] / row["seconds"]["value"], delta=1)
+        out = self.ok("bench", "comm", "--sizes", "4k", "--seconds", "0.05", "--fixed-order", ranks=2).out
+        self.assertRegex(out, r"algorithm fixed_order; sums checked first")
+
+    def test_bench_comm_refuses(self):
+        self.refused(USAGE, "bench", "comm", says="at least two ranks; start it as `mpirun")
+        self.refused(USAGE, "bench", "comm", "--sizes", "4k,big", says='"big" is no size', ranks=2)
+        self.refused(USAGE, "bench", "comm", "--sizes", "99999g", says="no size", ranks=2)
+        self.refused(USAGE, "bench", "comm", "--seconds", "-1", says="seconds", ranks=2)
+        self.write("other.json", "{}")
+        self.refused(USAGE, "bench", "comm", "--sizes", "4k", "--seconds", "0.05", "--profile", "other.json",
+                     says=r"other\.json is no profile", ranks=2)
+        self.refused(USAGE, "bench", "everything", says="one of")
+
+
 if __name__ == "__main__":
     harness.main()

@@ -112,6 +112,8 @@ class File {
   DatasetInfo info(const std::string& dataset) const;
   /// Opened for reading. Throws DataError where `refused`.
   Handle open(const DatasetInfo&) const;
+  /// Copies a data set of the root to the root of another file, whatever its type; false where there is none.
+  bool copy_to(hid_t other, const std::string& name) const;
 
  private:
   std::string path_;

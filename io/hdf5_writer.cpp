@@ -77,12 +77,21 @@ Writer::~Writer() {
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
-std::size_t Writer::add(const std::string& name, StoredType type, std::span<const std::uint64_t> dims) {
+std::size_t Writer::add(const std::string& name, StoredType type, std::span<const std::uint64_t> dims,
+                        const StorageOptions& storage) {
   const Lock lock;
   Dataset dataset{{}, type, {dims.begin(), dims.end()}};
   const Handle space(H5Screate_simple(static_cast<int>(dims.size()), dataset.dims.data(), nullptr), H5Sclose);
   const Handle plist(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
-  H5Pset_alloc_time(plist.get(), H5D_ALLOC_TIME_EARLY);
+  if (storage.chunk_rows > 0 || storage.gzip > 0) {
+    std::vector<hsize_t> chunk = dataset.dims;
+    chunk[0] = chunk_rows(type, dims, storage);
+    H5Pset_chunk(plist.get(), static_cast<int>(chunk.size()), chunk.data());
+    if (storage.gzip > 0 && size_of(type) > 1) H5Pset_shuffle(plist.get());
+    if (storage.gzip > 0) H5Pset_deflate(plist.get(), static_cast<unsigned>(storage.gzip));
+  } else {
+    H5Pset_alloc_time(plist.get(), H5D_ALLOC_TIME_EARLY);
+  }
   H5Pset_fill_time(plist.get(), H5D_FILL_TIME_NEVER);
   H5Pset_obj_track_times(plist.get(), false);  // the same data gives the same bytes
   dataset.handle =
@@ -91,6 +100,67 @@ std::size_t Writer::add(const std::string& name, StoredType type, std::span<cons
   if (!dataset.handle) failed(fmt::format("{} cannot be made: {}", name, last_error()));
   datasets_.push_back(std::move(dataset));
   return datasets_.size() - 1;
+}
+
+std::uint64_t Writer::chunk_rows(StoredType type, std::span<const std::uint64_t> dims, const StorageOptions& storage) {
+  std::uint64_t row_bytes = size_of(type);
+  for (std::size_t i = 1; i < dims.size(); ++i) row_bytes *= dims[i];
+  constexpr std::uint64_t usual = std::uint64_t{256} << 10;
+  const std::uint64_t rows =
+      storage.chunk_rows > 0 ? storage.chunk_rows : usual / std::max<std::uint64_t>(1, row_bytes);
+  return std::clamp<std::uint64_t>(rows, 1, std::max<std::uint64_t>(1, dims[0]));
+}
+
+void Writer::add_names(const std::string& name, std::span<const std::string> names) {
+  const Lock lock;
+  std::size_t length = 1;
+  for (const auto& n : names) length = std::max(length, n.size());
+  std::vector<char> text(length * names.size(), '\0');
+  for (std::size_t i = 0; i < names.size(); ++i) names[i].copy(text.data() + i * length, length);
+  const Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type.get(), length);
+  H5Tset_cset(type.get(), H5T_CSET_UTF8);
+  H5Tset_strpad(type.get(), H5T_STR_NULLPAD);
+  const hsize_t count = names.size();
+  const Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose);
+  const Handle plist(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  H5Pset_obj_track_times(plist.get(), false);
+  const Handle set(
+      H5Dcreate2(file_.get(), name.c_str(), type.get(), space.get(), H5P_DEFAULT, plist.get(), H5P_DEFAULT), H5Dclose);
+  if (!set || H5Dwrite(set.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, text.data()) < 0)
+    failed(fmt::format("{} cannot be written: {}", name, last_error()));
+}
+
+void Writer::copy_attributes(const File& from, const DatasetInfo& of, std::size_t dataset) {
+  const Lock lock;
+  constexpr std::size_t most = 1 << 16;  // bytes of one that is worth keeping
+  const Handle source = from.open(of);
+  H5O_info_t about{};
+  if (H5Oget_info2(source.get(), &about, H5O_INFO_NUM_ATTRS) < 0) return;
+  for (hsize_t i = 0; i < about.num_attrs; ++i) {
+    const Handle in(H5Aopen_by_idx(source.get(), ".", H5_INDEX_NAME, H5_ITER_INC, i, H5P_DEFAULT, H5P_DEFAULT),
+                    H5Aclose);
+    if (!in) continue;
+    const Handle type(H5Aget_type(in.get()), H5Tclose), space(H5Aget_space(in.get()), H5Sclose);
+    const auto points = H5Sget_simple_extent_npoints(space.get());
+    // Text of variable length and references lie elsewhere in the file.
+    if (points <= 0 || H5Tdetect_class(type.get(), H5T_VLEN) != 0 || H5Tis_variable_str(type.get()) != 0 ||
+        H5Tdetect_class(type.get(), H5T_REFERENCE) != 0 ||
+        static_cast<std::size_t>(points) > most / H5Tget_size(type.get()))
+      continue;
+    std::vector<std::byte> bytes(static_cast<std::size_t>(points) * H5Tget_size(type.get()));
+    std::string name(static_cast<std::size_t>(std::max<ssize_t>(0, H5Aget_name(in.get(), 0, nullptr))), '\0');
+    H5Aget_name(in.get(), name.size() + 1, name.data());
+    if (H5Aread(in.get(), type.get(), bytes.data()) < 0) continue;
+    const Handle out(
+        H5Acreate2(datasets_[dataset].handle.get(), name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT),
+        H5Aclose);
+    if (!out || H5Awrite(out.get(), type.get(), bytes.data()) < 0) failed("an attribute cannot be written");
+  }
+}
+
+void Writer::copy_names(const File& from, const std::string& name) {
+  from.copy_to(file_.get(), name);
 }
 
 void Writer::write(std::size_t index, std::uint64_t first, std::uint64_t rows, const void* bytes) {

@@ -1,4 +1,4 @@
-// Writes a new HDF5 file of contiguous data sets; internal to io/.
+// Writes a new HDF5 file; internal to io/.
 // A Writer owns a temporary file beside the target, renamed by commit() and removed where commit() was not reached.
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "io/hdf5.hpp"
+#include "io/storage.hpp"
 
 namespace dtrain::io::h5 {
 
@@ -19,12 +20,19 @@ class Writer {
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
 
-  /// Returns the index for write(). All space is allocated at once.
-  std::size_t add(const std::string& name, StoredType, std::span<const std::uint64_t> dims);
+  /// Returns the index for write(). Contiguous space is allocated at once; chunks should be written whole, in order.
+  std::size_t add(const std::string& name, StoredType, std::span<const std::uint64_t> dims, const StorageOptions& = {});
+  /// Rows of a chunk of such a data set, where it is chunked.
+  static std::uint64_t chunk_rows(StoredType, std::span<const std::uint64_t> dims, const StorageOptions&);
+  /// A list of names, as UTF-8 text of fixed length.
+  void add_names(const std::string& name, std::span<const std::string> names);
   /// `rows` rows from `first` on. Throws DataError (a full disk, say).
   void write(std::size_t dataset, std::uint64_t first, std::uint64_t rows, const void* bytes);
   void attribute(std::size_t dataset, const std::string& name, std::span<const double> values);
   void attribute(std::size_t dataset, const std::string& name, const std::string& text);
+  /// What another file says of its rows: the attributes of a data set, and a data set of names, where there are any.
+  void copy_attributes(const File& from, const DatasetInfo& of, std::size_t dataset);
+  void copy_names(const File& from, const std::string& name);
   /// Flushes to the disk and gives the file its name.
   void commit();
 

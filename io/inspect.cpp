@@ -66,7 +66,8 @@ Inspection inspect(const std::string& path) {
     text += fmt::format("  {}  {}\n", d.text(), d.storage_text());
     if (!d.refused.empty()) {
       entry["refused"] = d.refused;
-      text += fmt::format("    cannot be used: {}\n", d.refused);
+      if (d.type_text != "string")  // names of classes, say
+        text += fmt::format("    cannot be used: {}\n", d.refused);
     } else if (d.rows() > 0 && d.row_bytes() > 0 && d.rows() <= look_bytes / d.row_bytes()) {
       const Column column(file, d);
       std::vector<std::byte> bytes(static_cast<std::size_t>(d.rows() * d.row_bytes()));

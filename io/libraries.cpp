@@ -1,8 +1,10 @@
 #include "io/libraries.hpp"
 
+#include <archive.h>
 #include <fmt/format.h>
 #include <libdeflate.h>
 #include <openssl/crypto.h>
+#include <png.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -21,6 +23,8 @@ std::vector<Library> io_libraries() {
           {"zlib", zlibVersion(), ""},
           {"libdeflate", LIBDEFLATE_VERSION_STRING, ""},
           {"Zstandard", ZSTD_versionString(), ""},
+          {"libpng", png_get_libpng_ver(nullptr), ""},
+          {"libarchive", archive_version_details(), ""},
           {"OpenSSL", OpenSSL_version(OPENSSL_VERSION_STRING), ""}};
 }
 

@@ -23,12 +23,11 @@
 #include "comm/launch_env.hpp"
 #include "comm/world.hpp"
 #include "io/checkpoint.hpp"
-#include "io/import_mnist.hpp"
-#include "io/inspect.hpp"
 #include "launch/alone.hpp"
 #include "launch/bench/comm.hpp"
 #include "launch/check.hpp"
 #include "launch/config_file.hpp"
+#include "launch/data_commands.hpp"
 #include "launch/doctor.hpp"
 #include "launch/signals.hpp"
 #include "launch/train.hpp"
@@ -135,7 +134,11 @@ class CommandLine {
     add_train();
     add_check();
     add_config();
-    add_data();
+    data_ = std::make_unique<DataCommands>(
+        app_, CommandTree{[this](auto& parent, const auto& name, const auto& what, const auto& examples) {
+                            return command(parent, name, what, examples);
+                          },
+                          [this](std::function<int()> action) { action_ = std::move(action); }});
     add_checkpoint();
     add_doctor();
     add_bench();
@@ -208,67 +211,6 @@ class CommandLine {
     schema->callback([this] {
       action_ = [this] {
         print(markdown_ ? config_reference() : config_schema());
-        return 0;
-      };
-    });
-  }
-
-  void add_data() {
-    CLI::App* data =
-        command(app_, "data", "Make data sets, and look at them",
-                "  dtrain data import mnist train-images-idx3-ubyte.gz train-labels-idx1-ubyte.gz -o train.h5\n"
-                "  dtrain data inspect train.h5\n");
-    data->require_subcommand(1);
-    CLI::App* import = command(*data, "import", "Make an HDF5 file from other formats",
-                               "  dtrain data import mnist IMAGES LABELS -o train.h5\n");
-    import->require_subcommand(1);
-    CLI::App* mnist =
-        command(*import, "mnist", "From two IDX files, gzip or not",
-                "  dtrain data import mnist train-images-idx3-ubyte.gz train-labels-idx1-ubyte.gz -o train.h5\n");
-    mnist->add_option("images", first_, "IDX file of images")->required();
-    mnist->add_option("labels", second_, "IDX file of labels")->required();
-    mnist->add_option("-o,--output", output_, "HDF5 file to write")->required();
-    mnist->callback([this] {
-      action_ = [this] {
-        print(io::import_mnist(first_, second_, output_).text() + "\n");
-        return 0;
-      };
-    });
-    CLI::App* inspect = command(*data, "inspect", "What HDF5 files hold, and what training would take from them",
-                                "  dtrain data inspect data/mnist-train.h5\n"
-                                "  dtrain data inspect data/mnist-train.h5 --json\n");
-    inspect->add_option("file", files_, "HDF5 files")->required();
-    inspect->add_flag("--json", json_, "Print one JSON object a file");
-    inspect->callback([this] {
-      action_ = [this] {
-        for (const std::string& file : files_) {
-          const io::Inspection found = io::inspect(file);
-          print(json_ ? found.json + (found.json.ends_with('\n') ? "" : "\n") : found.text);
-        }
-        return 0;
-      };
-    });
-    CLI::App* make = command(*data, "make", "Make a data set", "  dtrain data make regression -o regression.h5\n");
-    make->require_subcommand(1);
-    CLI::App* regression = command(*make, "regression", "Noisy samples of a linear function that is printed",
-                                   "  dtrain data make regression -o data/regression-train.h5\n"
-                                   "  dtrain data make regression -o r.h5 --samples 5000 --features 3 --noise 0\n");
-    regression->add_option("-o,--output", output_, "HDF5 file to write")->required();
-    regression->add_option("--samples", regression_.samples, "Samples")
-        ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1'000'000'000}))
-        ->capture_default_str();
-    regression->add_option("--features", regression_.features, "Features of a sample")
-        ->check(CLI::Range(1, 1'000'000))
-        ->capture_default_str();
-    regression->add_option("--seed", regression_.seed, "Of truth and noise")->capture_default_str();
-    regression->add_option("--noise", regression_.noise, "Standard deviation of the noise")
-        ->check(CLI::Range(0.0, 1e6))
-        ->capture_default_str();
-    regression->callback([this] {
-      action_ = [this] {
-        std::string text = io::make_regression(output_, regression_).text;
-        if (!text.ends_with('\n')) text += '\n';
-        print(text);
         return 0;
       };
     });
@@ -351,12 +293,12 @@ class CommandLine {
   CLI::App app_;
   std::set<const CLI::App*> everywhere_;  // run on all ranks of a launch
   std::function<int()> action_;
-  std::string file_, first_, second_, output_, directory_ = "runs";
-  Strings overrides_, files_;
+  std::string file_, first_, second_, directory_ = "runs";
+  Strings overrides_;
   int ranks_ = 1;
   bool json_ = false, markdown_ = false, fixed_order_ = false;
   CommBenchOptions comm_bench_;
-  io::RegressionOptions regression_;
+  std::unique_ptr<DataCommands> data_;
 };
 
 Strings names_of(const CLI::App& app) {

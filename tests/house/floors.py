@@ -27,6 +27,7 @@ VENDORS = [
     (r"(hdf5|H5\w*)\.h", {"io"}),
     (r"(zlib|zconf|zstd|libdeflate)\.h", {"io"}),
     (r"openssl/", {"io"}),
+    (r"(turbojpeg|png|archive|archive_entry)\.h", {"io"}),
     (r"yaml-cpp/", {"launch"}),
     (r"CLI/", {"launch"}),
 ]

@@ -54,7 +54,8 @@ TEST_F(Cli, TellsEachMistakeInOneLine) {
        "error: dtrain: unknown command \"chek\"; expected a configuration file or one of train, check, config, data, "
        "checkpoint; did you mean check?\n"},
       {{"data", "imprt"},
-       "error: dtrain data: unknown command \"imprt\"; expected one of import, inspect, make; did you mean import?\n"},
+       "error: dtrain data: unknown command \"imprt\"; expected one of import, repack, inspect, make; did you mean "
+       "import?\n"},
       {{"check", "models/recipes/mnist-cnn.yaml", "--rank", "3"},
        "error: unknown option --rank; did you mean --ranks?; see dtrain check --help\n"},
       {{"check", "models/recipes/mnist-cnn.yaml", "--ranks", "0"},
@@ -87,6 +88,8 @@ TEST_F(Cli, ShowsExamplesFirst) {
                                                      {"check", "--help"},
                                                      {"config", "show", "--help"},
                                                      {"data", "import", "mnist", "--help"},
+                                                     {"data", "import", "images", "--help"},
+                                                     {"data", "repack", "--help"},
                                                      {"data", "inspect", "--help"},
                                                      {"data", "make", "regression", "--help"},
                                                      {"checkpoint", "verify", "--help"}};

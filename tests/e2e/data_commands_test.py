@@ -1,0 +1,70 @@
+"""`dtrain data import images/csv` and `repack`: what they make is trained on, and bad input gets one error line."""
+import json
+import os
+import tarfile
+
+import harness
+from harness import DATA, USAGE
+
+
+def golden(name):
+    with open(os.path.join(harness.ROOT, "tests/golden/images.json"), encoding="utf-8") as file:
+        return bytes.fromhex(json.load(file)[name]["file"])
+
+
+class Images(harness.Case):
+    def make_folder(self):
+        for number in range(24):
+            folder = self.path(f"photos/{'cat' if number % 2 else 'dog'}")
+            os.makedirs(folder, exist_ok=True)
+            with open(f"{folder}/{number}.{'png' if number % 3 else 'jpg'}", "wb") as file:
+                file.write(golden("png" if number % 3 else "jpeg"))
+
+    def test_import_and_train(self):
+        self.make_folder()
+        with tarfile.open(self.path("photos.tar.gz"), "w:gz") as archive:
+            archive.add(self.path("photos"), "train")
+        out = self.ok("data", "import", "images", "photos", "-o", "a.h5", "--size", "16", "--resize").out
+        self.assertRegex(out, r"24 images of 16x16x3 \(uint8\), 2 classes: cat, dog\nnormalize: \{scale: 0.0039\d+, mean: \[")
+        self.ok("data", "import", "images", "photos.tar.gz", "-o", "b.h5", "--size", "16", "16", "--resize", "--threads", "3")
+        with open(self.path("a.h5"), "rb") as a, open(self.path("b.h5"), "rb") as b:
+            self.assertEqual(a.read(), b.read())
+        self.ok("data", "repack", "a.h5", "-o", "s.h5", "--shards", "3", "--shuffle", "1", "--compression", "gzip")
+        config = harness.MLP.replace("[1, 8, 8]", "[3, 16, 16]").replace("digits-train.h5", "s-*.h5")
+        self.write("config.yaml", config.replace("digits-test.h5", "a.h5"))
+        self.ok("config.yaml", "batch.global=8", ranks=2)
+
+    def test_bad_input(self):
+        self.make_folder()
+        command = ("data", "import", "images")
+        self.refused(DATA, *command, "absent", "-o", "x.h5", says=r"absent: no such file")
+        self.refused(USAGE, *command, "photos", says=r"output")
+        self.refused(USAGE, *command, "photos", "-o", "x.h5", "--size", "0", says=r"--size")
+        self.refused(USAGE, *command, "photos", "-o", "x.h5", "--resize", says=r"--size")
+        self.refused(USAGE, *command, "photos", "-o", "x.h5", "--on-error", "ignore", says=r"--on-error")
+        self.refused(DATA, *command, "photos", "-o", "x.h5", "--size", "8", says=[r"24 images of another size", "--resize"])
+        self.refused(DATA, *command, "photos", "-o", "x.h5", "--split", "train", says=r"no split train")
+        with open(self.path("photos/cat/1.png"), "r+b") as file:
+            file.truncate(300)
+        self.write("photos/dog/x.jpg", "no image")
+        self.refused(DATA, *command, "photos", "-o", "x.h5", says=[r"2 broken files", r"photos/cat/1\.png", r"--on-error drop"])
+        self.assertRegex(self.ok(*command, "photos", "-o", "x.h5", "--on-error", "drop").out, r"dropped 2 broken files")
+        self.write("not.tar", "a" * 5000)
+        self.refused(DATA, *command, "not.tar", "-o", "x.h5", says=r"not\.tar.*tar archive")
+        self.write("file", "")
+        self.refused(DATA, *command, "photos", "-o", "file/x.h5", "--on-error", "drop", says=r"file/x\.h5")
+
+    def test_repack_of_bad_input(self):
+        self.digits()
+        self.refused(DATA, "data", "repack", "absent.h5", "-o", "x.h5", says=r"absent\.h5")
+        self.refused(DATA, "data", "repack", "digits-train.h5", "-o", "x.h5", "--classes", "9",
+                     says=[r"\d+ labels out of range", r"digits-train\.h5: /labels, row \d+: 9", r"--on-error drop"])
+        self.refused(USAGE, "data", "repack", "digits-train.h5", "-o", "x.h5", "--shards", "100000", says=r"shards")
+        self.refused(USAGE, "data", "repack", "digits-train.h5", "-o", "x.h5", "--compression", "rar", says=r"--compression")
+        self.assertFalse([n for n in os.listdir(self.folder) if n.startswith("x")])
+        self.assertRegex(self.ok("data", "repack", "digits-train.h5", "-o", "x.h5", "--classes", "9", "--on-error", "drop").out,
+                         r"dropped \d+ labels out of range")
+
+
+if __name__ == "__main__":
+    harness.main()

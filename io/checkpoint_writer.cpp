@@ -6,6 +6,7 @@
 #include <ctime>
 #include <exception>
 #include <set>
+#include <utility>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -30,8 +31,7 @@ std::string utc_now() {
   std::tm parts{};
   gmtime_r(&now, &parts);
   char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return text;
+  return {text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts)};
 }
 
 std::string pack(const Json& json) {
@@ -49,8 +49,10 @@ constexpr char busy = 'b', done = 'd', failed = 'f';
 }  // namespace
 
 struct CheckpointWriter::State {
-  State(Group& g, const CheckpointConfig& c, std::string id, FileSystem& f)
-      : group(g), config(c), run_id(std::move(id)), files(f) {}
+  State(Group& g, CheckpointConfig c, std::string id, FileSystem& f)
+      : group(g), config(std::move(c)), run_id(std::move(id)), files(f) {}
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
   ~State() { cancel = true; }  // the worker, declared last, is joined first among the members
 
   enum class Phase { idle, writing, ending };

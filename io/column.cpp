@@ -27,7 +27,7 @@ constexpr std::uint64_t cache_bytes = std::uint64_t{1} << 30;  // of decompresse
 template <class T>
 void swap_each(std::byte* bytes, std::size_t count) {
   for (std::size_t i = 0; i < count; i += sizeof(T)) {
-    std::array<std::byte, sizeof(T)> item;
+    std::array<std::byte, sizeof(T)> item{};
     std::memcpy(item.data(), bytes + i, sizeof(T));
     std::reverse(item.begin(), item.end());
     std::memcpy(bytes + i, item.data(), sizeof(T));

@@ -56,7 +56,7 @@ TypePtr<DataConfig> data_table() {
     data.add("normalize", &DataConfig::normalize, normalize_table(), "scale, mean and deviation");
     data.add<std::vector<std::string>>(
         "augment", [](const DataConfig&) { return std::vector<std::string>(); },
-        [](DataConfig&, std::vector<std::string>) {}, list_of(text(), "augmentations"),
+        [](DataConfig&, const std::vector<std::string>&) {}, list_of(text(), "augmentations"),
         "random changes of training samples; none is there yet: only []");
     data.add("prefetch_threads", &DataConfig::prefetch_threads, integer<int>({1, 256}),
              "threads a rank that read ahead");

@@ -22,7 +22,7 @@ int result_of(int r) noexcept {
 class PosixFileSystem final : public FileSystem {
  public:
   int open(const std::string& path, int flags, unsigned mode) override {
-    int r;
+    int r = 0;
     do r = ::open(path.c_str(), flags | O_CLOEXEC, mode);
     while (r < 0 && errno == EINTR);
     return result_of(r);
@@ -77,7 +77,7 @@ class PosixFileSystem final : public FileSystem {
     return 0;
   }
   int try_lock(int fd) override {
-    int r;
+    int r = 0;
     do r = ::flock(fd, LOCK_EX | LOCK_NB);
     while (r < 0 && errno == EINTR);
     return result_of(r);
@@ -118,7 +118,7 @@ File::~File() {
 }
 
 void File::allocate(std::uint64_t bytes) {
-  int r;
+  int r = 0;
   do r = files_->allocate(fd_, bytes);
   while (r == -EINTR);
   if (r < 0) throw_file_error("reserve space for", path_, r, fmt::format("{} bytes", bytes));

@@ -27,7 +27,7 @@ class Writer {
   /// A list of names, as UTF-8 text of fixed length.
   void add_names(const std::string& name, std::span<const std::string> names);
   /// `rows` rows from `first` on. Throws DataError (a full disk, say).
-  void write(std::size_t dataset, std::uint64_t first, std::uint64_t rows, const void* bytes);
+  void write(std::size_t index, std::uint64_t first, std::uint64_t rows, const void* bytes);
   void attribute(std::size_t dataset, const std::string& name, std::span<const double> values);
   void attribute(std::size_t dataset, const std::string& name, const std::string& text);
   /// What another file says of its rows: the attributes of a data set, and a data set of names, where there are any.

@@ -66,8 +66,6 @@ IdxReader::IdxReader(const std::string& path, int rank) : path_(path) {
   }
 }
 
-IdxReader::~IdxReader() = default;
-
 std::size_t IdxReader::row_bytes() const noexcept {
   std::size_t bytes = 1;
   for (std::size_t i = 1; i < dims_.size(); ++i) bytes *= dims_[i];

@@ -17,7 +17,6 @@ class IdxReader {
   /// Unsigned bytes of rank `rank` (magic 0x0000080R). Throws DataError: missing, another magic number, absurd extents,
   /// damaged or truncated.
   IdxReader(const std::string& path, int rank);
-  ~IdxReader();
   const std::vector<std::uint64_t>& dims() const noexcept { return dims_; }
   std::size_t row_bytes() const noexcept;
   /// Fills `out`; `row` is for the message.

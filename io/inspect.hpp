@@ -14,6 +14,6 @@ struct Inspection {
 
 /// Data sets with shape, type, storage, and (up to 256 MiB) minimum, maximum and mean; what training would take as
 /// samples and targets; the number of samples a class. Throws DataError.
-Inspection inspect(const std::string& file);
+Inspection inspect(const std::string& path);
 
 }  // namespace dtrain::io

@@ -38,6 +38,8 @@ class SampleStream {
   /// rows within windows of `window_blocks` blocks, so that a compressed chunk is decompressed about once an epoch.
   SampleStream(std::uint64_t count, std::uint64_t seed, bool shuffle, BlockLayout blocks = {});
   ~SampleStream();
+  SampleStream(const SampleStream&) = delete;
+  SampleStream& operator=(const SampleStream&) = delete;
 
   std::uint64_t count() const noexcept { return count_; }
   std::uint64_t epoch_of(std::uint64_t position) const noexcept { return position / count_; }

@@ -1,9 +1,11 @@
 #include "launch/cli.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -30,6 +32,7 @@
 #include "launch/data_commands.hpp"
 #include "launch/doctor.hpp"
 #include "launch/signals.hpp"
+#include "launch/progress.hpp"
 #include "launch/train.hpp"
 #include "runtime/document.hpp"
 #include "runtime/version.hpp"
@@ -64,9 +67,7 @@ int train_command(const std::string& file, const Strings& overrides) {
   ExitCode code = ExitCode::ok;
   const auto report = [&](const std::exception& e) {
     const std::string text = error_text(e, code);
-    if (world.rank() != 0) return;
-    std::fflush(stdout);
-    std::fputs(text.c_str(), stderr);
+    if (world.rank() == 0) print_error(text);
   };
   try {
     const auto group = world.make_group();
@@ -82,7 +83,9 @@ int train_command(const std::string& file, const Strings& overrides) {
 }
 
 void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
+    throw DataError(fmt::format("cannot write to standard output: {}", std::strerror(errno)));
+/// What a command is for: who reads it must not take half of it for all.
 }
 
 /// Runs `work` on all ranks of this launch, and prints rank 0's text. An error of one rank alone ends them all.
@@ -93,15 +96,11 @@ int on_all_ranks(const std::function<std::string(comm::World&)>& work) {
     const std::string text = work(world);
     if (world.rank() == 0) print(text);
   } catch (const RankFailure& e) {
-    std::fflush(stdout);
-    std::fputs(error_text(e, code).c_str(), stderr);
+    print_error(error_text(e, code));
     world.abort(code);
   } catch (const std::exception& e) {
     const std::string text = error_text(e, code);
-    if (world.rank() == 0) {
-      std::fflush(stdout);
-      std::fputs(text.c_str(), stderr);
-    }
+    if (world.rank() == 0) print_error(text);
   }
   return world.finish(code);
 }
@@ -411,10 +410,7 @@ int run_command_line(const std::vector<std::string>& args) {
   } catch (const std::exception& e) {
     ExitCode code = ExitCode::bug;
     const std::string text = error_text(e, code);
-    if (is_speaker()) {
-      std::fflush(stdout);
-      std::fputs(text.c_str(), stderr);
-    }
+    if (is_speaker()) print_error(text);
     return static_cast<int>(code);
   }
 }

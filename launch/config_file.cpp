@@ -298,7 +298,7 @@ LoadedConfig parse_config(std::string_view text, const std::string& file, std::s
 
 LoadedConfig load_config(const std::string& file, std::span<const std::string> overrides) {
   struct Close {
-    void operator()(std::FILE* f) const noexcept { std::fclose(f); }
+    void operator()(std::FILE* f) const noexcept { (void)std::fclose(f); }  // read only
   };
   const auto fail = [&file](int error) {
     return ConfigError(fmt::format("{}: cannot read the configuration: {}", file, std::strerror(error)));

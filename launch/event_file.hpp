@@ -33,7 +33,7 @@ class EventFile {
  private:
   void put(std::string_view event);
   struct Close {
-    void operator()(std::FILE* f) const noexcept { std::fclose(f); }
+    void operator()(std::FILE* f) const noexcept { (void)std::fclose(f); }  // each record was flushed
   };
   std::string path_;
   std::unique_ptr<std::FILE, Close> file_;

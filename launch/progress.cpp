@@ -18,10 +18,19 @@ std::string format_duration(double seconds) {
   return fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
+void print_text(std::FILE* to, const std::string& text) noexcept {
+  (void)std::fwrite(text.data(), 1, text.size(), to);
+  (void)std::fflush(to);
+}
+
+void print_error(const std::string& text) noexcept {
+  print_text(stdout, "");
+  print_text(stderr, text);
+}
+
 void print_line(std::FILE* to, const std::string& text) noexcept {
-  std::fputs(text.c_str(), to);
-  std::fputc('\n', to);
-  std::fflush(to);
+  (void)std::fwrite(text.data(), 1, text.size(), to);
+  print_text(to, "\n");
 }
 
 bool output_is_terminal() {
@@ -42,7 +51,7 @@ Progress::Progress(std::int64_t first_step, std::int64_t total_steps, bool quiet
       last_(start_ - std::chrono::hours(1)) {}
 
 void Progress::clear() {
-  if (drawn_) std::fputs("\r\033[K", stdout);
+  if (drawn_) print_text(stdout, "\r\033[K");
   drawn_ = false;
 }
 
@@ -78,8 +87,7 @@ void Progress::show(const Now& now) {
   }
   if (static_cast<int>(text.size()) >= columns) text.resize(static_cast<std::size_t>(columns - 1));
   clear();
-  std::fputs(text.c_str(), stdout);
-  std::fflush(stdout);
+  print_text(stdout, text);
   drawn_ = true;
 }
 

@@ -42,7 +42,12 @@ class Progress {
 
 /// "1:02:03" or "4:05".
 std::string format_duration(double seconds);
-/// A line for the user. Output that cannot be written (a full disk, say) is lost; it must not end a run that computes.
+/// For the user, at once. Output that cannot be written (a full disk, say) is lost; it must not end a run that
+/// computes.
+void print_text(std::FILE*, const std::string& text) noexcept;
+/// To standard error, after what was said before on standard output.
+void print_error(const std::string& text) noexcept;
+/// As print_text, and a line of its own.
 void print_line(std::FILE*, const std::string& text) noexcept;
 /// Is standard output a terminal? Open MPI gives ranks a pseudo terminal whatever its own output is, so under mpirun it
 /// is mpirun's that counts.

@@ -58,7 +58,7 @@ class MetricsFile {
  private:
   void put(const nlohmann::ordered_json& entry);
   struct Close {
-    void operator()(std::FILE* f) const noexcept { std::fclose(f); }
+    void operator()(std::FILE* f) const noexcept { (void)std::fclose(f); }  // each line was flushed
   };
   std::string path_;
   std::unique_ptr<std::FILE, Close> file_;

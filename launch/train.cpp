@@ -19,6 +19,7 @@
 #include "launch/data.hpp"
 #include "launch/engine.hpp"
 #include "launch/evaluation.hpp"
+#include "launch/progress.hpp"
 #include "launch/report.hpp"
 #include "launch/run_files.hpp"
 #include "launch/run_status.hpp"
@@ -218,9 +219,7 @@ ExitCode train(const LoadedConfig& input, comm::World& world, StopSignals& stop)
   std::optional<Trainer> trainer;
   const auto report = [&](const std::string& text) {
     if (trainer) trainer->end_progress();
-    std::fflush(stdout);
-    std::fputs(text.c_str(), stderr);
-    std::fflush(stderr);
+    print_error(text);
   };
   try {
     trainer.emplace(input, world, stop);

@@ -54,6 +54,14 @@ class Check(harness.Case):
         # Where the data are not (a login node, say) the rest is checked, and it says so.
         self.assertRegex(self.ok("check", "config.yaml", "data.train=nowhere.h5").out, r"Note: .*nowhere\.h5 is not there")
 
+    def test_a_full_disk_behind_standard_output(self):
+        """Half a plan is no plan: an error, and not the exit code of success."""
+        config = self.write("config.yaml", harness.MLP)
+        self.make_digits()
+        with open("/dev/full", "w") as full:
+            result = harness.Running([harness.PROGRAM, "check", config], self.folder, out=full).wait()
+        self.check_refused(result, harness.DATA, r"standard output: No space left")
+
     def test_every_shipped_recipe(self):
         recipes = sorted(glob.glob(os.path.join(harness.ROOT, "models/recipes/*.yaml")))
         self.assertTrue(recipes)

@@ -113,6 +113,34 @@ class Signals(Resuming):
         self.assertEqual(self.summary()["parameter_hash"], expected)
         self.check_samples(steps)
 
+    def test_ctrl_c_without_a_launcher(self):
+        self.stop_and_resume(0, lambda running: running.kill(signal.SIGINT))
+
+    def test_ctrl_c_of_mpirun(self):
+        """As the terminal sends it, to all of the foreground's group: mpirun ends the ranks as on SIGTERM. It gives them
+        a second, which may be too short for a save: what counts then is the last complete checkpoint."""
+        running = self.start("config.yaml", "train.steps=1000000", "checkpoint.every_steps=50", ranks=2)
+        self.wait_for_step(running, 120)
+        self.wait_for_checkpoint(running)
+        os.killpg(running.process.pid, signal.SIGINT)
+        begin = time.monotonic()
+        result = running.wait()  # fails where a rank is left over
+        self.assertLess(time.monotonic() - begin, 10, f"\n{result}")
+        self.assertNotEqual(result.code, harness.OK, f"\n{result}")
+        self.assertEqual(result.errors, [], f"\n{result}")
+        self.ok("checkpoint", "verify", "run/checkpoints")
+        steps = int(self.checkpoints()[-1][5:]) + 50
+        arguments = ("config.yaml", f"train.steps={steps}", "checkpoint.every_steps=0")
+        expected = self.whole(2, *arguments)
+        self.assertIn("resumed from", self.ok(*arguments, ranks=2).out)
+        self.assertEqual(self.summary()["parameter_hash"], expected)
+        self.check_samples(steps)
+
+    def wait_for_checkpoint(self, running):
+        end = time.monotonic() + 20
+        while not self.checkpoints() and running.alive() and time.monotonic() < end:
+            time.sleep(0.01)
+
     def test_sigusr1_to_mpirun(self):
         self.stop_and_resume(2, lambda running: running.process.send_signal(signal.SIGUSR1))
 

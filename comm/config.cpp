@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "comm/deadlines.hpp"
 #include "comm/tables.hpp"
 
 namespace dtrain::comm {
@@ -19,8 +20,8 @@ TypePtr<CommConfig> communication_table() {
     communication.add("algorithm", &CommConfig::algorithm,
                       choice<Algorithm>({{"auto", Algorithm::automatic}, {"fixed_order", Algorithm::fixed_order}}),
                       "auto: the faster one; fixed_order: sums in a fixed tree over ranks");
-    communication.add("timeout_seconds", &CommConfig::timeout_seconds, number({0, 1e6, true}),
-                      "a sum that takes longer is an error: a lost or stuck rank");
+    for (const DeadlineSetting& d : deadline_settings)
+      communication.add(d.name, d.seconds, number({0, 1e6, true}), d.help);
     return shared(std::move(communication));
   }();
   return table;

@@ -18,7 +18,12 @@ struct CommConfig {
   double last_bucket_mib = 1;
   DType gradient_dtype = DType::f32;
   Algorithm algorithm = Algorithm::automatic;
-  double timeout_seconds = 300;  // a collective that takes longer is an error
+  // Without progress; which one counts when: deadlines.hpp.
+  double timeout_seconds = 300;
+  double set_up_timeout_seconds = 1800;
+  double load_timeout_seconds = 1800;
+  double first_step_timeout_seconds = 900;
+  double save_timeout_seconds = 1800;
 };
 
 }  // namespace dtrain::comm

@@ -20,6 +20,8 @@ using Word = std::atomic<std::uint64_t>;
 using Half = std::atomic<std::uint32_t>;
 static_assert(Word::is_always_lock_free && Half::is_always_lock_free, "processes share them");
 
+constexpr int deadline_bit = 56;
+
 [[noreturn]] void fail(const char* what) {
   throw CommError(
       fmt::format("cannot share memory with the other ranks of this host: {}: {}", what, std::strerror(errno)));
@@ -36,7 +38,7 @@ struct alignas(64) HostBoard::Line {
   Half state;    // RankState, and the exit code from bit 8 on
   Half version;  // odd while phase and step are being written
   Half entered, left;
-  Word step;
+  Word step;  // the Deadline from bit 56 on
   std::array<Word, RankNote::phase_room / sizeof(Word)> phase;
 };
 
@@ -104,10 +106,10 @@ void HostBoard::join(int slot, int rank, std::string host) {
   l.pid = static_cast<std::uint32_t>(getpid());
   l.pid_space = own_pid_space();
   l.started = look_at_process(getpid()).started;
-  beat("start", 0);
+  beat("start", 0, Deadline::set_up);
 }
 
-void HostBoard::beat(const char* phase, std::uint64_t step) noexcept {
+void HostBoard::beat(const char* phase, std::uint64_t step, Deadline deadline) noexcept {
   if (slot_ < 0) return;
   Line& l = line(slot_);
   std::array<std::uint64_t, RankNote::phase_room / sizeof(Word)> words{};
@@ -116,7 +118,7 @@ void HostBoard::beat(const char* phase, std::uint64_t step) noexcept {
   const std::uint32_t version = l.version.load(std::memory_order_relaxed) | 1u;
   l.version.store(version, std::memory_order_relaxed);
   for (std::size_t i = 0; i < words.size(); ++i) l.phase[i].store(words[i], std::memory_order_release);
-  l.step.store(step, std::memory_order_release);
+  l.step.store(step | static_cast<std::uint64_t>(deadline) << deadline_bit, std::memory_order_release);
   l.version.store(version + 1, std::memory_order_release);
   // An end stays one.
   std::uint32_t state = l.state.load();
@@ -162,7 +164,9 @@ RankNote HostBoard::read(int slot) const noexcept {
     const std::uint32_t before = l.version.load(std::memory_order_acquire);
     std::array<std::uint64_t, RankNote::phase_room / sizeof(Word)> words{};
     for (std::size_t i = 0; i < words.size(); ++i) words[i] = l.phase[i].load(std::memory_order_acquire);
-    n.step = l.step.load(std::memory_order_acquire);
+    const std::uint64_t step = l.step.load(std::memory_order_acquire);
+    n.step = step & ((std::uint64_t{1} << deadline_bit) - 1);
+    n.deadline = static_cast<Deadline>(step >> deadline_bit);
     n.beats = l.version.load(std::memory_order_relaxed);
     std::memcpy(n.phase.data(), words.data(), RankNote::phase_room);
     if (before == n.beats && before % 2 == 0) break;

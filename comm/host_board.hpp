@@ -12,6 +12,8 @@
 
 #include <sys/types.h>
 
+#include "comm/deadlines.hpp"
+
 namespace dtrain::comm {
 
 enum class RankState : std::uint8_t {
@@ -35,6 +37,7 @@ struct RankNote {
   // Exchanges with other ranks, over all threads: it waits inside one where they differ.
   std::uint32_t entered = 0, left = 0;
   std::uint64_t step = 0;
+  Deadline deadline = Deadline::set_up;  // of what it does
   std::array<char, phase_room + 1> phase{};
 
   bool waits() const noexcept { return entered != left; }
@@ -65,7 +68,7 @@ class HostBoard {
 
   // The own line. One thread at a time for beat(), any thread for the others; nothing allocates. Without a slot:
   // no-ops.
-  void beat(const char* phase, std::uint64_t step) noexcept;
+  void beat(const char* phase, std::uint64_t step, Deadline = Deadline::step) noexcept;
   void pause() noexcept;
   void end(RankState, int exit_code) noexcept;
   void enter_exchange() noexcept;

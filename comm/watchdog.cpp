@@ -1,6 +1,7 @@
 #include "comm/watchdog.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -69,8 +70,8 @@ struct Watchdog::State {
 
   HostBoard& board;
   Options options;
-  bool leaves = false;  // the default: this process ends
-  std::atomic<double> timeout;
+  bool leaves = false;                                               // the default: this process ends
+  std::array<std::atomic<double>, deadline_settings.size()> limits;  // seconds, by Deadline
   std::atomic<bool> ended{false};
   int wake = -1;
   std::thread thread;
@@ -84,7 +85,8 @@ struct Watchdog::State {
   Time trouble{};  // since when a death or an expired deadline is seen; 0: not
   double next_warning = 0;
 
-  State(HostBoard& b, Options o) : board(b), options(std::move(o)), timeout(options.timeout_seconds) {
+  State(HostBoard& b, Options o) : board(b), options(std::move(o)) {
+    for (auto& limit : limits) limit = options.timeout_seconds;
     leaves = !options.on_error;
     if (!options.on_error) options.on_error = print_error;
     if (!options.on_warning) options.on_warning = print_warning;
@@ -112,10 +114,26 @@ struct Watchdog::State {
     }
   }
 
+  /// Of what this rank does; 0 or less: none.
+  double limit_of(const RankSight& s) const { return limits[static_cast<std::size_t>(s.note.deadline)].load(); }
+
+  bool late(const RankSight& s) const {
+    const double limit = limit_of(s);
+    return limit > 0 && s.idle >= limit;
+  }
+
   double tick() const {
-    const double limit = timeout.load();
     if (trouble != Time{}) return 0.02;
-    return limit > 0 ? std::clamp(limit / 10, 0.01, 0.25) : 0.25;
+    double wait = 0.25;
+    for (const auto& limit : limits) {
+      if (limit.load() > 0) wait = std::min(wait, std::max(limit.load() / 10, 0.01));
+    }
+    return wait;
+  }
+
+  void wake_up() const noexcept {
+    const std::uint64_t one = 1;
+    if (write(wake, &one, sizeof one) < 0) return;  // it wakes by itself, later
   }
 
   void watch() {
@@ -147,7 +165,7 @@ struct Watchdog::State {
       if (!same || n.state != RankState::running || stopped_myself) w.changed = now;
       s.note = n;
       s.idle = s.watched() ? seconds(now - w.changed) : 0;
-      s.stopped = w.visible && s.watched() && s.idle >= std::min(1.0, warn_after()) && look_at_process(n.pid).stopped;
+      s.stopped = w.visible && s.watched() && s.idle >= std::min(1.0, warn_after(s)) && look_at_process(n.pid).stopped;
       sights[i] = s;
     }
   }
@@ -165,8 +183,8 @@ struct Watchdog::State {
     return !l.alive || l.started != n.started;
   }
 
-  double warn_after() const {
-    const double limit = timeout.load();
+  double warn_after(const RankSight& s) const {
+    const double limit = limit_of(s);
     return limit > 0 ? std::min(options.warn_seconds, limit / 2) : options.warn_seconds;
   }
 
@@ -182,8 +200,7 @@ struct Watchdog::State {
         code = s.note.exit_code;
       }
     }
-    const bool late = deadline_passed();
-    if (!death && !failure && !late) {
+    if (!death && !failure && !deadline_passed()) {
       trouble = {};
       return warn();
     }
@@ -201,19 +218,24 @@ struct Watchdog::State {
       return;
     }
     report(death ? death_text(sights, board.host())
-                 : fmt::format("{} (communication.timeout_seconds is {:g}); run the same command again to resume from "
-                               "the last checkpoint\n{}",
-                               stall_text(sights, board.host(), elsewhere()), timeout.load(), rank_table(sights)));
+                 : fmt::format("{} (communication.{} is {:g}; raise it where that is too short); run the same command "
+                               "again to resume from the last checkpoint\n{}",
+                               stall_text(sights, board.host(), elsewhere()), setting_of(blamed().note.deadline).name,
+                               limit_of(blamed()), rank_table(sights)));
+  }
+
+  /// Whose deadline it is.
+  const RankSight& blamed() const {
+    if (const auto behind = ranks_behind(sights); !behind.empty()) return sights[behind[0]];
+    return *std::max_element(sights.begin(), sights.end(),
+                             [this](const RankSight& a, const RankSight& b) { return late(a) < late(b); });
   }
 
   bool elsewhere() const { return options.ranks > board.slots(); }
 
   /// Someone is late, and whoever is behind is not merely slow.
   bool deadline_passed() const {
-    const double limit = timeout.load();
-    if (limit <= 0) return false;
-    const auto late = [limit](const RankSight& s) { return s.idle >= limit; };
-    if (std::none_of(sights.begin(), sights.end(), late)) return false;
+    if (std::none_of(sights.begin(), sights.end(), [this](const RankSight& s) { return late(s); })) return false;
     const auto behind = ranks_behind(sights);
     return std::all_of(behind.begin(), behind.end(), [&](std::size_t i) { return late(sights[i]); });
   }
@@ -246,21 +268,21 @@ struct Watchdog::State {
 
   /// Only where the others wait, or a rank is stopped: a step may rightly take long.
   void warn() {
-    const double after = warn_after();
     double idle = 0;
-    bool waits = false, late = false;
+    bool waits = false, slow = false;
     for (const RankSight& s : sights) {
-      late = late || s.idle >= after;
-      waits = waits || (s.watched() && s.note.waits() && s.idle >= after);
+      const bool long_idle = s.idle >= warn_after(s);
+      slow = slow || long_idle;
+      waits = waits || (s.watched() && s.note.waits() && long_idle);
     }
-    if (!late) {  // the ordinary case: nothing is allocated
+    if (!slow) {  // the ordinary case: nothing is allocated
       next_warning = 0;
       return;
     }
     const auto behind = ranks_behind(sights);
     for (std::size_t i : behind) {
       const double one = sights[i].idle;
-      if (one < after) return;
+      if (one < warn_after(sights[i])) return;
       waits = waits || sights[i].stopped;
       idle = std::max(idle, one);
     }
@@ -274,7 +296,7 @@ struct Watchdog::State {
     }
     if (idle < next_warning || before_me() > 0) return;
     next_warning = std::max(idle, next_warning) * 2;  // said less and less often
-    const double limit = timeout.load();
+    const double limit = limit_of(blamed());
     options.on_warning(stall_text(sights, board.host(), elsewhere()) +
                        (limit > 0 ? fmt::format("; the run ends after {:g} s of this", limit) : ""));
   }
@@ -291,13 +313,17 @@ Watchdog::~Watchdog() {
 }
 
 void Watchdog::limit(double timeout_seconds) noexcept {
-  state_->timeout = timeout_seconds;
-  const std::uint64_t one = 1;
-  if (write(state_->wake, &one, sizeof one) < 0) return;  // it wakes by itself, later
+  for (auto& limit : state_->limits) limit = timeout_seconds;
+  state_->wake_up();
 }
 
-void Watchdog::beat(const char* phase, std::uint64_t step) noexcept {
-  state_->board.beat(phase, step);
+void Watchdog::limit(const CommConfig& config) noexcept {
+  for (std::size_t i = 0; i < deadline_settings.size(); ++i) state_->limits[i] = config.*deadline_settings[i].seconds;
+  state_->wake_up();
+}
+
+void Watchdog::beat(const char* phase, std::uint64_t step, Deadline deadline) noexcept {
+  state_->board.beat(phase, step, deadline);
 }
 
 void Watchdog::pause() noexcept {

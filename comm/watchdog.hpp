@@ -17,7 +17,7 @@ namespace dtrain::comm {
 class Watchdog {
  public:
   struct Options {
-    double timeout_seconds = 0;  // without progress; 0 or less: never
+    double timeout_seconds = 0;  // without progress, whatever a rank does; 0 or less: never
     double warn_seconds = 8;     // others wait for so long; at half the timeout where that is sooner
     int ranks = 1;               // of the whole run
     /// What happens then; the defaults print "error: <message>" and leave by _exit(5), print "warning: <message>". Each
@@ -31,10 +31,12 @@ class Watchdog {
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
 
-  /// Another timeout from now on; 0 or less: never.
+  /// Another timeout from now on, whatever a rank does; 0 or less: never.
   void limit(double timeout_seconds) noexcept;
-  /// Progress: `phase` ("load", "update", "save"; up to 24 characters) of `step` begins now.
-  void beat(const char* phase, std::uint64_t step) noexcept;
+  /// The deadlines of a run, each for its part.
+  void limit(const CommConfig&) noexcept;
+  /// Progress: `phase` ("load", "update", "save"; up to 24 characters) of `step` begins now, with this deadline.
+  void beat(const char* phase, std::uint64_t step, Deadline = Deadline::step) noexcept;
   /// No deadline until the next beat: waiting for something that may rightly take long.
   void pause() noexcept;
 

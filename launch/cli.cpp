@@ -23,6 +23,7 @@
 #include <fmt/ranges.h>
 
 #include "comm/launch_env.hpp"
+#include "comm/watchdog.hpp"
 #include "comm/world.hpp"
 #include "io/checkpoint.hpp"
 #include "launch/alone.hpp"
@@ -31,8 +32,8 @@
 #include "launch/config_file.hpp"
 #include "launch/data_commands.hpp"
 #include "launch/doctor.hpp"
-#include "launch/signals.hpp"
 #include "launch/progress.hpp"
+#include "launch/signals.hpp"
 #include "launch/train.hpp"
 #include "runtime/document.hpp"
 #include "runtime/version.hpp"
@@ -70,6 +71,7 @@ int train_command(const std::string& file, const Strings& overrides) {
     if (world.rank() == 0) print_error(text);
   };
   try {
+    world.watchdog().limit(comm::CommConfig{});  // until the configuration is known
     const auto group = world.make_group();
     LoadedConfig loaded;
     group->agree([&] { loaded = load_config(file, overrides); });
@@ -82,10 +84,10 @@ int train_command(const std::string& file, const Strings& overrides) {
   return world.finish(code, well ? 60 : 5);
 }
 
+/// What a command is for: who reads it must not take half of it for all.
 void print(const std::string& text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
     throw DataError(fmt::format("cannot write to standard output: {}", std::strerror(errno)));
-/// What a command is for: who reads it must not take half of it for all.
 }
 
 /// Runs `work` on all ranks of this launch, and prints rank 0's text. An error of one rank alone ends them all.

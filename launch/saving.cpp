@@ -124,7 +124,7 @@ void Saving::poll() {
 }
 
 void Saving::save(const RunStatus& status, ModelState& model) {
-  world_.watchdog().beat("save", static_cast<std::uint64_t>(status.step));
+  world_.watchdog().beat("save", static_cast<std::uint64_t>(status.step), comm::Deadline::save);
   const auto begin = Clock::now();
   io::RunState s = run_state(status);
   alone([&] {

@@ -45,8 +45,8 @@ class Trainer {
         report_(input, world) {}
 
   ExitCode run() {
-    watchdog_.limit(config_.communication.timeout_seconds);
-    watchdog_.beat("set-up", 0);
+    watchdog_.limit(config_.communication);
+    watchdog_.beat("set-up", 0, comm::Deadline::set_up);
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
     group_->agree([&] { set_up(); });
@@ -55,6 +55,7 @@ class Trainer {
                                {"data.train (by its fingerprint)", train_data_->fingerprint()},
                                {"data.eval (by its fingerprint)", eval_data_ ? eval_data_->fingerprint() : "none"}};
     comm::agree_on(*group_, world_.host(), same);
+    watchdog_.beat("load", 0, comm::Deadline::load);
     saving_.emplace(input_, world_, *group_, report_, train_data_->fingerprint(), status_);
     if (saving_->finished_before(status_)) return ExitCode::ok;
     start_state();
@@ -99,7 +100,7 @@ class Trainer {
   }
 
   void start_state() {
-    watchdog_.beat("load", static_cast<std::uint64_t>(status_.step));
+    watchdog_.beat("load", static_cast<std::uint64_t>(status_.step), comm::Deadline::load);
     ModelState& model = step_->model();
     if (saving_->resumes()) {
       saving_->load(model, status_);

@@ -19,7 +19,10 @@ TrainStep::TrainStep(const RunConfig& config, Engine& engine, Collective& collec
 
 bool TrainStep::run(RunStatus& status, io::Loader& loader, std::int64_t accumulation, bool logged,
                     PhaseSeconds& seconds) {
-  const auto doing = [&](const char* phase) { watchdog_.beat(phase, static_cast<std::uint64_t>(status.step + 1)); };
+  const auto deadline = status.step == status.first_step ? comm::Deadline::first_step : comm::Deadline::step;
+  const auto doing = [&](const char* phase) {
+    watchdog_.beat(phase, static_cast<std::uint64_t>(status.step + 1), deadline);
+  };
   const auto begin = Clock::now();
   state_.step = static_cast<std::uint64_t>(status.step);
   state_.applied_steps = status.applied;

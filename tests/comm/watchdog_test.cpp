@@ -166,10 +166,56 @@ TEST(Watchdog, names_rank_phase_and_step_at_the_deadline) {
   watchdog.beat("all_reduce", 17);
   ASSERT_TRUE(wait_until([&] { return !heard.errors().empty(); }));
   EXPECT_NE(heard.errors()[0].find("made no progress for 0 s in phase 'all_reduce' of step 17 "
-                                   "(communication.timeout_seconds is 0.2)"),
+                                   "(communication.timeout_seconds is 0.2; raise it"),
             std::string::npos)
       << heard.errors()[0];
   EXPECT_TRUE(heard.warnings().empty());  // nobody waits for it
+}
+
+/// Every part of a run may take a minute, but this one.
+CommConfig short_for(Deadline d) {
+  CommConfig c;
+  for (const DeadlineSetting& s : deadline_settings) c.*s.seconds = 60;
+  c.*setting_of(d).seconds = 0.2;
+  return c;
+}
+
+TEST(Watchdog, each_part_of_a_run_has_its_own_deadline) {
+  for (const Deadline d : {Deadline::step, Deadline::set_up, Deadline::load, Deadline::first_step, Deadline::save}) {
+    const std::string name = setting_of(d).name;
+    Heard heard;
+    auto board = make_lone_board(0, "h");
+    Watchdog watchdog(*board, heard.options(0));
+    watchdog.limit(short_for(d));
+    watchdog.beat("another part", 16, d == Deadline::save ? Deadline::step : Deadline::save);
+    std::this_thread::sleep_for(milliseconds(500));
+    EXPECT_TRUE(heard.errors().empty()) << name;
+    watchdog.beat("this part", 17, d);
+    ASSERT_TRUE(wait_until([&] { return !heard.errors().empty(); })) << name;
+    EXPECT_NE(heard.errors()[0].find("in phase 'this part' of step 17 (communication." + name + " is 0.2;"),
+              std::string::npos)
+        << heard.errors()[0];
+  }
+}
+
+// The deadline is that of the rank which is behind, and not of those which wait for it.
+TEST(Watchdog, a_rank_in_a_step_may_wait_for_one_that_still_loads) {
+  Ranks ranks(2);
+  ranks.board.join(0, 0, "h");
+  ranks.start(1, [](HostBoard& b) { b.beat("load", 17, Deadline::load); });
+  ASSERT_TRUE(wait_until([&] { return ranks.board.read(1).deadline == Deadline::load; }));
+  Heard heard;
+  Watchdog watchdog(ranks.board, heard.options(0));
+  watchdog.limit(short_for(Deadline::step));
+  watchdog.beat("update", 18);
+  ranks.board.enter_exchange();
+  std::this_thread::sleep_for(milliseconds(1000));
+  EXPECT_TRUE(heard.errors().empty());
+  watchdog.limit(short_for(Deadline::load));
+  ASSERT_TRUE(wait_until([&] { return !heard.errors().empty(); }));
+  EXPECT_NE(heard.errors()[0].find("1 rank waits for it (communication.load_timeout_seconds is 0.2;"),
+            std::string::npos)
+      << heard.errors()[0];
 }
 
 TEST(Watchdog, is_silent_while_there_is_progress_or_a_pause) {

@@ -1,5 +1,8 @@
 """A rank that is killed or stuck takes the run down soon, with the right exit code and nothing left behind."""
+import fcntl
+import itertools
 import os
+import re
 import signal
 import subprocess
 import time
@@ -103,6 +106,80 @@ class Faults(harness.Case):
         self.assertTrue(1 <= len(result.errors) <= 2, f"\n{result}")
         self.assertRegex(result.errors[0], r"rank \d .*regression\.h5")
         self.assertLess(seconds, 10)
+
+
+class Deadlines(harness.Case):
+    """Each part of a run has a deadline of its own. One process is held up by a standard output that is full from a
+    certain line on: as long as nobody reads it, the part of the run that prints this line makes no progress."""
+    PIPE = 4096  # bytes; one page, the least there is
+    PARTS = {"load": (r"^dtrain ", "phase 'load' of step 0"), "first_step": (r"^step 1/", "phase 'update' of step 1"),
+             "step": (r"^step 2/", "phase 'update' of step 2"), "save": (r"^checkpoint ", "phase 'save' of step 2")}
+
+    def setUp(self):
+        super().setUp()
+        self.digits()
+        self.settings = ("train.steps=2", "checkpoint.resume=never", "data.eval=[]")
+
+    def held_up(self, part, *settings):
+        """A run that stands still in this part, and the reading end of its output."""
+        lines = self.ok("config.yaml", *self.settings).out.splitlines(keepends=True)
+        before = itertools.takewhile(lambda line: not re.match(self.PARTS[part][0], line), lines)
+        room = sum(map(len, before)) + 30  # lines before vary by a few digits, the line itself is longer
+        read, write = os.pipe()
+        self.addCleanup(os.close, read)
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, self.PIPE)
+        os.write(write, b"." * (self.PIPE - room - 1) + b"\n")
+        running = harness.Running([harness.PROGRAM, "config.yaml", *self.settings, *settings], self.folder, out=write)
+        os.close(write)
+        self.addCleanup(running.end)
+        return running, read
+
+    def test_a_part_that_is_stuck_is_named_with_its_setting(self):
+        for part, (_, where) in self.PARTS.items():
+            with self.subTest(part):
+                short = "timeout_seconds" if part == "step" else f"{part}_timeout_seconds"
+                limits = {f"{name}timeout_seconds": 60 for name in ("", "set_up_", "load_", "first_step_", "save_")}
+                limits[short] = 1
+                running, _ = self.held_up(part, *(f"communication.{name}={limit}" for name, limit in limits.items()))
+                self.check_refused(running.wait(20), COMMUNICATION, rf"rank 0 .* {where} \(communication\.{short} is 1; raise it")
+
+    def test_a_part_that_is_slow_goes_on(self):
+        for part in ("load", "first_step", "save"):
+            with self.subTest(part):
+                running, read = self.held_up(part, "communication.timeout_seconds=1")
+                time.sleep(3)
+                self.assertTrue(running.alive(), f"{running.output()}")
+                with open(read, "rb", closefd=False) as drain:
+                    text = drain.read().decode()
+                result = running.wait()
+                self.assertEqual(result.code, harness.OK, f"\n{result}")
+                self.assertRegex(text, "(?m)^done: 2 steps")
+
+    def test_a_slow_set_up_goes_on(self):
+        """Rank 1 is stopped as soon as it has opened the data, for longer than a step may take."""
+        self.make_regression("--samples", "500000")
+        self.write("regression.yaml", harness.REGRESSION)
+        running = self.start("regression.yaml", "train.steps=20", "communication.timeout_seconds=2", ranks=2)
+        end = time.monotonic() + 20
+        while not (pid := running.ranks().get(1)) and time.monotonic() < end:
+            time.sleep(0.001)
+        while time.monotonic() < end and not any(link.endswith("regression.h5") for link in self.open_files(pid)):
+            pass
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(4)
+        self.assertTrue(running.alive(), f"{running.output()}")
+        os.kill(pid, signal.SIGCONT)
+        result = running.wait()
+        self.assertEqual(result.code, harness.OK, f"\n{result}")
+
+    @staticmethod
+    def open_files(pid):
+        folder = f"/proc/{pid}/fd"
+        for name in os.listdir(folder):
+            try:
+                yield os.readlink(os.path.join(folder, name))
+            except OSError:
+                pass
 
 
 class Numbers(harness.Case):

@@ -8,7 +8,7 @@ ModelState::ModelState(Device& device, const ParameterStore& store, const Optimi
     : device_(device), store_(store), compute_(compute) {
   static_assert(stop_extra < FlatLayout::extras);
   const std::size_t bytes = store.layout().total_floats() * sizeof(float);
-  float* const extras = store.gradients() + store.layout().param_floats;
+  float* const extras = store.gradients() + store.layout().state_end();
   params_ = HostMirror(device, store.params(), bytes);
   sums_ = HostMirror(device, extras, FlatLayout::extras * sizeof(float));
   wish_ = HostMirror(device, extras + stop_extra, sizeof(float));
@@ -22,6 +22,8 @@ ModelState::ModelState(Device& device, const ParameterStore& store, const Optimi
 std::vector<io::StateTensor> ModelState::tensors() const {
   std::vector<io::StateTensor> out;
   io::append_flat(out, "param/", store_.layout(), params_.as<float>());
+  for (const FlatState& s : store_.layout().states)
+    out.push_back({"state/" + s.name, DType::f32, s.shape, params_.as<float>() + s.offset});
   for (std::size_t i = 0; i < moments_.size(); ++i)
     io::append_flat(out, "optimizer/" + moment_names_[i] + "/", store_.layout(), moments_[i].as<float>());
   return out;

@@ -69,22 +69,28 @@ void check_input(const Layer& layer, const std::string& name, const Shape& in, s
 }
 
 OpSpec op_of(const LayerKind& kind, std::uint32_t& dropouts) {
-  return std::visit(
-      Visit{[](const Conv2dLayer& l) -> OpSpec {
-              return Conv2d{l.filters, l.kernel, l.stride, l.padding, l.bias, l.activation};
-            },
-            [](const MaxPool2dLayer& l) -> OpSpec {
-              return MaxPool2d{l.size,
-                               {l.stride[0] > 0 ? l.stride[0] : l.size[0], l.stride[1] > 0 ? l.stride[1] : l.size[1]}};
-            },
-            [](const DenseLayer& l) -> OpSpec {
-              return Linear{l.units, l.bias, l.activation};
-            },
-            [](const FlattenLayer&) -> OpSpec { return Flatten{}; }, [](const ReluLayer&) -> OpSpec { return Relu{}; },
-            [&dropouts](const DropoutLayer& l) -> OpSpec {
-              return Dropout{l.rate, dropouts++};
-            }},
-      kind);
+  return std::visit(Visit{[](const Conv2dLayer& l) -> OpSpec {
+                            return Conv2d{.filters = l.filters,
+                                          .kernel = l.kernel,
+                                          .stride = l.stride,
+                                          .padding = l.padding,
+                                          .bias = l.bias,
+                                          .activation = l.activation};
+                          },
+                          [](const MaxPool2dLayer& l) -> OpSpec {
+                            return MaxPool2d{
+                                l.size,
+                                {l.stride[0] > 0 ? l.stride[0] : l.size[0], l.stride[1] > 0 ? l.stride[1] : l.size[1]}};
+                          },
+                          [](const DenseLayer& l) -> OpSpec {
+                            return Linear{l.units, l.bias, l.activation};
+                          },
+                          [](const FlattenLayer&) -> OpSpec { return Flatten{}; },
+                          [](const ReluLayer&) -> OpSpec { return Activate{Activation::relu}; },
+                          [&dropouts](const DropoutLayer& l) -> OpSpec {
+                            return Dropout{l.rate, dropouts++};
+                          }},
+                    kind);
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ namespace dtrain {
 
 struct UpdateRule;
 struct UpdateArgs;
+struct StateUpdateArgs;
 
 enum class DeviceKind : std::uint8_t { cpu, cuda };
 
@@ -86,6 +87,8 @@ class Device {
   virtual std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in) = 0;
   /// One optimizer update of the range that `args` names, in place.
   virtual void update(const UpdateRule&, const UpdateArgs&, Stream&) = 0;
+  /// Moves each kept state towards the mean of the step's statistics, in place: see update_math.hpp.
+  virtual void update_states(const StateUpdateArgs&, Stream&) = 0;
   /// Sum of squares of `n` floats into partial[i] (double), one for each fixed block of norm_block floats, so that the
   /// total does not depend on how buckets or shards cut the buffer. `partial` is host memory; valid after the stream
   /// reached this point.

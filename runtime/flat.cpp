@@ -16,14 +16,15 @@ const FlatParam& FlatLayout::of(ParamId id) const {
   throw BugError(fmt::format("parameter {} is not in the flat layout", id));
 }
 
-std::vector<Bucket> cut_buckets(std::size_t total, const BucketOptions& o) {
+std::vector<Bucket> cut_buckets(std::size_t total, const BucketOptions& o, std::size_t tail) {
   const auto floats = [](double mib) { return static_cast<std::size_t>(mib * 1024 * 1024 / sizeof(float)); };
   constexpr std::size_t grain = 1024;  // floats: cuts stay 4 KiB apart from each other and aligned for every kernel
   const auto at_least = static_cast<std::size_t>(std::max(o.at_least, 1));
   std::size_t largest = std::min(floats(o.bucket_mib), std::max(total / at_least, floats(o.smallest_mib)));
   largest = std::max(largest / grain * grain, grain);
   if (total <= largest) return {{0, total}};
-  const std::size_t last = std::clamp(floats(o.last_bucket_mib) / grain * grain, grain, largest);
+  const std::size_t last = std::max(std::clamp(floats(o.last_bucket_mib) / grain * grain, grain, largest), tail);
+  if (total <= last) return {{0, total}};
   const std::size_t head = total - last;
   const std::size_t count = (head + largest - 1) / largest;
   std::vector<Bucket> buckets;
@@ -48,7 +49,8 @@ ParameterStore::ParameterStore(Device& device, const FlatLayout& layout)
 }
 
 namespace {
-Tensor flat_view(float* base, const FlatParam& p) {
+template <class Place>
+Tensor flat_view(float* base, const Place& p) {
   return {{DType::f32, p.shape}, base + p.offset};
 }
 }  // namespace
@@ -60,13 +62,20 @@ Tensor ParameterStore::gradient(ParamId id) const {
   return flat_view(gradients(), layout_.of(id));
 }
 
+Tensor ParameterStore::state(StateId id) const {
+  return flat_view(params(), layout_.states.at(static_cast<std::size_t>(id)));
+}
+Tensor ParameterStore::state_sums(StateId id) const {
+  return flat_view(gradients(), layout_.states.at(static_cast<std::size_t>(id)));
+}
+
 Tensor ParameterStore::bucket(std::size_t index) const {
   const Bucket& b = layout_.buckets.at(index);
   return {{DType::f32, Shape{static_cast<std::int64_t>(b.end - b.begin)}}, gradients() + b.begin};
 }
 
 Tensor ParameterStore::loss_sums() const {
-  return {{DType::f32, Shape{static_cast<std::int64_t>(loss_sum_count)}}, gradients() + layout_.param_floats};
+  return {{DType::f32, Shape{static_cast<std::int64_t>(loss_sum_count)}}, gradients() + layout_.state_end()};
 }
 
 void initialize(float* flat, const FlatLayout& layout, const Graph& graph, std::uint64_t seed) {
@@ -96,6 +105,7 @@ void initialize(float* flat, const FlatLayout& layout, const Graph& graph, std::
         break;
     }
   }
+  for (const FlatState& s : layout.states) std::fill_n(flat + s.offset, s.size, s.initial);
 }
 
 std::string parameter_hash(const float* flat, const FlatLayout& layout) {

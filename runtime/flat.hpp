@@ -1,6 +1,6 @@
 // The flat parameter layout: every parameter's place in one f32 buffer, ordered as backward finishes gradients, cut
-// into buckets. FlatLayout and Bucket are plain data of the plan; ParameterStore owns the parameters and one buffer for
-// gradients on a device.
+// into buckets; kept states lie behind them. FlatLayout and Bucket are plain data of the plan; ParameterStore owns the
+// parameters and one buffer for gradients on a device.
 #pragma once
 
 #include <cstddef>
@@ -24,21 +24,36 @@ struct FlatParam {
   bool decay = true;
 };
 
+/// Where a kept state lies: its value in the buffer of parameters, and the sum of the step's statistics at the same
+/// place of the buffer of gradients.
+struct FlatState {
+  StateId id = -1;  // index in Graph::states()
+  std::string name;
+  Shape shape;
+  std::size_t offset = 0, size = 0;
+  float initial = 0;
+  double momentum = 0.1;
+};
+
 /// A contiguous range [begin, end) of the flat gradient buffer that is reduced at once. May cut through a parameter.
 struct Bucket {
   std::size_t begin = 0, end = 0;
   std::size_t bytes() const noexcept { return (end - begin) * sizeof(float); }
 };
 
-/// Behind the last parameter (and inside the last bucket) lie `extras` floats: the LossSums of the step, and zeros.
+/// [0, param_floats) parameters | [param_floats, state_end) kept states | `extras` floats: the LossSums of the step,
+/// and zeros. States and extras are inside the last bucket.
 struct FlatLayout {
   static constexpr std::size_t alignment = 16;  // floats: 64 bytes
   static constexpr std::size_t extras = 16;
 
   std::vector<FlatParam> params;  // in flat order: the first is ready first
+  std::vector<FlatState> states;  // in graph order
   std::vector<Bucket> buckets;    // in flat order: bucket 0 is ready first
   std::size_t param_floats = 0;   // up to here parameters, aligned
-  std::size_t total_floats() const noexcept { return param_floats + extras; }
+  std::size_t state_floats = 0;   // behind them states, aligned
+  std::size_t state_end() const noexcept { return param_floats + state_floats; }
+  std::size_t total_floats() const noexcept { return state_end() + extras; }
   const FlatParam& of(ParamId) const;
 };
 
@@ -49,8 +64,8 @@ struct BucketOptions {
   double smallest_mib = 0.25;  // ... but not for smaller ones than this
 };
 
-/// Cuts [0, total) into buckets. Pure.
-std::vector<Bucket> cut_buckets(std::size_t total_floats, const BucketOptions&);
+/// Cuts [0, total) into buckets; the last one holds at least `tail` floats. Pure.
+std::vector<Bucket> cut_buckets(std::size_t total_floats, const BucketOptions&, std::size_t tail = 0);
 
 /// Owns parameters and gradients, f32, flat.
 class ParameterStore {
@@ -61,8 +76,10 @@ class ParameterStore {
   float* gradients() const noexcept { return static_cast<float*>(gradients_.data()); }
   Tensor param(ParamId) const;
   Tensor gradient(ParamId) const;
+  Tensor state(StateId) const;
+  Tensor state_sums(StateId) const;
   Tensor bucket(std::size_t index) const;  // view of the gradients, rank 1
-  /// The extras behind the gradients: sums of the loss op (LossSum).
+  /// In the extras behind the gradients: sums of the loss op (LossSum).
   Tensor loss_sums() const;
 
  private:
@@ -70,8 +87,8 @@ class ParameterStore {
   Buffer params_, gradients_;
 };
 
-/// Fills the (host-visible) parameters from the graph's Init specs; keyed by (seed, parameter index), so equal on every
-/// rank.
+/// Fills the (host-visible) parameters and states from the graph's specs; keyed by (seed, parameter index), so equal on
+/// every rank.
 void initialize(float* flat_params, const FlatLayout&, const Graph&, std::uint64_t seed);
 
 /// Hash of names, shapes and fp32 bytes in name order: independent of ranks, buckets and flat order. 16 hex digits

@@ -19,7 +19,7 @@ ValueId Graph::add(std::string name, OpSpec op, std::vector<ValueId> in, const s
     if (node.name == name) throw ShapeError(fmt::format("layer \"{}\": the name is taken by another layer", name));
   std::vector<TensorDesc> descs;
   for (ValueId v : in) descs.push_back(desc(v));
-  GraphNode node{std::move(name), op, {}, std::move(in), {}, {}};
+  GraphNode node{std::move(name), op, {}, std::move(in), {}, {}, {}};
   try {
     node.shape = infer(node.op, descs);
   } catch (const ShapeError& e) {
@@ -39,6 +39,10 @@ ValueId Graph::add(std::string name, OpSpec op, std::vector<ValueId> in, const s
       node.params.push_back(static_cast<ParamId>(params_.size()));
       params_.push_back({fmt::format("{}.{}", node.name, p.name), p.desc.shape, p.init, p.decay});
     }
+  }
+  for (const StateDesc& s : node.shape.state) {
+    node.states.push_back(static_cast<StateId>(states_.size()));
+    states_.push_back({fmt::format("{}.{}", node.name, s.name), s.desc.shape, s.initial, s.momentum});
   }
   for (std::size_t i = 0; i < node.shape.out.size(); ++i) {
     node.out.push_back(static_cast<ValueId>(values_.size()));

@@ -14,6 +14,7 @@ namespace dtrain {
 using ValueId = std::int32_t;
 using NodeId = std::int32_t;
 using ParamId = std::int32_t;
+using StateId = std::int32_t;
 
 /// What the loader fills: the graph's inputs, each with the batch as outermost extent.
 enum class InputRole : std::uint8_t { sample, target, weight };
@@ -30,6 +31,7 @@ struct GraphNode {
   OpShape shape;  // of the graph's micro batch
   std::vector<ValueId> in, out;
   std::vector<ParamId> params;
+  std::vector<StateId> states;
 };
 
 struct GraphParam {
@@ -39,6 +41,13 @@ struct GraphParam {
   bool decay = true;
 };
 
+struct GraphState {
+  std::string name;  // "batch_norm_1.running_mean"
+  Shape shape;
+  float initial = 0;
+  double momentum = 0.1;
+};
+
 /// Nodes are in an order in which each input is made before it is read.
 class Graph {
  public:
@@ -46,7 +55,7 @@ class Graph {
   explicit Graph(std::int64_t batch) : batch_(batch) {}
 
   ValueId add_input(InputRole role, std::string name, TensorDesc desc);
-  /// Infers shapes and creates parameters `name.weight`, ...; throws ShapeError that names the layer.
+  /// Infers shapes and creates parameters `name.weight`, ... and kept states; throws ShapeError that names the layer.
   /// `shared_params`: reuse these parameters instead of creating own ones (tied weights).
   ValueId add(std::string name, OpSpec op, std::vector<ValueId> in, const std::vector<ParamId>& shared_params = {});
 
@@ -54,6 +63,7 @@ class Graph {
   const std::vector<GraphNode>& nodes() const noexcept { return nodes_; }
   const std::vector<GraphValue>& values() const noexcept { return values_; }
   const std::vector<GraphParam>& params() const noexcept { return params_; }
+  const std::vector<GraphState>& states() const noexcept { return states_; }
   /// -1 if the graph has no such input.
   ValueId input(InputRole role) const noexcept { return inputs_[static_cast<std::size_t>(role)]; }
   const TensorDesc& desc(ValueId v) const { return values_[static_cast<std::size_t>(v)].desc; }
@@ -64,6 +74,7 @@ class Graph {
   std::vector<GraphNode> nodes_;
   std::vector<GraphValue> values_;
   std::vector<GraphParam> params_;
+  std::vector<GraphState> states_;
   std::array<ValueId, 3> inputs_{-1, -1, -1};
 };
 

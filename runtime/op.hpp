@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,56 +21,12 @@ class Stream;
 
 // ---- the ops -------------------------------------------------------------------------------------------------------
 
-/// Applied to an op's output inside its kernel; its backward (gradient of the pre-activation) is a step of its own.
-enum class Activation : std::uint8_t { none, relu };
-
-/// y[N, units] = act(x[N, features] W^T + b). params: weight [units, features], bias [units].
-struct Linear {
-  std::int64_t units = 0;
-  bool bias = true;
-  Activation activation = Activation::none;
-};
-/// x[N, C, H, W] -> act(conv). params: weight [filters, C, kernel_h, kernel_w], bias [filters]. Zero padding.
-struct Conv2d {
-  std::int64_t filters = 0;
-  std::array<std::int64_t, 2> kernel{1, 1}, stride{1, 1}, padding{0, 0};  // {h, w}
-  bool bias = true;
-  Activation activation = Activation::none;
-};
-/// Window maximum without padding; the first of equal maxima takes the gradient. A rest that does not fill a window is
-/// dropped.
-struct MaxPool2d {
-  std::array<std::int64_t, 2> size{2, 2}, stride{2, 2};
-};
-struct Relu {};
-/// Keeps an element with probability 1 - rate and scales it by 1 / (1 - rate); identity in evaluation. Draws are keyed
-/// by (seed, Purpose::dropout, id, stream position of the sample, element), so they depend on neither rank nor
-/// micro-batch.
-struct Dropout {
-  double rate = 0.5;
-  std::uint32_t id = 0;  // distinct a layer of a model
-};
-/// [N, ...] -> [N, product]: a view, no copy; see Layout::flattened_channels_last.
-struct Flatten {};
-/// in: logits [N, classes], labels i32 [N], weight f32 [N]. out: sums, f32 [loss_sums] (see LossSum). A loss is a sum
-/// and a weight: sum over samples of weight * (log-sum-exp - logit of the label). Gradients are of the sum; the update
-/// divides by the sum of weights.
-struct SoftmaxCrossEntropy {};
-/// in: prediction [N, D], target f32 [N, D], weight f32 [N]. Sum over samples of weight * mean over D of the squared
-/// difference.
-struct MeanSquaredError {};
-
-using OpSpec = std::variant<Linear, Conv2d, MaxPool2d, Relu, Dropout, Flatten, SoftmaxCrossEntropy, MeanSquaredError>;
-
-/// "conv2d", "linear", ...
-std::string_view name_of(const OpSpec&) noexcept;
-bool is_loss(const OpSpec&) noexcept;
-
-/// Elements of a loss op's output: they are added up over micro-batches and travel behind the gradients, in the last
-/// bucket.
-enum LossSum : std::uint8_t { loss_sum, weight_sum, correct_sum, loss_sum_count = 4 };
-
-// ---- what shape inference says -------------------------------------------------------------------------------------
+enum class Activation : std::uint8_t { none, relu, gelu, silu, tanh, sigmoid, hard_swish };
+/// "relu", ...; "none".
+std::string_view name_of(Activation) noexcept;
+/// True where the derivative follows from the output alone (relu, tanh, sigmoid): such an activation can be applied
+/// inside another op's kernel. The others need their input in backward and are ops of their own (Activate).
+bool derivative_of_output(Activation) noexcept;
 
 /// How a parameter is filled at the start; draws are keyed by (seed, Purpose::init, parameter index in the graph,
 /// element).
@@ -78,12 +35,133 @@ struct Init {
   double scale = 0;  // half width of uniform, deviation of normal
 };
 
+// Float inputs are f32 or bf16, and the output has the dtype of the input; parameters and their gradients are f32.
+
+/// y[N, units] = act(x[N, features] W^T + b). params: weight [units, features], bias [units]. The activation is one
+/// whose derivative_of_output.
+struct Linear {
+  std::int64_t units = 0;
+  bool bias = true;
+  Activation activation = Activation::none;
+  std::optional<Init> weight_init{};  // nothing: uniform within 1 / sqrt(fan_in), as the bias
+};
+/// x[N, C, H, W] -> act(conv). params: weight [filters, C / groups, kernel_h, kernel_w], bias [filters]. Zero padding.
+/// groups = C = filters is a depthwise convolution. The activation is one whose derivative_of_output.
+struct Conv2d {
+  std::int64_t filters = 0;
+  std::array<std::int64_t, 2> kernel{1, 1}, stride{1, 1}, padding{0, 0};  // {h, w}
+  bool bias = true;
+  Activation activation = Activation::none;
+  std::array<std::int64_t, 2> dilation{1, 1};
+  std::int64_t groups = 1;
+  std::optional<Init> weight_init{};
+};
+/// Window maximum; padding never wins, and the first of equal maxima takes the gradient. A rest that does not fill a
+/// window is dropped.
+struct MaxPool2d {
+  std::array<std::int64_t, 2> size{2, 2}, stride{2, 2}, padding{0, 0};
+};
+/// Window mean. `count_padding`: padding counts as zeros (PyTorch's default), else the mean is over what is there.
+struct AveragePool2d {
+  std::array<std::int64_t, 2> size{2, 2}, stride{2, 2}, padding{0, 0};
+  bool count_padding = true;
+};
+/// x[N, C, H, W] -> mean over the pixels [N, C, 1, 1].
+struct GlobalAveragePool {};
+/// y = act(x), element by element.
+struct Activate {
+  Activation kind = Activation::relu;
+};
+/// y = act(a + b) of two equal shapes. The activation is one whose derivative_of_output.
+struct Add {
+  Activation activation = Activation::none;
+};
+/// y = a * b: equal shapes, or a [N, C, H, W] and b [N, C, 1, 1], which is broadcast over the pixels (squeeze and
+/// excitation).
+struct Multiply {};
+/// Two or more inputs, one behind the other along the channels (or features) of each sample.
+struct Concat {};
+/// Batch normalization over the micro batch (and pixels), then the activation (one whose derivative_of_output).
+/// params: weight, bias [C] (both spared from decay). state: running mean and variance (the unbiased one), as PyTorch
+/// keeps them; evaluation reads them. Training adds the micro batch's statistics to OpArgs::state_sums: the mean over
+/// micro batches and ranks moves the running ones once an update. saved: mean and 1 / deviation, and the two sums that
+/// BackwardParams leaves for BackwardData.
+struct BatchNorm {
+  double epsilon = 1e-5, momentum = 0.1;
+  Activation activation = Activation::none;
+  double initial_weight = 1;
+};
+// Batch normalization over all ranks is BatchMoments -> SumOverRanks -> BatchNormalize.
+/// x -> f64 [2 C + 1]: sum and sum of squares of each channel, and the number of values of a channel.
+struct BatchMoments {};
+/// The sum of a value over all ranks at this place of the step; its own adjoint. A view: the plan has a CrossRankSum
+/// step in its place.
+struct SumOverRanks {};
+/// in: x, moments. Otherwise as BatchNorm; backward gives gradients of x (moments held) and of the moments.
+struct BatchNormalize {
+  double epsilon = 1e-5, momentum = 0.1;
+  Activation activation = Activation::none;
+  double initial_weight = 1;
+};
+/// Layer normalization over the features of [N, features], or over the channels at each pixel of [N, C, H, W].
+/// params: weight, bias (spared from decay). saved: mean and 1 / deviation of each row.
+struct LayerNorm {
+  double epsilon = 1e-5;
+};
+/// Another element type: f32 <-> bf16.
+struct Cast {
+  DType to = DType::f32;
+};
+/// Keeps an element with probability 1 - rate and scales it by 1 / (1 - rate); identity in evaluation. Draws are keyed
+/// by (seed, Purpose::dropout, id, stream position of the sample, element), so they depend on neither rank nor
+/// micro-batch.
+struct Dropout {
+  double rate = 0.5;
+  std::uint32_t id = 0;       // distinct a layer of a model
+  bool whole_sample = false;  // one draw a sample: stochastic depth (Huang et al. 2016)
+};
+/// [N, ...] -> [N, product]: a view, no copy; see Layout::flattened_channels_last.
+struct Flatten {};
+/// in: f32 logits [N, classes], labels i32 [N], weight f32 [N]. out: sums, f32 [loss_sums] (see LossSum). A loss is a
+/// sum and a weight: sum over samples of weight * (log-sum-exp - (1 - s) * logit of the label - s * mean of the
+/// logits), s the label smoothing. Gradients are of the sum; the update divides by the sum of weights.
+struct SoftmaxCrossEntropy {
+  double label_smoothing = 0;
+};
+/// in: f32 prediction [N, D], target f32 [N, D], weight f32 [N]. Sum over samples of weight * mean over D of the
+/// squared difference.
+struct MeanSquaredError {};
+
+using OpSpec = std::variant<Linear, Conv2d, MaxPool2d, AveragePool2d, GlobalAveragePool, Activate, Add, Multiply,
+                            Concat, BatchNorm, BatchMoments, SumOverRanks, BatchNormalize, LayerNorm, Cast, Dropout,
+                            Flatten, SoftmaxCrossEntropy, MeanSquaredError>;
+
+/// "conv2d", "linear", ...
+std::string_view name_of(const OpSpec&) noexcept;
+bool is_loss(const OpSpec&) noexcept;
+/// True for what evaluation leaves out: statistics of a batch that only training reads.
+bool is_training_only(const OpSpec&) noexcept;
+
+/// Elements of a loss op's output: they are added up over micro-batches and travel behind the gradients, in the last
+/// bucket.
+enum LossSum : std::uint8_t { loss_sum, weight_sum, correct_sum, top5_sum, loss_sum_count };
+
+// ---- what shape inference says -------------------------------------------------------------------------------------
+
 /// A trained parameter of an op: canonical (logical, plain) shape, always f32.
 struct ParamDesc {
   std::string_view name;  // "weight", "bias"
   TensorDesc desc;
   Init init;
   bool decay = true;  // weight decay applies (not to biases and norms)
+};
+
+/// A kept value of an op that is not trained, always f32: running statistics.
+struct StateDesc {
+  std::string_view name;  // "running_mean"
+  TensorDesc desc;
+  float initial = 0;
+  double momentum = 0.1;  // weight of the newest statistics
 };
 
 /// Bits that say which inputs and outputs backward reads; inputs counted from bit 0.
@@ -105,7 +183,7 @@ struct Alias {
 struct OpShape {
   std::vector<TensorDesc> out;
   std::vector<ParamDesc> params;  // trained
-  std::vector<TensorDesc> state;  // kept but not trained: running statistics
+  std::vector<StateDesc> state;   // kept but not trained: running statistics
   std::vector<TensorDesc> saved;  // forward -> own backward: argmax, masks, log-sum-exp
   Reads backward_reads;
   std::uint32_t differentiable = 1;  // bit i: input i takes a gradient (labels and weights do not)
@@ -124,14 +202,16 @@ enum class Mode : std::uint8_t { train, evaluate };
 /// One run of a Program over one micro-batch.
 struct Pass {
   Mode mode = Mode::train;
-  bool first = true;  // first micro-batch of the step: gradients are overwritten, later ones accumulate
-  bool last = true;   // last micro-batch of the step: buckets become ready
+  bool first = true;       // first micro-batch of the step: gradients are overwritten, later ones accumulate
+  bool last = true;        // last micro-batch of the step: buckets become ready
+  bool recompute = false;  // forward again, for backward: outputs only, the same bits; state_sums are left alone
 };
 
 struct OpArgs {
   std::span<const Tensor> in, out, params, state, saved;
-  std::span<const Tensor> positions;  // one u64 [N] tensor: the stream position of each sample
-  Tensor packed;                      // what pack() wrote
+  std::span<const Tensor> state_sums;  // training: sums of the step's statistics; overwritten in its first micro batch
+  std::span<const Tensor> positions;   // one u64 [N] tensor: the stream position of each sample
+  Tensor packed;                       // what pack() wrote
   Tensor workspace;
   Pass pass;
   const StepState& step;

@@ -50,6 +50,15 @@ struct UpdateArgs {
   const StepState* step = nullptr;
 };
 
+/// All kept states of a layout: values in the buffer of parameters, sums over StepState::micro_batches in that of
+/// gradients.
+struct StateUpdateArgs {
+  float* params = nullptr;
+  const float* gradients = nullptr;
+  const FlatLayout* layout = nullptr;
+  const StepState* step = nullptr;
+};
+
 struct Schedule {
   enum class Decay : std::uint8_t { constant, step, cosine, linear, polynomial } decay = Decay::constant;
   std::int64_t warmup_steps = 0;  // linear from 0: step s has factor (s + 1) / warmup_steps

@@ -19,6 +19,18 @@ std::size_t idx(T i) {
   return static_cast<std::size_t>(i);
 }
 
+/// The node of a step of backward, -1 for other steps.
+NodeId backward_node(const Step& step) {
+  if (const auto* b = std::get_if<BackwardActivation>(&step)) return b->node;
+  if (const auto* b = std::get_if<BackwardParams>(&step)) return b->node;
+  if (const auto* b = std::get_if<BackwardData>(&step)) return b->node;
+  return -1;
+}
+
+bool reads_own_output(const GraphNode& node) {
+  return (node.shape.backward_reads.out & 1u) || has_epilogue(node.op);
+}
+
 bool is_view(const GraphNode& node) {
   return std::any_of(node.shape.may_share.begin(), node.shape.may_share.end(),
                      [](const Alias& a) { return a.kind == Alias::Kind::view; });
@@ -85,10 +97,18 @@ FlatLayout make_layout(const Graph& graph, const BucketOptions& options) {
     offset = aligned(offset + size, FlatLayout::alignment);
   }
   layout.param_floats = offset;
-  layout.buckets = cut_buckets(layout.total_floats(), options);
+  for (StateId id = 0; id < static_cast<StateId>(graph.states().size()); ++id) {
+    const GraphState& s = graph.states()[idx(id)];
+    const auto size = static_cast<std::size_t>(s.shape.elements());
+    layout.states.push_back({id, s.name, s.shape, offset, size, s.initial, s.momentum});
+    offset = aligned(offset + size, FlatLayout::alignment);
+  }
+  layout.state_floats = offset - layout.param_floats;
+  layout.buckets = cut_buckets(layout.total_floats(), options, layout.state_floats + FlatLayout::extras);
   return layout;
 }
 
+/// With a layout those of training, else those of evaluation.
 std::vector<Step> forward_steps(const Analysis& a, const FlatLayout* layout) {
   std::vector<Step> steps;
   std::vector<bool> needed(layout ? layout->buckets.size() : 0, false);
@@ -105,6 +125,8 @@ std::vector<Step> forward_steps(const Analysis& a, const FlatLayout* layout) {
         }
       }
     }
+    if (!layout && is_training_only(node.op)) continue;
+    if (std::holds_alternative<SumOverRanks>(node.op)) steps.push_back(CrossRankSum{a.root[idx(node.out[0])], false});
     if (!is_view(node)) steps.push_back(Forward{n});
   }
   return steps;
@@ -117,6 +139,8 @@ void append_backward_steps(const Analysis& a, const FlatLayout& layout, std::vec
   std::size_t next_param = 0, next_bucket = 0;
   for (NodeId n = static_cast<NodeId>(a.graph.nodes().size()) - 1; n >= 0; --n) {
     const GraphNode& node = a.graph.nodes()[idx(n)];
+    if (std::holds_alternative<SumOverRanks>(node.op) && a.any_input_gradient(node))
+      steps.push_back(CrossRankSum{a.root[idx(node.out[0])], true});
     if (is_view(node) || (node.params.empty() && !a.any_input_gradient(node))) continue;
     if (has_epilogue(node.op)) steps.push_back(BackwardActivation{n});
     if (!node.params.empty()) {
@@ -134,11 +158,124 @@ void append_backward_steps(const Analysis& a, const FlatLayout& layout, std::vec
   if (next_bucket != layout.buckets.size()) throw BugError("the plan does not complete every bucket");
 }
 
+/// Nodes that are computed again, and the steps of backward with their Recompute steps in between.
+class Recomputation {
+ public:
+  Recomputation(const Analysis& a, RecomputePolicy policy) : a_(a), again_(a.graph.nodes().size(), false) {
+    if (policy == RecomputePolicy::light) choose_cheap();
+    if (policy == RecomputePolicy::block) choose_blocks();
+  }
+  bool again(NodeId n) const { return n >= 0 && again_[idx(n)]; }
+
+  std::vector<Step> insert_into(const std::vector<Step>& backward) const {
+    std::vector<Step> steps;
+    std::vector<bool> done(again_.size(), false);
+    for (const Step& step : backward) {
+      const NodeId n = backward_node(step);
+      if (n >= 0) {
+        const GraphNode& node = a_.graph.nodes()[idx(n)];
+        for (std::size_t i = 0; i < node.in.size(); ++i)
+          if (node.shape.backward_reads.in >> i & 1u) ensure(node.in[i], done, steps);
+        if (reads_own_output(node)) ensure(node.out[0], done, steps);
+      }
+      steps.push_back(step);
+    }
+    return steps;
+  }
+
+ private:
+  /// Makes the value again, and first what it is made of, unless it is kept.
+  void ensure(ValueId v, std::vector<bool>& done, std::vector<Step>& steps) const {
+    const NodeId n = a_.graph.values()[idx(a_.root[idx(v)])].producer;
+    if (!again(n) || done[idx(n)]) return;
+    for (ValueId in : a_.graph.nodes()[idx(n)].in) ensure(in, done, steps);
+    steps.push_back(Recompute{n});
+    done[idx(n)] = true;
+  }
+
+  /// An add would need the sums of all blocks before it.
+  void choose_cheap() {
+    for (std::size_t n = 0; n < again_.size(); ++n) {
+      const OpSpec& op = a_.graph.nodes()[n].op;
+      again_[n] = std::holds_alternative<BatchNorm>(op) || std::holds_alternative<BatchNormalize>(op) ||
+                  std::holds_alternative<LayerNorm>(op) || std::holds_alternative<Activate>(op) ||
+                  std::holds_alternative<Multiply>(op) || std::holds_alternative<Dropout>(op) ||
+                  std::holds_alternative<MaxPool2d>(op) || std::holds_alternative<AveragePool2d>(op) ||
+                  std::holds_alternative<GlobalAveragePool>(op) || std::holds_alternative<Cast>(op);
+    }
+  }
+
+  /// Places after which one value alone is read by what follows, with the bytes made up to there.
+  struct Cut {
+    NodeId after;
+    ValueId value;
+    std::size_t made;
+  };
+  std::vector<Cut> cuts() const {
+    const auto nodes = static_cast<NodeId>(again_.size());
+    std::vector<NodeId> last_reader(a_.root.size(), -1);
+    for (NodeId n = 0; n < nodes; ++n)
+      for (ValueId v : a_.graph.nodes()[idx(n)].in) last_reader[idx(a_.root[idx(v)])] = n;
+    std::vector<Cut> found;
+    std::vector<ValueId> open;  // root values that are read later
+    std::size_t made = 0;
+    for (NodeId n = 0; n < nodes; ++n) {
+      const GraphNode& node = a_.graph.nodes()[idx(n)];
+      for (ValueId v : node.out) {
+        if (a_.root[idx(v)] != v) continue;
+        made += a_.graph.desc(v).bytes();
+        open.push_back(v);
+      }
+      std::erase_if(open, [&](ValueId v) { return last_reader[idx(v)] <= n; });
+      if (open.size() == 1 && !is_view(node)) found.push_back({n, open[0], made});
+    }
+    return found;
+  }
+
+  /// Segments of about equal size between cuts, so many that what is kept and the largest segment need least.
+  void choose_blocks() {
+    const std::vector<Cut> all = cuts();
+    if (all.empty()) return;
+    std::vector<std::size_t> best;
+    std::size_t least = all.back().made;
+    for (std::size_t count = 1; count <= all.size(); ++count) {
+      std::vector<std::size_t> chosen;
+      std::size_t kept = 0, largest = 0, from = 0;
+      for (std::size_t c = 0; c < all.size(); ++c) {
+        if (all[c].made < all.back().made * (chosen.size() + 1) / (count + 1)) continue;
+        chosen.push_back(c);
+        kept += a_.graph.desc(all[c].value).bytes();
+        largest = std::max(largest, all[c].made - from);
+        from = all[c].made;
+      }
+      largest = std::max(largest, all.back().made - from);
+      if (kept + largest < least) {
+        least = kept + largest;
+        best = chosen;
+      }
+    }
+    if (best.empty()) return;
+    // What follows the last cut is still there when backward begins.
+    for (NodeId n = 0; n <= all[best.back()].after; ++n) {
+      const GraphNode& node = a_.graph.nodes()[idx(n)];
+      again_[idx(n)] = !is_view(node) && !is_training_only(node.op);
+    }
+    for (std::size_t c : best) again_[idx(a_.graph.values()[idx(all[c].value)].producer)] = false;
+  }
+
+  const Analysis& a_;
+  std::vector<bool> again_;
+};
+
 /// First and last step of each node's forward and backward parts; -1 where there is none.
 struct Times {
-  std::vector<int> forward, backward_first, backward_last, backward_data;
+  std::vector<int> forward, recompute, backward_first, backward_last, backward_data;
   Times(const Graph& graph, const std::vector<Step>& steps)
-      : forward(graph.nodes().size(), -1), backward_first(forward), backward_last(forward), backward_data(forward) {
+      : forward(graph.nodes().size(), -1),
+        recompute(forward),
+        backward_first(forward),
+        backward_last(forward),
+        backward_data(forward) {
     for (int t = 0; t < static_cast<int>(steps.size()); ++t) {
       const auto backward = [&](NodeId n) {
         if (backward_first[idx(n)] < 0) backward_first[idx(n)] = t;
@@ -146,12 +283,9 @@ struct Times {
       };
       const Step& step = steps[idx(t)];
       if (const auto* f = std::get_if<Forward>(&step)) forward[idx(f->node)] = t;
-      if (const auto* b = std::get_if<BackwardActivation>(&step)) backward(b->node);
-      if (const auto* b = std::get_if<BackwardParams>(&step)) backward(b->node);
-      if (const auto* b = std::get_if<BackwardData>(&step)) {
-        backward(b->node);
-        backward_data[idx(b->node)] = t;
-      }
+      if (const auto* r = std::get_if<Recompute>(&step)) recompute[idx(r->node)] = t;
+      if (const NodeId n = backward_node(step); n >= 0) backward(n);
+      if (const auto* b = std::get_if<BackwardData>(&step)) backward_data[idx(b->node)] = t;
     }
   }
 };
@@ -163,6 +297,7 @@ class PassPlanner {
       : a_(a), graph_(a.graph), times_(a.graph, steps) {
     out_.steps = std::move(steps);
     out_.value.assign(graph_.values().size(), -1);
+    out_.value_backward.assign(graph_.values().size(), -1);
     out_.gradient.assign(graph_.values().size(), -1);
     out_.saved.resize(graph_.nodes().size());
     out_.workspace.assign(out_.steps.size(), -1);
@@ -182,18 +317,21 @@ class PassPlanner {
     return static_cast<int>(out_.blocks.size()) - 1;
   }
 
-  /// The last step that reads the value's memory.
-  int last_read(ValueId root, NodeId producer) const {
+  /// The last step of forward, and of recomputation and backward, that reads the value's memory.
+  struct LastRead {
+    int forward, backward;
+  };
+  LastRead last_read(ValueId root, NodeId producer) const {
     const GraphNode& made = graph_.nodes()[idx(producer)];
-    int last = times_.forward[idx(producer)];
-    const bool own_backward = (made.shape.backward_reads.out & 1u) || has_epilogue(made.op);
-    if (own_backward) last = std::max(last, times_.backward_last[idx(producer)]);
+    LastRead last{times_.forward[idx(producer)], -1};
+    if (reads_own_output(made)) last.backward = times_.backward_last[idx(producer)];
     for (NodeId n : a_.consumers[idx(root)]) {
       const GraphNode& node = graph_.nodes()[idx(n)];
-      last = std::max(last, times_.forward[idx(n)]);
+      last.forward = std::max(last.forward, times_.forward[idx(n)]);
+      last.backward = std::max(last.backward, times_.recompute[idx(n)]);
       for (std::size_t i = 0; i < node.in.size(); ++i)
         if (a_.root[idx(node.in[i])] == root && (node.shape.backward_reads.in >> i & 1u))
-          last = std::max(last, times_.backward_last[idx(n)]);
+          last.backward = std::max(last.backward, times_.backward_last[idx(n)]);
     }
     return last;
   }
@@ -201,34 +339,47 @@ class PassPlanner {
   void place_activations() {
     for (NodeId n = 0; n < static_cast<NodeId>(graph_.nodes().size()); ++n) {
       const GraphNode& node = graph_.nodes()[idx(n)];
-      if (is_view(node)) {
-        for (ValueId v : node.out) out_.value[idx(v)] = out_.value[idx(a_.root[idx(v)])];
-        continue;
-      }
-      const int now = times_.forward[idx(n)];
+      if (is_view(node)) continue;
+      const int now = times_.forward[idx(n)], again = times_.recompute[idx(n)];
+      if (now < 0) continue;
       for (std::size_t o = 0; o < node.out.size() && !is_loss(node.op); ++o) {
         const ValueId v = node.out[o];
-        const int last = last_read(v, n);
-        int block = -1;
-        for (const Alias& alias : node.shape.may_share) {
-          if (alias.kind != Alias::Kind::out_over_in || alias.to != o) continue;
-          const ValueId in = a_.root[idx(node.in[alias.from])];
-          const int over = out_.value[idx(in)];
-          if (over >= 0 && out_.blocks[idx(over)].last == now && graph_.desc(in).bytes() == graph_.desc(v).bytes())
-            block = over;
-        }
+        const LastRead last = last_read(v, n);
+        const int end = again < 0 ? std::max(last.forward, last.backward) : last.forward;
+        int block = overwritten_input(node, o, now);
         if (block >= 0) {
-          out_.blocks[idx(block)].last = std::max(now, last);
+          out_.blocks[idx(block)].last = std::max(now, end);
         } else {
-          block = add_block(MemoryKind::activation, graph_.values()[idx(v)].name, graph_.desc(v).bytes(), now, last);
+          block = add_block(MemoryKind::activation, graph_.values()[idx(v)].name, graph_.desc(v).bytes(), now, end);
         }
-        out_.value[idx(v)] = block;
+        out_.value[idx(v)] = out_.value_backward[idx(v)] = block;
+        if (again >= 0) {
+          out_.value_backward[idx(v)] = add_block(MemoryKind::activation, graph_.values()[idx(v)].name + " again",
+                                                  graph_.desc(v).bytes(), again, std::max(again, last.backward));
+        }
       }
       const int backward = times_.backward_last[idx(n)];
       for (const TensorDesc& s : node.shape.saved)
         out_.saved[idx(n)].push_back(
             add_block(MemoryKind::saved, node.name + " saved", s.bytes(), now, std::max(now, backward)));
     }
+    for (ValueId v = 0; v < static_cast<ValueId>(graph_.values().size()); ++v) {
+      out_.value[idx(v)] = out_.value[idx(a_.root[idx(v)])];
+      out_.value_backward[idx(v)] = out_.value_backward[idx(a_.root[idx(v)])];
+    }
+  }
+
+  /// The block of an input that output `o` may overwrite now; -1 where there is none.
+  int overwritten_input(const GraphNode& node, std::size_t o, int now) const {
+    for (const Alias& alias : node.shape.may_share) {
+      if (alias.kind != Alias::Kind::out_over_in || alias.to != o) continue;
+      const ValueId in = a_.root[idx(node.in[alias.from])];
+      const int block = out_.value[idx(in)];
+      if (block >= 0 && out_.blocks[idx(block)].last == now &&
+          graph_.desc(in).bytes() == graph_.desc(node.out[o]).bytes())
+        return block;
+    }
+    return -1;
   }
 
   void place_gradients() {
@@ -271,12 +422,10 @@ class PassPlanner {
 
   void place_workspaces(const NeedsOf& needs) {
     for (int t = 0; t < static_cast<int>(out_.steps.size()); ++t) {
-      NodeId n = -1;
       const Step& step = out_.steps[idx(t)];
+      NodeId n = backward_node(step);
       if (const auto* f = std::get_if<Forward>(&step)) n = f->node;
-      if (const auto* b = std::get_if<BackwardActivation>(&step)) n = b->node;
-      if (const auto* b = std::get_if<BackwardParams>(&step)) n = b->node;
-      if (const auto* b = std::get_if<BackwardData>(&step)) n = b->node;
+      if (const auto* r = std::get_if<Recompute>(&step)) n = r->node;
       if (n < 0) continue;
       const std::size_t bytes = needs(n).workspace;
       if (bytes > 0)
@@ -355,8 +504,12 @@ Plan make_plan(Graph graph, const PlanOptions& options) {
     needs[idx(n)] = options.needs ? options.needs(n) : estimated_needs(g.nodes()[idx(n)], g);
   const NeedsOf needs_of = [&](NodeId n) { return needs[idx(n)]; };
 
+  const Recomputation recomputation(analysis, options.recompute);
+  std::vector<Step> backward;
+  append_backward_steps(analysis, plan.layout, backward);
+  backward = recomputation.insert_into(backward);
   std::vector<Step> train = forward_steps(analysis, &plan.layout);
-  append_backward_steps(analysis, plan.layout, train);
+  train.insert(train.end(), backward.begin(), backward.end());
   plan.train = PassPlanner(analysis, std::move(train), needs_of).take();
   plan.evaluate = PassPlanner(analysis, forward_steps(analysis, nullptr), needs_of).take();
 
@@ -370,6 +523,9 @@ Plan make_plan(Graph graph, const PlanOptions& options) {
     plan.train_flops_per_sample +=
         flops * (1 + (node.params.empty() ? 0 : 1) + (analysis.any_input_gradient(node) ? 1 : 0));
   }
+  for (const Step& step : plan.train.steps)
+    if (const auto* r = std::get_if<Recompute>(&step))
+      plan.train_flops_per_sample += g.nodes()[idx(r->node)].shape.flops / samples;
   return plan;
 }
 

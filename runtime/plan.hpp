@@ -31,8 +31,10 @@ struct BackwardData {
 struct BackwardParams {
   NodeId node;
 };
+/// The value (or its gradient) is summed over all ranks, in place.
 struct CrossRankSum {
-  ValueId value;
+  ValueId value;  // a root
+  bool gradient = false;
 };
 /// All gradients of the bucket are complete (in the last micro batch).
 struct BucketReady {
@@ -65,6 +67,7 @@ struct PassPlan {
   std::vector<Step> steps;
   std::vector<Block> blocks;
   std::vector<int> value;                       // by value; a view has its root's block
+  std::vector<int> value_backward;              // by value: what Recompute and backward see of it; mostly the same
   std::vector<int> gradient;                    // by value; -1 where nobody wants it
   std::vector<std::vector<int>> saved;          // by node
   std::vector<int> workspace;                   // by step
@@ -88,8 +91,13 @@ struct Plan {
 /// What the planner asks of a device; without one, `estimated_needs` gives stated bounds.
 using NeedsOf = std::function<Needs(NodeId)>;
 
+/// What is not kept for backward but computed again: nothing, cheap ops (norms, activations, dropout, pooling), or
+/// all between points that a single value passes (Chen et al. 2016). The bits are the same.
+enum class RecomputePolicy : std::uint8_t { none, light, block };
+
 struct PlanOptions {
   BucketOptions buckets;
+  RecomputePolicy recompute = RecomputePolicy::none;
   NeedsOf needs;  // empty: estimated_needs, and `dtrain check` says so
 };
 

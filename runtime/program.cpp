@@ -17,15 +17,17 @@ std::size_t idx(T i) {
 struct Call {
   enum class Kind : std::uint8_t {
     forward,
+    recompute,
     activation,
     params,
     data,
+    cross_rank_sum,
     bucket_ready,
     params_needed
   } kind = Kind::forward;
   Kernel* kernel = nullptr;
   int bucket = -1;
-  std::vector<Tensor> in, out, params, state, saved, out_gradients;
+  std::vector<Tensor> in, out, params, state, state_sums, saved, out_gradients;
   std::vector<GradSlot> in_slots, param_slots;
   std::vector<bool> param_first;
   Tensor packed, workspace;
@@ -43,6 +45,7 @@ double seconds_since(std::chrono::steady_clock::time_point t) {
 
 struct Program::State {
   Device& device;
+  Collective* ranks;
   std::vector<std::unique_ptr<Kernel>> kernels;  // by node; null for views
   Plan plan;
   Buffer arena, packed, inputs;
@@ -52,21 +55,21 @@ struct Program::State {
   const float* bound = nullptr;  // the store that `calls` points into
   Seconds seconds;
 
-  explicit State(Device& d) : device(d) {}
+  State(Device& d, Collective* r) : device(d), ranks(r) {}
 
   Tensor arena_tensor(const std::vector<Block>& blocks, int block, const TensorDesc& desc) const {
     if (block < 0) return {desc, nullptr};
     return {desc, arena.at(blocks[idx(block)].offset)};
   }
 
-  Tensor value_tensor(const PassPlan& pass, ValueId v, int slot) const {
+  Tensor value_tensor(const PassPlan& pass, ValueId v, int slot, bool backward = false) const {
     const TensorDesc& desc = plan.graph.desc(v);
     const ValueId root = plan.root[idx(v)];
     const InputSlot& inputs_of = input_slots[idx(slot)];
     if (root == plan.graph.input(InputRole::sample)) return {desc, inputs_of.sample.data};
     if (root == plan.graph.input(InputRole::target)) return {desc, inputs_of.target.data};
     if (root == plan.graph.input(InputRole::weight)) return {desc, inputs_of.weight.data};
-    return arena_tensor(pass.blocks, pass.value[idx(v)], desc);
+    return arena_tensor(pass.blocks, (backward ? pass.value_backward : pass.value)[idx(v)], desc);
   }
 
   Call bind(const PassPlan& pass, std::size_t t, const ParameterStore& store, int slot) const {
@@ -74,25 +77,38 @@ struct Program::State {
     NodeId n = -1;
     const Step& step = pass.steps[t];
     if (const auto* s = std::get_if<Forward>(&step)) n = s->node, call.kind = Call::Kind::forward;
+    if (const auto* s = std::get_if<Recompute>(&step)) n = s->node, call.kind = Call::Kind::recompute;
     if (const auto* s = std::get_if<BackwardActivation>(&step)) n = s->node, call.kind = Call::Kind::activation;
     if (const auto* s = std::get_if<BackwardParams>(&step)) n = s->node, call.kind = Call::Kind::params;
     if (const auto* s = std::get_if<BackwardData>(&step)) n = s->node, call.kind = Call::Kind::data;
     if (const auto* s = std::get_if<BucketReady>(&step)) call.bucket = s->bucket, call.kind = Call::Kind::bucket_ready;
     if (const auto* s = std::get_if<ParamsNeeded>(&step))
       call.bucket = s->bucket, call.kind = Call::Kind::params_needed;
+    if (const auto* s = std::get_if<CrossRankSum>(&step)) {
+      call.kind = Call::Kind::cross_rank_sum;
+      const TensorDesc& desc = plan.graph.desc(s->value);
+      call.in.push_back(s->gradient ? arena_tensor(pass.blocks, pass.gradient[idx(s->value)], desc)
+                                    : value_tensor(pass, s->value, slot));
+      return call;
+    }
     if (n < 0) {
       if (call.bucket < 0) throw BugError("the plan has a step that this program does not run");
       return call;
     }
     const GraphNode& node = plan.graph.nodes()[idx(n)];
     call.kernel = kernels[idx(n)].get();
-    for (ValueId v : node.in) call.in.push_back(value_tensor(pass, v, slot));
+    const bool backward = call.kind != Call::Kind::forward;
+    for (ValueId v : node.in) call.in.push_back(value_tensor(pass, v, slot, backward));
     for (ValueId v : node.out) {
-      call.out.push_back(is_loss(node.op) ? store.loss_sums() : value_tensor(pass, v, slot));
+      call.out.push_back(is_loss(node.op) ? store.loss_sums() : value_tensor(pass, v, slot, backward));
       if (!is_loss(node.op))
         call.out_gradients.push_back(arena_tensor(pass.blocks, pass.gradient[idx(v)], plan.graph.desc(v)));
     }
     for (ParamId p : node.params) call.params.push_back(store.param(p));
+    for (StateId id : node.states) {
+      call.state.push_back(store.state(id));
+      call.state_sums.push_back(store.state_sums(id));
+    }
     for (std::size_t i = 0; i < node.shape.saved.size(); ++i)
       call.saved.push_back(arena_tensor(pass.blocks, pass.saved[idx(n)][i], node.shape.saved[i]));
     const Needs needs = call.kernel->needs();
@@ -161,7 +177,8 @@ struct Program::State {
   }
 };
 
-Program::Program(Device& device, Graph graph, const PlanOptions& options) : state_(std::make_unique<State>(device)) {
+Program::Program(Device& device, Graph graph, const PlanOptions& options, Collective* ranks)
+    : state_(std::make_unique<State>(device, ranks)) {
   State& s = *state_;
   for (const GraphNode& node : graph.nodes()) {
     std::vector<TensorDesc> in;
@@ -223,14 +240,19 @@ void Program::run(const Pass& pass, int slot, const ParameterStore& store, const
   auto backward_begin = begin;
   bool forward = true;
   for (Call& call : train ? calls.train : calls.evaluate) {
-    if (forward && call.kind != Call::Kind::forward && call.kind != Call::Kind::params_needed) {
+    if (forward && call.kind != Call::Kind::forward && call.kind != Call::Kind::params_needed &&
+        call.kind != Call::Kind::cross_rank_sum) {
       forward = false;
       backward_begin = std::chrono::steady_clock::now();
     }
-    const OpArgs args{call.in,     call.out,       call.params, call.state, call.saved, {&s.positions[idx(slot)], 1},
-                      call.packed, call.workspace, pass,        step};
+    Pass of_call = pass;
+    of_call.recompute = call.kind == Call::Kind::recompute;
+    const OpArgs args{
+        call.in,     call.out,       call.params, call.state, call.saved, call.state_sums, {&s.positions[idx(slot)], 1},
+        call.packed, call.workspace, of_call,     step};
     switch (call.kind) {
       case Call::Kind::forward:
+      case Call::Kind::recompute:
         call.kernel->forward(args, stream);
         break;
       case Call::Kind::activation:
@@ -242,6 +264,9 @@ void Program::run(const Pass& pass, int slot, const ParameterStore& store, const
         [[fallthrough]];
       case Call::Kind::data:
         call.kernel->backward(args, {call.out_gradients, call.in_slots, call.param_slots}, stream);
+        break;
+      case Call::Kind::cross_rank_sum:
+        if (s.ranks) s.ranks->all_reduce(call.in[0], Reduce::sum, stream);
         break;
       case Call::Kind::bucket_ready:
         if (pass.last) hooks.bucket_ready(call.bucket, stream);

@@ -9,6 +9,7 @@
 
 #include "runtime/device.hpp"
 #include "runtime/flat.hpp"
+#include "runtime/group.hpp"
 #include "runtime/plan.hpp"
 
 namespace dtrain {
@@ -39,7 +40,8 @@ class Program {
   static constexpr int slots = 2;
   /// Prepares every kernel, plans with their real needs and allocates. Throws DeviceError, OutOfMemory (with the bytes
   /// by kind).
-  Program(Device&, Graph, const PlanOptions&);
+  /// `ranks` is what CrossRankSum steps run on, on the stream of run(); without one they do nothing.
+  Program(Device&, Graph, const PlanOptions&, Collective* ranks = nullptr);
   ~Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;

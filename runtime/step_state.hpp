@@ -13,6 +13,7 @@ struct StepState {
   std::uint64_t first_position = 0;  // stream position of the global batch's first sample
   float learning_rate = 0;
   float loss_scale = 1;
+  float micro_batches = 1;   // of the step, over all ranks: how many statistics a kept state's sum holds
   float sum_weight = 0;      // over the global batch; gradients are divided by it
   float gradient_scale = 1;  // clipping: 1 or max_norm / norm
   float grad_norm = 0;

@@ -29,6 +29,11 @@ void Optimizer::update(const ParameterStore& store, std::size_t begin, std::size
   if (args.begin < args.end) device_.update(rule_, args, stream);
 }
 
+void Optimizer::update_states(const ParameterStore& store, const StepState& step, Stream& stream) {
+  if (!store.layout().states.empty())
+    device_.update_states({store.params(), store.gradients(), &store.layout(), &step}, stream);
+}
+
 double Optimizer::gradient_norm(const ParameterStore& store, Stream& stream) {
   device_.sum_squares(store.gradients(), store.layout().param_floats, partial_.data(), stream);
   stream.synchronize();

@@ -21,6 +21,8 @@ class Optimizer {
   float* state(int i) const noexcept { return static_cast<float*>(state_[static_cast<std::size_t>(i)].data()); }
   /// Updates the parameters in [begin, end) of the flat buffers; the extras behind the parameters are left alone.
   void update(const ParameterStore&, std::size_t begin, std::size_t end, const StepState&, Stream&);
+  /// Moves the kept states by the step's statistics, once the last bucket is summed.
+  void update_states(const ParameterStore&, const StepState&, Stream&);
   /// L2 norm of all gradients as they stand, in double, over fixed blocks: not scaled. Blocks the host.
   double gradient_norm(const ParameterStore&, Stream&);
 

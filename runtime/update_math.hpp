@@ -37,6 +37,11 @@ DTRAIN_HOST_DEVICE inline void sgd_nesterov(const SgdConstants& c, float gradien
   w -= c.learning_rate * (g + c.momentum * m);
 }
 
+/// A running statistic: r + momentum * (mean of the step's statistics - r).
+DTRAIN_HOST_DEVICE inline void running_statistic(float momentum, float inverse_count, float sum, float& r) {
+  r += momentum * (sum * inverse_count - r);
+}
+
 /// Adam and AdamW: the decay goes into the gradient (l2) or straight off the weight (shrink).
 struct AdamConstants {
   float factor, l2, shrink, step_size, beta1_rest, beta2, beta2_rest, inverse_root, epsilon;

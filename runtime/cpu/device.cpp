@@ -97,6 +97,10 @@ void CpuDevice::update(const UpdateRule& rule, const UpdateArgs& args, Stream& s
   stream.host(HostTask::of([&rule, args, threads = threads_] { apply_update(rule, args, threads); }));
 }
 
+void CpuDevice::update_states(const StateUpdateArgs& args, Stream& stream) {
+  stream.host(HostTask::of([args] { apply_state_update(args); }));
+}
+
 void CpuDevice::sum_squares(const float* x, std::size_t n, double* partial, Stream& stream) {
   stream.host(HostTask::of([=, threads = threads_] { sum_squares_blocks(x, n, partial, threads); }));
 }

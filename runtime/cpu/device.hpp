@@ -23,6 +23,7 @@ class CpuDevice final : public Device {
   void zero(void* dst, std::size_t bytes, Stream&) override;
   std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in) override;
   void update(const UpdateRule&, const UpdateArgs&, Stream&) override;
+  void update_states(const StateUpdateArgs&, Stream&) override;
   void sum_squares(const float* x, std::size_t n, double* partial, Stream&) override;
   int threads() const noexcept { return threads_; }
 

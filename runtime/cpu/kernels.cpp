@@ -14,10 +14,21 @@ struct Make {
   Made operator()(const Linear& op) const { return make_linear(op, in, threads); }
   Made operator()(const Conv2d& op) const { return make_conv2d(op, in, threads); }
   Made operator()(const MaxPool2d& op) const { return make_max_pool2d(op, in, threads); }
-  Made operator()(const Relu&) const { return make_relu(in, threads); }
+  Made operator()(const Activate& op) const { return make_activation(op, in, threads); }
+  Made operator()(const AveragePool2d& op) const { return make_average_pool2d(op, in, threads); }
+  Made operator()(const GlobalAveragePool&) const { return make_global_average_pool(in, threads); }
+  Made operator()(const Add& op) const { return make_add(op, in, threads); }
+  Made operator()(const Multiply&) const { return make_multiply(in, threads); }
+  Made operator()(const Concat&) const { return make_concat(in, threads); }
+  Made operator()(const BatchNorm& op) const { return make_batch_norm(op, in, threads); }
+  Made operator()(const BatchMoments&) const { return make_batch_moments(in, threads); }
+  Made operator()(const SumOverRanks&) const { return make_view(); }
+  Made operator()(const BatchNormalize& op) const { return make_batch_normalize(op, in, threads); }
+  Made operator()(const LayerNorm& op) const { return make_layer_norm(op, in, threads); }
+  Made operator()(const Cast& op) const { return make_cast(op, in, threads); }
   Made operator()(const Dropout& op) const { return make_dropout(op, in, threads); }
-  Made operator()(const Flatten&) const { return make_flatten(); }
-  Made operator()(const SoftmaxCrossEntropy&) const { return make_softmax_cross_entropy(in); }
+  Made operator()(const Flatten&) const { return make_view(); }
+  Made operator()(const SoftmaxCrossEntropy& op) const { return make_softmax_cross_entropy(op, in); }
   Made operator()(const MeanSquaredError&) const { return make_mean_squared_error(in); }
 };
 

@@ -16,6 +16,9 @@ std::unique_ptr<Kernel> make_kernel(const OpSpec&, std::span<const TensorDesc> i
 /// One optimizer update of [args.begin, args.end), in one pass.
 void apply_update(const UpdateRule&, const UpdateArgs&, int threads);
 
+/// See Device::update_states.
+void apply_state_update(const StateUpdateArgs&);
+
 /// partial[i] = sum of the squares of block i of norm_block floats, in an order of its own that does not depend on
 /// `threads`.
 void sum_squares_blocks(const float* x, std::size_t n, double* partial, int threads);

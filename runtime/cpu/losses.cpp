@@ -185,7 +185,7 @@ class MeanSquaredErrorKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_softmax_cross_entropy(std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> make_softmax_cross_entropy(const SoftmaxCrossEntropy&, std::span<const TensorDesc> in) {
   return std::make_unique<SoftmaxCrossEntropyKernel>(in[0].shape);
 }
 std::unique_ptr<Kernel> make_mean_squared_error(std::span<const TensorDesc> in) {

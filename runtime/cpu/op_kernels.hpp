@@ -12,10 +12,21 @@ namespace dtrain::cpu {
 std::unique_ptr<Kernel> make_linear(const Linear&, std::span<const TensorDesc> in, int threads);
 std::unique_ptr<Kernel> make_conv2d(const Conv2d&, std::span<const TensorDesc> in, int threads);
 std::unique_ptr<Kernel> make_max_pool2d(const MaxPool2d&, std::span<const TensorDesc> in, int threads);
-std::unique_ptr<Kernel> make_relu(std::span<const TensorDesc> in, int threads);
+std::unique_ptr<Kernel> make_average_pool2d(const AveragePool2d&, std::span<const TensorDesc> in, int threads);
+std::unique_ptr<Kernel> make_global_average_pool(std::span<const TensorDesc> in, int threads);
+std::unique_ptr<Kernel> make_activation(const Activate&, std::span<const TensorDesc> in, int threads);
+std::unique_ptr<Kernel> make_add(const Add&, std::span<const TensorDesc> in, int threads);
+std::unique_ptr<Kernel> make_multiply(std::span<const TensorDesc> in, int threads);
+std::unique_ptr<Kernel> make_concat(std::span<const TensorDesc> in, int threads);
+std::unique_ptr<Kernel> make_batch_norm(const BatchNorm&, std::span<const TensorDesc> in, int threads);
+std::unique_ptr<Kernel> make_batch_moments(std::span<const TensorDesc> in, int threads);
+std::unique_ptr<Kernel> make_batch_normalize(const BatchNormalize&, std::span<const TensorDesc> in, int threads);
+std::unique_ptr<Kernel> make_layer_norm(const LayerNorm&, std::span<const TensorDesc> in, int threads);
+std::unique_ptr<Kernel> make_cast(const Cast&, std::span<const TensorDesc> in, int threads);
 std::unique_ptr<Kernel> make_dropout(const Dropout&, std::span<const TensorDesc> in, int threads);
-std::unique_ptr<Kernel> make_flatten();
-std::unique_ptr<Kernel> make_softmax_cross_entropy(std::span<const TensorDesc> in);
+/// Of a view: the plan gives output and input the same memory, and runs neither pass.
+std::unique_ptr<Kernel> make_view();
+std::unique_ptr<Kernel> make_softmax_cross_entropy(const SoftmaxCrossEntropy&, std::span<const TensorDesc> in);
 std::unique_ptr<Kernel> make_mean_squared_error(std::span<const TensorDesc> in);
 
 /// grad[i] = 0 where the activation's output y[i] is not positive.

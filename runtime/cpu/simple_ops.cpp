@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "runtime/cpu/missing.hpp"
 #include "runtime/cpu/op_kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
 #include "runtime/rng.hpp"
@@ -157,8 +158,7 @@ class DropoutKernel final : public Kernel {
   float scale_;
 };
 
-/// A view: the plan gives output and input the same memory, and runs neither pass.
-class FlattenKernel final : public Kernel {
+class ViewKernel final : public Kernel {
  public:
   void forward(const OpArgs&, Stream&) override {}
   void backward(const OpArgs&, const OpGrads&, Stream&) override {}
@@ -166,14 +166,15 @@ class FlattenKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_relu(std::span<const TensorDesc> in, int threads) {
+std::unique_ptr<Kernel> make_activation(const Activate& op, std::span<const TensorDesc> in, int threads) {
+  if (op.kind != Activation::relu || in[0].dtype != DType::f32) throw_missing(name_of(op.kind));
   return std::make_unique<ReluKernel>(in[0].elements(), threads);
 }
 std::unique_ptr<Kernel> make_dropout(const Dropout& op, std::span<const TensorDesc> in, int threads) {
   return std::make_unique<DropoutKernel>(op, in[0], threads);
 }
-std::unique_ptr<Kernel> make_flatten() {
-  return std::make_unique<FlattenKernel>();
+std::unique_ptr<Kernel> make_view() {
+  return std::make_unique<ViewKernel>();
 }
 
 }  // namespace dtrain::cpu

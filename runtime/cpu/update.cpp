@@ -65,4 +65,14 @@ void apply_update(const UpdateRule& rule, const UpdateArgs& a, int threads) {
   }
 }
 
+void apply_state_update(const StateUpdateArgs& a) {
+  if (a.step->nonfinite != 0) return;
+  const float inverse = 1.0f / a.step->micro_batches;
+  for (const FlatState& s : a.layout->states) {
+    const auto momentum = static_cast<float>(s.momentum);
+    for (std::size_t i = s.offset; i < s.offset + s.size; ++i)
+      running_statistic(momentum, inverse, a.gradients[i], a.params[i]);
+  }
+}
+
 }  // namespace dtrain::cpu

@@ -150,6 +150,9 @@ class CudaDevice final : public Device {
   std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc>) override {
     throw DeviceError(fmt::format("this version has no CUDA kernel for {} yet; use device: cpu", name_of(op)));
   }
+  void update_states(const StateUpdateArgs&, Stream&) override {
+    throw DeviceError("this version has no CUDA updates of running statistics yet; use device: cpu");
+  }
   void update(const UpdateRule&, const UpdateArgs&, Stream&) override {
     throw DeviceError("this version has no CUDA optimizer updates yet; use device: cpu");
   }

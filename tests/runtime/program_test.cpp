@@ -23,7 +23,7 @@ Graph small_cnn(std::int64_t batch) {
   auto v = g.add("conv2d_1", Conv2d{.filters = 4, .kernel = {3, 3}, .activation = Activation::relu}, {x});
   v = g.add("maxpool2d_1", MaxPool2d{}, {v});
   v = g.add("conv2d_2", Conv2d{.filters = 8, .kernel = {3, 3}}, {v});
-  v = g.add("relu_1", Relu{}, {v});
+  v = g.add("relu_1", Activate{Activation::relu}, {v});
   v = g.add("flatten_1", Flatten{}, {v});
   v = g.add("dropout_1", Dropout{.rate = 0.25, .id = 1}, {v});
   v = g.add("dense_1", Linear{.units = 16, .activation = Activation::relu}, {v});

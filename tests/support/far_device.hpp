@@ -31,6 +31,7 @@ class FarDevice final : public Device {
     return near_->prepare(op, in);
   }
   void update(const UpdateRule&, const UpdateArgs&, Stream&) override {}
+  void update_states(const StateUpdateArgs&, Stream&) override {}
   void sum_squares(const float*, std::size_t, double*, Stream&) override {}
 
   /// What the device itself would see; after its stream was synchronized.

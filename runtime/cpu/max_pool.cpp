@@ -1,9 +1,10 @@
 // Max pooling over NHWC memory: channels are the vector, the window's element that won is kept as one byte.
 #include <algorithm>
-#include <cstring>
 
+#include "runtime/cpu/elements.hpp"
 #include "runtime/cpu/op_kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
+#include "runtime/cpu/windows.hpp"
 
 namespace dtrain::cpu {
 
@@ -11,126 +12,128 @@ namespace {
 
 constexpr std::int64_t channel_block = 64;
 
+template <class T>
 class MaxPoolKernel final : public Kernel {
  public:
-  MaxPoolKernel(const MaxPool2d& op, const TensorDesc& in, int threads)
-      : op_(op),
-        n_(in.shape[0]),
-        c_(in.shape[1]),
-        h_(in.shape[2]),
-        w_(in.shape[3]),
-        oh_((h_ - op.size[0]) / op.stride[0] + 1),
-        ow_((w_ - op.size[1]) / op.stride[1] + 1),
-        disjoint_(op.stride[0] >= op.size[0] && op.stride[1] >= op.size[1]),
-        threads_(threads) {}
+  MaxPoolKernel(const MaxPool2d& op, const Shape& in, int threads)
+      : grid_(op, {in[0], in[1], in[2], in[3]}), threads_(threads) {}
 
   void forward(const OpArgs& a, Stream&) override {
-    const float* x = a.in[0].as<float>();
-    float* y = a.out[0].as<float>();
+    const T* x = a.in[0].as<T>();
+    T* y = a.out[0].as<T>();
     auto* won = a.pass.mode == Mode::train ? a.saved[0].as<std::uint8_t>() : nullptr;
-    parallel_chunks(n_ * oh_, 4, threads_, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t c = grid_.channels;
+    parallel_chunks(grid_.n * grid_.h.count, 4, threads_, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
-        const float* top = x + (row / oh_ * h_ + row % oh_ * op_.stride[0]) * w_ * c_;
-        for (std::int64_t q = 0; q < ow_; ++q) {
-          const std::int64_t at = (row * ow_ + q) * c_;
-          forward_window(top + q * op_.stride[1] * c_, y + at, won ? won + at : nullptr);
+        const T* image = x + row / grid_.h.count * grid_.h.extent * grid_.w.extent * c;
+        for (std::int64_t q = 0; q < grid_.w.count; ++q) {
+          const std::int64_t at = (row * grid_.w.count + q) * c;
+          forward_window(image, row % grid_.h.count, q, y + at, won ? won + at : nullptr);
         }
       }
     });
   }
 
+  /// Pixel by pixel, so that each gradient is rounded and written once however many windows overlap there.
   void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
-    const Write write = g.in[0].write;
-    if (write == Write::none) return;
+    if (g.in[0].write == Write::none) return;
     const auto* won = a.saved[0].as<std::uint8_t>();
-    const float* gy = g.out[0].as<float>();
-    float* gx = g.in[0].grad.as<float>();
-    const bool store = write == Write::overwrite && disjoint_;
-    parallel_chunks(n_, 1, threads_, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t s = begin; s < end; ++s) {
-        float* image = gx + s * h_ * w_ * c_;
-        if (write == Write::overwrite) clear(image);
-        for (std::int64_t p = 0; p < oh_; ++p) {
-          for (std::int64_t q = 0; q < ow_; ++q) {
-            const std::int64_t at = ((s * oh_ + p) * ow_ + q) * c_;
-            backward_window(image + (p * op_.stride[0] * w_ + q * op_.stride[1]) * c_, gy + at, won + at, store);
-          }
-        }
-      }
+    const T* gy = g.out[0].as<T>();
+    T* gx = g.in[0].grad.as<T>();
+    const bool add = g.in[0].write == Write::accumulate;
+    parallel_chunks(grid_.n * grid_.h.extent, 4, threads_, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) backward_row(won, gy, gx, row, add);
     });
   }
 
  private:
-  void forward_window(const float* x, float* y, std::uint8_t* won) const {
-    for (std::int64_t c0 = 0; c0 < c_; c0 += channel_block) {
-      const std::int64_t n = std::min(channel_block, c_ - c0);
+  void forward_window(const T* image, std::int64_t p, std::int64_t q, T* y, std::uint8_t* won) const {
+    const std::int64_t channels = grid_.channels;
+    const Range rows = grid_.h.pixels(p), columns = grid_.w.pixels(q);
+    const std::int64_t top = grid_.h.start(p), left = grid_.w.start(q);
+    for (std::int64_t c0 = 0; c0 < channels; c0 += channel_block) {
+      const std::int64_t n = std::min(channel_block, channels - c0);
       alignas(64) float best[channel_block];
       alignas(64) std::int32_t index[channel_block];
-      for (std::int64_t c = 0; c < n; ++c) {
-        best[c] = x[c0 + c];
-        index[c] = 0;
-      }
-      for (std::int64_t i = 0; i < op_.size[0]; ++i) {
-        for (std::int64_t j = i == 0 ? 1 : 0; j < op_.size[1]; ++j) {
-          const float* from = x + (i * w_ + j) * c_ + c0;
-          const auto k = static_cast<std::int32_t>(i * op_.size[1] + j);
+      bool first = true;
+      for (std::int64_t i = rows.begin; i < rows.end; ++i) {
+        for (std::int64_t j = columns.begin; j < columns.end; ++j) {
+          const T* from = image + (i * grid_.w.extent + j) * channels + c0;
+          const auto k = static_cast<std::int32_t>((i - top) * grid_.w.size + (j - left));
+          if (first) {
+#pragma omp simd
+            for (std::int64_t c = 0; c < n; ++c) {
+              best[c] = to_float(from[c]);
+              index[c] = k;
+            }
+            first = false;
+            continue;
+          }
 #pragma omp simd
           for (std::int64_t c = 0; c < n; ++c) {
             // NaN wins, as in PyTorch, so that it is not lost on the way to the loss.
-            const float v = from[c];
+            const float v = to_float(from[c]);
             const std::int32_t take = static_cast<std::int32_t>(v > best[c]) | static_cast<std::int32_t>(v != v);
             best[c] = take != 0 ? v : best[c];
             index[c] = take != 0 ? k : index[c];
           }
         }
       }
-      std::memcpy(y + c0, best, static_cast<std::size_t>(n) * sizeof(float));
+      write_elements(y + c0, 0, n, false, [&](std::int64_t c) { return best[c]; });
       if (won)
         for (std::int64_t c = 0; c < n; ++c) won[c0 + c] = static_cast<std::uint8_t>(index[c]);
     }
   }
 
-  void backward_window(float* gx, const float* gy, const std::uint8_t* won, bool store) const {
-    for (std::int64_t i = 0; i < op_.size[0]; ++i) {
-      for (std::int64_t j = 0; j < op_.size[1]; ++j) {
-        float* to = gx + (i * w_ + j) * c_;
-        const auto k = static_cast<std::uint8_t>(i * op_.size[1] + j);
-        if (store) {
+  void backward_row(const std::uint8_t* won, const T* gy, T* gx, std::int64_t row, bool add) const {
+    const std::int64_t image = row / grid_.h.extent, i = row % grid_.h.extent, channels = grid_.channels;
+    const Range rows = grid_.h.seeing(i);
+    for (std::int64_t j = 0; j < grid_.w.extent; ++j) {
+      const Range columns = grid_.w.seeing(j);
+      T* to = gx + (row * grid_.w.extent + j) * channels;
+      const auto window = [&](std::int64_t p, std::int64_t q) {
+        const std::int64_t at = ((image * grid_.h.count + p) * grid_.w.count + q) * channels;
+        const auto k = static_cast<std::uint8_t>((i - grid_.h.start(p)) * grid_.w.size + (j - grid_.w.start(q)));
+        return Seen{won + at, gy + at, k};
+      };
+      const std::int64_t seen =
+          std::max<std::int64_t>(rows.end - rows.begin, 0) * std::max<std::int64_t>(columns.end - columns.begin, 0);
+      if (seen == 1) {
+        const Seen s = window(rows.begin, columns.begin);
+        write_elements(to, 0, channels, add, [=](std::int64_t c) { return s.share(c); });
+        continue;
+      }
+      for (std::int64_t c0 = 0; c0 < channels; c0 += channel_block) {
+        const std::int64_t n = std::min(channel_block, channels - c0);
+        alignas(64) float sums[channel_block] = {};
+        for (std::int64_t p = rows.begin; p < rows.end; ++p) {
+          for (std::int64_t q = columns.begin; q < columns.end; ++q) {
+            const Seen s = window(p, q);
 #pragma omp simd
-          for (std::int64_t c = 0; c < c_; ++c) to[c] = won[c] == k ? gy[c] : 0.0f;
-        } else {
-#pragma omp simd
-          for (std::int64_t c = 0; c < c_; ++c) to[c] += won[c] == k ? gy[c] : 0.0f;
+            for (std::int64_t c = 0; c < n; ++c) sums[c] += s.share(c0 + c);
+          }
         }
+        write_elements(to + c0, 0, n, add, [&](std::int64_t c) { return sums[c]; });
       }
     }
   }
 
-  /// Zeroes what the windows do not store to.
-  void clear(float* image) const {
-    const auto zero = [this](float* at, std::int64_t pixels) {
-      std::memset(at, 0, static_cast<std::size_t>(pixels * c_) * sizeof(float));
-    };
-    if (op_.stride != op_.size) {
-      zero(image, h_ * w_);
-      return;
-    }
-    const std::int64_t rows = oh_ * op_.size[0], columns = ow_ * op_.size[1];
-    if (columns < w_)
-      for (std::int64_t y = 0; y < rows; ++y) zero(image + (y * w_ + columns) * c_, w_ - columns);
-    if (rows < h_) zero(image + rows * w_ * c_, (h_ - rows) * w_);
-  }
+  /// A window as one of its pixels, the k-th, sees it.
+  struct Seen {
+    const std::uint8_t* won;
+    const T* gy;
+    std::uint8_t k;
+    float share(std::int64_t c) const { return won[c] == k ? to_float(gy[c]) : 0.0f; }
+  };
 
-  MaxPool2d op_;
-  std::int64_t n_, c_, h_, w_, oh_, ow_;
-  bool disjoint_;
+  WindowGrid grid_;
   int threads_;
 };
 
 }  // namespace
 
 std::unique_ptr<Kernel> make_max_pool2d(const MaxPool2d& op, std::span<const TensorDesc> in, int threads) {
-  return std::make_unique<MaxPoolKernel>(op, in[0], threads);
+  return make_for<MaxPoolKernel>(in[0].dtype, op, in[0].shape, threads);
 }
 
 }  // namespace dtrain::cpu

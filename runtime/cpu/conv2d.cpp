@@ -18,19 +18,13 @@ std::size_t aligned(std::size_t bytes) {
   return (bytes + 63) / 64 * 64;
 }
 
-void add_into(float* to, const float* from, std::int64_t n, int threads) {
-  parallel_chunks(n, 32 * 1024, threads, [=](std::int64_t begin, std::int64_t end) {
-#pragma omp simd
-    for (std::int64_t i = begin; i < end; ++i) to[i] += from[i];
-  });
-}
-
 class Conv2dKernel final : public Kernel {
  public:
   Conv2dKernel(const Conv2d& op, const TensorDesc& in, int threads)
       : op_(op), threads_(threads), engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {
     const OmpThreads scope(threads_);
     const OpShape shape = infer(op, {&in, 1});
+    dtype_ = in.dtype;
     const auto dims = [](const Shape& s) {
       const auto extents = s.extents();
       return dnnl::memory::dims(extents.begin(), extents.end());
@@ -42,26 +36,36 @@ class Conv2dKernel final : public Kernel {
                        {op.stride[0], op.stride[1]},
                        {op.padding[0], op.padding[1]},
                        {},
+                       {op.dilation[0] - 1, op.dilation[1] - 1},
                        op.bias,
-                       op.activation == Activation::relu};
+                       op.activation,
+                       dtype_};
+    auto canonical_format = dnnl::memory::format_tag::oihw;
+    if (op.groups > 1) {  // [groups, filters / groups, channels / groups, h, w]: the same bytes
+      c.weights[0] /= op.groups;
+      c.weights.insert(c.weights.begin(), op.groups);
+      canonical_format = dnnl::memory::format_tag::goihw;
+    }
     for (int d = 0; d < 2; ++d) {  // what of the padding the last window reaches
       const auto i = static_cast<std::size_t>(d);
-      c.padding_end.push_back((out[2 + d] - 1) * op.stride[i] + op.kernel[i] - in.shape[2 + d] - op.padding[i]);
+      c.padding_end.push_back((out[2 + d] - 1) * op.stride[i] + (op.kernel[i] - 1) * op.dilation[i] + 1 -
+                              in.shape[2 + d] - op.padding[i]);
     }
     elements_in_ = in.elements();
-    elements_out_ = out.elements();
     const ConvolutionPlans plans = plan_convolution(engine_, c);
-    const dnnl::memory::desc canonical = plain_desc(c.weights, dnnl::memory::format_tag::oihw);
+    const dnnl::memory::desc canonical = plain_desc(c.weights, canonical_format);
     prepare_weights(plans, canonical);
     prepare_executions(plans, canonical);
   }
 
-  Needs needs() const override { return {grad_in_at_ + aligned(bytes(elements_in_)), packed_bytes_}; }
+  Needs needs() const override {
+    return {grad_in_at_ + aligned(static_cast<std::size_t>(elements_in_) * size_of(dtype_)), packed_bytes_};
+  }
 
   void pack(std::span<const Tensor> master, Tensor packed, Stream&) override {
     const OmpThreads scope(threads_);
     auto* base = packed.as<std::byte>();
-    // Their scratch, which is none for f32, lies behind the copies.
+    // Their scratch lies behind the copies.
     pack_forward_.run(stream_, master[0].data, base, base + pack_scratch_at_);
     if (data_at_ != 0) pack_data_.run(stream_, master[0].data, base + data_at_, base + pack_scratch_at_);
   }
@@ -78,8 +82,7 @@ class Conv2dKernel final : public Kernel {
   }
 
   void backward_activation(const OpArgs& a, Tensor grad_out, Stream&) override {
-    if (op_.activation == Activation::relu)
-      mask_relu_gradient(a.out[0].as<float>(), grad_out.as<float>(), elements_out_, threads_);
+    epilogue_gradient(op_.activation, a.out[0], grad_out, threads_);
   }
 
   void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
@@ -158,7 +161,7 @@ class Conv2dKernel final : public Kernel {
     const bool add = slot.write == Write::accumulate;
     void* to = add ? workspace + grad_in_at_ : slot.grad.data;
     backward_data_.run(stream_, {to, a.packed.as<std::byte>() + data_at_, gy, workspace});
-    if (add) add_into(slot.grad.as<float>(), static_cast<const float*>(to), elements_in_, threads_);
+    if (add) add_into(dtype_, slot.grad.data, to, elements_in_, threads_);
   }
 
   void parameter_gradients(const OpArgs& a, const OpGrads& g) {
@@ -168,8 +171,7 @@ class Conv2dKernel final : public Kernel {
       const GradSlot& slot = g.params[1];
       void* grad_bias = slot.write == Write::overwrite ? slot.grad.data : workspace + grad_bias_at_;
       backward_weights_.run(stream_, {a.in[0].data, g.out[0].data, grad_weights, workspace, grad_bias});
-      if (slot.write == Write::accumulate)
-        add_into(slot.grad.as<float>(), static_cast<const float*>(grad_bias), op_.filters, threads_);
+      if (slot.write == Write::accumulate) add_into(DType::f32, slot.grad.data, grad_bias, op_.filters, threads_);
     } else {
       backward_weights_.run(stream_, {a.in[0].data, g.out[0].data, grad_weights, workspace});
     }
@@ -184,7 +186,8 @@ class Conv2dKernel final : public Kernel {
   dnnl::stream stream_;
   Execution forward_, backward_data_, backward_weights_;
   Reorder pack_forward_, pack_data_, unpack_, unpack_add_;
-  std::int64_t elements_in_ = 0, elements_out_ = 0;
+  DType dtype_ = DType::f32;
+  std::int64_t elements_in_ = 0;
   std::size_t packed_bytes_ = 0, data_at_ = 0, pack_scratch_at_ = 0;
   std::size_t grad_weights_at_ = 0, grad_bias_at_ = 0, grad_in_at_ = 0;
 };

@@ -1,7 +1,6 @@
 #include "runtime/cpu/kernels.hpp"
 
 #include "runtime/cpu/op_kernels.hpp"
-#include "runtime/cpu/parallel.hpp"
 
 namespace dtrain::cpu {
 
@@ -36,13 +35,6 @@ struct Make {
 
 std::unique_ptr<Kernel> make_kernel(const OpSpec& op, std::span<const TensorDesc> in, int threads) {
   return std::visit(Make{in, threads}, op);
-}
-
-void mask_relu_gradient(const float* y, float* grad, std::int64_t n, int threads) {
-  parallel_chunks(n, 32 * 1024, threads, [=](std::int64_t begin, std::int64_t end) {
-#pragma omp simd
-    for (std::int64_t i = begin; i < end; ++i) grad[i] = y[i] > 0.0f ? grad[i] : 0.0f;
-  });
 }
 
 }  // namespace dtrain::cpu

@@ -1,7 +1,9 @@
-// Linear layers on the canonical weights through oneDNN's sgemm: measured, plain weights are as fast as blocked copies
-// here, and save packing them after each update and unpacking their gradients.
+// Linear layers. f32: oneDNN's sgemm on the canonical weights: measured, plain weights are as fast as blocked copies
+// here, and save packing them after each update and unpacking their gradients. bf16: linear_bf16.cpp.
 #include <algorithm>
 
+#include "runtime/cpu/elements.hpp"
+#include "runtime/cpu/linear_weights.hpp"
 #include "runtime/cpu/onednn.hpp"
 #include "runtime/cpu/op_kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
@@ -30,6 +32,14 @@ void finish_rows(float* y, const float* bias, std::int64_t rows, std::int64_t un
   }
 }
 
+/// tanh and sigmoid, in place.
+void apply_curve(Activation activation, float* y, std::int64_t n) {
+  if (activation == Activation::none || activation == Activation::relu) return;
+  with_epilogue(activation, [=](auto constant) {
+    write_elements(y, 0, n, false, [=](std::int64_t i) { return activate<decltype(constant)::value>(y[i]); });
+  });
+}
+
 class LinearKernel final : public Kernel {
  public:
   LinearKernel(const Linear& op, const TensorDesc& in, int threads)
@@ -48,15 +58,7 @@ class LinearKernel final : public Kernel {
 
   /// Columns from (channel, pixel) order to the (pixel, channel) order in which a flattened image lies.
   void pack(std::span<const Tensor> master, Tensor packed, Stream&) override {
-    if (!permuted_) return;
-    const float* from = master[0].as<float>();
-    float* to = packed.as<float>();
-    parallel_chunks(op_.units, 8, threads_, [=, this](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t u = begin; u < end; ++u)
-        for (std::int64_t p = 0; p < pixels_; ++p)
-          for (std::int64_t c = 0; c < channels_; ++c)
-            to[u * features_ + p * channels_ + c] = from[u * features_ + c * pixels_ + p];
-    });
+    if (permuted_) permute_columns(master[0].as<float>(), packed.as<float>(), op_.units, channels_, pixels_, threads_);
   }
 
   void forward(const OpArgs& a, Stream&) override {
@@ -68,12 +70,12 @@ class LinearKernel final : public Kernel {
     parallel_chunks(
         n_, std::max<std::int64_t>(1, 16384 / op_.units), threads_, [=, this](std::int64_t begin, std::int64_t end) {
           finish_rows(y + begin * op_.units, bias, end - begin, op_.units, op_.activation == Activation::relu);
+          apply_curve(op_.activation, y + begin * op_.units, (end - begin) * op_.units);
         });
   }
 
   void backward_activation(const OpArgs& a, Tensor grad_out, Stream&) override {
-    if (op_.activation == Activation::relu)
-      mask_relu_gradient(a.out[0].as<float>(), grad_out.as<float>(), n_ * op_.units, threads_);
+    epilogue_gradient(op_.activation, a.out[0], grad_out, threads_);
   }
 
   void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
@@ -101,17 +103,7 @@ class LinearKernel final : public Kernel {
     float* from = a.workspace.as<float>();
     sgemm('T', 'N', op_.units, features_, n_, gy, op_.units, x, features_, 0.0f, from, features_);
     const bool add = slot.write == Write::accumulate;
-    parallel_chunks(op_.units, 8, threads_, [=, this](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t u = begin; u < end; ++u) {
-        for (std::int64_t c = 0; c < channels_; ++c) {
-          for (std::int64_t p = 0; p < pixels_; ++p) {
-            float& out = to[u * features_ + c * pixels_ + p];
-            const float v = from[u * features_ + p * channels_ + c];
-            out = add ? out + v : v;
-          }
-        }
-      }
-    });
+    unpermute_columns(from, to, add, op_.units, channels_, pixels_, threads_);
   }
 
   /// Sums over the samples, in sample order.
@@ -139,6 +131,7 @@ class LinearKernel final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> make_linear(const Linear& op, std::span<const TensorDesc> in, int threads) {
+  if (in[0].dtype == DType::bf16) return make_linear_bf16(op, in[0], threads);
   return std::make_unique<LinearKernel>(op, in[0], threads);
 }
 

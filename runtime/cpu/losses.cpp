@@ -1,32 +1,13 @@
 // Loss ops: sums over the samples of a micro batch, added to those of the step's earlier micro batches.
-#include <bit>
 #include <cmath>
 #include <limits>
 
+#include "runtime/activation_math.hpp"
 #include "runtime/cpu/op_kernels.hpp"
 
 namespace dtrain::cpu {
 
 namespace {
-
-/// e^x for x <= 0 in plain arithmetic, so that loops over it become vector code (Cody and Waite's reduction, Cephes'
-/// polynomial; relative error below 2e-7). NaN stays NaN; below -87 it gives e^-87.
-inline float exp_nonpositive(float x) {
-  x = x < -87.0f ? -87.0f : x;
-  constexpr float to_integer = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  const float shifted = x * 1.44269504f + to_integer;
-  const float n = shifted - to_integer;
-  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const std::uint32_t exponent = (std::bit_cast<std::uint32_t>(shifted) + 127u) << 23;
-  return p * std::bit_cast<float>(exponent);
-}
 
 constexpr std::int64_t lanes = 16;
 
@@ -46,26 +27,42 @@ float row_exp_sum(const float* x, std::int64_t n, float max) {
   float sums[lanes] = {};
   std::int64_t i = 0;
   for (; i + lanes <= n; i += lanes)
-    for (std::int64_t l = 0; l < lanes; ++l) sums[l] += exp_nonpositive(x[i + l] - max);
-  for (std::int64_t l = 0; i + l < n; ++l) sums[l] += exp_nonpositive(x[i + l] - max);
+    for (std::int64_t l = 0; l < lanes; ++l) sums[l] += exp_bounded(x[i + l] - max);
+  for (std::int64_t l = 0; i + l < n; ++l) sums[l] += exp_bounded(x[i + l] - max);
   for (std::int64_t half = lanes / 2; half > 0; half /= 2)
     for (std::int64_t l = 0; l < half; ++l) sums[l] += sums[l + half];
   return sums[0];
 }
 
+/// How many logits come before that of the label when they are sorted, equal ones in the order of the classes.
+std::int64_t rank_of(const float* x, std::int64_t n, std::int64_t label) {
+  const float own = x[label];
+  std::int64_t before = 0;
+  for (std::int64_t c = 0; c < label; ++c) before += x[c] >= own;
+  for (std::int64_t c = label + 1; c < n; ++c) before += x[c] > own;
+  return before;
+}
+
+double row_sum(const float* x, std::int64_t n) {
+  double sum = 0;
+  for (std::int64_t c = 0; c < n; ++c) sum += static_cast<double>(x[c]);
+  return sum;
+}
+
 struct Sums {
-  double loss = 0, weight = 0, correct = 0;
+  double loss = 0, weight = 0, correct = 0, top5 = 0;
   void write(const OpArgs& a) const {
     float* out = a.out[0].as<float>();
     const float values[loss_sum_count] = {static_cast<float>(loss), static_cast<float>(weight),
-                                          static_cast<float>(correct), 0.0f};
+                                          static_cast<float>(correct), static_cast<float>(top5)};
     for (int i = 0; i < loss_sum_count; ++i) out[i] = a.pass.first ? values[i] : out[i] + values[i];
   }
 };
 
 class SoftmaxCrossEntropyKernel final : public Kernel {
  public:
-  explicit SoftmaxCrossEntropyKernel(const Shape& logits) : samples_(logits[0]), classes_(logits[1]) {}
+  SoftmaxCrossEntropyKernel(const SoftmaxCrossEntropy& op, const Shape& logits)
+      : samples_(logits[0]), classes_(logits[1]), smoothing_(op.label_smoothing) {}
 
   void forward(const OpArgs& a, Stream&) override {
     const auto* labels = a.in[1].as<std::int32_t>();
@@ -85,11 +82,12 @@ class SoftmaxCrossEntropyKernel final : public Kernel {
         sums.loss = std::numeric_limits<double>::quiet_NaN();
         continue;
       }
-      sums.loss += static_cast<double>(weights[s]) * (static_cast<double>(lse) - static_cast<double>(x[label]));
-      // Correct if the first of the largest logits is the label's.
-      std::int64_t first = 0;
-      while (first < label && x[first] != max) ++first;
-      if (first == label && x[label] == max) sums.correct += 1;
+      double aim = (1.0 - smoothing_) * static_cast<double>(x[label]);
+      if (smoothing_ > 0) aim += smoothing_ * row_sum(x, classes_) / static_cast<double>(classes_);
+      sums.loss += static_cast<double>(weights[s]) * (static_cast<double>(lse) - aim);
+      const std::int64_t rank = x[label] == x[label] ? rank_of(x, classes_, label) : classes_;
+      if (rank < 1) sums.correct += 1;
+      if (rank < 5) sums.top5 += 1;
     }
     sums.write(a);
   }
@@ -112,13 +110,15 @@ class SoftmaxCrossEntropyKernel final : public Kernel {
       const bool known = label >= 0 && label < classes_;
       const float w = known ? weights[s] : std::numeric_limits<float>::quiet_NaN(), lse = saved[s];
       const float before = known ? gx[label] : 0.0f;
+      const auto share = static_cast<float>(smoothing_ / static_cast<double>(classes_));
       if (add) {
-        for (std::int64_t c = 0; c < classes_; ++c) gx[c] += w * exp_nonpositive(x[c] - lse);
+        for (std::int64_t c = 0; c < classes_; ++c) gx[c] += w * (exp_bounded(x[c] - lse) - share);
       } else {
-        for (std::int64_t c = 0; c < classes_; ++c) gx[c] = w * exp_nonpositive(x[c] - lse);
+        for (std::int64_t c = 0; c < classes_; ++c) gx[c] = w * (exp_bounded(x[c] - lse) - share);
       }
       if (known) {
-        const float own = w * (exp_nonpositive(x[label] - lse) - 1.0f);
+        const auto aim = static_cast<float>(1.0 - smoothing_ + smoothing_ / static_cast<double>(classes_));
+        const float own = w * (exp_bounded(x[label] - lse) - aim);
         gx[label] = add ? before + own : own;
       }
     }
@@ -126,6 +126,7 @@ class SoftmaxCrossEntropyKernel final : public Kernel {
 
  private:
   std::int64_t samples_, classes_;
+  double smoothing_;
 };
 
 class MeanSquaredErrorKernel final : public Kernel {
@@ -185,8 +186,8 @@ class MeanSquaredErrorKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_softmax_cross_entropy(const SoftmaxCrossEntropy&, std::span<const TensorDesc> in) {
-  return std::make_unique<SoftmaxCrossEntropyKernel>(in[0].shape);
+std::unique_ptr<Kernel> make_softmax_cross_entropy(const SoftmaxCrossEntropy& op, std::span<const TensorDesc> in) {
+  return std::make_unique<SoftmaxCrossEntropyKernel>(op, in[0].shape);
 }
 std::unique_ptr<Kernel> make_mean_squared_error(std::span<const TensorDesc> in) {
   return std::make_unique<MeanSquaredErrorKernel>(in[0].shape);

@@ -21,8 +21,21 @@ void sgemm(char transpose_a, char transpose_b, std::int64_t m, std::int64_t n, s
     throw DeviceError(fmt::format("oneDNN cannot multiply matrices of {} x {} x {}", m, n, k));
 }
 
-dnnl::memory::desc plain_desc(const dnnl::memory::dims& dims, dnnl::memory::format_tag tag) {
-  return {dims, dnnl::memory::data_type::f32, tag};
+dnnl::memory::data_type data_type_of(DType dtype) {
+  if (dtype == DType::f32) return dnnl::memory::data_type::f32;
+  if (dtype == DType::bf16) return dnnl::memory::data_type::bf16;
+  throw BugError(fmt::format("the cpu's kernels do not compute in {}", name_of(dtype)));
+}
+
+dnnl::memory::desc plain_desc(const dnnl::memory::dims& dims, dnnl::memory::format_tag tag, DType dtype) {
+  return {dims, data_type_of(dtype), tag};
+}
+
+dnnl::algorithm eltwise_of(Activation activation) {
+  if (activation == Activation::relu) return dnnl::algorithm::eltwise_relu;
+  if (activation == Activation::tanh) return dnnl::algorithm::eltwise_tanh;
+  if (activation == Activation::sigmoid) return dnnl::algorithm::eltwise_logistic;
+  throw BugError(fmt::format("{} cannot be applied inside another kernel", name_of(activation)));
 }
 
 dnnl::primitive_attr user_scratchpad() {

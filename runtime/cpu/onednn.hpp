@@ -30,21 +30,40 @@ class OmpThreads {
 void sgemm(char transpose_a, char transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
            std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc);
 
-/// A convolution in dnnl's terms. Activations are NHWC; weights take the format that the library likes best.
+/// A convolution in dnnl's terms. Activations are NHWC in `dtype`; weights take the format that the library likes best
+/// (groups first where there are several), in `dtype`; bias and gradients of parameters are f32.
 struct ConvolutionShape {
   dnnl::memory::dims in, weights, out, stride, padding_begin, padding_end;
-  bool bias = true, relu = false;
+  dnnl::memory::dims dilation{0, 0};  // as the library counts: pixels left out
+  bool bias = true;
+  Activation activation = Activation::none;
+  DType dtype = DType::f32;
 };
 struct ConvolutionPlans {
   dnnl::convolution_forward::primitive_desc forward;
   dnnl::convolution_backward_data::primitive_desc backward_data;
   dnnl::convolution_backward_weights::primitive_desc backward_weights;
 };
-/// The one place where oneDNN's v2 and v3 differ: onednn_v2.cpp or onednn_v3.cpp.
+/// x [n, features] and weights [units, features] in bf16; bias and gradients of parameters are f32, plain.
+struct InnerProductShape {
+  std::int64_t n = 0, features = 0, units = 0;
+  bool bias = true;
+  Activation activation = Activation::none;
+};
+struct InnerProductPlans {
+  dnnl::inner_product_forward::primitive_desc forward;
+  dnnl::inner_product_backward_data::primitive_desc backward_data;
+  dnnl::inner_product_backward_weights::primitive_desc backward_weights;
+};
+// The one place where oneDNN's v2 and v3 differ: onednn_v2.cpp or onednn_v3.cpp.
 ConvolutionPlans plan_convolution(const dnnl::engine&, const ConvolutionShape&);
+InnerProductPlans plan_inner_product(const dnnl::engine&, const InnerProductShape&);
 
-/// Plain row-major f32.
-dnnl::memory::desc plain_desc(const dnnl::memory::dims&, dnnl::memory::format_tag);
+dnnl::memory::data_type data_type_of(DType);
+/// Dense, in this order of dimensions.
+dnnl::memory::desc plain_desc(const dnnl::memory::dims&, dnnl::memory::format_tag, DType = DType::f32);
+/// oneDNN's algorithm of an activation whose derivative_of_output.
+dnnl::algorithm eltwise_of(Activation);
 /// All of ours take scratch memory from the caller.
 dnnl::primitive_attr user_scratchpad();
 

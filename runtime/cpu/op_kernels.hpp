@@ -29,7 +29,10 @@ std::unique_ptr<Kernel> make_view();
 std::unique_ptr<Kernel> make_softmax_cross_entropy(const SoftmaxCrossEntropy&, std::span<const TensorDesc> in);
 std::unique_ptr<Kernel> make_mean_squared_error(std::span<const TensorDesc> in);
 
-/// grad[i] = 0 where the activation's output y[i] is not positive.
-void mask_relu_gradient(const float* y, float* grad, std::int64_t n, int threads);
+/// In place: the gradient of the output y = act(x) becomes that of x, for an activation whose derivative_of_output
+/// (none leaves it as it is). Both f32 or both bf16.
+void epilogue_gradient(Activation, const Tensor& y, const Tensor& grad, int threads);
+/// to[i] += from[i]; `dtype` is f32 or bf16 (added in float).
+void add_into(DType dtype, void* to, const void* from, std::int64_t n, int threads);
 
 }  // namespace dtrain::cpu

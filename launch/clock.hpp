@@ -12,5 +12,9 @@ using Clock = std::chrono::steady_clock;
 inline double since(Clock::time_point t) {
   return std::chrono::duration<double>(Clock::now() - t).count();
 }
+/// As comm/reducer.hpp's seconds_now() counts them.
+inline double seconds_of(Clock::time_point t) {
+  return std::chrono::duration<double>(t.time_since_epoch()).count();
+}
 
 }  // namespace dtrain::launch

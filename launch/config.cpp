@@ -36,11 +36,19 @@ TypePtr<TrainConfig> train_table() {
   return shared(std::move(train));
 }
 
+TypePtr<TraceConfig> trace_table() {
+  Table<TraceConfig> trace("A timeline of all ranks, trace.json, for ui.perfetto.dev: what each did, and when.");
+  trace.add("first_step", &TraceConfig::first_step, integer({1}), "the first step in it");
+  trace.add("steps", &TraceConfig::steps, integer({0, 1'000'000}), "how many; 0: no timeline");
+  return shared(std::move(trace));
+}
+
 TypePtr<LogConfig> log_table() {
   Table<LogConfig> log("What is reported, and where.");
   log.add("every_steps", &LogConfig::every_steps, integer({1}), "a line of metrics after so many steps");
   log.add("directory", &LogConfig::directory, text_or_empty(), "of this run's files; by default runs/<name>");
   log.add("samples", &LogConfig::samples, boolean(), "write which samples each rank took in every step");
+  log.add("trace", &LogConfig::trace, trace_table(), "a timeline of some steps");
   return shared(std::move(log));
 }
 

@@ -26,10 +26,15 @@ struct TrainConfig {
   Clipping clip;                      // `clip_norm`
   std::int64_t eval_every_steps = 0;  // 0: at the end of each epoch, and at the end
 };
+struct TraceConfig {
+  std::int64_t first_step = 10;
+  std::int64_t steps = 0;  // 0: no timeline
+};
 struct LogConfig {
   std::int64_t every_steps = 10;
   std::string directory;  // empty: runs/<name>
   bool samples = false;   // samples-rank-R.txt: stream positions and sample indices of every step
+  TraceConfig trace;      // trace.json
 };
 
 struct RunConfig {

@@ -24,6 +24,7 @@
 #include "launch/run_files.hpp"
 #include "launch/run_status.hpp"
 #include "launch/saving.hpp"
+#include "launch/tracing.hpp"
 #include "launch/train_step.hpp"
 #include "models/build.hpp"
 #include "runtime/version.hpp"
@@ -122,12 +123,21 @@ class Trainer {
   // ---- the loop -----------------------------------------------------------------------------------------------------
 
   ExitCode loop() {
+    tracing_.emplace(config_.log.trace, config_.log.directory, engine_->store().layout(), batch_.accumulation, world_,
+                     *group_);
+    const ExitCode code = steps();
+    tell(tracing_->write());  // where the run ended before the steps that were asked for
+    return code;
+  }
+
+  ExitCode steps() {
     report_.begin(status_, loader_->waited_seconds());
     // The signal that ended the run before may have come before or in the evaluation that was due.
     if (saving_->resumes() && status_.evaluated_step != status_.step && evaluation_due() && !evaluate())
       return stopped();
     while (!status_.finished()) {
       const bool logged = (status_.step + 1) % config_.log.every_steps == 0 || status_.step + 1 == status_.total_steps;
+      step_->trace(tracing_->at(status_.step + 1));
       const bool stop = step_->run(status_, *loader_, batch_.accumulation, logged, report_.seconds());
       require_finite();
       ++status_.step;
@@ -137,12 +147,23 @@ class Trainer {
       if (evaluation_due() && !evaluate()) return stopped();
       if (config_.checkpoint.every_steps > 0 && status_.step % config_.checkpoint.every_steps == 0 &&
           !status_.finished())
-        saving_->save(status_, step_->model());
+        save();
+      tell(tracing_->write_if_done(status_.step + 1));
     }
     saving_->finish(status_, step_->model());
     report_.end_progress();
     summarize();
     return ExitCode::ok;
+  }
+
+  void save() {
+    const auto begin = Clock::now();
+    saving_->save(status_, step_->model());
+    tracing_->note(Activity::checkpoint, begin, status_.step);
+  }
+
+  void tell(const std::string& of_timeline) {
+    if (!of_timeline.empty()) report_.say(of_timeline);
   }
 
   /// The summed loss is the same on all ranks, so all throw alike.
@@ -174,6 +195,7 @@ class Trainer {
     if (!result) return false;
     status_.eval = result;
     status_.evaluated_step = status_.step;
+    tracing_->note(Activity::evaluation, begin, status_.step);
     alone([&] { report_.evaluated(status_, since(begin)); });
     return true;
   }
@@ -210,6 +232,7 @@ class Trainer {
   std::unique_ptr<io::Loader> loader_, eval_loader_;
   std::optional<Evaluator> evaluator_;
   std::optional<Saving> saving_;
+  std::optional<Tracing> tracing_;
 };
 
 }  // namespace

@@ -36,15 +36,21 @@ bool TrainStep::run(RunStatus& status, io::Loader& loader, std::int64_t accumula
     const Pass pass{Mode::train, j == 0, j + 1 == accumulation};
     const int slot = static_cast<int>(j % Program::slots);
     doing("data");
+    const double data_begin = comm::seconds_now();
     alone([&] {
       load(loader, slot, status.step);
       if (pass.last) model_.wish_to_stop(stop_.pending());
     });
+    const double forward_begin = comm::seconds_now();
     doing("forward and backward");
     alone([&] { engine_.program().run(pass, slot, engine_.store(), state_, reducer_, engine_.compute()); });
     const auto s = engine_.program().seconds();
     seconds.forward += s.forward;
     seconds.backward += s.backward;
+    const double backward_begin = forward_begin + s.forward;
+    note(Activity::data, data_begin, forward_begin);
+    note(Activity::forward, forward_begin, backward_begin);
+    note(Activity::backward, backward_begin, backward_begin + s.backward);
   }
   const auto update_begin = Clock::now();
   doing("update");
@@ -57,6 +63,10 @@ bool TrainStep::run(RunStatus& status, io::Loader& loader, std::int64_t accumula
   seconds.optimizer += since(update_begin) - exposed;
   status.loss = static_cast<double>(sums[loss_sum]) / static_cast<double>(sums[weight_sum]);
   ++status.applied;
+  const double end = comm::seconds_now();
+  note(Activity::update, seconds_of(update_begin), end);
+  note(Activity::step, seconds_of(begin), end);
+  note_buckets();
   seconds.step += since(begin);
   return model_.stop_wished();
 }
@@ -71,6 +81,30 @@ void TrainStep::load(io::Loader& loader, int slot, std::int64_t step) {
   engine_.feed().give_back(loader);
 }
 
+void TrainStep::wait(int bucket) {
+  const double begin = trace_ ? comm::seconds_now() : 0;
+  reducer_.wait(bucket, engine_.compute());
+  if (trace_ && !reducer_.timings().empty()) note(Activity::exposed, begin, comm::seconds_now(), bucket);
+}
+
+void TrainStep::note(Activity activity, double begin, double end, int bucket) {
+  if (trace_)
+    trace_->add({.begin = begin,
+                 .end = end,
+                 .step = static_cast<std::int64_t>(state_.step) + 1,
+                 .bucket = bucket,
+                 .activity = activity});
+}
+
+void TrainStep::note_buckets() {
+  if (!trace_) return;
+  int bucket = 0;
+  for (const comm::BucketTiming& t : reducer_.timings()) {
+    note(Activity::queued, t.ready, t.begin, bucket);
+    note(Activity::sum, t.begin, t.end, bucket++);
+  }
+}
+
 /// Sums arrive bucket by bucket; without a norm to wait for, each is applied as it comes.
 void TrainStep::update(bool logged) {
   const ParameterStore& store = engine_.store();
@@ -80,11 +114,11 @@ void TrainStep::update(bool logged) {
   const double max_norm = config_.train.clip.max_norm;
   if (max_norm <= 0 && !logged) {
     for (std::size_t b = 0; b < buckets.size(); ++b) {
-      reducer_.wait(static_cast<int>(b), compute);
+      wait(static_cast<int>(b));
       optimizer_.update(store, buckets[b].begin, buckets[b].end, state_, compute);
     }
   } else {
-    reducer_.wait_all(compute);
+    for (std::size_t b = 0; b < buckets.size(); ++b) wait(static_cast<int>(b));
     state_.grad_norm =
         static_cast<float>(optimizer_.gradient_norm(store, compute) / static_cast<double>(state_.sum_weight));
     if (max_norm > 0 && state_.grad_norm > max_norm)

@@ -16,6 +16,7 @@
 #include "launch/run_status.hpp"
 #include "launch/signals.hpp"
 #include "runtime/step_state.hpp"
+#include "runtime/trace.hpp"
 #include "runtime/update.hpp"
 
 namespace dtrain::launch {
@@ -30,6 +31,9 @@ class TrainStep {
   /// Writes which samples this rank takes to this file from now on; see open_sample_log().
   void log_samples(std::ofstream log) { sample_log_ = std::move(log); }
 
+  /// Where to note what the next steps do; null: nowhere.
+  void trace(Trace* trace) noexcept { trace_ = trace; }
+
   /// The step that `status` stands before: counts its update, sets the loss (the caller counts the step), adds to
   /// `seconds`. `logged`: the gradient norm is wanted. True where some rank was asked to stop: known to all, because
   /// the wish travels with the gradients. Throws RankFailure.
@@ -38,6 +42,9 @@ class TrainStep {
  private:
   void load(io::Loader&, int slot, std::int64_t step);
   void update(bool logged);
+  void wait(int bucket);
+  void note(Activity, double begin, double end, int bucket = -1);
+  void note_buckets();
 
   const RunConfig& config_;
   Engine& engine_;
@@ -48,6 +55,7 @@ class TrainStep {
   comm::GradientReducer reducer_;
   StepState state_;
   std::ofstream sample_log_;
+  Trace* trace_ = nullptr;
 };
 
 }  // namespace dtrain::launch

@@ -17,6 +17,7 @@
 #include "io/import_mnist.hpp"
 #include "io/loader.hpp"
 #include "runtime/program.hpp"
+#include "runtime/trace.hpp"
 #include "runtime/update.hpp"
 
 namespace {
@@ -143,6 +144,7 @@ long count_steps(const std::string& file, const UpdateRule& rule, comm::Algorith
     StepState state;
     state.learning_rate = 0.01f;
     state.sum_weight = static_cast<float>(loading.global_batch);
+    Trace trace(100);  // wraps in the steps that are counted
     const auto step = [&] {
       reducer.begin_step();
       for (std::int64_t j = 0; j < accumulation; ++j) {
@@ -157,6 +159,8 @@ long count_steps(const std::string& file, const UpdateRule& rule, comm::Algorith
                     *compute);
       }
       reducer.wait_all(*compute);
+      for (const comm::BucketTiming& t : reducer.timings()) trace.add({.begin = t.begin, .end = t.end});
+      for (int i = 0; i < 10; ++i) trace.add({.begin = comm::seconds_now(), .activity = Activity::step});
       optimizer.gradient_norm(store, *compute);
       optimizer.update(store, 0, store.layout().param_floats, state, *compute);
       program.pack(store, *compute);

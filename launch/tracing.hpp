@@ -1,0 +1,46 @@
+// Tracing: the steps of `log.trace` as a timeline of all ranks on one clock, log.directory/trace.json, for Perfetto
+// (ui.perfetto.dev) or chrome://tracing.
+// Owns the ring in which this rank's spans are noted; used on the training thread, its methods at step boundaries.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "comm/world.hpp"
+#include "launch/clock.hpp"
+#include "launch/config.hpp"
+#include "runtime/flat.hpp"
+#include "runtime/group.hpp"
+#include "runtime/trace.hpp"
+
+namespace dtrain::launch {
+
+class Tracing {
+ public:
+  /// `directory`: where trace.json goes. `accumulation`: micro batches a step.
+  Tracing(const TraceConfig&, std::string directory, const FlatLayout&, std::int64_t accumulation, const comm::World&,
+          Group&);
+
+  /// Where to note what happens in this step, counted from 1; null outside of the steps that were asked for.
+  Trace* at(std::int64_t step) noexcept;
+  /// Something between steps, from `begin` until now.
+  void note(Activity, Clock::time_point begin, std::int64_t step) noexcept;
+  /// Before step `next`: writes the timeline where the last step that was asked for is done. Collective. Returns what
+  /// rank 0 should say; empty: nothing.
+  std::string write_if_done(std::int64_t next);
+  /// The same at the end of the run, whatever is left to do.
+  std::string write();
+
+ private:
+  std::string write_events(double origin, const ClockOffset&);
+
+  TraceConfig config_;
+  std::string path_;
+  const FlatLayout& layout_;
+  const comm::World& world_;
+  Group& group_;
+  Trace trace_;
+  bool open_;  // not written yet
+};
+
+}  // namespace dtrain::launch

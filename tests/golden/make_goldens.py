@@ -10,11 +10,16 @@ D(seed, item, sub)[e] is element e of a stream: draw4(random_key(seed, Purpose::
 unit() is to_unit of it, in [0, 1); signed() is 2 * unit - 1 in float. Elements count in logical order (NCHW; a
 flattened image counts C, H, W). Gradients are those of a sum, arrays are flat and in logical order.
 
-ops.json, by row: "seed"; input i = signed(D(seed, i, 0)); parameter p = signed(D(seed, 100 + p, 0)); gradient of the
-output = signed(D(seed, 200, 0)). Losses: logits 3 * signed; label n = raw D(seed, 1, 0)[n] % classes; weight
-n = n % 3 (so 0, 1, 2, 0, ...); target of the mean squared error = input 1. Dropout: StepState.seed = seed, layer id 3,
-positions 1000 * n + 7. Fields: "out", "grad_in", "grad_params" (weight, bias); losses: "sums" {loss, weight, correct}
-and "grad_in".
+ops.json, by row: "seed"; input i = scale * signed(D(seed, i, 0)) (scale: 1, activations 4); parameter p =
+signed(D(seed, 100 + p, 0)); gradient of the output = signed(D(seed, 200, 0)). A row NAME_bf16 is NAME with inputs,
+gradient of the output and weights of two and more dimensions rounded to bfloat16. Losses: logits 3 * signed; label n =
+raw D(seed, 1, 0)[n] % classes; weight n = n % 3 (so 0, 1, 2, 0, ...); target of the mean squared error = input 1.
+Dropout: StepState.seed = seed, layer id 3, positions 1000 * n + 7. Batch norms: running mean = signed(D(seed, 300, 0)),
+running variance = 0.5 + |signed(D(seed, 301, 0))|; a second micro batch x = signed(D(seed, 50, 0)); moments are those
+of x and of another rank's signed(D(seed, 51, 0)).
+Fields: "out", "grad_in" (by input), "grad_params" (weight, bias); losses: "sums" {loss, weight, correct} and "grad_in";
+batch norms: "evaluation", the output with the running statistics, and "statistics", the sums over both micro batches of
+mean and unbiased variance.
 
 optimizers.json, by row: 37 parameters w = signed(D(9, 0, 0)); gradient of step t = signed(D(9, 1 + t, 0)); 20 steps;
 "params" after steps 1, 2 and 20.
@@ -73,18 +78,72 @@ def signed(seed, item, sub, shape):
     return torch.tensor(values.astype(np.float64)).reshape(shape)
 
 
-def numbers(tensor):
-    return [float(f"{v:.9g}") for v in tensor.detach().reshape(-1).tolist()]
+def numbers(tensor, digits=9):
+    return [float(f"{v:.{digits}g}") for v in tensor.detach().reshape(-1).tolist()]
+
+
+def rounded(tensor):
+    return tensor.bfloat16().double()
 
 
 # ---- ops ------------------------------------------------------------------------------------------------------------
 
-def op_row(seed, in_shape, param_shapes, function):
-    x = signed(seed, 0, 0, in_shape).requires_grad_()
-    params = [signed(seed, 100 + p, 0, s).requires_grad_() for p, s in enumerate(param_shapes)]
-    y = function(x, *params)
-    y.backward(signed(seed, 200, 0, tuple(y.shape)))
-    return {"seed": seed, "out": numbers(y), "grad_in": numbers(x.grad), "grad_params": [numbers(p.grad) for p in params]}
+def op_row(seed, in_shapes, param_shapes, function, scale=1, half=False, moments=False):
+    """`function` of inputs and parameters; `moments`: of x, its moments and parameters."""
+    dtype = rounded if half else lambda t: t
+    inputs = [dtype((scale * signed(seed, i, 0, shape).float()).double()) for i, shape in enumerate(in_shapes)]
+    if moments:
+        both = torch.cat([inputs[0], dtype(signed(seed, 51, 0, in_shapes[0]))])
+        dims = [d for d in range(both.dim()) if d != 1]
+        count = torch.tensor([both.numel() / both.shape[1]], dtype=torch.float64)
+        inputs.append(torch.cat([both.sum(dims), (both * both).sum(dims), count]))
+    params = [signed(seed, 100 + p, 0, s) for p, s in enumerate(param_shapes)]
+    params = [dtype(p) if p.dim() > 1 else p for p in params]
+    for leaf in inputs + params:
+        leaf.requires_grad_()
+    y = function(*inputs, *params)
+    y.backward(dtype(signed(seed, 200, 0, tuple(y.shape))))
+    digits = 6 if half else 9
+    return {"seed": seed, "out": numbers(y, digits), "grad_in": [numbers(x.grad, digits) for x in inputs],
+            "grad_params": [numbers(p.grad, digits) for p in params]}
+
+
+def norm_row(seed, shape, activation, half=False, moments=False):
+    """Batch norm, and what it does with running statistics; with `moments` those of two ranks."""
+    f = torch.nn.functional
+    c = shape[1]
+    column = (1, c) + (1,) * (len(shape) - 2)
+
+    def from_moments(x, m, weight, bias):
+        mean = m[:c] / m[2 * c]
+        variance = m[c:2 * c] / m[2 * c] - mean * mean
+        unit = (x - mean.reshape(column)) / (variance.reshape(column) + 1e-5).sqrt()
+        return activation(unit * weight.reshape(column) + bias.reshape(column))
+
+    def from_batch(x, weight, bias):
+        return activation(f.batch_norm(x, None, None, weight, bias, training=True))
+
+    row = op_row(seed, [shape], [(c,), (c,)], from_moments if moments else from_batch, half=half, moments=moments)
+    dtype = rounded if half else lambda t: t
+    state = [signed(seed, 300, 0, (c,)), 0.5 + signed(seed, 301, 0, (c,)).abs()]
+    x, second = dtype(signed(seed, 0, 0, shape)), dtype(signed(seed, 50, 0, shape))
+    weight, bias = signed(seed, 100, 0, (c,)), signed(seed, 101, 0, (c,))
+    row["evaluation"] = numbers(activation(f.batch_norm(x, *state, weight, bias, training=False)), 6 if half else 9)
+    sums = [torch.zeros(c, dtype=torch.float64), torch.zeros(c, dtype=torch.float64)]
+    for batch_of in [x, second]:
+        if moments:
+            batch_of = torch.cat([batch_of, dtype(signed(seed, 51, 0, shape))])
+        running = [torch.zeros(c, dtype=torch.float64), torch.ones(c, dtype=torch.float64)]
+        f.batch_norm(batch_of, *running, training=True, momentum=1.0)
+        sums = [a + b for a, b in zip(sums, running)]
+    row["statistics"] = [numbers(s) for s in sums]
+    return row
+
+
+def moments_of(x):
+    dims = [d for d in range(x.dim()) if d != 1]
+    count = torch.tensor([x.numel() / x.shape[1]], dtype=torch.float64)
+    return torch.cat([x.sum(dims), (x * x).sum(dims), count])
 
 
 def dropout(x, seed, rate):
@@ -93,24 +152,68 @@ def dropout(x, seed, rate):
     return x * torch.tensor(np.stack(keep).astype(np.float64)) / (1 - rate)
 
 
+def drop_samples(x, seed, rate):
+    keep = [float(to_unit(draws(seed, DROPOUT, 1000 * i + 7, 3, 1))[0] >= np.float32(rate)) for i in range(len(x))]
+    return x * torch.tensor(keep, dtype=torch.float64).reshape(-1, 1, 1, 1) / (1 - rate)
+
+
 def make_ops():
     f = torch.nn.functional
-    rows = {
-        "linear": op_row(1, (5, 7), [(9, 7), (9,)], f.linear),
-        "linear_relu": op_row(2, (3, 33), [(18, 33), (18,)], lambda x, w, b: f.linear(x, w, b).relu()),
-        "linear_no_bias": op_row(3, (4, 16), [(10, 16)], f.linear),
-        "linear_flattened": op_row(4, (3, 60), [(11, 60), (11,)], lambda x, w, b: f.linear(x, w, b).relu()),
-        "conv_one_channel": op_row(5, (2, 1, 9, 8), [(32, 1, 3, 3), (32,)], lambda x, w, b: f.conv2d(x, w, b).relu()),
-        "conv_odd": op_row(6, (2, 3, 8, 7), [(5, 3, 3, 2)], lambda x, w: f.conv2d(x, w, None, (2, 1), (1, 0))),
-        "conv_padded": op_row(7, (2, 16, 5, 5), [(32, 16, 3, 3), (32,)],
-                              lambda x, w, b: f.conv2d(x, w, b, 1, 1).relu()),
-        "conv_strided": op_row(8, (1, 4, 8, 8), [(16, 4, 3, 3), (16,)], lambda x, w, b: f.conv2d(x, w, b, 2)),
-        "conv_1x1": op_row(9, (2, 6, 3, 3), [(7, 6, 1, 1), (7,)], f.conv2d),
-        "pool": op_row(10, (2, 3, 5, 7), [], lambda x: f.max_pool2d(x, 2)),
-        "pool_overlapping": op_row(11, (2, 5, 7, 6), [], lambda x: f.max_pool2d(x, (3, 2), (1, 2))),
-        "relu": op_row(12, (4, 21), [], lambda x: x.relu()),
-        "dropout": op_row(13, (3, 150), [], lambda x: dropout(x, 13, 0.3)),
+    # seed, shapes of inputs and parameters, function, scale of the inputs
+    table = {
+        "linear": (1, [(5, 7)], [(9, 7), (9,)], f.linear),
+        "linear_relu": (2, [(3, 33)], [(18, 33), (18,)], lambda x, w, b: f.linear(x, w, b).relu()),
+        "linear_no_bias": (3, [(4, 16)], [(10, 16)], f.linear),
+        "linear_flattened": (4, [(3, 60)], [(11, 60), (11,)], lambda x, w, b: f.linear(x, w, b).relu()),
+        "conv_one_channel": (5, [(2, 1, 9, 8)], [(32, 1, 3, 3), (32,)], lambda x, w, b: f.conv2d(x, w, b).relu()),
+        "conv_odd": (6, [(2, 3, 8, 7)], [(5, 3, 3, 2)], lambda x, w: f.conv2d(x, w, None, (2, 1), (1, 0))),
+        "conv_padded": (7, [(2, 16, 5, 5)], [(32, 16, 3, 3), (32,)], lambda x, w, b: f.conv2d(x, w, b, 1, 1).relu()),
+        "conv_strided": (8, [(1, 4, 8, 8)], [(16, 4, 3, 3), (16,)], lambda x, w, b: f.conv2d(x, w, b, 2)),
+        "conv_1x1": (9, [(2, 6, 3, 3)], [(7, 6, 1, 1), (7,)], f.conv2d),
+        "pool": (10, [(2, 3, 5, 7)], [], lambda x: f.max_pool2d(x, 2)),
+        "pool_overlapping": (11, [(2, 5, 7, 6)], [], lambda x: f.max_pool2d(x, (3, 2), (1, 2))),
+        "pool_padded": (40, [(2, 5, 7, 6)], [], lambda x: f.max_pool2d(x, 3, 2, 1)),
+        "average_pool": (41, [(2, 3, 5, 7)], [], lambda x: f.avg_pool2d(x, 2)),
+        "average_pool_padded": (42, [(2, 5, 7, 6)], [], lambda x: f.avg_pool2d(x, 3, 2, 1)),
+        "average_pool_there": (43, [(2, 5, 6, 7)], [],
+                               lambda x: f.avg_pool2d(x, (3, 2), (1, 2), 1, count_include_pad=False)),
+        "global_average_pool": (44, [(3, 19, 4, 5)], [], lambda x: f.adaptive_avg_pool2d(x, 1)),
+        "relu": (12, [(4, 21)], [], lambda x: x.relu()),
+        "gelu": (45, [(4, 21)], [], f.gelu, 4),
+        "silu": (46, [(4, 21)], [], f.silu, 4),
+        "tanh": (47, [(4, 21)], [], torch.tanh, 4),
+        "sigmoid": (48, [(4, 21)], [], torch.sigmoid, 4),
+        "hard_swish": (49, [(4, 21)], [], f.hardswish, 4),
+        "add": (50, [(4, 21)] * 2, [], lambda a, b: a + b),
+        "add_relu": (51, [(2, 5, 3, 4)] * 2, [], lambda a, b: (a + b).relu()),
+        "add_tanh": (52, [(4, 21)] * 2, [], lambda a, b: (a + b).tanh()),
+        "add_sigmoid": (53, [(4, 21)] * 2, [], lambda a, b: (a + b).sigmoid()),
+        "multiply": (54, [(4, 21)] * 2, [], lambda a, b: a * b),
+        "multiply_broadcast": (55, [(2, 19, 3, 4), (2, 19, 1, 1)], [], lambda a, b: a * b),
+        "concat": (56, [(2, 3, 4, 5), (2, 8, 4, 5), (2, 1, 4, 5)], [], lambda *x: torch.cat(x, 1)),
+        "concat_features": (57, [(3, 5), (3, 7)], [], lambda *x: torch.cat(x, 1)),
+        "batch_moments": (61, [(3, 17, 4, 5)], [], moments_of),
+        "layer_norm": (63, [(5, 37)], [(37,), (37,)], lambda x, w, b: f.layer_norm(x, (37,), w, b)),
+        "layer_norm_pixels": (64, [(2, 19, 3, 4)], [(19,), (19,)],
+                              lambda x, w, b: f.layer_norm(x.permute(0, 2, 3, 1), (19,), w, b).permute(0, 3, 1, 2)),
+        "cast_to_f32": (65, [(4, 21)], [], lambda x: x * 1),
+        "cast_to_bf16": (66, [(4, 21)], [], lambda x: x * 1),
+        "dropout": (13, [(3, 150)], [], lambda x: dropout(x, 13, 0.3)),
+        "dropout_sample": (67, [(8, 3, 2, 2)], [], lambda x: drop_samples(x, 67, 0.4)),
     }
+    norms = {
+        "batch_norm": (58, (3, 17, 4, 5), lambda x: x, False),
+        "batch_norm_relu": (59, (2, 16, 3, 5), torch.relu, False),
+        "batch_norm_features": (60, (9, 21), torch.tanh, False),
+        "batch_normalize": (62, (3, 17, 4, 5), torch.relu, True),
+    }
+    rows = {}
+    for half in [False, True]:
+        suffix = "_bf16" if half else ""
+        for name, row in table.items():
+            rows[name + suffix] = op_row(*row, half=half)
+        for name, (seed, shape, activation, moments) in norms.items():
+            rows[name + suffix] = norm_row(seed, shape, activation, half, moments)
     seed, n, classes = 14, 7, 10
     x = (3 * signed(seed, 0, 0, (n, classes)).float()).double().requires_grad_()
     labels = torch.tensor((draws(seed, TEST, 1, 0, n) % classes).astype(np.int64))
@@ -119,13 +222,13 @@ def make_ops():
     loss.backward()
     correct = float(((x.argmax(1) == labels) & (weight > 0)).sum())
     rows["softmax_cross_entropy"] = {"seed": seed, "sums": [loss.item(), weight.sum().item(), correct],
-                                     "grad_in": numbers(x.grad)}
+                                     "grad_in": [numbers(x.grad)]}
     seed = 15
     x = signed(seed, 0, 0, (n, 5)).requires_grad_()
     loss = (((x - signed(seed, 1, 0, (n, 5))) ** 2).mean(1) * weight).sum()
     loss.backward()
     rows["mean_squared_error"] = {"seed": seed, "sums": [loss.item(), weight.sum().item(), 0.0],
-                                  "grad_in": numbers(x.grad)}
+                                  "grad_in": [numbers(x.grad)]}
     return rows
 
 

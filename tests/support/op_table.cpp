@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "runtime/bf16.hpp"
 #include "runtime/rng.hpp"
 
 namespace dtrain::test {
@@ -35,15 +36,62 @@ void fill_nan(const Tensor& t) {
   std::memset(t.data, 0xFF, t.bytes());  // NaN as floats, and no valid index or mask as bytes
 }
 
+/// Logical values into a float tensor of any dtype, and back.
+void put(const Tensor& t, const std::vector<float>& logical) {
+  const auto memory = to_memory(t.desc, logical);
+  for (std::size_t i = 0; i < memory.size(); ++i) {
+    if (t.desc.dtype == DType::f32) t.as<float>()[i] = memory[i];
+    if (t.desc.dtype == DType::bf16) t.as<Bf16>()[i] = to_bf16(memory[i]);
+    if (t.desc.dtype == DType::f64) t.as<double>()[i] = static_cast<double>(memory[i]);
+  }
+}
+std::vector<float> get(const Tensor& t) {
+  std::vector<float> memory(static_cast<std::size_t>(t.elements()));
+  for (std::size_t i = 0; i < memory.size(); ++i) {
+    if (t.desc.dtype == DType::f32) memory[i] = t.as<float>()[i];
+    if (t.desc.dtype == DType::bf16) memory[i] = to_float(t.as<Bf16>()[i]);
+    if (t.desc.dtype == DType::f64) memory[i] = static_cast<float>(t.as<double>()[i]);
+  }
+  return to_logical(t.desc, memory.data());
+}
+
+/// Sums, sums of squares and count of each channel, over the micro batches in `parts`.
+std::vector<double> moments_of(const Shape& shape, const std::vector<std::vector<float>>& parts) {
+  const std::int64_t channels = shape[1], pixels = shape.elements() / shape[0] / channels;
+  std::vector<double> moments(static_cast<std::size_t>(2 * channels + 1));
+  for (const auto& part : parts) {
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      const auto c = static_cast<std::size_t>(static_cast<std::int64_t>(i) / pixels % channels);
+      const auto v = static_cast<double>(part[i]);
+      moments[c] += v;
+      moments[c + static_cast<std::size_t>(channels)] += v * v;
+    }
+    moments.back() += static_cast<double>(static_cast<std::int64_t>(part.size()) / channels);
+  }
+  return moments;
+}
+
+/// Ops whose kernels take bfloat16.
+bool has_bf16(const OpSpec& op) {
+  return !is_loss(op) && !std::holds_alternative<Linear>(op) && !std::holds_alternative<Conv2d>(op);
+}
+OpRow in_bf16(OpRow row) {
+  row.name += "_bf16";
+  row.in.dtype = DType::bf16;
+  for (TensorDesc& desc : row.more_in) desc.dtype = DType::bf16;
+  return row;
+}
+
 }  // namespace
 
 const std::vector<OpRow>& op_table() {
   static const std::vector<OpRow> rows = [] {
-    constexpr auto relu = Activation::relu, none = Activation::none;
+    constexpr auto relu = Activation::relu, none = Activation::none, tanh = Activation::tanh;
     TensorDesc flattened = matrix(3, 60);
     flattened.layout = Layout::flattened_channels_last;
     flattened.origin = {3, 4, 5};
-    return std::vector<OpRow>{
+    const TensorDesc small = matrix(4, 21), pixels = image(2, 5, 7, 6), norm = image(3, 17, 4, 5);
+    std::vector<OpRow> table{
         {"linear", 1, Linear{9, true, none}, matrix(5, 7)},
         {"linear_relu", 2, Linear{18, true, relu}, matrix(3, 33)},
         {"linear_no_bias", 3, Linear{10, false, none}, matrix(4, 16)},
@@ -55,11 +103,42 @@ const std::vector<OpRow>& op_table() {
         {"conv_1x1", 9, Conv2d{7, {1, 1}, {1, 1}, {0, 0}, true, none}, image(2, 6, 3, 3)},
         {"pool", 10, MaxPool2d{{2, 2}, {2, 2}}, image(2, 3, 5, 7)},
         {"pool_overlapping", 11, MaxPool2d{{3, 2}, {1, 2}}, image(2, 5, 7, 6)},
-        {"relu", 12, Activate{Activation::relu}, matrix(4, 21)},
+        {"pool_padded", 40, MaxPool2d{{3, 3}, {2, 2}, {1, 1}}, pixels},
+        {"average_pool", 41, AveragePool2d{{2, 2}, {2, 2}}, image(2, 3, 5, 7)},
+        {"average_pool_padded", 42, AveragePool2d{{3, 3}, {2, 2}, {1, 1}}, pixels},
+        {"average_pool_there", 43, AveragePool2d{{3, 2}, {1, 2}, {1, 1}, false}, image(2, 5, 6, 7)},
+        {"global_average_pool", 44, GlobalAveragePool{}, image(3, 19, 4, 5)},
+        {"relu", 12, Activate{relu}, small},
+        {"gelu", 45, Activate{Activation::gelu}, small, {}, 4},
+        {"silu", 46, Activate{Activation::silu}, small, {}, 4},
+        {"tanh", 47, Activate{tanh}, small, {}, 4},
+        {"sigmoid", 48, Activate{Activation::sigmoid}, small, {}, 4},
+        {"hard_swish", 49, Activate{Activation::hard_swish}, small, {}, 4},
+        {"add", 50, Add{}, small, {small}},
+        {"add_relu", 51, Add{relu}, image(2, 5, 3, 4), {image(2, 5, 3, 4)}},
+        {"add_tanh", 52, Add{tanh}, small, {small}},
+        {"add_sigmoid", 53, Add{Activation::sigmoid}, small, {small}},
+        {"multiply", 54, Multiply{}, small, {small}},
+        {"multiply_broadcast", 55, Multiply{}, image(2, 19, 3, 4), {image(2, 19, 1, 1)}},
+        {"concat", 56, Concat{}, image(2, 3, 4, 5), {image(2, 8, 4, 5), image(2, 1, 4, 5)}},
+        {"concat_features", 57, Concat{}, matrix(3, 5), {matrix(3, 7)}},
+        {"batch_norm", 58, BatchNorm{}, norm},
+        {"batch_norm_relu", 59, BatchNorm{1e-5, 0.1, relu}, image(2, 16, 3, 5)},
+        {"batch_norm_features", 60, BatchNorm{1e-5, 0.1, tanh}, matrix(9, 21)},
+        {"batch_moments", 61, BatchMoments{}, norm},
+        {"batch_normalize", 62, BatchNormalize{1e-5, 0.1, relu}, norm},
+        {"layer_norm", 63, LayerNorm{}, matrix(5, 37)},
+        {"layer_norm_pixels", 64, LayerNorm{}, image(2, 19, 3, 4)},
+        {"cast_to_f32", 65, Cast{DType::f32}, small},
+        {"cast_to_bf16", 66, Cast{DType::bf16}, small},
         {"dropout", 13, Dropout{0.3, 3}, matrix(3, 150)},
+        {"dropout_sample", 67, Dropout{0.4, 3, true}, image(8, 3, 2, 2)},
         {"softmax_cross_entropy", 14, SoftmaxCrossEntropy{}, matrix(7, 10)},
         {"mean_squared_error", 15, MeanSquaredError{}, matrix(7, 5)},
     };
+    for (std::size_t i = 0, rows_in_f32 = table.size(); i < rows_in_f32; ++i)
+      if (has_bf16(table[i].op)) table.push_back(in_bf16(table[i]));
+    return table;
   }();
   return rows;
 }
@@ -99,25 +178,48 @@ double relative_error(const std::vector<float>& a, const std::vector<float>& b) 
   return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
 }
 
-OpRun::OpRun(Device& device, const OpRow& row) : row_(row), stream_(device.make_stream(StreamUse::compute)) {
-  const std::int64_t n = row.in.shape[0];
-  std::vector<TensorDesc> descs{row.in};
-  x = signed_draws(row.seed, 0, row.in.elements());
-  if (std::holds_alternative<SoftmaxCrossEntropy>(row.op)) {
+std::vector<float> rounded_to_bf16(std::vector<float> values) {
+  for (float& v : values) v = to_float(to_bf16(v));
+  return values;
+}
+
+/// Fills the inputs that are not op_table's, and describes all.
+std::vector<TensorDesc> OpRun::describe() {
+  const std::int64_t n = row_.in.shape[0];
+  std::vector<TensorDesc> descs{row_.in};
+  descs.insert(descs.end(), row_.more_in.begin(), row_.more_in.end());
+  const auto draw = [&](const TensorDesc& desc, std::uint64_t item) {
+    auto values = signed_draws(row_.seed, item, desc.elements());
+    for (float& v : values) v *= row_.scale;
+    return desc.dtype == DType::bf16 ? rounded_to_bf16(values) : values;
+  };
+  for (std::size_t i = 0; i < descs.size(); ++i) inputs[i] = draw(descs[i], i);
+  if (std::holds_alternative<BatchNormalize>(row_.op)) {
+    moments = moments_of(row_.in.shape, {x, draw(row_.in, 51)});
+    descs.push_back({DType::f64, Shape{static_cast<std::int64_t>(moments.size())}, Layout::plain, {}});
+  }
+  if (std::holds_alternative<SoftmaxCrossEntropy>(row_.op)) {
     for (float& v : x) v *= 3.0f;
     for (std::int64_t i = 0; i < n; ++i)
       labels.push_back(
-          static_cast<std::int32_t>(raw_draw(row.seed, 1, 0, i) % static_cast<std::uint32_t>(row.in.shape[1])));
+          static_cast<std::int32_t>(raw_draw(row_.seed, 1, 0, i) % static_cast<std::uint32_t>(row_.in.shape[1])));
     descs.push_back({DType::i32, Shape{n}, Layout::plain, {}});
   }
-  if (std::holds_alternative<MeanSquaredError>(row.op)) {
-    targets = signed_draws(row.seed, 1, row.in.elements());
-    descs.push_back(row.in);
+  if (std::holds_alternative<MeanSquaredError>(row_.op)) {
+    targets = signed_draws(row_.seed, 1, row_.in.elements());
+    descs.push_back(row_.in);
   }
-  if (is_loss(row.op)) {
+  if (is_loss(row_.op)) {
     for (std::int64_t i = 0; i < n; ++i) weights.push_back(static_cast<float>(i % 3));
     descs.push_back({DType::f32, Shape{n}, Layout::plain, {}});
   }
+  return descs;
+}
+
+OpRun::OpRun(Device& device, const OpRow& row)
+    : inputs(1 + row.more_in.size()), x(inputs[0]), row_(row), stream_(device.make_stream(StreamUse::compute)) {
+  const std::int64_t n = row.in.shape[0];
+  const std::vector<TensorDesc> descs = describe();
   shape_ = infer(row.op, descs);
   kernel_ = device.prepare(row.op, descs);
   for (const auto& d : descs) in_.emplace_back(device, d);
@@ -128,15 +230,24 @@ OpRun::OpRun(Device& device, const OpRow& row) : row_(row), stream_(device.make_
     params_.emplace_back(device, d);
     grad_params_.emplace_back(device, d);
   }
+  for (std::size_t s = 0; s < shape_.state.size(); ++s) {
+    const TensorDesc& d = shape_.state[s].desc;
+    state.push_back(signed_draws(row.seed, 300 + s, d.elements()));
+    if (s == 1)
+      for (float& v : state[s]) v = 0.5f + std::abs(v);
+    state_.emplace_back(device, d);
+    state_sums_.emplace_back(device, d);
+  }
   for (const auto& d : shape_.saved) saved_.emplace_back(device, d);
   positions_.emplace_back(device, TensorDesc{DType::u64, Shape{n}, Layout::plain, {}});
   for (std::int64_t i = 0; i < n; ++i)
     positions_[0].tensor.as<std::uint64_t>()[i] = static_cast<std::uint64_t>(1000 * i + 7);
   if (!is_loss(row.op)) {
     grad_out_.emplace_back(device, shape_.out[0]);
-    grad_out_logical_ = signed_draws(row.seed, 200, shape_.out[0].elements());
+    grad_out = signed_draws(row.seed, 200, shape_.out[0].elements());
   }
-  grad_in_.emplace_back(device, row.in);
+  for (std::size_t i = 0; i < descs.size(); ++i)
+    if (shape_.differentiable >> i & 1u) grad_in_.emplace_back(device, descs[i]);
   const auto bytes = [](std::size_t size) {
     return TensorDesc{DType::u8, Shape{static_cast<std::int64_t>(size)}, Layout::plain, {}};
   };
@@ -149,25 +260,36 @@ OpRun::OpRun(Device& device, const OpRow& row) : row_(row), stream_(device.make_
   views(in_, in_views_);
   views(out_, out_views_);
   views(params_, param_views_);
+  views(state_, state_views_);
+  views(state_sums_, state_sum_views_);
   views(saved_, saved_views_);
   views(positions_, position_views_);
   views(grad_out_, grad_out_views_);
+  views(grad_in_, grad_in_views_);
   step.seed = row.seed;
   poison();
 }
 
 void OpRun::poison() {
-  for (const auto* group : {&out_, &saved_, &workspace_, &grad_in_, &grad_params_})
+  for (const auto* group : {&out_, &saved_, &workspace_, &grad_in_, &grad_params_, &state_sums_})
     for (const auto& m : *group) fill_nan(m.tensor);
+}
+
+void OpRun::share(const Alias& alias) {
+  if (alias.kind == Alias::Kind::out_over_in) out_views_.at(alias.to).data = in_views_.at(alias.from).data;
+  if (alias.kind == Alias::Kind::grad_over_grad) grad_in_views_.at(alias.from).data = grad_out_views_.at(alias.to).data;
+}
+void OpRun::share_input_gradients() {
+  grad_in_views_.at(1).data = grad_in_views_.at(0).data;
 }
 
 OpArgs OpRun::args(Pass pass) {
   return {in_views_,
           out_views_,
           param_views_,
-          {},
+          state_views_,
           saved_views_,
-          {},
+          state_sum_views_,
           position_views_,
           packed_.empty() ? Tensor{} : packed_[0].tensor,
           workspace_.empty() ? Tensor{} : workspace_[0].tensor,
@@ -176,14 +298,16 @@ OpArgs OpRun::args(Pass pass) {
 }
 
 void OpRun::upload() {
-  const auto put = [](const Tensor& t, const auto& values) {
+  const auto put_bytes = [](const Tensor& t, const auto& values) {
     std::memcpy(t.data, values.data(), values.size() * sizeof values[0]);
   };
-  put(in_views_[0], to_memory(row_.in, x));
-  if (!labels.empty()) put(in_views_[1], labels);
+  for (std::size_t i = 0; i < inputs.size(); ++i) put(in_views_[i], inputs[i]);
+  if (!moments.empty()) put_bytes(in_views_[1], moments);
+  if (!labels.empty()) put_bytes(in_views_[1], labels);
   if (!targets.empty()) put(in_views_[1], targets);
-  if (!weights.empty()) put(in_views_[2], weights);
+  if (!weights.empty()) put_bytes(in_views_[2], weights);
   for (std::size_t p = 0; p < params.size(); ++p) put(param_views_[p], params[p]);
+  for (std::size_t s = 0; s < state.size(); ++s) put(state_views_[s], state[s]);
 }
 
 void OpRun::forward(Pass pass) {
@@ -195,14 +319,17 @@ void OpRun::forward(Pass pass) {
 
 void OpRun::backward_activation() {
   if (grad_out_.empty()) return;
-  const auto memory = to_memory(shape_.out[0], grad_out_logical_);
-  std::memcpy(grad_out_views_[0].data, memory.data(), memory.size() * sizeof(float));
+  put(grad_out_views_[0], grad_out);
   if (has_epilogue(row_.op)) kernel_->backward_activation(args({}), grad_out_views_[0], *stream_);
 }
 
 void OpRun::backward_only(Write in, std::vector<Write> writes) {
+  backward_only(std::vector<Write>(grad_in_.size(), in), std::move(writes));
+}
+void OpRun::backward_only(std::vector<Write> in, std::vector<Write> writes) {
   std::vector<GradSlot> in_slots(in_.size()), param_slots(params_.size());
-  in_slots[0] = {grad_in_[0].tensor, in};
+  const auto inputs_of_slots = differentiable();
+  for (std::size_t i = 0; i < inputs_of_slots.size(); ++i) in_slots[inputs_of_slots[i]] = {grad_in_views_[i], in.at(i)};
   for (std::size_t p = 0; p < params_.size(); ++p) param_slots[p] = {grad_params_[p].tensor, writes.at(p)};
   kernel_->backward(args({}), {grad_out_views_, in_slots, param_slots}, *stream_);
   stream_->synchronize();
@@ -218,17 +345,26 @@ void OpRun::backward(Write in, Write params_write) {
 void OpRun::set_grads(float value) {
   for (const auto* group : {&grad_in_, &grad_params_})
     for (const auto& m : *group)
-      for (std::int64_t i = 0; i < m.tensor.elements(); ++i) m.tensor.as<float>()[i] = value;
+      put(m.tensor, std::vector<float>(static_cast<std::size_t>(m.tensor.elements()), value));
 }
 
-std::vector<float> OpRun::out() const {
-  return to_logical(shape_.out[0], out_views_[0].as<float>());
+std::vector<std::size_t> OpRun::differentiable() const {
+  std::vector<std::size_t> which;
+  for (std::size_t i = 0; i < in_.size(); ++i)
+    if (shape_.differentiable >> i & 1u) which.push_back(i);
+  return which;
 }
-std::vector<float> OpRun::grad_in() const {
-  return to_logical(row_.in, grad_in_[0].tensor.as<float>());
+std::vector<float> OpRun::out() const {
+  return get(out_views_[0]);
+}
+std::vector<float> OpRun::grad_in(std::size_t i) const {
+  return get(grad_in_views_[i]);
 }
 std::vector<float> OpRun::grad_param(std::size_t p) const {
-  return to_logical(shape_.params[p].desc, grad_params_[p].tensor.as<float>());
+  return get(grad_params_[p].tensor);
+}
+std::vector<float> OpRun::state_sum(std::size_t s) const {
+  return get(state_sums_[s].tensor);
 }
 
 }  // namespace dtrain::test

@@ -14,8 +14,11 @@ struct OpRow {
   std::string name;  // as in tests/golden/ops.json
   std::uint64_t seed = 0;
   OpSpec op;
-  TensorDesc in;  // of input 0; losses add labels or targets, and weights
+  TensorDesc in;                      // of input 0; losses add labels or targets, and weights
+  std::vector<TensorDesc> more_in{};  // of the other inputs; BatchNormalize adds moments
+  float scale = 1;                    // of the inputs
 };
+/// Rows in float32 (losses among them), then the same ops in bfloat16, named "..._bf16".
 const std::vector<OpRow>& op_table();
 
 /// Values in logical order <-> the memory order of a tensor.
@@ -34,22 +37,35 @@ double relative_error(const std::vector<float>& a, const std::vector<float>& b);
 class OpRun {
  public:
   OpRun(Device&, const OpRow&);
+  OpRun(const OpRun&) = delete;
+  OpRun& operator=(const OpRun&) = delete;
 
   void forward(Pass pass = {});
   /// Activation mask, parameters and inputs, as the plan calls them. Fills grad_in and grad_params.
   void backward(Write in, Write params);
   void backward_activation();
   void backward_only(Write in, std::vector<Write> params);
+  void backward_only(std::vector<Write> in, std::vector<Write> params);
   /// Poisons what a pass writes.
   void poison();
+  /// From now on the two tensors of the alias share memory.
+  void share(const Alias&);
+  /// Both gradients of the inputs in one place, as where an op reads a value twice.
+  void share_input_gradients();
 
-  // Logical order. `x` and `params` may be changed before forward().
-  std::vector<float> x;
-  std::vector<std::vector<float>> params;
+  // Logical order. They may be changed before forward(); `x` is inputs[0]. `moments` is BatchNormalize's input 1.
+  std::vector<std::vector<float>> inputs;
+  std::vector<float>& x;
+  std::vector<double> moments;
+  std::vector<std::vector<float>> params, state;
+  std::vector<float> grad_out;  // may be changed before backward()
   std::vector<float> out() const;
-  std::vector<float> grad_in() const;
+  std::vector<float> grad_in(std::size_t i = 0) const;
   std::vector<float> grad_param(std::size_t) const;
-  std::vector<float> grad_out_values() const { return grad_out_logical_; }
+  std::vector<float> state_sum(std::size_t) const;
+  /// Inputs that take a gradient.
+  std::vector<std::size_t> differentiable() const;
+  Tensor out_tensor() const { return out_views_[0]; }
   void set_grads(float value);
   const OpShape& shape() const { return shape_; }
   StepState step;
@@ -62,16 +78,20 @@ class OpRun {
     Buffer buffer;
     Tensor tensor;
   };
+  std::vector<TensorDesc> describe();
   OpArgs args(Pass pass);
   void upload();
   OpRow row_;
   OpShape shape_;
   std::unique_ptr<Kernel> kernel_;
   std::unique_ptr<Stream> stream_;
-  std::vector<Memory> in_, out_, params_, saved_, positions_, grad_out_, grad_in_, grad_params_;
+  std::vector<Memory> in_, out_, params_, state_, state_sums_, saved_, positions_, grad_out_, grad_in_, grad_params_;
   std::vector<Memory> packed_, workspace_;
-  std::vector<Tensor> in_views_, out_views_, param_views_, saved_views_, position_views_, grad_out_views_;
-  std::vector<float> grad_out_logical_;
+  std::vector<Tensor> in_views_, out_views_, param_views_, state_views_, state_sum_views_, saved_views_,
+      position_views_, grad_out_views_, grad_in_views_;
 };
+
+/// As DType::bf16 holds them.
+std::vector<float> rounded_to_bf16(std::vector<float>);
 
 }  // namespace dtrain::test

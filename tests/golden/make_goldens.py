@@ -88,15 +88,18 @@ def rounded(tensor):
 
 # ---- ops ------------------------------------------------------------------------------------------------------------
 
+def moments_of(x):
+    dims = [d for d in range(x.dim()) if d != 1]
+    count = torch.tensor([x.numel() / x.shape[1]], dtype=torch.float64)
+    return torch.cat([x.sum(dims), (x * x).sum(dims), count])
+
+
 def op_row(seed, in_shapes, param_shapes, function, scale=1, half=False, moments=False):
     """`function` of inputs and parameters; `moments`: of x, its moments and parameters."""
     dtype = rounded if half else lambda t: t
     inputs = [dtype((scale * signed(seed, i, 0, shape).float()).double()) for i, shape in enumerate(in_shapes)]
     if moments:
-        both = torch.cat([inputs[0], dtype(signed(seed, 51, 0, in_shapes[0]))])
-        dims = [d for d in range(both.dim()) if d != 1]
-        count = torch.tensor([both.numel() / both.shape[1]], dtype=torch.float64)
-        inputs.append(torch.cat([both.sum(dims), (both * both).sum(dims), count]))
+        inputs.append(moments_of(torch.cat([inputs[0], dtype(signed(seed, 51, 0, in_shapes[0]))])))
     params = [signed(seed, 100 + p, 0, s) for p, s in enumerate(param_shapes)]
     params = [dtype(p) if p.dim() > 1 else p for p in params]
     for leaf in inputs + params:
@@ -115,8 +118,9 @@ def norm_row(seed, shape, activation, half=False, moments=False):
     column = (1, c) + (1,) * (len(shape) - 2)
 
     def from_moments(x, m, weight, bias):
-        mean = m[:c] / m[2 * c]
-        variance = m[c:2 * c] / m[2 * c] - mean * mean
+        count = m[2 * c].detach()  # no variable
+        mean = m[:c] / count
+        variance = m[c:2 * c] / count - mean * mean
         unit = (x - mean.reshape(column)) / (variance.reshape(column) + 1e-5).sqrt()
         return activation(unit * weight.reshape(column) + bias.reshape(column))
 
@@ -138,12 +142,6 @@ def norm_row(seed, shape, activation, half=False, moments=False):
         sums = [a + b for a, b in zip(sums, running)]
     row["statistics"] = [numbers(s) for s in sums]
     return row
-
-
-def moments_of(x):
-    dims = [d for d in range(x.dim()) if d != 1]
-    count = torch.tensor([x.numel() / x.shape[1]], dtype=torch.float64)
-    return torch.cat([x.sum(dims), (x * x).sum(dims), count])
 
 
 def dropout(x, seed, rate):

@@ -195,6 +195,9 @@ void expect_difference(OpRun& run, std::vector<float>& values, const std::vector
 TEST_P(Differences, gradients_are_those_of_finite_differences) {
   if (std::holds_alternative<MaxPool2d>(GetParam().op))
     for (float& v : run_.x) v *= 8.0f;  // near-equal maxima further apart than the step
+  if (GetParam().name == "batch_norm_relu" || GetParam().name == "batch_normalize")
+    for (std::size_t c = 0; c < run_.params[1].size(); ++c)
+      run_.params[1][c] = c % 2 == 0 ? 8.0f : -8.0f;  // a moved mean moves a whole channel: keep all off the kink
   run_.forward();
   run_.backward(Write::overwrite, Write::overwrite);
   const auto gradients = grads(run_);

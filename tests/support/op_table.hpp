@@ -2,6 +2,7 @@
 // Plain data, and OpRun, which owns one kernel with all the memory of a call; tests use it from one thread.
 #pragma once
 
+#include <ostream>
 #include <string>
 #include <vector>
 

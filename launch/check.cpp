@@ -94,10 +94,7 @@ class Check {
   Check(const LoadedConfig& loaded, int ranks)
       : loaded_(loaded), config_(loaded.config), ranks_(ranks), share_(check_batch(loaded, ranks)) {
     Graph graph = models::build(config_.model, share_.micro);
-    PlanOptions options;
-    options.buckets.bucket_mib = config_.communication.bucket_mib;
-    options.buckets.last_bucket_mib = config_.communication.last_bucket_mib;
-    plan_ = make_plan(std::move(graph), options);
+    plan_ = make_plan(std::move(graph), plan_options(config_));
     notes_.push_back("workspaces and packed parameters are stated upper bounds: no device was asked");
     DataCheck data(config_, plan_.graph, notes_);
     data_.train_samples = data.samples(config_.data.train, "data.train");

@@ -43,6 +43,17 @@ TypePtr<TraceConfig> trace_table() {
   return shared(std::move(trace));
 }
 
+TypePtr<MemoryConfig> memory_table() {
+  Table<MemoryConfig> memory("Less memory for more computation.");
+  memory.add(
+      "recompute", &MemoryConfig::recompute,
+      choice<RecomputePolicy>(
+          {{"none", RecomputePolicy::none}, {"light", RecomputePolicy::light}, {"block", RecomputePolicy::block}}),
+      "what backward computes again instead of keeping it, with the same bits; light: norms, activations, "
+      "pooling; block: whole blocks of layers");
+  return shared(std::move(memory));
+}
+
 TypePtr<LogConfig> log_table() {
   Table<LogConfig> log("What is reported, and where.");
   log.add("every_steps", &LogConfig::every_steps, integer({1}), "a line of metrics after so many steps");
@@ -53,6 +64,14 @@ TypePtr<LogConfig> log_table() {
 }
 
 }  // namespace
+
+PlanOptions plan_options(const RunConfig& config) {
+  PlanOptions options;
+  options.buckets.bucket_mib = config.communication.bucket_mib;
+  options.buckets.last_bucket_mib = config.communication.last_bucket_mib;
+  options.recompute = config.memory.recompute;
+  return options;
+}
 
 TypePtr<RunConfig> run_table() {
   static const TypePtr<RunConfig> table = [] {
@@ -74,6 +93,7 @@ TypePtr<RunConfig> run_table() {
     run.add("optimizer", &RunConfig::optimizer, optimizer_table(), "how parameters are updated");
     run.add("schedule", &RunConfig::schedule, schedule_table(), "the learning rate over time");
     run.add("train", &RunConfig::train, train_table(), "how long");
+    run.add("memory", &RunConfig::memory, memory_table(), "memory against computation");
     run.add("communication", &RunConfig::communication, comm::communication_table(), "between ranks");
     run.add("checkpoint", &RunConfig::checkpoint, io::checkpoint_table(), "saving and resuming");
     run.add("deterministic", &RunConfig::deterministic,

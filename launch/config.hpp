@@ -10,6 +10,7 @@
 #include "models/config.hpp"
 #include "runtime/device.hpp"
 #include "runtime/optimizer.hpp"
+#include "runtime/plan.hpp"
 
 namespace dtrain::launch {
 
@@ -37,6 +38,10 @@ struct LogConfig {
   TraceConfig trace;      // trace.json
 };
 
+struct MemoryConfig {
+  RecomputePolicy recompute = RecomputePolicy::none;
+};
+
 struct RunConfig {
   std::string name = "run";
   std::uint64_t seed = 1;
@@ -49,10 +54,14 @@ struct RunConfig {
   UpdateRule optimizer{Sgd{}};
   Schedule schedule;
   TrainConfig train;
+  MemoryConfig memory;
   comm::CommConfig communication;
   io::CheckpointConfig checkpoint;
   Deterministic deterministic = Deterministic::run;
   LogConfig log;
 };
+
+/// What these settings say of the plan.
+PlanOptions plan_options(const RunConfig&);
 
 }  // namespace dtrain::launch

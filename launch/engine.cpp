@@ -11,11 +11,8 @@ Engine::Engine(const RunConfig& config, const comm::World& world)
       compute_(device_->make_stream(StreamUse::compute)),
       feed_(*device_, *compute_) {}
 
-void Engine::bind(Graph graph, const comm::CommConfig& communication) {
-  PlanOptions plan;
-  plan.buckets.bucket_mib = communication.bucket_mib;
-  plan.buckets.last_bucket_mib = communication.last_bucket_mib;
-  program_ = std::make_unique<Program>(*device_, std::move(graph), plan);
+void Engine::bind(Graph graph, const RunConfig& config, Collective* statistics) {
+  program_ = std::make_unique<Program>(*device_, std::move(graph), plan_options(config), statistics);
   store_ = std::make_unique<ParameterStore>(*device_, program_->plan().layout);
 }
 

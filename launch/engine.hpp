@@ -21,7 +21,8 @@ class Engine {
   /// The device alone; bind() makes the rest. Throws DeviceError.
   Engine(const RunConfig&, const comm::World&);
   /// Plans the graph for the device and allocates. Parameters are zero. Throws DeviceError, OutOfMemory.
-  void bind(Graph, const comm::CommConfig&);
+  /// `statistics`: what sums over ranks inside the graph run on; not the gradients' one, behind which they would queue.
+  void bind(Graph, const RunConfig&, Collective* statistics = nullptr);
 
   Device& device() const noexcept { return *device_; }
   Stream& compute() const noexcept { return *compute_; }

@@ -42,6 +42,7 @@ class Trainer {
         stop_(stop),
         group_(world.make_group()),
         collective_(world.make_collective(config_.communication.algorithm)),
+        statistics_(world.make_collective()),
         watchdog_(world.watchdog()),
         report_(input, world) {}
 
@@ -80,7 +81,7 @@ class Trainer {
     const double cache = config_.data.cache_mib;
     train_data_.emplace(open_data(config_, config_.data.train, width, cache));
     if (!config_.data.eval.empty()) eval_data_.emplace(open_data(config_, config_.data.eval, width, cache));
-    engine_->bind(std::move(graph), config_.communication);
+    engine_->bind(std::move(graph), config_, statistics_.get());
     step_.emplace(config_, *engine_, *collective_, watchdog_, stop_);
     status_.global_batch = config_.batch.global;
     status_.samples = static_cast<std::int64_t>(train_data_->count());
@@ -220,7 +221,7 @@ class Trainer {
   comm::World& world_;
   StopSignals& stop_;
   std::unique_ptr<Group> group_;
-  std::unique_ptr<Collective> collective_;
+  std::unique_ptr<Collective> collective_, statistics_;
   comm::Watchdog& watchdog_;
   Reporter report_;
 

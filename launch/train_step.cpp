@@ -15,7 +15,8 @@ TrainStep::TrainStep(const RunConfig& config, Engine& engine, Collective& collec
       stop_(stop),
       optimizer_(engine.device(), config.optimizer, engine.store().layout()),
       model_(engine.device(), engine.store(), optimizer_, engine.compute()),
-      reducer_(engine.device(), collective, engine.store(), config.communication) {}
+      reducer_(engine.device(), collective, engine.store(), config.communication),
+      ranks_(collective.size()) {}
 
 bool TrainStep::run(RunStatus& status, io::Loader& loader, std::int64_t accumulation, bool logged,
                     PhaseSeconds& seconds) {
@@ -31,6 +32,7 @@ bool TrainStep::run(RunStatus& status, io::Loader& loader, std::int64_t accumula
   state_.learning_rate = static_cast<float>(
       learning_rate(config_.schedule, base_learning_rate(config_.optimizer), status.step, status.total_steps));
   state_.gradient_scale = 1;
+  state_.micro_batches = static_cast<float>(accumulation * ranks_);
   reducer_.begin_step();
   for (std::int64_t j = 0; j < accumulation; ++j) {
     const Pass pass{Mode::train, j == 0, j + 1 == accumulation};
@@ -125,6 +127,7 @@ void TrainStep::update(bool logged) {
       state_.gradient_scale = static_cast<float>(max_norm / static_cast<double>(state_.grad_norm));
     optimizer_.update(store, 0, store.layout().param_floats, state_, compute);
   }
+  optimizer_.update_states(store, state_, compute);
   engine_.pack();
 }
 

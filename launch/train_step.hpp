@@ -53,6 +53,7 @@ class TrainStep {
   Optimizer optimizer_;
   ModelState model_;
   comm::GradientReducer reducer_;
+  const int ranks_;
   StepState state_;
   std::ofstream sample_log_;
   Trace* trace_ = nullptr;

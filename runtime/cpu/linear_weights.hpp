@@ -28,13 +28,13 @@ void permute_columns(const float* from, T* to, std::int64_t units, std::int64_t 
 inline void unpermute_columns(const float* from, float* to, bool add, std::int64_t units, std::int64_t channels,
                               std::int64_t pixels, int threads) {
   const std::int64_t features = channels * pixels;
-  parallel_chunks(units, 8, threads, [=](std::int64_t begin, std::int64_t end) {
+  parallel_chunks(units, 8, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t u = begin; u < end; ++u) {
       for (std::int64_t c = 0; c < channels; ++c) {
+        float* const row = to + u * features + c * pixels;
         for (std::int64_t p = 0; p < pixels; ++p) {
-          float& out = to[u * features + c * pixels + p];
           const float v = from[u * features + p * channels + c];
-          out = add ? out + v : v;
+          row[p] = add ? row[p] + v : v;
         }
       }
     }

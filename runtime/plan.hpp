@@ -33,7 +33,7 @@ struct BackwardParams {
 };
 /// The value (or its gradient) is summed over all ranks, in place.
 struct CrossRankSum {
-  ValueId value;  // a root
+  ValueId value{};  // a root
   bool gradient = false;
 };
 /// All gradients of the bucket are complete (in the last micro batch).

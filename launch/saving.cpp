@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -40,13 +41,13 @@ std::string agree_on_run_id(Group& group) {
 }  // namespace
 
 Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Reporter& report,
-               const std::string& data_fingerprint, RunStatus& status)
+               std::string data_fingerprint, RunStatus& status)
     : input_(input),
       config_(input.config),
       world_(world),
       group_(group),
       report_(report),
-      data_fingerprint_(data_fingerprint),
+      data_fingerprint_(std::move(data_fingerprint)),
       run_id_(agree_on_run_id(group)) {
   writer_ = std::make_unique<io::CheckpointWriter>(group_, config_.checkpoint, run_id_);
   found_ = io::find_resume(group_, config_.checkpoint);

@@ -22,7 +22,7 @@ namespace dtrain::launch {
 class Saving {
  public:
   /// Takes the lock of the directory and finds what to resume from, which sets `status`. Throws CheckpointError.
-  Saving(const LoadedConfig&, comm::World&, Group&, Reporter&, const std::string& data_fingerprint, RunStatus&);
+  Saving(const LoadedConfig&, comm::World&, Group&, Reporter&, std::string data_fingerprint, RunStatus&);
 
   /// Does the run go on from a checkpoint?
   bool resumes() const noexcept { return found_.has_value(); }

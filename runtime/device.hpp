@@ -95,8 +95,8 @@ class Device {
   virtual void sum_squares(const float* x, std::size_t n, double* partial, Stream&) = 0;
 };
 
-/// Floats a block of the global norm.
-inline constexpr std::size_t norm_block = 16384;
+/// Floats a block of a norm.
+inline constexpr std::size_t norm_block = 1024;
 
 /// The device of this kind. Throws DeviceError (exit 6) that says why there is none. `threads` (cpu): compute threads,
 /// 0 = all allowed.

@@ -4,15 +4,19 @@
 #include <cmath>
 #include <numbers>
 
+#include "runtime/device.hpp"
+#include "runtime/flat.hpp"
+
 namespace dtrain {
 
 int state_count(const UpdateRule& rule) noexcept {
   if (const auto* sgd = std::get_if<Sgd>(&rule.kind)) return sgd->momentum != 0 ? 1 : 0;
+  if (const auto* lars = std::get_if<Lars>(&rule.kind)) return lars->momentum != 0 ? 1 : 0;
   return 2;
 }
 
 std::string state_name(const UpdateRule& rule, int index) {
-  if (std::holds_alternative<Sgd>(rule.kind)) return "momentum";
+  if (std::holds_alternative<Sgd>(rule.kind) || std::holds_alternative<Lars>(rule.kind)) return "momentum";
   return index == 0 ? "first_moment" : "second_moment";
 }
 
@@ -20,8 +24,25 @@ double base_learning_rate(const UpdateRule& rule) noexcept {
   return std::visit([](const auto& r) { return r.learning_rate; }, rule.kind);
 }
 
-double learning_rate(const Schedule& s, double base, std::int64_t step, std::int64_t total) {
-  if (step < s.warmup_steps) return base * static_cast<double>(step + 1) / static_cast<double>(s.warmup_steps);
+bool needs_whole_parameters(const UpdateRule& rule) noexcept {
+  return std::holds_alternative<Lars>(rule.kind) || std::holds_alternative<Lamb>(rule.kind);
+}
+
+std::size_t norm_scratch(const FlatLayout& layout) noexcept {
+  std::size_t largest = 0;
+  for (const FlatParam& p : layout.params) largest = std::max(largest, p.size);
+  return 2 * ((largest + norm_block - 1) / norm_block);
+}
+
+double learning_rate(const Schedule& s, double unscaled, std::int64_t global_batch, std::int64_t step,
+                     std::int64_t total) {
+  const double scale =
+      s.reference_batch > 0 ? static_cast<double>(global_batch) / static_cast<double>(s.reference_batch) : 1.0;
+  const double base = unscaled * scale;
+  if (step < s.warmup_steps) {
+    const auto steps = static_cast<double>(s.warmup_steps), done = static_cast<double>(step);
+    return scale > 1 ? unscaled + (base - unscaled) * done / steps : base * (done + 1) / steps;
+  }
   if (s.decay == Schedule::Decay::constant) return base;
   if (s.decay == Schedule::Decay::step) {
     const std::int64_t times = s.every_steps > 0 ? step / s.every_steps : 0;

@@ -49,6 +49,23 @@ TypePtr<UpdateRule> optimizer_table() {
               moments<Adam>("Adam (Kingma & Ba 2015).", "L2 penalty, added to the gradient; biases are spared"));
     add<AdamW>(rules, "adamw",
                moments<AdamW>("AdamW (Loshchilov & Hutter 2019).", "decoupled weight decay; biases are spared"));
+    Table<UpdateRule> lars("LARS (You et al. 2017), for large batches: a rate of its own for each parameter.",
+                           UpdateRule{Lars{}});
+    lars.add("learning_rate", of(&Lars::learning_rate), number({.least = 0}),
+             "before the schedule's factor and each parameter's ratio");
+    lars.add("momentum", of(&Lars::momentum), number({0, 1, false, true}), "share of the last step that is kept");
+    lars.add("weight_decay", of(&Lars::weight_decay), number({.least = 0}),
+             "L2 penalty; biases and norms are spared, and their ratio is 1");
+    lars.add("trust_coefficient", of(&Lars::trust_coefficient), number({0, 1000, true}),
+             "the ratio is this times the parameter's norm over its gradient's");
+    lars.add("epsilon", of(&Lars::epsilon), number({0, 1}), "added to the gradient's norm");
+    lars.add(
+        "nesterov", [](auto& rule) -> auto& { return std::get<Lars>(rule.kind).nesterov; }, boolean(),
+        "Nesterov's momentum");
+    add<Lars>(rules, "lars", std::move(lars));
+    add<Lamb>(rules, "lamb",
+              moments<Lamb>("LAMB (You et al. 2020), for large batches: Adam's direction, a rate for each parameter.",
+                            "decoupled weight decay; biases and norms are spared, and their ratio is 1"));
     return shared(std::move(rules));
   }();
   return table;
@@ -72,6 +89,9 @@ TypePtr<Schedule> schedule_table() {
     schedule.add("every_steps", &Schedule::every_steps, integer(),
                  "step: multiply by `factor` after each so many steps");
     schedule.add("factor", &Schedule::factor, number({0, 1, true}), "of step");
+    schedule.add("reference_batch", &Schedule::reference_batch, integer({0, 1'000'000'000}),
+                 "the learning rate is that of so many samples and grows linearly with batch.global; warm-up starts at "
+                 "it; 0: the rate is as it stands");
     return shared(std::move(schedule));
   }();
   return table;

@@ -7,6 +7,7 @@ namespace dtrain {
 
 Optimizer::Optimizer(Device& device, const UpdateRule& rule, const FlatLayout& layout)
     : device_(device), rule_(rule), partial_((layout.param_floats + norm_block - 1) / norm_block) {
+  if (needs_whole_parameters(rule)) norms_.resize(norm_scratch(layout));
   auto stream = device.make_stream(StreamUse::compute);
   for (int i = 0; i < state_count(rule); ++i) {
     Buffer& b = state_[static_cast<std::size_t>(i)];
@@ -26,6 +27,7 @@ void Optimizer::update(const ParameterStore& store, std::size_t begin, std::size
   args.end = std::min(end, store.layout().param_floats);
   args.layout = &store.layout();
   args.step = &step;
+  args.norms = norms_.data();
   if (args.begin < args.end) device_.update(rule_, args, stream);
 }
 

@@ -19,7 +19,8 @@ class Optimizer {
   int states() const noexcept { return state_count(rule_); }
   /// Flat state buffer `i`, laid out like the parameters; zero at the start.
   float* state(int i) const noexcept { return static_cast<float*>(state_[static_cast<std::size_t>(i)].data()); }
-  /// Updates the parameters in [begin, end) of the flat buffers; the extras behind the parameters are left alone.
+  /// Updates the parameters in [begin, end) of the flat buffers; what lies behind the parameters is left alone. Where
+  /// needs_whole_parameters(rule), the range may cut through none.
   void update(const ParameterStore&, std::size_t begin, std::size_t end, const StepState&, Stream&);
   /// Moves the kept states by the step's statistics, once the last bucket is summed.
   void update_states(const ParameterStore&, const StepState&, Stream&);
@@ -30,7 +31,7 @@ class Optimizer {
   Device& device_;
   UpdateRule rule_;
   std::array<Buffer, 2> state_;
-  std::vector<double> partial_;
+  std::vector<double> partial_, norms_;
 };
 
 /// The first parameter (in graph order) with a gradient or value that is not finite; empty if all are. Host-visible

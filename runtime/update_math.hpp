@@ -67,4 +67,56 @@ DTRAIN_HOST_DEVICE inline void adam(const AdamConstants& c, float gradient, floa
   w = c.shrink * w - c.step_size * m / (std::sqrt(v) * c.inverse_root + c.epsilon);
 }
 
+/// LARS for one parameter: `rate` is the learning rate with the parameter's ratio.
+struct LarsConstants {
+  float factor, rate, momentum, decay;
+  /// Norms of the parameter and of its gradient (not scaled yet).
+  LarsConstants(const Lars& o, const StepState& s, bool decayed, double w_norm, double g_norm)
+      : factor(gradient_factor(s)),
+        rate(s.learning_rate),
+        momentum(static_cast<float>(o.momentum)),
+        decay(decayed ? static_cast<float>(o.weight_decay) : 0.0f) {
+    const double g = g_norm * static_cast<double>(factor);
+    if (decayed && w_norm > 0 && g > 0)
+      rate = static_cast<float>(static_cast<double>(s.learning_rate) * o.trust_coefficient * w_norm /
+                                (g + o.weight_decay * w_norm + o.epsilon));
+  }
+};
+DTRAIN_HOST_DEVICE inline void lars_plain(const LarsConstants& c, float gradient, float& w) {
+  w -= c.rate * (gradient * c.factor + c.decay * w);
+}
+DTRAIN_HOST_DEVICE inline void lars_momentum(const LarsConstants& c, float gradient, float& w, float& m) {
+  m = c.momentum * m + c.rate * (gradient * c.factor + c.decay * w);
+  w -= m;
+}
+DTRAIN_HOST_DEVICE inline void lars_nesterov(const LarsConstants& c, float gradient, float& w, float& m) {
+  const float u = c.rate * (gradient * c.factor + c.decay * w);
+  m = c.momentum * m + u;
+  w -= c.momentum * m + u;
+}
+
+/// LAMB in two passes: moments, whose direction gives a norm; then the step along it.
+struct LambConstants {
+  float factor, beta1_rest, beta2, beta2_rest, inverse_rest, inverse_root, epsilon, decay;
+  LambConstants(const Lamb& o, const StepState& s, bool decayed)
+      : factor(gradient_factor(s)),
+        beta1_rest(static_cast<float>(1.0 - o.beta1)),
+        beta2(static_cast<float>(o.beta2)),
+        beta2_rest(static_cast<float>(1.0 - o.beta2)),
+        epsilon(static_cast<float>(o.epsilon)),
+        decay(decayed ? static_cast<float>(o.weight_decay) : 0.0f) {
+    const double t = static_cast<double>(s.applied_steps) + 1.0;
+    inverse_rest = static_cast<float>(1.0 / (1.0 - std::pow(o.beta1, t)));
+    inverse_root = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(o.beta2, t)));
+  }
+};
+DTRAIN_HOST_DEVICE inline void lamb_moments(const LambConstants& c, float gradient, float& m, float& v) {
+  const float g = gradient * c.factor;
+  m += (g - m) * c.beta1_rest;
+  v = c.beta2 * v + c.beta2_rest * g * g;
+}
+DTRAIN_HOST_DEVICE inline float lamb_direction(const LambConstants& c, float w, float m, float v) {
+  return m * c.inverse_rest / (std::sqrt(v) * c.inverse_root + c.epsilon) + c.decay * w;
+}
+
 }  // namespace dtrain

@@ -19,6 +19,9 @@ void apply_update(const UpdateRule&, const UpdateArgs&, int threads);
 /// See Device::update_states.
 void apply_state_update(const StateUpdateArgs&);
 
+/// In double, in an order that depends on `n` alone.
+double sum_squares(const float* x, std::size_t n);
+
 /// partial[i] = sum of the squares of block i of norm_block floats, in an order of its own that does not depend on
 /// `threads`.
 void sum_squares_blocks(const float* x, std::size_t n, double* partial, int threads);

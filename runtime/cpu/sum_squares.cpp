@@ -3,8 +3,6 @@
 
 namespace dtrain::cpu {
 
-namespace {
-
 /// Sixteen running sums that a compiler can keep in vectors without reordering any addition, then a fixed tree.
 double sum_squares(const float* x, std::size_t n) {
   constexpr std::size_t lanes = 16;
@@ -24,8 +22,6 @@ double sum_squares(const float* x, std::size_t n) {
     for (std::size_t l = 0; l < half; ++l) sums[l] += sums[l + half];
   return sums[0];
 }
-
-}  // namespace
 
 void sum_squares_blocks(const float* x, std::size_t n, double* partial, int threads) {
   parallel_chunks(static_cast<std::int64_t>(n), static_cast<std::int64_t>(norm_block), threads,

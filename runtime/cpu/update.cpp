@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include "runtime/cpu/kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
@@ -48,6 +49,85 @@ void update_range(const AdamW& rule, const StepState& step, bool decayed, const 
   adam_range(AdamConstants(rule, step, 0.0, decayed ? rule.weight_decay : 0.0), r);
 }
 
+// ---- rules with a ratio for each parameter ---------------------------------------------------------------------------
+
+std::size_t blocks_of(std::int64_t n) {
+  return (static_cast<std::size_t>(n) + norm_block - 1) / norm_block;
+}
+/// Of the parameter's fixed blocks, in order.
+double root_of_sum(const double* partial, std::int64_t n) {
+  double sum = 0;
+  for (std::size_t b = 0; b < blocks_of(n); ++b) sum += partial[b];
+  return std::sqrt(sum);
+}
+Range part(const Range& r, std::int64_t begin, std::int64_t end) {
+  const auto at = [begin](auto* p) { return p == nullptr ? p : p + begin; };
+  return {r.w + begin, r.g + begin, at(r.m), at(r.v), end - begin};
+}
+
+void update_parameter(const Lars& rule, const StepState& step, bool decayed, const Range& all, double* norms,
+                      int threads) {
+  double w_norm = 0, g_norm = 0;
+  if (decayed) {
+    sum_squares_blocks(all.w, static_cast<std::size_t>(all.n), norms, threads);
+    w_norm = root_of_sum(norms, all.n);
+    sum_squares_blocks(all.g, static_cast<std::size_t>(all.n), norms, threads);
+    g_norm = root_of_sum(norms, all.n);
+  }
+  const LarsConstants c(rule, step, decayed, w_norm, g_norm);
+  parallel_chunks(all.n, grain, threads, [&](std::int64_t begin, std::int64_t end) {
+    const Range r = part(all, begin, end);
+    float* __restrict w = r.w;
+    const float* __restrict g = r.g;
+    float* __restrict m = r.m;
+    if (rule.momentum == 0) {
+      for (std::int64_t i = 0; i < r.n; ++i) lars_plain(c, g[i], w[i]);
+    } else if (rule.nesterov) {
+      for (std::int64_t i = 0; i < r.n; ++i) lars_nesterov(c, g[i], w[i], m[i]);
+    } else {
+      for (std::int64_t i = 0; i < r.n; ++i) lars_momentum(c, g[i], w[i], m[i]);
+    }
+  });
+}
+
+void update_parameter(const Lamb& rule, const StepState& step, bool decayed, const Range& all, double* norms,
+                      int threads) {
+  const LambConstants c(rule, step, decayed);
+  double* const w_squares = norms;
+  double* const u_squares = norms + blocks_of(all.n);
+  parallel_chunks(all.n, norm_block, threads, [&](std::int64_t begin, std::int64_t end) {
+    const Range r = part(all, begin, end);
+    const float* __restrict w = r.w;
+    const float* __restrict g = r.g;
+    float* __restrict m = r.m;
+    float* __restrict v = r.v;
+    float u[norm_block];
+    for (std::int64_t i = 0; i < r.n; ++i) lamb_moments(c, g[i], m[i], v[i]);
+    for (std::int64_t i = 0; i < r.n; ++i) u[i] = lamb_direction(c, w[i], m[i], v[i]);
+    const std::size_t block = static_cast<std::size_t>(begin) / norm_block, n = static_cast<std::size_t>(r.n);
+    w_squares[block] = sum_squares(r.w, n);
+    u_squares[block] = sum_squares(u, n);
+  });
+  const double w_norm = root_of_sum(w_squares, all.n), u_norm = root_of_sum(u_squares, all.n);
+  const double ratio = decayed && w_norm > 0 && u_norm > 0 ? w_norm / u_norm : 1.0;
+  const auto rate = static_cast<float>(static_cast<double>(step.learning_rate) * ratio);
+  parallel_chunks(all.n, grain, threads, [&](std::int64_t begin, std::int64_t end) {
+    const Range r = part(all, begin, end);
+    float* __restrict w = r.w;
+    const float* __restrict m = r.m;
+    const float* __restrict v = r.v;
+    for (std::int64_t i = 0; i < r.n; ++i) w[i] -= rate * lamb_direction(c, w[i], m[i], v[i]);
+  });
+}
+
+/// The rules above work element by element, in chunks.
+template <class Rule>
+void update_parameter(const Rule& rule, const StepState& step, bool decayed, const Range& all, double*, int threads) {
+  parallel_chunks(all.n, grain, threads, [&](std::int64_t begin, std::int64_t end) {
+    update_range(rule, step, decayed, part(all, begin, end));
+  });
+}
+
 }  // namespace
 
 void apply_update(const UpdateRule& rule, const UpdateArgs& a, int threads) {
@@ -56,12 +136,11 @@ void apply_update(const UpdateRule& rule, const UpdateArgs& a, int threads) {
   for (const FlatParam& p : a.layout->params) {
     const std::size_t begin = std::max(p.offset, a.begin), end = std::min(p.offset + p.size, a.end);
     if (begin >= end) continue;
-    parallel_chunks(static_cast<std::int64_t>(end - begin), grain, threads, [&](std::int64_t from, std::int64_t to) {
-      const std::size_t at = begin + static_cast<std::size_t>(from);
-      const Range range{a.params + at, a.gradients + at, states > 0 ? a.state[0] + at : nullptr,
-                        states > 1 ? a.state[1] + at : nullptr, to - from};
-      std::visit([&](const auto& r) { update_range(r, *a.step, p.decay, range); }, rule.kind);
-    });
+    if (needs_whole_parameters(rule) && end - begin != p.size)
+      throw BugError("an update that needs the norm of a parameter got a part of it");
+    const Range range{a.params + begin, a.gradients + begin, states > 0 ? a.state[0] + begin : nullptr,
+                      states > 1 ? a.state[1] + begin : nullptr, static_cast<std::int64_t>(end - begin)};
+    std::visit([&](const auto& r) { update_parameter(r, *a.step, p.decay, range, a.norms, threads); }, rule.kind);
   }
 }
 

@@ -22,7 +22,8 @@ batch norms: "evaluation", the output with the running statistics, and "statisti
 mean and unbiased variance.
 
 optimizers.json, by row: 37 parameters w = signed(D(9, 0, 0)); gradient of step t = signed(D(9, 1 + t, 0)); 20 steps;
-"params" after steps 1, 2 and 20.
+"params" after steps 1, 2 and 20. LARS and LAMB are written out in numpy; "plain": the same of a parameter that is
+spared from decay and ratio.
 
 models.json, by model ("mlp": 784-512-relu-10; "cnn": the MNIST CNN: conv 3x3 32 relu, pool 2, conv 3x3 64 relu, pool 2,
 conv 3x3 64 relu, flatten, dense 64 relu, dense 10). Parameters in graph order (weight, bias of each layer), filled by
@@ -252,7 +253,51 @@ def make_optimizers():
             if t in (0, 1, 19):
                 saved.append(numbers(w))
         rows[name] = {"params": saved}
+    for name, rule in (("lars", lars), ("lars_nesterov", lars), ("lars_plain", lars), ("lamb", lamb)):
+        rows[name] = {"params": layer_wise(rule, LARGE_BATCH[name], spared=False),
+                      "plain": layer_wise(rule, LARGE_BATCH[name], spared=True)}
     return rows
+
+
+LARGE_BATCH = {
+    "lars": dict(lr=2.0, momentum=0.9, decay=0.01, trust=0.02, epsilon=1e-6, nesterov=False),
+    "lars_nesterov": dict(lr=2.0, momentum=0.8, decay=0.01, trust=0.02, epsilon=1e-6, nesterov=True),
+    "lars_plain": dict(lr=2.0, momentum=0.0, decay=0.01, trust=0.02, epsilon=1e-6, nesterov=False),
+    "lamb": dict(lr=0.02, beta1=0.9, beta2=0.99, decay=0.1, epsilon=1e-6),
+}
+
+
+def lars(w, g, state, t, spared, lr, momentum, decay, trust, epsilon, nesterov):
+    """You, Gitman, Ginsburg 2017, algorithm 1; Nesterov's form looks one step of momentum ahead."""
+    local = 1.0
+    if spared:
+        decay = 0.0
+    else:
+        local = trust * np.linalg.norm(w) / (np.linalg.norm(g) + decay * np.linalg.norm(w) + epsilon)
+    step = lr * local * (g + decay * w)
+    state["v"] = momentum * state.get("v", 0.0) + step
+    return w - (momentum * state["v"] + step if nesterov else state["v"])
+
+
+def lamb(w, g, state, t, spared, lr, beta1, beta2, decay, epsilon):
+    """You et al. 2020, algorithm 2, phi the identity."""
+    state["m"] = beta1 * state.get("m", 0.0) + (1 - beta1) * g
+    state["v"] = beta2 * state.get("v", 0.0) + (1 - beta2) * g**2
+    r = state["m"] / (1 - beta1**t) / (np.sqrt(state["v"] / (1 - beta2**t)) + epsilon)
+    if spared:
+        return w - lr * r
+    u = r + decay * w
+    return w - lr * np.linalg.norm(w) / np.linalg.norm(u) * u
+
+
+def layer_wise(rule, options, spared):
+    draw = lambda item: (np.float32(2) * unit(9, item, 0, 37) - np.float32(1)).astype(np.float64)
+    w, state, saved = draw(0), {}, []
+    for t in range(20):
+        w = rule(w, draw(1 + t), state, t + 1, spared, **options)
+        if t in (0, 1, 19):
+            saved.append([float(f"{v:.9g}") for v in w])
+    return saved
 
 
 # ---- models ---------------------------------------------------------------------------------------------------------

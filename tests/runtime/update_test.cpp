@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/device.hpp"
+#include "runtime/error.hpp"
 #include "runtime/flat.hpp"
 #include "runtime/optimizer.hpp"
 #include "tests/support/op_table.hpp"
@@ -25,6 +26,10 @@ const std::map<std::string, UpdateRule>& rules() {
       {"adam", {Adam{0.01, 0.9, 0.999, 1e-8, 0}}},
       {"adam_decay", {Adam{0.01, 0.8, 0.99, 1e-6, 0.1}}},
       {"adamw", {AdamW{0.01, 0.9, 0.999, 1e-8, 0.1}}},
+      {"lars", {Lars{2.0, 0.9, 0.01, 0.02, 1e-6, false}}},
+      {"lars_nesterov", {Lars{2.0, 0.8, 0.01, 0.02, 1e-6, true}}},
+      {"lars_plain", {Lars{2.0, 0.0, 0.01, 0.02, 1e-6, false}}},
+      {"lamb", {Lamb{0.02, 0.9, 0.99, 1e-6, 0.1}}},
   };
   return all;
 }
@@ -33,6 +38,7 @@ const std::map<std::string, UpdateRule>& rules() {
 struct Fixture {
   FlatLayout layout;
   std::vector<float> w, g, m, v;
+  std::vector<double> norms;
   StepState step;
   std::unique_ptr<Device> device = make_cpu_device(1);
 
@@ -40,6 +46,7 @@ struct Fixture {
     layout.params.push_back({0, "a", Shape{37}, 0, 37, true});
     layout.params.push_back({1, "b", Shape{37}, 48, 37, false});
     layout.param_floats = 96;
+    norms.resize(norm_scratch(layout));
     for (auto* buffer : {&w, &g, &m, &v}) buffer->assign(layout.total_floats(), 0.0f);
     const auto start = test::signed_draws(9, 0, 37);
     for (std::size_t offset : {0, 48}) std::copy(start.begin(), start.end(), w.begin() + static_cast<long>(offset));
@@ -52,7 +59,8 @@ struct Fixture {
     step.applied_steps = t;
     const auto stream = device->make_stream(StreamUse::compute);
     for (auto [begin, end] : {std::pair<std::size_t, std::size_t>{0, cut}, {cut, layout.total_floats()}})
-      device->update(rule, {w.data(), g.data(), {m.data(), v.data()}, begin, end, &layout, &step}, *stream);
+      device->update(rule, {w.data(), g.data(), {m.data(), v.data()}, begin, end, &layout, &step, norms.data()},
+                     *stream);
     stream->synchronize();
   }
   std::vector<float> param(std::size_t offset) const {
@@ -87,11 +95,72 @@ TEST(Updates, spare_what_has_no_decay_and_the_gaps) {
 TEST(Updates, do_not_depend_on_where_buckets_cut) {
   for (const auto& [name, rule] : rules()) {
     Fixture whole(rule), cut(rule);
+    if (needs_whole_parameters(rule)) {
+      EXPECT_THROW(cut.apply(rule, 0, 19), BugError) << name;
+      continue;
+    }
     for (std::uint64_t t = 0; t < 3; ++t) {
       whole.apply(rule, t, 48);
       cut.apply(rule, t, 19);
     }
     EXPECT_EQ(whole.w, cut.w) << name;
+  }
+}
+
+TEST(Updates, of_large_batches_spare_biases_and_norms) {
+  const auto golden = nlohmann::json::parse(std::ifstream("tests/golden/optimizers.json"));
+  for (const char* name : {"lars", "lars_nesterov", "lars_plain", "lamb"}) {
+    const UpdateRule& rule = rules().at(name);
+    Fixture f(rule);
+    const auto& expected = golden.at(name).at("plain");
+    for (std::uint64_t t = 0; t < 20; ++t) {
+      f.apply(rule, t);
+      if (t < 2) EXPECT_LE(test::relative_error(f.param(48), expected.at(t)), update_tolerance) << name << " " << t;
+    }
+    EXPECT_LE(test::relative_error(f.param(48), expected.at(2)), update_tolerance) << name;
+    EXPECT_GT(test::relative_error(f.param(0), f.param(48)), 1e-3) << name;
+  }
+}
+
+TEST(Updates, of_large_batches_take_norms_over_fixed_blocks_whatever_the_threads) {
+  constexpr std::size_t size = 5 * norm_block + 77;
+  for (const char* name : {"lars", "lamb"}) {
+    const UpdateRule& rule = rules().at(name);
+    FlatLayout layout;
+    layout.params.push_back({0, "a", Shape{static_cast<std::int64_t>(size)}, 0, size, true});
+    layout.param_floats = (size + 15) / 16 * 16;
+    const auto start = test::signed_draws(9, 0, size), gradient = test::signed_draws(9, 1, size);
+    std::vector<std::vector<float>> results;
+    for (int threads : {1, 3}) {
+      const auto device = make_cpu_device(threads);
+      const auto stream = device->make_stream(StreamUse::compute);
+      std::vector<float> w(start.begin(), start.end()), g(gradient.begin(), gradient.end()), m(size), v(size);
+      std::vector<double> norms(norm_scratch(layout));
+      StepState step;
+      step.learning_rate = 0.5f;
+      step.sum_weight = 4;
+      device->update(rule, {w.data(), g.data(), {m.data(), v.data()}, 0, size, &layout, &step, norms.data()}, *stream);
+      stream->synchronize();
+      results.push_back(w);
+    }
+    EXPECT_EQ(results[0], results[1]) << name;
+    // The length of the first step follows from the formulas: rate * |u|.
+    double moved = 0, w_norm = 0, g_norm = 0;
+    for (std::size_t i = 0; i < size; ++i) {
+      const double w = static_cast<double>(start[i]), g = static_cast<double>(gradient[i]) / 4;
+      moved += std::pow(static_cast<double>(results[0][i]) - w, 2);
+      w_norm += w * w;
+      g_norm += g * g;
+    }
+    moved = std::sqrt(moved), w_norm = std::sqrt(w_norm), g_norm = std::sqrt(g_norm);
+    double expected = 0.5 * w_norm;  // LAMB: |u| cancels
+    if (name == std::string("lars")) {
+      double u = 0;
+      for (std::size_t i = 0; i < size; ++i)
+        u += std::pow(static_cast<double>(gradient[i]) / 4 + 0.01 * static_cast<double>(start[i]), 2);
+      expected = 0.5 * 0.02 * w_norm / (g_norm + 0.01 * w_norm + 1e-6) * std::sqrt(u);
+    }
+    EXPECT_NEAR(moved / expected, 1.0, 1e-5) << name;
   }
 }
 

@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <tuple>
+#include <type_traits>
 #include <vector>
 
+#include "runtime/bfloat16.hpp"
 #include "runtime/error.hpp"
 
 namespace dtrain::comm {
@@ -25,13 +28,29 @@ void combine(const float* a, const float* b, float* out, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) out[i] = Op::apply(a[i], b[i]);
 }
 
-// The tree over parts [lo, hi), n <= tile floats from `begin` on. Returns where the result lies: a part itself, or
+// What travels is float, or bfloat16 as its bits; what is added is float. `widen` gives floats of n elements, in place
+// where they are floats already.
+const float* widen(const float* part, std::size_t, float*) {
+  return part;
+}
+const float* widen(const std::uint16_t* part, std::size_t n, float* room) {
+  for (std::size_t i = 0; i < n; ++i) room[i] = from_bfloat16(part[i]);
+  return room;
+}
+void narrow(const float* sum, float* out, std::size_t n) {
+  if (sum != out) std::memcpy(out, sum, n * sizeof(float));
+}
+void narrow(const float* sum, std::uint16_t* out, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = to_bfloat16(sum[i]);
+}
+
+// The tree over parts [lo, hi), n <= tile elements from `begin` on. Returns where the result lies: a part itself, or
 // `out`. The two halves of level l use scratch tiles 2l and 2l + 1.
-template <class Op>
-const float* tree(const float* const* parts, int lo, int hi, std::size_t begin, std::size_t n, float* out,
+template <class Op, class Element>
+const float* tree(const Element* const* parts, int lo, int hi, std::size_t begin, std::size_t n, float* out,
                   float* scratch) {
   const int count = hi - lo;
-  if (count == 1) return parts[lo] + begin;
+  if (count == 1) return widen(parts[lo] + begin, n, out);
   const int mid = lo + static_cast<int>(std::bit_ceil(static_cast<unsigned>(count)) / 2);
   const float* left = tree<Op>(parts, lo, mid, begin, n, scratch, scratch + 2 * tile);
   const float* right = tree<Op>(parts, mid, hi, begin, n, scratch + tile, scratch + 2 * tile);
@@ -39,13 +58,28 @@ const float* tree(const float* const* parts, int lo, int hi, std::size_t begin, 
   return out;
 }
 
-template <class Op>
-void tree_tiles(const float* const* parts, int ranks, std::size_t n, float* out, float* scratch) {
+template <class Op, class Element>
+void tree_tiles(const Element* const* parts, int ranks, std::size_t n, Element* out, float* scratch) {
   for (std::size_t begin = 0; begin < n; begin += tile) {
     const std::size_t size = std::min(tile, n - begin);
-    const float* result = tree<Op>(parts, 0, ranks, begin, size, out + begin, scratch);
-    if (result != out + begin) std::memcpy(out + begin, result, size * sizeof(float));
+    float* room = scratch;
+    if constexpr (std::is_same_v<Element, float>) room = out + begin;
+    narrow(tree<Op>(parts, 0, ranks, begin, size, room, scratch + tile), out + begin, size);
   }
+}
+
+template <class Element>
+void reduce_parts(const Element* const* parts, int ranks, std::size_t n, Reduce reduce, Element* out, float* scratch) {
+  if (reduce == Reduce::sum) {
+    tree_tiles<Sum>(parts, ranks, n, out, scratch);
+  } else {
+    tree_tiles<Max>(parts, ranks, n, out, scratch);
+  }
+}
+
+// Room for the result and for two tiles a level of the tree.
+std::size_t scratch_floats(int ranks) {
+  return tile + 2 * tile * static_cast<std::size_t>(std::bit_width(static_cast<unsigned>(ranks)));
 }
 
 class FixedOrder final : public Communicator {
@@ -57,10 +91,10 @@ class FixedOrder final : public Communicator {
     // workspace (two chunks a peer) stays small on many ranks.
     if (bytes == 0)
       bytes = std::clamp<std::size_t>((std::size_t{2} << 20) / static_cast<std::size_t>(ranks_), 16 << 10, 512 << 10);
-    chunk_ = std::max<std::size_t>(bytes / sizeof(float), 16);
+    chunk_ = std::max<std::size_t>(bytes / 64, 1) * 64;
     received_.resize(2 * static_cast<std::size_t>(peers_) * chunk_);
-    parts_.resize(static_cast<std::size_t>(ranks_));
-    scratch_.resize(tree_scratch_floats(ranks_));
+    std::apply([this](auto&... parts) { (parts.resize(static_cast<std::size_t>(ranks_)), ...); }, parts_);
+    scratch_.resize(scratch_floats(ranks_));
     below_->reserve(own_slots());
   }
 
@@ -68,50 +102,18 @@ class FixedOrder final : public Communicator {
   int size() const noexcept override { return ranks_; }
 
   void all_reduce(void* inout, std::size_t count, DType dtype, Reduce reduce) override {
-    if (dtype != DType::f32 && others_below_) return below_->all_reduce(inout, count, dtype, reduce);
-    require_f32(dtype);
-    auto* const data = static_cast<float*>(inout);
-    if (ranks_ == 1 || count == 0) return;
-    // Rounds of at most `chunk_` floats a rank; the last is cut evenly. Any cut gives the same bits: each element is
-    // summed by one tree, whoever does it.
-    const std::size_t round = chunk_ * static_cast<std::size_t>(ranks_);
-    const std::size_t rounds = (count + round - 1) / round;
-    const auto piece = [&](std::size_t r, int owner) { return piece_of(count, r * round, round, owner); };
-    post_shares(data, 0, piece);
-    for (std::size_t r = 0; r < rounds; ++r) {
-      if (r + 1 < rounds) post_shares(data, r + 1, piece);
-      const Piece mine = piece(r, rank());
-      below_->wait(slot(share_in, r), peers_);
-      sum_into(data + mine.begin, mine, data + mine.begin, r, reduce);
-      below_->wait(slot(share_out, r), peers_);  // the pieces sent are overwritten from here on
-      if (r > 0) wait_sums(r - 1);
-      for (int i = 0; i < peers_; ++i) {
-        const int peer = peer_of(i);
-        const Piece theirs = piece(r, peer);
-        below_->post_receive(slot(sum_in, r) + i, peer, 1, data + theirs.begin, theirs.count * sizeof(float));
-        below_->post_send(slot(sum_out, r) + i, peer, 1, data + mine.begin, mine.count * sizeof(float));
-      }
-    }
-    wait_sums(rounds - 1);
+    if (dtype == DType::f32) return reduce_all(static_cast<float*>(inout), count, reduce);
+    if (dtype == DType::bf16) return reduce_all(static_cast<std::uint16_t*>(inout), count, reduce);
+    require_others_below(dtype);
+    below_->all_reduce(inout, count, dtype, reduce);
   }
 
   void reduce_scatter(void* in, void* out, std::size_t share, DType dtype, Reduce reduce) override {
-    if (dtype != DType::f32 && others_below_) return below_->reduce_scatter(in, out, share, dtype, reduce);
-    require_f32(dtype);
-    auto* const data = static_cast<float*>(in);
-    auto* const result = static_cast<float*>(out);
-    const std::size_t rounds = (share + chunk_ - 1) / chunk_;
-    const auto piece = [&](std::size_t r, int owner) {
-      return Piece{static_cast<std::size_t>(owner) * share + r * chunk_, std::min(chunk_, share - r * chunk_)};
-    };
-    if (rounds > 0) post_shares(data, 0, piece);
-    for (std::size_t r = 0; r < rounds; ++r) {
-      if (r + 1 < rounds) post_shares(data, r + 1, piece);
-      const Piece mine = piece(r, rank());
-      below_->wait(slot(share_in, r), peers_);
-      sum_into(data + mine.begin, mine, result + r * chunk_, r, reduce);
-      below_->wait(slot(share_out, r), peers_);
-    }
+    if (dtype == DType::f32) return reduce_shares(static_cast<float*>(in), static_cast<float*>(out), share, reduce);
+    if (dtype == DType::bf16)
+      return reduce_shares(static_cast<std::uint16_t*>(in), static_cast<std::uint16_t*>(out), share, reduce);
+    require_others_below(dtype);
+    below_->reduce_scatter(in, out, share, dtype, reduce);
   }
 
   void all_gather(const void* in, void* out, std::size_t share, DType dtype) override {
@@ -137,8 +139,52 @@ class FixedOrder final : public Communicator {
   // Kinds of transfers in flight; two rounds of each at once.
   enum Kind { share_in, share_out, sum_in, sum_out };
 
-  static void require_f32(DType dtype) {
-    if (dtype != DType::f32) throw CommError("the fixed order adds float32 only, not " + std::string(name_of(dtype)));
+  void require_others_below(DType dtype) const {
+    if (!others_below_)
+      throw CommError("the fixed order adds float32 and bfloat16 only, not " + std::string(name_of(dtype)));
+  }
+
+  template <class Element>
+  void reduce_all(Element* data, std::size_t count, Reduce reduce) {
+    if (ranks_ == 1 || count == 0) return;
+    // Rounds of at most a chunk a rank; the last is cut evenly. Any cut gives the same bits: each element is summed by
+    // one tree, whoever does it.
+    const std::size_t round = chunk<Element>() * static_cast<std::size_t>(ranks_);
+    const std::size_t rounds = (count + round - 1) / round;
+    const auto piece = [&](std::size_t r, int owner) { return piece_of(count, r * round, round, owner); };
+    post_shares(data, 0, piece);
+    for (std::size_t r = 0; r < rounds; ++r) {
+      if (r + 1 < rounds) post_shares(data, r + 1, piece);
+      const Piece mine = piece(r, rank());
+      below_->wait(slot(share_in, r), peers_);
+      sum_into(data + mine.begin, mine, data + mine.begin, r, reduce);
+      below_->wait(slot(share_out, r), peers_);  // the pieces sent are overwritten from here on
+      if (r > 0) wait_sums(r - 1);
+      for (int i = 0; i < peers_; ++i) {
+        const int peer = peer_of(i);
+        const Piece theirs = piece(r, peer);
+        below_->post_receive(slot(sum_in, r) + i, peer, 1, data + theirs.begin, theirs.count * sizeof(Element));
+        below_->post_send(slot(sum_out, r) + i, peer, 1, data + mine.begin, mine.count * sizeof(Element));
+      }
+    }
+    wait_sums(rounds - 1);
+  }
+
+  template <class Element>
+  void reduce_shares(Element* data, Element* result, std::size_t share, Reduce reduce) {
+    const std::size_t most = chunk<Element>();
+    const std::size_t rounds = (share + most - 1) / most;
+    const auto piece = [&](std::size_t r, int owner) {
+      return Piece{static_cast<std::size_t>(owner) * share + r * most, std::min(most, share - r * most)};
+    };
+    if (rounds > 0) post_shares(data, 0, piece);
+    for (std::size_t r = 0; r < rounds; ++r) {
+      if (r + 1 < rounds) post_shares(data, r + 1, piece);
+      const Piece mine = piece(r, rank());
+      below_->wait(slot(share_in, r), peers_);
+      sum_into(data + mine.begin, mine, result + r * most, r, reduce);
+      below_->wait(slot(share_out, r), peers_);
+    }
   }
 
   int own_slots() const { return 8 * peers_; }
@@ -147,8 +193,15 @@ class FixedOrder final : public Communicator {
   }
   // Every rank starts with another peer, so that not all send to rank 0 first.
   int peer_of(int i) const { return (rank() + 1 + i) % ranks_; }
-  float* received(std::size_t round, int i) {
-    return received_.data() + (round % 2 * static_cast<std::size_t>(peers_) + static_cast<std::size_t>(i)) * chunk_;
+  /// Elements of a chunk.
+  template <class Element>
+  std::size_t chunk() const {
+    return chunk_ / sizeof(Element);
+  }
+  template <class Element>
+  Element* received(std::size_t round, int i) {
+    const std::size_t place = round % 2 * static_cast<std::size_t>(peers_) + static_cast<std::size_t>(i);
+    return reinterpret_cast<Element*>(received_.data() + place * chunk_);
   }
 
   Piece piece_of(std::size_t total, std::size_t begin, std::size_t round, int owner) const {
@@ -158,21 +211,24 @@ class FixedOrder final : public Communicator {
     return {begin + lo, hi - lo};
   }
 
-  template <class PieceOf>
-  void post_shares(const float* data, std::size_t round, PieceOf piece) {
+  template <class Element, class PieceOf>
+  void post_shares(const Element* data, std::size_t round, PieceOf piece) {
     const Piece mine = piece(round, rank());
     for (int i = 0; i < peers_; ++i) {
       const int peer = peer_of(i);
       const Piece theirs = piece(round, peer);
-      below_->post_receive(slot(share_in, round) + i, peer, 0, received(round, i), mine.count * sizeof(float));
-      below_->post_send(slot(share_out, round) + i, peer, 0, data + theirs.begin, theirs.count * sizeof(float));
+      below_->post_receive(slot(share_in, round) + i, peer, 0, received<Element>(round, i),
+                           mine.count * sizeof(Element));
+      below_->post_send(slot(share_out, round) + i, peer, 0, data + theirs.begin, theirs.count * sizeof(Element));
     }
   }
 
-  void sum_into(const float* own, Piece mine, float* out, std::size_t round, Reduce reduce) {
-    parts_[static_cast<std::size_t>(rank())] = own;
-    for (int i = 0; i < peers_; ++i) parts_[static_cast<std::size_t>(peer_of(i))] = received(round, i);
-    tree_reduce(parts_.data(), ranks_, mine.count, reduce, out, scratch_.data());
+  template <class Element>
+  void sum_into(const Element* own, Piece mine, Element* out, std::size_t round, Reduce reduce) {
+    std::vector<const Element*>& parts = std::get<std::vector<const Element*>>(parts_);
+    parts[static_cast<std::size_t>(rank())] = own;
+    for (int i = 0; i < peers_; ++i) parts[static_cast<std::size_t>(peer_of(i))] = received<Element>(round, i);
+    reduce_parts(parts.data(), ranks_, mine.count, reduce, out, scratch_.data());
   }
 
   void wait_sums(std::size_t round) {
@@ -183,24 +239,13 @@ class FixedOrder final : public Communicator {
   std::unique_ptr<Communicator> below_;
   int ranks_, peers_;
   bool others_below_;
-  std::size_t chunk_ = 0;  // floats
-  std::vector<float> received_, scratch_;
-  std::vector<const float*> parts_;
+  std::size_t chunk_ = 0;            // bytes
+  std::vector<std::byte> received_;  // elements of either type
+  std::vector<float> scratch_;
+  std::tuple<std::vector<const float*>, std::vector<const std::uint16_t*>> parts_;
 };
 
 }  // namespace
-
-std::size_t tree_scratch_floats(int ranks) noexcept {
-  return 2 * tile * static_cast<std::size_t>(std::bit_width(static_cast<unsigned>(ranks)));
-}
-
-void tree_reduce(const float* const* parts, int ranks, std::size_t n, Reduce reduce, float* out, float* scratch) {
-  if (reduce == Reduce::sum) {
-    tree_tiles<Sum>(parts, ranks, n, out, scratch);
-  } else {
-    tree_tiles<Max>(parts, ranks, n, out, scratch);
-  }
-}
 
 std::unique_ptr<Communicator> make_fixed_order(std::unique_ptr<Communicator> below, FixedOrderOptions options) {
   return std::make_unique<FixedOrder>(std::move(below), options);

@@ -12,16 +12,13 @@ namespace dtrain::comm {
 
 struct FixedOrderOptions {
   std::size_t chunk_bytes = 0;  // of one rank's share in one round; 0: chosen from the number of ranks
-  bool others_below = false;    // what is not f32 goes to the communicator below, in its order; otherwise CommError
+  bool others_below =
+      false;  // what is neither f32 nor bf16 goes to the communicator below, in its order; otherwise CommError
 };
 
-/// f32 sums and maxima of all_reduce and reduce_scatter; the rest is passed on. The tree over ranks [lo, hi) is
+/// Sums and maxima of f32 and bf16 of all_reduce and reduce_scatter; the rest is passed on. bf16 is added in f32 and
+/// rounded once, to the bits that all ranks get. The tree over ranks [lo, hi) is
 /// tree[lo, mid) + tree[mid, hi), mid = lo + the largest power of two below hi - lo: ((0 + 1) + (2 + 3)) + 4.
 std::unique_ptr<Communicator> make_fixed_order(std::unique_ptr<Communicator>, FixedOrderOptions = {});
-
-/// The tree above for parts[0..ranks) of n floats each, into `out`, which may be one of the parts. `scratch`: at least
-/// tree_scratch_floats(ranks). Public so that local accumulation can use the same order.
-void tree_reduce(const float* const* parts, int ranks, std::size_t n, Reduce, float* out, float* scratch);
-std::size_t tree_scratch_floats(int ranks) noexcept;
 
 }  // namespace dtrain::comm

@@ -1,27 +1,74 @@
 #include "comm/reducer.hpp"
 
+#include <algorithm>
 #include <chrono>
+
+#include <fmt/format.h>
 
 #include "runtime/error.hpp"
 
 namespace dtrain::comm {
+
+namespace {
+
+Tensor view(DType dtype, void* data, std::size_t begin, std::size_t end) {
+  auto* const at = static_cast<std::byte*>(data) + begin * size_of(dtype);
+  return {{dtype, Shape{static_cast<std::int64_t>(end - begin)}}, at};
+}
+
+}  // namespace
 
 double seconds_now() noexcept {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 GradientReducer::GradientReducer(Device& device, Collective& collective, const ParameterStore& store,
-                                 const CommConfig& config)
-    : collective_(collective), on_host_(device.kind() == DeviceKind::cpu) {
-  if (config.gradient_dtype != DType::f32) {
-    throw ConfigError("communication.gradient_dtype: only float32 gradients can be sent so far");
+                                 const CommConfig& config, bool sharded)
+    : device_(device),
+      collective_(collective),
+      on_host_(device.kind() == DeviceKind::cpu),
+      sharded_(sharded && collective.size() > 1),
+      layout_(store.layout()) {
+  if (config.gradient_dtype != DType::f32 && config.gradient_dtype != DType::bf16) {
+    throw ConfigError(
+        fmt::format("communication.gradient_dtype: {} gradients cannot be sent; expected float32 or bfloat16",
+                    name_of(config.gradient_dtype)));
   }
   if (collective.size() == 1) return;
+  const bool narrow = config.gradient_dtype == DType::bf16;
+  const Shard shard{collective.rank(), sharded_ ? collective.size() : 1};
+  const std::size_t buckets = layout_.buckets.size();
+  if (narrow) {
+    std::size_t largest = 0;
+    for (std::size_t b = 0; b < buckets; ++b) {
+      const Bucket params = parameters_of(layout_, b);
+      largest = std::max(largest, params.end - params.begin);
+    }
+    wire_ = Buffer(device, largest * size_of(DType::bf16));
+  }
   stream_ = device.make_stream(StreamUse::communication);
-  const std::size_t buckets = store.layout().buckets.size();
+  before_ = device.make_event();
+  after_ = device.make_event();
   timings_.resize(buckets);
   for (std::size_t b = 0; b < buckets; ++b) {
-    pending_.push_back({device.make_event(), device.make_event(), store.bucket(b), false});
+    const Bucket all = layout_.buckets[b], params = parameters_of(layout_, b);
+    Pending p;
+    p.ready = device.make_event();
+    p.done = device.make_event();
+    // One sum where the whole bucket travels alike.
+    const std::size_t end = narrow || sharded_ ? params.end : all.end;
+    p.gradients = view(DType::f32, store.gradients(), params.begin, end);
+    p.tail = view(DType::f32, store.gradients(), end, all.end);
+    if (narrow) p.wire = view(DType::bf16, wire_.data(), 0, params.end - params.begin);
+    if (sharded_) {
+      const Bucket own = share_of(layout_, b, shard);
+      p.gathered = device.make_event();
+      p.own_gradients = view(DType::f32, store.gradients(), own.begin, own.end);
+      p.params = view(DType::f32, store.params(), params.begin, params.end);
+      p.own_params = view(DType::f32, store.params(), own.begin, own.end);
+      if (narrow) p.own_wire = view(DType::bf16, wire_.data(), own.begin - params.begin, own.end - params.begin);
+    }
+    pending_.push_back(std::move(p));
   }
 }
 
@@ -41,10 +88,29 @@ void GradientReducer::bucket_ready(int bucket, Stream& compute) {
   compute.record(*p.ready);
   stream_->wait(*p.ready);
   if (on_host_) stream_->host(HostTask::of([&timing] { timing.begin = seconds_now(); }));
-  collective_.all_reduce(p.gradients, Reduce::sum, *stream_);
+  sum(p);
   if (on_host_) stream_->host(HostTask::of([&timing] { timing.end = seconds_now(); }));
   stream_->record(*p.done);
   p.started = true;
+}
+
+void GradientReducer::sum(Pending& p) {
+  if (p.wire) device_.cast(p.gradients, p.wire, *stream_);
+  if (sharded_) {
+    collective_.reduce_scatter(p.wire ? p.wire : p.gradients, p.wire ? p.own_wire : p.own_gradients, Reduce::sum,
+                               *stream_);
+    if (p.wire) device_.cast(p.own_wire, p.own_gradients, *stream_);
+  } else {
+    collective_.all_reduce(p.wire ? p.wire : p.gradients, Reduce::sum, *stream_);
+    if (p.wire) device_.cast(p.wire, p.gradients, *stream_);
+  }
+  if (p.tail.elements() > 0) collective_.all_reduce(p.tail, Reduce::sum, *stream_);
+}
+
+void GradientReducer::blocked_wait(Event& event, Stream& compute) {
+  const double begin = seconds_now();
+  compute.wait(event);
+  exposed_ += seconds_now() - begin;
 }
 
 void GradientReducer::wait(int bucket, Stream& compute) {
@@ -52,18 +118,67 @@ void GradientReducer::wait(int bucket, Stream& compute) {
   Pending& p = pending_.at(static_cast<std::size_t>(bucket));
   if (!p.started) return;
   p.started = false;
-  const double begin = seconds_now();
-  compute.wait(*p.done);
-  exposed_ += seconds_now() - begin;
+  blocked_wait(*p.done, compute);
 }
 
 void GradientReducer::wait_all(Stream& compute) {
   for (std::size_t b = 0; b < pending_.size(); ++b) wait(static_cast<int>(b), compute);
 }
 
+void GradientReducer::gather_parameters(Stream& compute) {
+  if (!sharded_) return;
+  wait_parameters(compute);  // of buckets that no forward asked for
+  compute.record(*before_);
+  stream_->wait(*before_);
+  // Forward reads in the opposite order of backward.
+  for (auto p = pending_.rbegin(); p != pending_.rend(); ++p) {
+    collective_.all_gather(p->own_params, p->params, *stream_);
+    stream_->record(*p->gathered);
+    p->gathering = true;
+  }
+}
+
+void GradientReducer::params_needed(int bucket, Stream& compute) {
+  if (!sharded_) return;
+  Pending& p = pending_.at(static_cast<std::size_t>(bucket));
+  if (!p.gathering) return;
+  p.gathering = false;
+  blocked_wait(*p.gathered, compute);
+}
+
+void GradientReducer::wait_parameters(Stream& compute) {
+  for (std::size_t b = 0; b < pending_.size(); ++b) params_needed(static_cast<int>(b), compute);
+}
+
+template <class Gather>
+void GradientReducer::gather_now(Stream& compute, Gather gather) {
+  if (!sharded_) return;
+  compute.record(*before_);
+  stream_->wait(*before_);
+  for (std::size_t b = 0; b < pending_.size(); ++b) gather(b, pending_[b]);
+  stream_->record(*after_);
+  const double begin = seconds_now();
+  after_->synchronize();
+  exposed_ += seconds_now() - begin;
+}
+
+void GradientReducer::gather_squares(std::span<double> squares, Stream& compute) {
+  gather_now(compute, [&](std::size_t b, const Pending&) {
+    const Bucket all = parameters_of(layout_, b);
+    const Bucket own = share_of(layout_, b, {collective_.rank(), collective_.size()});
+    collective_.all_gather(view(DType::f64, squares.data(), own.begin / norm_block, own.end / norm_block),
+                           view(DType::f64, squares.data(), all.begin / norm_block, all.end / norm_block), *stream_);
+  });
+}
+
+void GradientReducer::gather_gradients(Stream& compute) {
+  gather_now(compute,
+             [&](std::size_t, const Pending& p) { collective_.all_gather(p.own_gradients, p.gradients, *stream_); });
+}
+
 std::size_t GradientReducer::bytes_per_step() const noexcept {
   std::size_t bytes = 0;
-  for (const Pending& p : pending_) bytes += p.gradients.bytes();
+  for (const Pending& p : pending_) bytes += (p.wire ? p.wire : p.gradients).bytes() + p.tail.bytes();
   return bytes;
 }
 

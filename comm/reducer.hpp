@@ -1,7 +1,9 @@
 // GradientReducer: sums each bucket of gradients over all ranks as soon as backward has finished it, on a communication
-// stream, while backward goes on.
-// Owns that stream and a pair of events a bucket; called on the training thread. The collective's calls run on the
-// stream's own thread. The gradients belong to the ParameterStore. With one rank it does nothing.
+// stream, while backward goes on; sharded (ZeRO-1), each rank gets the sum of its share of the bucket, and the updated
+// parameters are gathered while the next forward begins.
+// Owns that stream, the events and, where gradients travel as bf16, one buffer of a bucket's size; called on the
+// training thread. The collective's calls run on the stream's own thread. Gradients and parameters belong to the
+// ParameterStore. With one rank it does nothing.
 #pragma once
 
 #include <cstdint>
@@ -27,9 +29,9 @@ double seconds_now() noexcept;
 
 class GradientReducer final : public StepHooks {
  public:
-  /// The collective, store and device outlive the reducer. Throws ConfigError for a gradient_dtype that has no path
-  /// yet.
-  GradientReducer(Device&, Collective&, const ParameterStore&, const CommConfig&);
+  /// The collective, store and device outlive the reducer. `sharded`: the layout was planned for shards of all ranks.
+  /// Throws ConfigError for a gradient_dtype that has no path.
+  GradientReducer(Device&, Collective&, const ParameterStore&, const CommConfig&, bool sharded = false);
   ~GradientReducer() override;
   GradientReducer(const GradientReducer&) = delete;
   GradientReducer& operator=(const GradientReducer&) = delete;
@@ -38,31 +40,54 @@ class GradientReducer final : public StepHooks {
   void begin_step() noexcept;
   /// From Program::run, once a bucket and step: starts the sum. Never blocks.
   void bucket_ready(int bucket, Stream& compute) override;
-  void params_needed(int, Stream&) override {}
-  /// Later work of `compute` sees the summed bucket. On a cpu this blocks; the time counts as exposed. Rethrows what
-  /// failed on the communication stream.
+  /// Later work of `compute` sees the summed bucket (sharded: the own share of its parameters, and all of what lies
+  /// behind the last parameter). On a cpu this blocks; the time counts as exposed. Rethrows what failed on the
+  /// communication stream.
   void wait(int bucket, Stream& compute);
   /// All buckets, in order.
   void wait_all(Stream& compute);
 
-  /// Host seconds of this step spent blocked in wait().
+  // Sharded only; otherwise nothing happens.
+  /// Starts to gather all ranks' updated parameters, in the order in which forward reads them. Never blocks.
+  void gather_parameters(Stream& compute);
+  /// From Program::run: later work of `compute` sees the bucket's parameters. May be called again.
+  void params_needed(int bucket, Stream& compute) override;
+  /// The parameters of all buckets: before anything but a training pass reads them.
+  void wait_parameters(Stream& compute);
+  /// Completes Optimizer::block_squares, of which each rank has its own shares, on the host. Blocks; exposed.
+  void gather_squares(std::span<double> squares, Stream& compute);
+  /// The sums of all gradients on every rank, in place, after wait_all: to look for one that is not finite. Blocks.
+  void gather_gradients(Stream& compute);
+
+  /// Host seconds of this step spent blocked in the waits above.
   double exposed_seconds() const noexcept { return exposed_; }
   /// By bucket; of a step whose buckets were all waited for.
   std::span<const BucketTiming> timings() const noexcept { return timings_; }
-  /// Bytes that this rank's gradients put into all-reduce each step; 0 with one rank.
+  /// Bytes that this rank's gradients put into sums each step; 0 with one rank.
   std::size_t bytes_per_step() const noexcept;
 
  private:
+  /// Views of a bucket: parameters' gradients and what lies behind them (at the end of the last bucket), which always
+  /// travels as f32 and is summed on every rank.
   struct Pending {
-    std::unique_ptr<Event> ready, done;
-    Tensor gradients;
-    bool started = false;
+    std::unique_ptr<Event> ready, done, gathered;
+    Tensor gradients, tail, own_gradients, params, own_params, wire, own_wire;
+    bool started = false, gathering = false;
   };
+  void sum(Pending&);
+  void blocked_wait(Event&, Stream& compute);
+  template <class Gather>
+  void gather_now(Stream& compute, Gather gather);
+
+  Device& device_;
   Collective& collective_;
-  const bool on_host_;
+  const bool on_host_, sharded_;
+  const FlatLayout& layout_;
   std::vector<Pending> pending_;
   std::vector<BucketTiming> timings_;
+  Buffer wire_;
   double exposed_ = 0;
+  std::unique_ptr<Event> before_, after_;
   // Null with one rank. Last: its destructor finishes work that touches the events and timings.
   std::unique_ptr<Stream> stream_;
 };

@@ -93,6 +93,11 @@ class Device {
   /// total does not depend on how buckets or shards cut the buffer. `partial` is host memory; valid after the stream
   /// reached this point.
   virtual void sum_squares(const float* x, std::size_t n, double* partial, Stream&) = 0;
+  /// out[i] = parts[0][i] + (parts[1][i] + ... (+ parts.back()[i])) for begin <= i < end, innermost first. `out` may be
+  /// the last part. The pointers are host memory and stay until the stream was there.
+  virtual void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, Stream&) = 0;
+  /// f32 to bf16, to nearest with ties to even, or back.
+  virtual void cast(Tensor from, Tensor to, Stream&) = 0;
 };
 
 /// Floats a block of a norm.

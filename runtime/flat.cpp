@@ -16,9 +16,28 @@ const FlatParam& FlatLayout::of(ParamId id) const {
   throw BugError(fmt::format("parameter {} is not in the flat layout", id));
 }
 
+Bucket parameters_of(const FlatLayout& layout, std::size_t bucket) {
+  const Bucket& b = layout.buckets.at(bucket);
+  return {std::min(b.begin, layout.param_floats), std::min(b.end, layout.param_floats)};
+}
+
+Bucket share_of(const FlatLayout& layout, std::size_t bucket, Shard shard) {
+  const Bucket all = parameters_of(layout, bucket);
+  const auto rank = static_cast<std::size_t>(shard.rank), ranks = static_cast<std::size_t>(shard.ranks);
+  const std::size_t share = (all.end - all.begin) / ranks;
+  if (share * ranks != all.end - all.begin)
+    throw BugError(fmt::format("bucket {} cannot be shared by {} ranks", bucket, ranks));
+  return {all.begin + rank * share, all.begin + (rank + 1) * share};
+}
+
+std::size_t optimizer_state_floats(const FlatLayout& layout, int shards) {
+  return shards > 1 ? layout.param_floats / static_cast<std::size_t>(shards) : layout.total_floats();
+}
+
 std::vector<Bucket> cut_buckets(std::size_t total, const BucketOptions& o, std::size_t tail) {
   const auto floats = [](double mib) { return static_cast<std::size_t>(mib * 1024 * 1024 / sizeof(float)); };
-  constexpr std::size_t grain = 1024;  // floats: cuts stay 4 KiB apart from each other and aligned for every kernel
+  // Floats: cuts stay 4 KiB apart from each other and aligned for every kernel, a share at least.
+  const std::size_t grain = norm_block * static_cast<std::size_t>(o.shards);
   const auto at_least = static_cast<std::size_t>(std::max(o.at_least, 1));
   std::size_t largest = std::min(floats(o.bucket_mib), std::max(total / at_least, floats(o.smallest_mib)));
   largest = std::max(largest / grain * grain, grain);

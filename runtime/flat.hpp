@@ -62,7 +62,19 @@ struct BucketOptions {
   double last_bucket_mib = 1;  // the last one is what is exposed: smaller
   int at_least = 4;            // aim for so many buckets where the model is small ...
   double smallest_mib = 0.25;  // ... but not for smaller ones than this
+  int shards = 1;              // the parameters of every bucket are cut into so many equal shares of whole norm blocks
 };
+
+/// Which share of every bucket is a rank's own, where the optimizer is sharded (ZeRO-1).
+struct Shard {
+  int rank = 0, ranks = 1;
+};
+/// The parameters of a bucket: without what lies behind the last parameter.
+Bucket parameters_of(const FlatLayout&, std::size_t bucket);
+/// The rank's share of them. The layout was planned for so many shards.
+Bucket share_of(const FlatLayout&, std::size_t bucket, Shard);
+/// Floats of one of a rank's buffers of optimizer state: laid out like the parameters, or its shares one after another.
+std::size_t optimizer_state_floats(const FlatLayout&, int shards);
 
 /// Cuts [0, total) into buckets; the last one holds at least `tail` floats. Pure.
 std::vector<Bucket> cut_buckets(std::size_t total_floats, const BucketOptions&, std::size_t tail = 0);

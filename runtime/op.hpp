@@ -202,7 +202,7 @@ enum class Mode : std::uint8_t { train, evaluate };
 /// One run of a Program over one micro-batch.
 struct Pass {
   Mode mode = Mode::train;
-  bool first = true;       // first micro-batch of the step: gradients are overwritten, later ones accumulate
+  bool first = true;       // gradients are overwritten: first of the step, or each one before a MicroBatchTree
   bool last = true;        // last micro-batch of the step: buckets become ready
   bool recompute = false;  // forward again, for backward: outputs only, the same bits; state_sums are left alone
 };

@@ -96,7 +96,9 @@ FlatLayout make_layout(const Graph& graph, const BucketOptions& options) {
     layout.params.push_back({id, p.name, p.shape, offset, size, p.decay});
     offset = aligned(offset + size, FlatLayout::alignment);
   }
-  layout.param_floats = offset;
+  // Shares of buckets are equal, and no block of a norm lies in two of them.
+  const std::size_t unit = options.shards > 1 ? norm_block * static_cast<std::size_t>(options.shards) : 1;
+  layout.param_floats = offset = aligned(offset, unit);
   for (StateId id = 0; id < static_cast<StateId>(graph.states().size()); ++id) {
     const GraphState& s = graph.states()[idx(id)];
     const auto size = static_cast<std::size_t>(s.shape.elements());
@@ -529,10 +531,11 @@ Plan make_plan(Graph graph, const PlanOptions& options) {
   return plan;
 }
 
-MemoryUse memory_use(const Plan& plan, int optimizer_floats) {
+MemoryUse memory_use(const Plan& plan, int optimizer_floats, int shards) {
   MemoryUse use;
   use.parameters = use.gradients = plan.layout.total_floats() * sizeof(float);
-  use.optimizer = use.parameters * static_cast<std::size_t>(optimizer_floats);
+  use.optimizer =
+      optimizer_state_floats(plan.layout, shards) * sizeof(float) * static_cast<std::size_t>(optimizer_floats);
   use.packed = plan.packed_bytes;
   use.arena = plan.arena_bytes();
   const auto batch = static_cast<std::size_t>(plan.graph.batch());

@@ -112,7 +112,7 @@ struct MemoryUse {
   std::size_t parameters = 0, gradients = 0, optimizer = 0, packed = 0, arena = 0, inputs = 0;
   std::size_t total() const noexcept { return parameters + gradients + optimizer + packed + arena + inputs; }
 };
-/// `optimizer_floats`: floats of state a parameter (0 SGD, 1 momentum, 2 Adam).
-MemoryUse memory_use(const Plan&, int optimizer_floats);
+/// `optimizer_floats`: floats of state a parameter (0 SGD, 1 momentum, 2 Adam); `shards`: ranks that share them.
+MemoryUse memory_use(const Plan&, int optimizer_floats, int shards = 1);
 
 }  // namespace dtrain

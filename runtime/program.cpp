@@ -1,5 +1,6 @@
 #include "runtime/program.hpp"
 
+#include <algorithm>
 #include <chrono>
 
 #include <fmt/format.h>
@@ -26,7 +27,7 @@ struct Call {
     params_needed
   } kind = Kind::forward;
   Kernel* kernel = nullptr;
-  int bucket = -1;
+  int node = -1, bucket = -1;
   std::vector<Tensor> in, out, params, state, state_sums, saved, out_gradients;
   std::vector<GradSlot> in_slots, param_slots;
   std::vector<bool> param_first;
@@ -53,6 +54,7 @@ struct Program::State {
   std::array<Tensor, slots> positions;  // what OpArgs::positions views
   std::array<Calls, slots> calls;
   const float* bound = nullptr;  // the store that `calls` points into
+  std::vector<bool> stale;       // by node: its packed parameters are not those of the store
   Seconds seconds;
 
   State(Device& d, Collective* r) : device(d), ranks(r) {}
@@ -96,6 +98,7 @@ struct Program::State {
       return call;
     }
     const GraphNode& node = plan.graph.nodes()[idx(n)];
+    call.node = n;
     call.kernel = kernels[idx(n)].get();
     const bool backward = call.kind != Call::Kind::forward;
     for (ValueId v : node.in) call.in.push_back(value_tensor(pass, v, slot, backward));
@@ -146,6 +149,14 @@ struct Program::State {
         c.evaluate.push_back(bind(plan.evaluate, t, store, s));
     }
     bound = store.params();
+    stale.assign(kernels.size(), true);
+  }
+
+  /// Packs the parameters of a forward where they have changed.
+  void refresh(const Call& call, Stream& stream) {
+    if (!call.packed || !stale[idx(call.node)]) return;
+    call.kernel->pack(call.params, call.packed, stream);
+    stale[idx(call.node)] = false;
   }
 
   void allocate_inputs() {
@@ -215,19 +226,24 @@ const InputSlot& Program::slot(int index) const noexcept {
 Program::Seconds Program::seconds() const noexcept {
   return state_->seconds;
 }
-MemoryUse Program::memory(int optimizer_floats) const {
-  return memory_use(state_->plan, optimizer_floats);
+MemoryUse Program::memory(int optimizer_floats, int shards) const {
+  return memory_use(state_->plan, optimizer_floats, shards);
 }
 
 Tensor Program::value(ValueId v) const {
   return state_->value_tensor(state_->plan.train, v, 0);
 }
 
+void Program::parameters_changed() noexcept {
+  std::fill(state_->stale.begin(), state_->stale.end(), true);
+}
+
 void Program::pack(const ParameterStore& store, Stream& stream) {
   State& s = *state_;
   if (s.bound != store.params()) s.bind_all(store);
+  parameters_changed();
   for (Call& call : s.calls[0].train)
-    if (call.kind == Call::Kind::forward && call.packed) call.kernel->pack(call.params, call.packed, stream);
+    if (call.kind == Call::Kind::forward) s.refresh(call, stream);
 }
 
 void Program::run(const Pass& pass, int slot, const ParameterStore& store, const StepState& step, StepHooks& hooks,
@@ -253,6 +269,7 @@ void Program::run(const Pass& pass, int slot, const ParameterStore& store, const
     switch (call.kind) {
       case Call::Kind::forward:
       case Call::Kind::recompute:
+        s.refresh(call, stream);
         call.kernel->forward(args, stream);
         break;
       case Call::Kind::activation:

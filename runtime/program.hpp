@@ -48,7 +48,10 @@ class Program {
 
   const Plan& plan() const noexcept;
   const InputSlot& slot(int index) const noexcept;
-  /// Refreshes packed copies of parameters; after initialization, load and every update.
+  /// After initialization, load and every update: the first forward of each node refreshes its packed copy, so that
+  /// parameters may still be on their way (StepHooks::params_needed).
+  void parameters_changed() noexcept;
+  /// Refreshes all packed copies at once.
   void pack(const ParameterStore&, Stream&);
   /// Train: forward, backward into `store`'s gradients; loss sums are added to (or, in the first micro batch,
   /// overwrite) store.loss_sums(). Evaluate: forward only; loss sums likewise.
@@ -56,7 +59,7 @@ class Program {
   /// The value of a node's output of the latest pass, as it lies in the arena (tests; may have been overwritten by
   /// aliases).
   Tensor value(ValueId) const;
-  MemoryUse memory(int optimizer_floats) const;
+  MemoryUse memory(int optimizer_floats, int shards = 1) const;
   /// Host seconds of forward and backward of the latest train pass.
   struct Seconds {
     double forward = 0, backward = 0;

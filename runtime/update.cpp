@@ -3,31 +3,47 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/error.hpp"
+
 namespace dtrain {
 
-Optimizer::Optimizer(Device& device, const UpdateRule& rule, const FlatLayout& layout)
-    : device_(device), rule_(rule), partial_((layout.param_floats + norm_block - 1) / norm_block) {
-  if (needs_whole_parameters(rule)) norms_.resize(norm_scratch(layout));
+Optimizer::Optimizer(Device& device, const UpdateRule& rule, const FlatLayout& layout, Shard shard)
+    : device_(device),
+      rule_(rule),
+      shard_(shard),
+      state_floats_(optimizer_state_floats(layout, shard.ranks)),
+      squares_((layout.param_floats + norm_block - 1) / norm_block) {
+  if (needs_whole_parameters(rule)) {
+    if (sharded())
+      throw ConfigError("optimizer.shard: this rule needs the norm of whole parameters, which no rank has");
+    norms_.resize(norm_scratch(layout));
+  }
   auto stream = device.make_stream(StreamUse::compute);
   for (int i = 0; i < state_count(rule); ++i) {
     Buffer& b = state_[static_cast<std::size_t>(i)];
-    b = Buffer(device, layout.total_floats() * sizeof(float));
+    b = Buffer(device, state_floats_ * sizeof(float));
     device.zero(b.data(), b.bytes(), *stream);
   }
   stream->synchronize();
 }
 
-void Optimizer::update(const ParameterStore& store, std::size_t begin, std::size_t end, const StepState& step,
-                       Stream& stream) {
+UpdateArgs Optimizer::arguments(const ParameterStore& store, const StepState& step) {
   UpdateArgs args;
   args.params = store.params();
   args.gradients = store.gradients();
   for (int i = 0; i < states(); ++i) args.state[i] = state(i);
-  args.begin = begin;
-  args.end = std::min(end, store.layout().param_floats);
   args.layout = &store.layout();
   args.step = &step;
   args.norms = norms_.data();
+  return args;
+}
+
+void Optimizer::update(const ParameterStore& store, std::size_t begin, std::size_t end, const StepState& step,
+                       Stream& stream) {
+  if (sharded()) throw BugError("a sharded optimizer updates its share of a bucket, not any range");
+  UpdateArgs args = arguments(store, step);
+  args.begin = begin;
+  args.end = std::min(end, store.layout().param_floats);
   if (args.begin < args.end) device_.update(rule_, args, stream);
 }
 
@@ -36,11 +52,40 @@ void Optimizer::update_states(const ParameterStore& store, const StepState& step
     device_.update_states({store.params(), store.gradients(), &store.layout(), &step}, stream);
 }
 
-double Optimizer::gradient_norm(const ParameterStore& store, Stream& stream) {
-  device_.sum_squares(store.gradients(), store.layout().param_floats, partial_.data(), stream);
+void Optimizer::update_bucket(const ParameterStore& store, std::size_t bucket, const StepState& step, Stream& stream) {
+  const Bucket range = share_of(store.layout(), bucket, shard_);
+  if (range.begin == range.end) return;
+  UpdateArgs args = arguments(store, step);
+  args.begin = range.begin;
+  args.end = range.end;
+  if (sharded()) {
+    // Shares of the buckets before this one: a fixed part of everything up to it.
+    const std::size_t before = parameters_of(store.layout(), bucket).begin / static_cast<std::size_t>(shard_.ranks);
+    for (int i = 0; i < states(); ++i) args.state[i] += before;
+    args.state_begin = range.begin;
+  }
+  device_.update(rule_, args, stream);
+}
+
+std::span<double> Optimizer::block_squares(const ParameterStore& store, Stream& stream) {
+  const FlatLayout& layout = store.layout();
+  if (sharded()) {
+    std::fill(squares_.begin(), squares_.end(), 0.0);
+    for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
+      const Bucket own = share_of(layout, b, shard_);
+      device_.sum_squares(store.gradients() + own.begin, own.end - own.begin, squares_.data() + own.begin / norm_block,
+                          stream);
+    }
+  } else {
+    device_.sum_squares(store.gradients(), layout.param_floats, squares_.data(), stream);
+  }
   stream.synchronize();
+  return squares_;
+}
+
+double Optimizer::norm_of(std::span<const double> squares) {
   double sum = 0;
-  for (double p : partial_) sum += p;
+  for (double s : squares) sum += s;
   return std::sqrt(sum);
 }
 

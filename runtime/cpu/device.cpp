@@ -105,6 +105,17 @@ void CpuDevice::sum_squares(const float* x, std::size_t n, double* partial, Stre
   stream.host(HostTask::of([=, threads = threads_] { sum_squares_blocks(x, n, partial, threads); }));
 }
 
+void CpuDevice::add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end,
+                    Stream& stream) {
+  stream.host(HostTask::of([=, threads = threads_] { add_parts(parts, out, begin, end, threads); }));
+}
+
+void CpuDevice::cast(Tensor from, Tensor to, Stream& stream) {
+  stream.host(
+      HostTask::of([a = from.data, a_type = from.desc.dtype, b = to.data, b_type = to.desc.dtype,
+                    n = static_cast<std::size_t>(from.elements())] { cast_elements(a, a_type, b, b_type, n); }));
+}
+
 }  // namespace dtrain::cpu
 
 namespace dtrain {

@@ -25,6 +25,8 @@ class CpuDevice final : public Device {
   void update(const UpdateRule&, const UpdateArgs&, Stream&) override;
   void update_states(const StateUpdateArgs&, Stream&) override;
   void sum_squares(const float* x, std::size_t n, double* partial, Stream&) override;
+  void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, Stream&) override;
+  void cast(Tensor from, Tensor to, Stream&) override;
   int threads() const noexcept { return threads_; }
 
  private:

@@ -26,4 +26,8 @@ double sum_squares(const float* x, std::size_t n);
 /// `threads`.
 void sum_squares_blocks(const float* x, std::size_t n, double* partial, int threads);
 
+/// See Device::add and Device::cast.
+void add_parts(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, int threads);
+void cast_elements(const void* from, DType from_type, void* to, DType to_type, std::size_t n);
+
 }  // namespace dtrain::cpu

@@ -138,8 +138,8 @@ void apply_update(const UpdateRule& rule, const UpdateArgs& a, int threads) {
     if (begin >= end) continue;
     if (needs_whole_parameters(rule) && end - begin != p.size)
       throw BugError("an update that needs the norm of a parameter got a part of it");
-    const Range range{a.params + begin, a.gradients + begin, states > 0 ? a.state[0] + begin : nullptr,
-                      states > 1 ? a.state[1] + begin : nullptr, static_cast<std::int64_t>(end - begin)};
+    const auto state = [&](int i) { return i < states ? a.state[i] + (begin - a.state_begin) : nullptr; };
+    const Range range{a.params + begin, a.gradients + begin, state(0), state(1), static_cast<std::int64_t>(end - begin)};
     std::visit([&](const auto& r) { update_parameter(r, *a.step, p.decay, range, a.norms, threads); }, rule.kind);
   }
 }

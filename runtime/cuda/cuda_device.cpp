@@ -159,6 +159,12 @@ class CudaDevice final : public Device {
   void sum_squares(const float*, std::size_t, double*, Stream&) override {
     throw DeviceError("this version has no CUDA gradient norm yet; use device: cpu");
   }
+  void add(std::span<const float* const>, float*, std::size_t, std::size_t, Stream&) override {
+    throw DeviceError("this version has no CUDA sums over micro batches yet; use device: cpu");
+  }
+  void cast(Tensor, Tensor, Stream&) override {
+    throw DeviceError("this version has no CUDA casts yet; use device: cpu");
+  }
 
  private:
   int ordinal_;

@@ -30,8 +30,8 @@ struct AdamW {
 };
 
 /// You et al. 2017: the rate of each parameter is learning_rate * ratio, ratio = trust_coefficient * |w| / (|g| +
-/// weight_decay * |w| + epsilon), or 1 where |w| or |g| is 0; then u = rate * (g + weight_decay * w), m = momentum * m +
-/// u, w -= nesterov ? momentum * m + u : m. Parameters without decay (biases, norms) have ratio 1.
+/// weight_decay * |w| + epsilon), or 1 where |w| or |g| is 0; then u = rate * (g + weight_decay * w), m = momentum * m
+/// + u, w -= nesterov ? momentum * m + u : m. Parameters without decay (biases, norms) have ratio 1.
 struct Lars {
   double learning_rate = 0.1, momentum = 0.9, weight_decay = 0.0001, trust_coefficient = 0.001, epsilon = 1e-9;
   bool nesterov = false;
@@ -62,8 +62,8 @@ struct UpdateArgs {
   std::size_t begin = 0, end = 0;
   const FlatLayout* layout = nullptr;
   const StepState* step = nullptr;
+  double* norms = nullptr;      // host memory: norm_scratch(layout) doubles where needs_whole_parameters(rule)
   std::size_t state_begin = 0;  // state[i][0] is of this float of the flat buffers
-  double* norms = nullptr;  // host memory: norm_scratch(layout) doubles where needs_whole_parameters(rule)
 };
 std::size_t norm_scratch(const FlatLayout&) noexcept;
 

@@ -9,6 +9,7 @@
 
 #include "comm/watchdog.hpp"
 #include "comm/world.hpp"
+#include "tests/comm/reducer_suite.hpp"
 #include "tests/comm/suite.hpp"
 
 using namespace dtrain;
@@ -22,6 +23,7 @@ int suite_of(World& world) {
   suite::check_communicators(maker);
   const auto device = make_cpu_device(1);
   suite::check_collectives(maker, *device);
+  suite::check_reducers(maker);
   return 0;
 }
 

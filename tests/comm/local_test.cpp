@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/error.hpp"
+#include "tests/comm/reducer_suite.hpp"
 #include "tests/comm/suite.hpp"
 
 namespace dtrain::comm {
@@ -22,6 +23,10 @@ TEST_P(LocalRanks, collectives_run_in_order_on_a_stream) {
     const auto device = make_cpu_device(1);
     suite::check_collectives(suite::maker_of(rank), *device);
   });
+}
+
+TEST_P(LocalRanks, reducers_give_the_same_bits_with_and_without_shards) {
+  run_local(GetParam(), [](LocalRank& rank) { suite::check_reducers(suite::maker_of(rank)); });
 }
 
 TEST_P(LocalRanks, groups_gather_and_agree) {

@@ -7,6 +7,8 @@
 #include <gtest/gtest.h>
 
 #include "comm/local.hpp"
+#include "runtime/update.hpp"
+#include "tests/comm/reducer_suite.hpp"
 #include "tests/comm/suite.hpp"
 #include "tests/support/allocations.hpp"
 
@@ -114,6 +116,62 @@ TEST(Reducer, time_blocked_on_a_slow_rank_counts_as_exposed) {
   });
 }
 
+TEST(Reducer, sharded_and_narrow_allocates_nothing_either_and_tells_its_bytes) {
+  constexpr int ranks = 2, steps = 3;
+  std::uint64_t before = 0, after = 0;
+  run_local(ranks, [&](LocalRank& rank) {
+    const auto device = make_cpu_device(1);
+    const auto compute = device->make_stream(StreamUse::compute);
+    const auto collective = rank.make_collective(Algorithm::fixed_order);
+    const auto group = rank.make_group();
+    const ParameterStore store(*device, suite::odd_layout(ranks));
+    Optimizer optimizer(*device, {Adam{}}, store.layout(), {rank.rank(), ranks});
+    CommConfig config;
+    config.gradient_dtype = DType::bf16;
+    GradientReducer reducer(*device, *collective, store, config, true);
+    EXPECT_EQ(reducer.bytes_per_step(), 2 * store.layout().param_floats + 4 * FlatLayout::extras);
+    const int buckets = static_cast<int>(store.layout().buckets.size());
+    StepState state;
+    state.sum_weight = 1;
+    for (int step = 0; step < steps; ++step) {
+      if (step == 1) {
+        group->barrier();
+        if (rank.rank() == 0) before = test::allocation_count();
+        group->barrier();
+      }
+      reducer.begin_step();
+      for (int b = buckets; b-- > 0;) reducer.params_needed(b, *compute);
+      for (int b = 0; b < buckets; ++b) reducer.bucket_ready(b, *compute);
+      reducer.wait_all(*compute);
+      reducer.gather_squares(optimizer.block_squares(store, *compute), *compute);
+      for (int b = 0; b < buckets; ++b) optimizer.update_bucket(store, static_cast<std::size_t>(b), state, *compute);
+      reducer.gather_parameters(*compute);
+    }
+    reducer.wait_parameters(*compute);
+    group->barrier();
+    if (rank.rank() == 0) after = test::allocation_count();
+    group->barrier();
+  });
+  EXPECT_EQ(after - before, 0u);
+}
+
+TEST(Reducer, gathers_the_sums_of_all_shards_where_somebody_looks_for_a_bad_one) {
+  run_local(3, [&](LocalRank& rank) {
+    const auto device = make_cpu_device(1);
+    const auto compute = device->make_stream(StreamUse::compute);
+    const auto collective = rank.make_collective(Algorithm::fixed_order);
+    const ParameterStore store(*device, suite::odd_layout(3));
+    GradientReducer reducer(*device, *collective, store, {}, true);
+    for (std::size_t b = 0; b < store.layout().buckets.size(); ++b) {
+      fill(store, rank.rank(), b, 0);
+      reducer.bucket_ready(static_cast<int>(b), *compute);
+    }
+    reducer.wait_all(*compute);
+    reducer.gather_gradients(*compute);
+    require_sums(store, 3, 0);
+  });
+}
+
 TEST(Reducer, with_one_rank_nothing_happens) {
   run_local(1, [&](LocalRank& rank) {
     const auto device = make_cpu_device(1);
@@ -155,7 +213,7 @@ TEST(Reducer, a_gradient_type_without_a_path_is_refused) {
     const auto collective = rank.make_collective();
     const ParameterStore store(*device, layout_of(1024, 2));
     CommConfig config;
-    config.gradient_dtype = DType::bf16;
+    config.gradient_dtype = DType::f16;
     EXPECT_THROW(GradientReducer(*device, *collective, store, config), ConfigError);
   });
 }

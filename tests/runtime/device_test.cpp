@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <thread>
 #include <vector>
 
@@ -184,6 +185,28 @@ TEST(CpuStreams, a_failed_communication_stream_stops_the_compute_stream) {
   go = true;
   EXPECT_THROW(compute->wait(*event), CommError);
   EXPECT_THROW(compute->synchronize(), CommError);
+}
+
+TEST(CpuCasts, round_to_nearest_even_and_come_back) {
+  const auto device = make_cpu_device(1);
+  const auto stream = device->make_stream(StreamUse::communication);
+  const float inf = std::numeric_limits<float>::infinity();
+  // 1 + 2^-8 and 1 + 3 * 2^-8 lie halfway between two bfloat16; 3.4e38 rounds up to infinity.
+  std::vector<float> in{0.0f,         -0.0f,   1.0f, 1.00390625f, 1.01171875f,   1.0039064f,
+                        -1.00390625f, 3.4e38f, inf,  -inf,        std::nanf(""), 1e-40f};
+  const std::vector<float> expected{0.0f, -0.0f, 1.0f, 1.0f, 1.015625f, 1.0078125f, -1.0f, inf, inf, -inf};
+  std::vector<std::uint16_t> narrow(in.size());
+  std::vector<float> out(in.size());
+  const Shape shape{static_cast<std::int64_t>(in.size())};
+  device->cast({{DType::f32, shape}, in.data()}, {{DType::bf16, shape}, narrow.data()}, *stream);
+  device->cast({{DType::bf16, shape}, narrow.data()}, {{DType::f32, shape}, out.data()}, *stream);
+  stream->synchronize();
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(out[i], expected[i]) << in[i];
+    EXPECT_EQ(std::signbit(out[i]), std::signbit(in[i]));
+  }
+  EXPECT_TRUE(std::isnan(out[10]));
+  EXPECT_NEAR(out[11], 1e-40f, 1e-41f) << "denormal numbers lose digits and stay";
 }
 
 }  // namespace

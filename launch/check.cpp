@@ -1,6 +1,7 @@
 #include "launch/check.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -94,14 +95,17 @@ class Check {
   Check(const LoadedConfig& loaded, int ranks)
       : loaded_(loaded), config_(loaded.config), ranks_(ranks), share_(check_batch(loaded, ranks)) {
     Graph graph = models::build(config_.model, share_.micro);
-    plan_ = make_plan(std::move(graph), plan_options(config_));
+    plan_ = make_plan(std::move(graph), plan_options(config_, ranks_));
     notes_.push_back("workspaces and packed parameters are stated upper bounds: no device was asked");
     DataCheck data(config_, plan_.graph, notes_);
     data_.train_samples = data.samples(config_.data.train, "data.train");
     data_.eval_samples = data.samples(config_.data.eval, "data.eval");
-    memory_ = memory_use(plan_, state_count(config_.optimizer));
+    memory_ = memory_use(plan_, state_count(config_.optimizer), shards());
+    // Micro batches that wait for others in the tree.
+    if (config_.deterministic == Deterministic::elastic)
+      memory_.gradients *= std::bit_width(static_cast<std::uint64_t>(share_.accumulation));
     for (const Bucket& bucket : plan_.layout.buckets) gradient_bytes_ += static_cast<double>(bucket.bytes());
-    wire_bytes_ = 2.0 * (ranks_ - 1) / ranks_ * gradient_bytes_;
+    wire_bytes_ = wire_bytes();
     if (data_.train_samples > 0 || config_.train.steps > 0)
       steps_ = total_steps(config_, static_cast<std::uint64_t>(data_.train_samples));
     for (const GraphNode& node : plan_.graph.nodes()) {
@@ -130,8 +134,8 @@ class Check {
       out += fmt::format("  {:<4}{:>10}  {}\n", i, bytes_text(static_cast<double>(bucket.bytes())),
                          wrapped(names_in(bucket, plan_.layout), 18));
     }
-    out += fmt::format("  on the wire: {} a step from each of {} rank{} (2(N-1)/N of the gradients)\n",
-                       bytes_text(wire_bytes_), ranks_, ranks_ == 1 ? "" : "s");
+    out += fmt::format("  on the wire: {} a step from each of {} rank{} ({})\n", bytes_text(wire_bytes_), ranks_,
+                       ranks_ == 1 ? "" : "s", wire_terms());
     out += fmt::format("\nBatch: {} = {} rank{} x {} micro batch{} of {}\n", config_.batch.global, ranks_,
                        ranks_ == 1 ? "" : "s", share_.accumulation, share_.accumulation == 1 ? "" : "es", share_.micro);
     if (data_.train_samples > 0) {
@@ -183,6 +187,21 @@ class Check {
   }
 
  private:
+  int shards() const { return config_.optimizer.shard ? ranks_ : 1; }
+
+  /// What a rank sends: gradients there and sums back, or, sharded, shares of gradients there and parameters back.
+  double wire_bytes() const {
+    const FlatLayout& layout = plan_.layout;
+    const auto params = static_cast<double>(layout.param_floats),
+               behind = static_cast<double>(layout.total_floats() - layout.param_floats);
+    const auto gradient = static_cast<double>(size_of(config_.communication.gradient_dtype));
+    const double back = config_.optimizer.shard ? sizeof(float) : gradient;
+    return (ranks_ - 1.0) / ranks_ * (params * (gradient + back) + 2 * sizeof(float) * behind);
+  }
+  const char* wire_terms() const {
+    return config_.optimizer.shard ? "(N-1)/N of gradients and parameters" : "2(N-1)/N of the gradients";
+  }
+
   double steps_per_epoch() const {
     return static_cast<double>(data_.train_samples) / static_cast<double>(config_.batch.global);
   }

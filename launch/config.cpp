@@ -65,10 +65,11 @@ TypePtr<LogConfig> log_table() {
 
 }  // namespace
 
-PlanOptions plan_options(const RunConfig& config) {
+PlanOptions plan_options(const RunConfig& config, int ranks) {
   PlanOptions options;
   options.buckets.bucket_mib = config.communication.bucket_mib;
   options.buckets.last_bucket_mib = config.communication.last_bucket_mib;
+  options.buckets.shards = config.optimizer.shard ? ranks : 1;
   options.recompute = config.memory.recompute;
   return options;
 }
@@ -96,10 +97,12 @@ TypePtr<RunConfig> run_table() {
     run.add("memory", &RunConfig::memory, memory_table(), "memory against computation");
     run.add("communication", &RunConfig::communication, comm::communication_table(), "between ranks");
     run.add("checkpoint", &RunConfig::checkpoint, io::checkpoint_table(), "saving and resuming");
-    run.add("deterministic", &RunConfig::deterministic,
-            choice<Deterministic>(
-                {{"run", Deterministic::run}, {"elastic", Deterministic::elastic}, {"off", Deterministic::off}}),
-            "run: the same command gives the same bits; elastic (not there yet): on any number of ranks; off: neither");
+    run.add(
+        "deterministic", &RunConfig::deterministic,
+        choice<Deterministic>(
+            {{"run", Deterministic::run}, {"elastic", Deterministic::elastic}, {"off", Deterministic::off}}),
+        "run: the same command gives the same bits; elastic: on 1, 2, 4, 8, ... ranks of the same batch.micro (sums "
+        "in fixed trees; one compute thread a rank unless `threads` is set, which bits depend on); off: neither");
     run.add("log", &RunConfig::log, log_table(), "what is reported");
     return shared(std::move(run));
   }();

@@ -61,7 +61,7 @@ struct RunConfig {
   LogConfig log;
 };
 
-/// What these settings say of the plan.
-PlanOptions plan_options(const RunConfig&);
+/// What these settings say of the plan of a run on so many ranks.
+PlanOptions plan_options(const RunConfig&, int ranks);
 
 }  // namespace dtrain::launch

@@ -1,6 +1,7 @@
 #include "launch/config_file.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -59,15 +60,17 @@ void apply(Document& root, const std::vector<std::string>& parts, Document value
       continue;
     }
     if (at->kind != Document::Kind::map) {
-      // `optimizer: adam` and optimizer.adam.learning_rate=...: the bare name becomes a map of that name.
+      // `optimizer: adam` and optimizer.adam.learning_rate=... or optimizer.shard=...: the bare name becomes a map of
+      // that name.
       const Place place = at->kind == Document::Kind::null ? value.place : at->place;
-      const bool same = at->is_scalar() && at->text == parts[i];
+      const std::string name = at->text;
+      const bool kind = at->is_scalar() && ((name == parts[i] && i + 1 < parts.size()) || parts[0] == "optimizer");
       *at = Document::map();
       at->place = place;
-      if (same && i + 1 < parts.size()) {
+      if (kind) {
         Document inner = Document::map();
         inner.place = place;
-        at->entries.push_back({parts[i], place, std::move(inner)});
+        at->entries.push_back({name, place, std::move(inner)});
       }
     }
     Document* next = at->find(parts[i]);
@@ -191,13 +194,11 @@ class Loader {
       problem("name", fmt::format("name: got {}; expected a name that can be a folder's", json_string(c.name)));
     if (c.precision != DType::f32)
       problem("precision", fmt::format("precision: {} is not there yet; expected float32", name_of(c.precision)));
-    if (c.deterministic == Deterministic::elastic)
-      problem("deterministic", "deterministic: elastic is not there yet; expected run or off");
-    if (c.communication.gradient_dtype != DType::f32) {
+    if (c.communication.gradient_dtype == DType::f16) {
       problem("communication.gradient_dtype",
-              fmt::format("communication.gradient_dtype: {} is not there yet; expected float32",
-                          name_of(c.communication.gradient_dtype)));
+              "communication.gradient_dtype: sums of float16 gradients overflow; expected float32 or bfloat16");
     }
+    if (c.deterministic == Deterministic::elastic) check_elastic();
     if (const Document* data = root_.find("data")) {
       const Document* augment = data->find("augment");
       if (augment != nullptr && !augment->items.empty())
@@ -215,11 +216,44 @@ class Loader {
         sgd != nullptr && sgd->nesterov && sgd->momentum == 0 && sound("optimizer")) {
       problem("optimizer.sgd.nesterov", "optimizer.sgd.nesterov: true without momentum; expected momentum above 0");
     }
+    if (const auto* lars = std::get_if<Lars>(&c.optimizer.kind);
+        lars != nullptr && lars->nesterov && lars->momentum == 0 && sound("optimizer")) {
+      problem("optimizer.lars.nesterov", "optimizer.lars.nesterov: true without momentum; expected momentum above 0");
+    }
+    if (c.optimizer.shard && needs_whole_parameters(c.optimizer)) {
+      problem(
+          "optimizer.shard",
+          "optimizer.shard: lars and lamb need the norms of whole parameters; expected sgd, adam or adamw, or false");
+    }
     if (sound("schedule") && c.schedule.decay == Schedule::Decay::step && c.schedule.every_steps == 0) {
       problem("schedule.decay", "schedule.every_steps: 0 with decay: step; expected an integer of at least 1");
     }
     if (sound("model") && sound("data")) check_normalize();
     if (sound("model") && root_.find("model") != nullptr) check_model();
+  }
+
+  /// Bits that do not depend on the number of ranks come from fixed micro batches, added in one balanced tree.
+  void check_elastic() {
+    const RunConfig& c = out_.config;
+    if (c.communication.gradient_dtype != DType::f32) {
+      problem("communication.gradient_dtype",
+              "communication.gradient_dtype: bfloat16 with deterministic: elastic; expected float32: a single rank "
+              "rounds nothing");
+    }
+    if (!sound("batch")) return;
+    const std::int64_t global = c.batch.global, micro = c.batch.micro;
+    std::int64_t parts = 1;  // a suggestion: up to 8 ranks, or accumulation
+    while (parts < 8 && global % (2 * parts) == 0) parts *= 2;
+    if (micro == 0) {
+      problem("batch.micro", fmt::format("batch.micro: auto with deterministic: elastic, whose bits depend on it; "
+                                         "expected a number, such as {}",
+                                         global / parts));
+    } else if (global % micro == 0 && !std::has_single_bit(static_cast<std::uint64_t>(global / micro))) {
+      problem("batch.micro",
+              fmt::format("batch.micro: {} makes {} micro batches of batch.global {}; deterministic: elastic expected "
+                          "a power of two of them, such as batch.micro: {}",
+                          micro, global / micro, global, global / parts));
+    }
   }
 
   void check_normalize() {
@@ -260,6 +294,11 @@ class Loader {
     if (c.log.directory.empty()) c.log.directory = "runs/" + c.name;
     while (c.log.directory.size() > 1 && c.log.directory.ends_with('/')) c.log.directory.pop_back();
     if (c.checkpoint.directory.empty()) c.checkpoint.directory = c.log.directory + "/checkpoints";
+    const bool elastic = c.deterministic == Deterministic::elastic;
+    // oneDNN's sums depend on the number of threads.
+    if (elastic && c.threads == 0) c.threads = 1;
+    if (elastic || c.optimizer.shard || c.communication.gradient_dtype == DType::bf16)
+      c.communication.algorithm = comm::Algorithm::fixed_order;
   }
 
   LoadedConfig out_;
@@ -315,6 +354,12 @@ LoadedConfig load_config(const std::string& file, std::span<const std::string> o
 BatchShare check_batch(const LoadedConfig& loaded, int ranks) {
   const std::int64_t global = loaded.config.batch.global, micro = loaded.config.batch.micro;
   if (ranks < 1) throw ConfigError(fmt::format("{} ranks; expected at least 1", ranks));
+  if (loaded.config.deterministic == Deterministic::elastic && !std::has_single_bit(static_cast<unsigned>(ranks))) {
+    throw ConfigError(std::vector<ConfigProblem>{loaded.problem(
+        "deterministic", fmt::format("deterministic: elastic on {} ranks; expected 1, 2, 4, 8 or another "
+                                     "power of two",
+                                     ranks))});
+  }
   const std::int64_t unit = (micro > 0 ? micro : 1) * ranks;
   if (global % unit == 0) {
     const std::int64_t share = global / ranks;

@@ -9,10 +9,11 @@ namespace dtrain::launch {
 Engine::Engine(const RunConfig& config, const comm::World& world)
     : device_(make_run_device(config.device, config.threads, world)),
       compute_(device_->make_stream(StreamUse::compute)),
-      feed_(*device_, *compute_) {}
+      feed_(*device_, *compute_),
+      ranks_(world.size()) {}
 
 void Engine::bind(Graph graph, const RunConfig& config, Collective* statistics) {
-  program_ = std::make_unique<Program>(*device_, std::move(graph), plan_options(config), statistics);
+  program_ = std::make_unique<Program>(*device_, std::move(graph), plan_options(config, ranks_), statistics);
   store_ = std::make_unique<ParameterStore>(*device_, program_->plan().layout);
 }
 

@@ -30,13 +30,14 @@ class Engine {
   Program& program() const noexcept { return *program_; }
   const Plan& plan() const noexcept { return program_->plan(); }
   const ParameterStore& store() const noexcept { return *store_; }
-  /// After every change of the parameters.
-  void pack() { program_->pack(*store_, *compute_); }
+  /// After every change of the parameters: the next pass packs them.
+  void pack() { program_->parameters_changed(); }
 
  private:
   std::unique_ptr<Device> device_;
   std::unique_ptr<Stream> compute_;
   Feed feed_;
+  int ranks_;
   std::unique_ptr<Program> program_;
   std::unique_ptr<ParameterStore> store_;
 };

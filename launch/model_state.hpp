@@ -18,16 +18,22 @@ namespace dtrain::launch {
 
 class ModelState {
  public:
-  ModelState(Device&, const ParameterStore&, const Optimizer&, Stream& compute);
+  /// The collective is that of the ranks among which the optimizer is sharded.
+  ModelState(Device&, const ParameterStore&, const Optimizer&, Collective&, Stream& compute);
 
-  /// Views of the host's images, named as checkpoints name them: pull() before a save, push() after a load.
-  std::vector<io::StateTensor> tensors() const;
+  /// Views of the host's images, named as checkpoints name them: pull() before a save, push() after a load. A sharded
+  /// optimizer's state is whole there: it is put together in a pull, which is collective, and taken apart in a push.
+  std::vector<io::StateTensor> tensors();
   void pull();
   void push();
+  /// After the save: gives back the memory of whole images of a sharded state.
+  void release_tensors();
+  /// The parameters alone; not collective.
+  void pull_parameters();
   /// Fills the parameters on the device; see dtrain::initialize.
   void initialize(const Graph&, std::uint64_t seed);
-  /// Rank 0's parameters and optimizer state on all ranks. Collective; blocks.
-  void broadcast(Collective&);
+  /// Rank 0's parameters and optimizer state on all ranks; what is sharded is nobody else's. Collective; blocks.
+  void broadcast();
   /// As in summary.json, of the parameters at the latest pull().
   std::string parameter_hash() const { return dtrain::parameter_hash(params_.as<float>(), store_.layout()); }
   /// The first parameter with a gradient that is not finite; empty if all are.
@@ -42,12 +48,19 @@ class ModelState {
 
  private:
   static constexpr std::size_t stop_extra = loss_sum_count;
+  void make_images();
+  /// Calls visit(own share in the image, own share in the compact state, floats) for each bucket.
+  template <class Visit>
+  void each_share(std::size_t moment, Visit visit);
 
   Device& device_;
   const ParameterStore& store_;
+  const Optimizer& optimizer_;
+  Collective& collective_;
   Stream& compute_;
   HostMirror params_, sums_, wish_;
-  std::vector<HostMirror> moments_;
+  std::vector<HostMirror> moments_;         // as on the device: of the own shares, where sharded
+  std::vector<std::vector<float>> images_;  // sharded: whole moments, while tensors() are in use
   std::vector<std::string> moment_names_;
 };
 

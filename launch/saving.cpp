@@ -133,6 +133,7 @@ void Saving::save(const RunStatus& status, ModelState& model) {
     s.parameter_hash = model.parameter_hash();
   });
   if (auto report = writer_->save(s, model.tensors())) report_.tell(*report);
+  model.release_tensors();
   report_.seconds().checkpoint += since(begin);
 }
 

@@ -82,7 +82,7 @@ class Trainer {
     train_data_.emplace(open_data(config_, config_.data.train, width, cache));
     if (!config_.data.eval.empty()) eval_data_.emplace(open_data(config_, config_.data.eval, width, cache));
     engine_->bind(std::move(graph), config_, statistics_.get());
-    step_.emplace(config_, *engine_, *collective_, watchdog_, stop_);
+    step_.emplace(config_, *engine_, *collective_, watchdog_, stop_, batch_.accumulation);
     status_.global_batch = config_.batch.global;
     status_.samples = static_cast<std::int64_t>(train_data_->count());
     status_.total_steps = total_steps(config_, train_data_->count());
@@ -110,7 +110,7 @@ class Trainer {
       model.initialize(engine_->plan().graph, config_.seed);
     }
     // Initialization and files are equal on all ranks; the broadcast makes that a fact and not a hope.
-    model.broadcast(*collective_);
+    model.broadcast();
     engine_->pack();
     loader_->seek(static_cast<std::uint64_t>(status_.step));
   }
@@ -139,7 +139,7 @@ class Trainer {
     while (!status_.finished()) {
       const bool logged = (status_.step + 1) % config_.log.every_steps == 0 || status_.step + 1 == status_.total_steps;
       step_->trace(tracing_->at(status_.step + 1));
-      const bool stop = step_->run(status_, *loader_, batch_.accumulation, logged, report_.seconds());
+      const bool stop = step_->run(status_, *loader_, logged, report_.seconds());
       require_finite();
       ++status_.step;
       alone([&] { report_.step_done(status_, step_->state(), logged, loader_->waited_seconds()); });
@@ -151,6 +151,7 @@ class Trainer {
         save();
       tell(tracing_->write_if_done(status_.step + 1));
     }
+    step_->settle();
     saving_->finish(status_, step_->model());
     report_.end_progress();
     summarize();
@@ -159,6 +160,7 @@ class Trainer {
 
   void save() {
     const auto begin = Clock::now();
+    step_->settle();
     saving_->save(status_, step_->model());
     tracing_->note(Activity::checkpoint, begin, status_.step);
   }
@@ -170,7 +172,7 @@ class Trainer {
   /// The summed loss is the same on all ranks, so all throw alike.
   void require_finite() {
     if (std::isfinite(status_.loss)) return;
-    const std::string parameter = step_->model().first_nonfinite_gradient();
+    const std::string parameter = step_->first_nonfinite_gradient();
     const auto durable = saving_->durable_step();
     throw NumericError(fmt::format(
         "step {}: the loss is {}{}; lower the learning rate, clip gradients (train.clip_norm) or look at the data; {}",
@@ -192,6 +194,7 @@ class Trainer {
   /// run follows, is always finished.
   bool evaluate() {
     const auto begin = Clock::now();
+    step_->settle();
     const auto result = evaluator_->run(status_.step, status_.finished() ? nullptr : &stop_);
     if (!result) return false;
     status_.eval = result;
@@ -202,6 +205,7 @@ class Trainer {
   }
 
   ExitCode stopped() {
+    step_->settle();
     saving_->finish(status_, step_->model());
     report_.end_progress();
     report_.say(fmt::format("stopped by {} at step {} of {} with everything saved: run the same command again to go on",
@@ -212,7 +216,7 @@ class Trainer {
 
   void summarize() {
     if (world_.rank() != 0) return;
-    step_->model().pull();
+    step_->model().pull_parameters();
     report_.summarize(status_, engine_->device(), step_->model().parameter_hash());
   }
 

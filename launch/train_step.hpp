@@ -1,10 +1,12 @@
 // TrainStep: one update of the parameters from the global batch: forward and backward of each micro batch, the sum over
-// all ranks, the optimizer.
+// micro batches and ranks, the optimizer.
 // Owns optimizer, reducer and what the host sees of the model; runs on the training thread of each rank.
 #pragma once
 
 #include <cstdint>
 #include <fstream>
+#include <optional>
+#include <string>
 
 #include "comm/reducer.hpp"
 #include "comm/watchdog.hpp"
@@ -15,6 +17,7 @@
 #include "launch/run_files.hpp"
 #include "launch/run_status.hpp"
 #include "launch/signals.hpp"
+#include "runtime/micro_batch_tree.hpp"
 #include "runtime/step_state.hpp"
 #include "runtime/trace.hpp"
 #include "runtime/update.hpp"
@@ -23,9 +26,16 @@ namespace dtrain::launch {
 
 class TrainStep {
  public:
-  TrainStep(const RunConfig&, Engine&, Collective&, comm::Watchdog&, StopSignals&);
+  /// `accumulation`: micro batches a step.
+  TrainStep(const RunConfig&, Engine&, Collective&, comm::Watchdog&, StopSignals&, std::int64_t accumulation);
 
   ModelState& model() noexcept { return model_; }
+  /// The parameters of the latest step are there, before anything but the next step reads them: sharded, they are on
+  /// their way until then. Throws RankFailure.
+  void settle();
+  /// The first parameter, in the sums over all ranks, with a gradient that is not finite; collective. Throws
+  /// RankFailure.
+  std::string first_nonfinite_gradient();
   /// Of the latest step: its learning rate, and the gradient norm where that was asked for.
   const StepState& state() const noexcept { return state_; }
   /// Writes which samples this rank takes to this file from now on; see open_sample_log().
@@ -37,7 +47,7 @@ class TrainStep {
   /// The step that `status` stands before: counts its update, sets the loss (the caller counts the step), adds to
   /// `seconds`. `logged`: the gradient norm is wanted. True where some rank was asked to stop: known to all, because
   /// the wish travels with the gradients. Throws RankFailure.
-  bool run(RunStatus&, io::Loader&, std::int64_t accumulation, bool logged, PhaseSeconds& seconds);
+  bool run(RunStatus&, io::Loader&, bool logged, PhaseSeconds& seconds);
 
  private:
   void load(io::Loader&, int slot, std::int64_t step);
@@ -45,6 +55,8 @@ class TrainStep {
   void wait(int bucket);
   void note(Activity, double begin, double end, int bucket = -1);
   void note_buckets();
+  /// The norm of the mean gradient, before clipping.
+  double gradient_norm();
 
   const RunConfig& config_;
   Engine& engine_;
@@ -54,6 +66,8 @@ class TrainStep {
   ModelState model_;
   comm::GradientReducer reducer_;
   const int ranks_;
+  std::int64_t accumulation_;
+  std::optional<MicroBatchTree> tree_;  // where bits must not depend on the number of ranks
   StepState state_;
   std::ofstream sample_log_;
   Trace* trace_ = nullptr;

@@ -343,13 +343,28 @@ std::optional<Chosen> read_one_of(const Document& d, const std::vector<std::stri
   return std::nullopt;
 }
 
+std::pair<Document, Document> split_entries(const Document& d, const std::vector<std::string>& names) {
+  std::pair<Document, Document> parts(d, Document::map());
+  if (d.kind != Document::Kind::map) return parts;
+  parts.first.entries.clear();
+  parts.second.place = d.place;
+  for (const auto& entry : d.entries) {
+    const bool named = std::find(names.begin(), names.end(), entry.key) != names.end();
+    (named ? parts.second : parts.first).entries.push_back(entry);
+  }
+  return parts;
+}
+
 Document schema_one_of(const std::vector<std::string>& names, const std::vector<bool>& may_be_bare,
-                       std::vector<Document> schemas) {
+                       std::vector<Document> schemas, const Document* beside) {
   Document kinds = Document::list();
   std::vector<std::string> bare;
   for (std::size_t i = 0; i < names.size(); ++i) {
     Document kind = schema_of("object");
-    kind.set("properties", Document::map().set(names[i], std::move(schemas[i])))
+    Document properties = Document::map().set(names[i], std::move(schemas[i]));
+    if (beside != nullptr)
+      for (const auto& entry : beside->entries) properties.set(entry.key, entry.value);
+    kind.set("properties", std::move(properties))
         .set("required", Document::list({Document::string(names[i])}))
         .set("additionalProperties", Document::boolean(false));
     kinds.items.push_back(std::move(kind));

@@ -342,8 +342,11 @@ struct Chosen {
 };
 std::optional<Chosen> read_one_of(const Document&, const std::vector<std::string>& names,
                                   const std::vector<bool>& may_be_bare, Reader&);
+/// `beside`: properties that may stand beside each kind, or null.
 Document schema_one_of(const std::vector<std::string>& names, const std::vector<bool>& may_be_bare,
-                       std::vector<Document> schemas);
+                       std::vector<Document> schemas, const Document* beside);
+/// The map without the entries of these names, and the map of those alone.
+std::pair<Document, Document> split_entries(const Document&, const std::vector<std::string>& names);
 
 }  // namespace fields
 
@@ -447,6 +450,11 @@ class Table final : public Type<S> {
 
   const S& defaults() const noexcept { return defaults_; }
   bool all_optional() const { return list_.all_optional(); }
+  std::vector<std::string> names() const {
+    std::vector<std::string> all;
+    for (const auto& field : list_.fields) all.push_back(field.name);
+    return all;
+  }
 
   void read(const Document& d, S& into, Reader& r) const override { list_.read(d, &into, r); }
   Document write(const S& value) const override { return list_.write(&value); }
@@ -461,12 +469,18 @@ class Table final : public Type<S> {
   fields::FieldList list_;
 };
 
-/// One of several kinds of T by name, as `{name: {fields}}`, or as `name` where no field is required.
+/// One of several kinds of T by name, as `{name: {fields}}`, or as `name` where no field is required. Fields that all
+/// kinds have may stand beside the name: `{name: {fields}, field: value}`.
 template <class T>
 class OneOf final : public Type<T> {
  public:
   /// `what`: with its article, "an optimizer".
   explicit OneOf(std::string what) : what_(std::move(what)) {}
+  /// Fields that may stand beside the kind; `shown_if` says where they are written.
+  OneOf& beside(Table<T> fields) {
+    beside_.emplace(std::move(fields));
+    return *this;
+  }
   /// The table's defaults are a T of this kind; `is` tells one.
   OneOf& add(std::string name, Table<T> table, std::function<bool(const T&)> is) {
     names_.push_back(std::move(name));
@@ -477,6 +491,38 @@ class OneOf final : public Type<T> {
   }
 
   void read(const Document& d, T& into, Reader& r) const override {
+    if (!beside_) return read_kind(d, into, r);
+    auto [kind, others] = fields::split_entries(d, beside_->names());
+    // Without a kind the one that is there stays.
+    if (kind.kind != Document::Kind::map || !kind.entries.empty() || others.entries.empty()) read_kind(kind, into, r);
+    if (!others.entries.empty()) beside_->read(others, into, r);
+  }
+  Document write(const T& value) const override {
+    Document others = beside_ ? beside_->write(value) : Document::map();
+    for (std::size_t i = 0; i < is_.size(); ++i) {
+      if (!is_[i](value)) continue;
+      Document inner = tables_[i].write(value);
+      if (inner.entries.empty() && others.entries.empty()) return Document::string(names_[i]);
+      Document kind = Document::map().set(names_[i], std::move(inner));
+      for (auto& entry : others.entries) kind.set(entry.key, std::move(entry.value));
+      return kind;
+    }
+    return {};
+  }
+  Document schema() const override {
+    std::vector<Document> schemas;
+    for (const auto& table : tables_) schemas.push_back(table.schema());
+    const Document others = beside_ ? beside_->schema() : Document::map();
+    return fields::schema_one_of(names_, bare_, std::move(schemas), others.find("properties"));
+  }
+  std::string expected() const override { return what_ + ": " + fields::expected_choice(names_); }
+  void reference(std::vector<ReferenceSection>& to, const std::string& path) const override {
+    if (beside_) beside_->reference(to, path);
+    for (std::size_t i = 0; i < names_.size(); ++i) tables_[i].reference(to, path + '.' + names_[i]);
+  }
+
+ private:
+  void read_kind(const Document& d, T& into, Reader& r) const {
     const auto chosen = fields::read_one_of(d, names_, bare_, r);
     if (!chosen) return;
     T value = tables_[chosen->index].defaults();
@@ -487,30 +533,13 @@ class OneOf final : public Type<T> {
     }
     into = std::move(value);
   }
-  Document write(const T& value) const override {
-    for (std::size_t i = 0; i < is_.size(); ++i) {
-      if (!is_[i](value)) continue;
-      Document inner = tables_[i].write(value);
-      return inner.entries.empty() ? Document::string(names_[i]) : Document::map().set(names_[i], std::move(inner));
-    }
-    return {};
-  }
-  Document schema() const override {
-    std::vector<Document> schemas;
-    for (const auto& table : tables_) schemas.push_back(table.schema());
-    return fields::schema_one_of(names_, bare_, std::move(schemas));
-  }
-  std::string expected() const override { return what_ + ": " + fields::expected_choice(names_); }
-  void reference(std::vector<ReferenceSection>& to, const std::string& path) const override {
-    for (std::size_t i = 0; i < names_.size(); ++i) tables_[i].reference(to, path + '.' + names_[i]);
-  }
 
- private:
   std::string what_;
   std::vector<std::string> names_;
   std::vector<bool> bare_;
   std::vector<Table<T>> tables_;
   std::vector<std::function<bool(const T&)>> is_;
+  std::optional<Table<T>> beside_;
 };
 
 template <class S>

@@ -37,6 +37,12 @@ Table<UpdateRule> moments(const std::string& help, const std::string& decay) {
 TypePtr<UpdateRule> optimizer_table() {
   static const TypePtr<UpdateRule> table = [] {
     OneOf<UpdateRule> rules("an optimizer");
+    Table<UpdateRule> beside("How parameters are updated: one of the kinds below, and beside its name:");
+    beside
+        .add("shard", &UpdateRule::shard, boolean(),
+             "each of N ranks keeps and updates 1/N of the optimizer's state (ZeRO-1); uses fixed_order's sums")
+        .shown_if([](const UpdateRule& rule) { return rule.shard; });
+    rules.beside(std::move(beside));
     Table<UpdateRule> sgd("Stochastic gradient descent, as in PyTorch.", UpdateRule{Sgd{}});
     sgd.add("learning_rate", of(&Sgd::learning_rate), number({.least = 0}), "before the schedule's factor");
     sgd.add("momentum", of(&Sgd::momentum), number({0, 1, false, true}), "share of the last direction that is kept");

@@ -158,12 +158,34 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        "c.yaml:10:20: log.every_steps: got 0; expected an integer of at least 1"},
       // known, but not there yet
       {with("precision: bfloat16\n"), {}, "c.yaml:9:12: precision: bfloat16 is not there yet; expected float32"},
+      {with("communication: {gradient_dtype: float16}\n"),
+       {},
+       "c.yaml:9:33: communication.gradient_dtype: sums of float16 gradients overflow; expected float32 or bfloat16"},
+      // what elastic needs
       {with("deterministic: elastic\n"),
        {},
-       "c.yaml:9:16: deterministic: elastic is not there yet; expected run or off"},
-      {with("communication: {gradient_dtype: bfloat16}\n"),
+       "c.yaml:1:1: batch.micro: auto with deterministic: elastic, whose bits depend on it; expected a number, such as "
+       "16"},
+      {with("deterministic: elastic\nbatch: {global: 96, micro: 8}\n"),
        {},
-       "c.yaml:9:33: communication.gradient_dtype: bfloat16 is not there yet; expected float32"},
+       "c.yaml:10:28: batch.micro: 8 makes 12 micro batches of batch.global 96; deterministic: elastic expected a "
+       "power "
+       "of two of them, such as batch.micro: 12"},
+      {with("deterministic: elastic\nbatch: {micro: 16}\ncommunication: {gradient_dtype: bfloat16}\n"),
+       {},
+       "c.yaml:11:33: communication.gradient_dtype: bfloat16 with deterministic: elastic; expected float32: a single "
+       "rank rounds nothing"},
+      // what stands beside an optimizer's name
+      {with("optimizer: {lamb: {learning_rate: 0.1}, shard: true}\n"),
+       {},
+       "c.yaml:9:48: optimizer.shard: lars and lamb need the norms of whole parameters; expected sgd, adam or adamw, "
+       "or "
+       "false"},
+      {with("optimizer: {adam: {}, sgd: {}, shard: 3}\n"),
+       {},
+       "c.yaml:9:23: optimizer: 2 kinds are given (adam and sgd); expected one; are the keys below it indented?\n"
+       "c.yaml:9:39: optimizer.shard: got 3; expected true or false"},
+      {with("optimizer: {adam: {}, shrad: true}\n"), {}, "?"},
       {std::string(small) + "  augment: [flip]\n",
        {},
        "c.yaml:9:12: data.augment: augmentations are not there yet; expected []"},

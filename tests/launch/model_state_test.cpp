@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "comm/local.hpp"
 #include "runtime/graph.hpp"
 #include "runtime/plan.hpp"
 #include "tests/support/far_device.hpp"
@@ -33,12 +34,13 @@ struct Bound {
         store(d, plan.layout),
         optimizer(d, UpdateRule{Adam{}}, plan.layout),
         compute(d.make_stream(StreamUse::compute)),
-        model(d, store, optimizer, *compute) {}
+        model(d, store, optimizer, *collective, *compute) {}
   Device& device;
   Plan plan;
   ParameterStore store;
   Optimizer optimizer;
   std::unique_ptr<Stream> compute;
+  std::unique_ptr<Collective> collective = comm::make_host_collective(comm::make_solo_communicator());
   ModelState model;
 };
 

@@ -16,6 +16,7 @@
 #include "io/dataset.hpp"
 #include "io/import_mnist.hpp"
 #include "io/loader.hpp"
+#include "runtime/micro_batch_tree.hpp"
 #include "runtime/program.hpp"
 #include "runtime/trace.hpp"
 #include "runtime/update.hpp"
@@ -117,7 +118,7 @@ Graph small_cnn() {
   return g;
 }
 
-long count_steps(const std::string& file, const UpdateRule& rule, comm::Algorithm algorithm) {
+long count_steps(const std::string& file, const UpdateRule& rule, comm::Algorithm algorithm, DType wire) {
   const std::string files[] = {file};
   const io::Dataset data(files);
   allocations = allocations_of_onednn = 0;
@@ -128,12 +129,16 @@ long count_steps(const std::string& file, const UpdateRule& rule, comm::Algorith
     const auto collective = rank.make_collective(algorithm);
     PlanOptions options;
     options.buckets = {.bucket_mib = 0.01, .last_bucket_mib = 0.01, .at_least = 2, .smallest_mib = 0.01};
+    options.buckets.shards = rule.shard ? ranks : 1;
     Program program(*device, small_cnn(), options);
     ParameterStore store(*device, program.plan().layout);
     initialize(store.params(), store.layout(), program.plan().graph, 1);
     program.pack(store, *compute);
-    Optimizer optimizer(*device, rule, store.layout());
-    comm::GradientReducer reducer(*device, *collective, store, {});
+    Optimizer optimizer(*device, rule, store.layout(), rule.shard ? Shard{rank.rank(), ranks} : Shard{});
+    comm::CommConfig communication;
+    communication.gradient_dtype = wire;
+    comm::GradientReducer reducer(*device, *collective, store, communication, rule.shard);
+    MicroBatchTree tree(*device, store, accumulation, reducer);  // the elastic way to accumulate
     io::LoaderOptions loading;
     loading.input = Shape{1, 8, 8};
     loading.micro_batch = micro;
@@ -155,15 +160,21 @@ long count_steps(const std::string& file, const UpdateRule& rule, comm::Algorith
         device->copy(slot.weight.data, batch.weight.data, slot.weight.bytes(), *compute);
         device->copy(slot.positions.data, batch.positions.data, slot.positions.bytes(), *compute);
         loader->release();
-        program.run({Mode::train, j == 0, j + 1 == accumulation}, static_cast<int>(j % 2), store, state, reducer,
-                    *compute);
+        program.run({Mode::train, true, j + 1 == accumulation}, static_cast<int>(j % 2), store, state, tree, *compute);
+        if (j + 1 < accumulation) tree.keep(*compute);
       }
       reducer.wait_all(*compute);
       for (const comm::BucketTiming& t : reducer.timings()) trace.add({.begin = t.begin, .end = t.end});
       for (int i = 0; i < 10; ++i) trace.add({.begin = comm::seconds_now(), .activity = Activity::step});
-      optimizer.gradient_norm(store, *compute);
-      optimizer.update(store, 0, store.layout().param_floats, state, *compute);
-      program.pack(store, *compute);
+      reducer.gather_squares(optimizer.block_squares(store, *compute), *compute);
+      if (needs_whole_parameters(rule)) {
+        optimizer.update(store, 0, store.layout().param_floats, state, *compute);
+      } else {
+        for (std::size_t b = 0; b < store.layout().buckets.size(); ++b)
+          optimizer.update_bucket(store, b, state, *compute);
+      }
+      reducer.gather_parameters(*compute);
+      program.parameters_changed();
       ++state.step;
       ++state.applied_steps;
     };
@@ -194,8 +205,8 @@ int run() {
     if (allocations == 0) return fmt::print("the counter does not count\n"), 1;
   }
   int failed = 0;
-  const auto check = [&](const char* what, const UpdateRule& rule, comm::Algorithm algorithm) {
-    const long n = count_steps(file, rule, algorithm);
+  const auto check = [&](const char* what, const UpdateRule& rule, comm::Algorithm algorithm, DType wire = DType::f32) {
+    const long n = count_steps(file, rule, algorithm, wire);
     fmt::print("{}: {} allocations in 20 steps after warm-up; inside oneDNN {}\n", what, n,
                allocations_of_onednn.load());
     if (n != 0) ++failed;
@@ -203,6 +214,8 @@ int run() {
   check("sgd with momentum", {Sgd{.momentum = 0.9}}, comm::Algorithm::automatic);
   check("adam", {Adam{}}, comm::Algorithm::automatic);
   check("adamw, fixed order", {AdamW{}}, comm::Algorithm::fixed_order);
+  check("adam, sharded", {Adam{}, true}, comm::Algorithm::fixed_order);
+  check("lamb, bfloat16 on the wire", {Lamb{}}, comm::Algorithm::fixed_order, DType::bf16);
   std::filesystem::remove(file);
   return failed;
 }

@@ -1,0 +1,105 @@
+"""What must give the same bits: elastic runs on any number of ranks, sharded and whole optimizers, resumed from each other."""
+import json
+
+import harness
+
+# The CNN with dropout and clipping; 8 micro batches of 6 a step.
+ELASTIC = harness.CNN.replace("batch: {global: 48}", "batch: {global: 48, micro: 6}\ndeterministic: elastic")
+FIXED = ("communication={algorithm: fixed_order, bucket_mib: 0.02, last_bucket_mib: 0.01}", "log.samples=false")
+
+
+class Elastic(harness.Case):
+    def test_elastic_has_the_same_bits_on_any_number_of_ranks(self):
+        self.digits(ELASTIC)
+        hashes, losses = {}, {}
+        for ranks in (1, 2, 4, 8):
+            run = f"run-{ranks}"
+            self.ok("config.yaml", "train.steps=50", "train.clip_norm=0.5", "log.samples=false", f"log.directory={run}",
+                    ranks=ranks)
+            hashes[ranks], losses[ranks] = self.summary(run)["parameter_hash"], self.losses(run)
+        self.assertEqual(len(set(hashes.values())), 1, hashes)
+        for ranks in (2, 4, 8):
+            self.assertEqual(losses[ranks], losses[1])
+        # Otherwise sums are in another order: the test can tell.
+        self.ok("config.yaml", "train.steps=50", "train.clip_norm=0.5", "deterministic=run", "log.samples=false",
+                "log.directory=other", ranks=2)
+        self.assertNotEqual(self.summary("other")["parameter_hash"], hashes[1])
+
+    def test_elastic_resumes_on_another_number_of_ranks(self):
+        self.digits(ELASTIC)
+        self.ok("config.yaml", "train.steps=30", "log.directory=whole")
+        self.ok("config.yaml", "train.steps=10", ranks=4)
+        self.ok("config.yaml", "train.steps=20", ranks=1)
+        self.ok("config.yaml", "train.steps=30", ranks=2)
+        self.assertEqual(self.summary()["parameter_hash"], self.summary("whole")["parameter_hash"])
+
+    def test_elastic_says_what_it_needs(self):
+        self.digits(ELASTIC)
+        self.refused(harness.USAGE, "config.yaml", ranks=3, says=r"deterministic: elastic on 3 ranks; expected 1, 2, 4, 8")
+        self.refused(harness.USAGE, "config.yaml", "batch.micro=auto", says=r"batch\.micro: auto .*such as 6")
+        self.refused(harness.USAGE, "config.yaml", "batch.global=72", "batch.micro=6",
+                     says=r"12 micro batches.*such as batch\.micro: 9")
+        self.refused(harness.USAGE, "config.yaml", ranks=16, says=r"batch\.global: 48 cannot be shared by 16 ranks")
+
+
+class Sharded(harness.Case):
+    def test_shards_have_the_bits_of_the_whole_optimizer(self):
+        self.digits(harness.CNN)
+        for name, extra in (("adam", ()), ("clipped", ("train.clip_norm=0.5",)),
+                            ("narrow", ("communication.gradient_dtype=bfloat16", "optimizer={sgd: {momentum: 0.9}}"))):
+            for ranks in (2, 4):
+                with self.subTest(name=name, ranks=ranks):
+                    hashes = []
+                    for shard in ("false", "true"):
+                        run = f"{name}-{ranks}-{shard}"
+                        self.ok("config.yaml", *FIXED, *extra, f"optimizer.shard={shard}", "train.steps=40",
+                                f"log.directory={run}", ranks=ranks)
+                        hashes.append(self.summary(run)["parameter_hash"])
+                        self.assertEqual(self.losses(run), self.losses(f"{name}-{ranks}-false"))
+                    self.assertEqual(*hashes)
+        self.assertNotEqual(self.summary("narrow-2-true")["parameter_hash"], self.summary("adam-2-true")["parameter_hash"])
+
+    def test_checkpoints_of_shards_go_on_whole_and_on_other_ranks(self):
+        self.digits(ELASTIC)  # whose bits do not depend on the ranks
+        self.ok("config.yaml", "train.steps=40", "log.directory=whole")
+        self.ok("config.yaml", "train.steps=10", "optimizer.shard=true", ranks=4)
+        self.ok("checkpoint", "verify", "run/checkpoints")
+        self.ok("config.yaml", "train.steps=20", "optimizer.shard=true", ranks=2)
+        self.ok("config.yaml", "train.steps=30", "optimizer.shard=false", ranks=1)
+        self.ok("config.yaml", "train.steps=40", "optimizer.shard=true", ranks=2)
+        self.assertEqual(self.summary()["parameter_hash"], self.summary("whole")["parameter_hash"])
+        names = [self.path(run, "checkpoints", self.checkpoints(run)[-1]) for run in ("run", "whole")]
+        self.ok("checkpoint", "diff", *names)
+
+    def test_each_rank_keeps_its_share_of_the_state(self):
+        self.digits(harness.CNN.replace("units: 32", "units: 512"))
+        memory = {}
+        for shard, ranks in (("false", 4), ("true", 2), ("true", 4)):
+            out = self.ok("check", "config.yaml", f"optimizer.shard={shard}", "--ranks", ranks, "--json").out
+            memory[shard, ranks] = json.loads(out)["memory_bytes"]["optimizer"]
+        for ranks in (2, 4):
+            self.assert_close(memory["true", ranks] * ranks, memory["false", 4], 0.1)
+
+    def test_a_loss_that_is_not_finite_names_its_gradient_with_shards_too(self):
+        self.digits(harness.CNN)
+        self.refused(harness.NUMERIC, "config.yaml", "optimizer={sgd: {learning_rate: 1.0e+30}, shard: true}", ranks=2,
+                     says=r"step \d+: the loss is .*first gradient that is not finite: ")
+
+
+class LargeBatch(harness.Case):
+    def test_layer_wise_rates_and_linear_scaling(self):
+        self.digits(harness.CNN)
+        for name, optimizer in (("lars", "{lars: {learning_rate: 0.5, trust_coefficient: 0.02}}"),
+                                ("lamb", "{lamb: {learning_rate: 0.002}}")):
+            with self.subTest(name=name):
+                self.ok("config.yaml", f"optimizer={optimizer}", "schedule={reference_batch: 12, warmup_steps: 20}",
+                        "train.steps=120", f"log.directory={name}", ranks=2)
+                losses, rates = self.losses(name), [m["learning_rate"] for m in self.metrics(name) if "loss" in m]
+                self.assertLess(self.summary(name)["train"]["loss"], 0.8 * losses[1])
+                self.assert_close(rates[20] / rates[0], 4, 1e-6, "the scaled rate over the unscaled one")
+                self.assert_close(rates[10] / rates[0], 2.5, 1e-6, "half way up")
+        self.refused(harness.USAGE, "config.yaml", "optimizer={lamb: {}, shard: true}", says=r"optimizer\.shard: lars and lamb")
+
+
+if __name__ == "__main__":
+    harness.main()

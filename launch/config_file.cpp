@@ -245,9 +245,9 @@ class Loader {
     std::int64_t parts = 1;  // a suggestion: up to 8 ranks, or accumulation
     while (parts < 8 && global % (2 * parts) == 0) parts *= 2;
     if (micro == 0) {
-      problem("batch.micro", fmt::format("batch.micro: auto with deterministic: elastic, whose bits depend on it; "
-                                         "expected a number, such as {}",
-                                         global / parts));
+      problem("deterministic", fmt::format("batch.micro: auto with deterministic: elastic, whose bits depend on it; "
+                                           "expected a number, such as {}",
+                                           global / parts));
     } else if (global % micro == 0 && !std::has_single_bit(static_cast<std::uint64_t>(global / micro))) {
       problem("batch.micro",
               fmt::format("batch.micro: {} makes {} micro batches of batch.global {}; deterministic: elastic expected "

@@ -355,6 +355,21 @@ std::pair<Document, Document> split_entries(const Document& d, const std::vector
   return parts;
 }
 
+void drop_unknown(Document& map, const std::vector<std::string>& kinds, const std::vector<std::string>& beside,
+                  Reader& r) {
+  if (map.entries.size() < 2) return;
+  std::vector<std::string> names = kinds;
+  names.insert(names.end(), beside.begin(), beside.end());
+  std::erase_if(map.entries, [&](const Document::Entry& entry) {
+    if (std::find(kinds.begin(), kinds.end(), entry.key) != kinds.end()) return false;
+    const std::string hint = nearest_name(entry.key, names);
+    r.problem(entry.place, fmt::format("unknown key {}; expected {}, and beside it {}{}", json_string(entry.key),
+                                       expected_choice(kinds), fmt::join(beside, ", "),
+                                       hint.empty() ? "" : fmt::format("; did you mean {}?", hint)));
+    return true;
+  });
+}
+
 Document schema_one_of(const std::vector<std::string>& names, const std::vector<bool>& may_be_bare,
                        std::vector<Document> schemas, const Document* beside) {
   Document kinds = Document::list();

@@ -345,6 +345,9 @@ std::optional<Chosen> read_one_of(const Document&, const std::vector<std::string
 /// `beside`: properties that may stand beside each kind, or null.
 Document schema_one_of(const std::vector<std::string>& names, const std::vector<bool>& may_be_bare,
                        std::vector<Document> schemas, const Document* beside);
+/// Where a map has several entries: reports and drops those that are neither a kind nor may stand beside one.
+void drop_unknown(Document& map, const std::vector<std::string>& kinds, const std::vector<std::string>& beside,
+                  Reader&);
 /// The map without the entries of these names, and the map of those alone.
 std::pair<Document, Document> split_entries(const Document&, const std::vector<std::string>& names);
 
@@ -493,6 +496,7 @@ class OneOf final : public Type<T> {
   void read(const Document& d, T& into, Reader& r) const override {
     if (!beside_) return read_kind(d, into, r);
     auto [kind, others] = fields::split_entries(d, beside_->names());
+    fields::drop_unknown(kind, names_, beside_->names(), r);
     // Without a kind the one that is there stays.
     if (kind.kind != Document::Kind::map || !kind.entries.empty() || others.entries.empty()) read_kind(kind, into, r);
     if (!others.entries.empty()) beside_->read(others, into, r);

@@ -89,7 +89,7 @@ class Sharded(harness.Case):
 class LargeBatch(harness.Case):
     def test_layer_wise_rates_and_linear_scaling(self):
         self.digits(harness.CNN)
-        for name, optimizer in (("lars", "{lars: {learning_rate: 0.5, trust_coefficient: 0.02}}"),
+        for name, optimizer in (("lars", "{lars: {learning_rate: 0.02, trust_coefficient: 0.1}}"),
                                 ("lamb", "{lamb: {learning_rate: 0.002}}")):
             with self.subTest(name=name):
                 self.ok("config.yaml", f"optimizer={optimizer}", "schedule={reference_batch: 12, warmup_steps: 20}",

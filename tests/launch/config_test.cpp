@@ -63,7 +63,8 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        "weight_decay; did you mean learning_rate?"},
       {with("optimizer: {adma: {}}\n"),
        {},
-       "c.yaml:9:13: optimizer: unknown kind \"adma\"; expected one of sgd, adam, adamw; did you mean adam?"},
+       "c.yaml:9:13: optimizer: unknown kind \"adma\"; expected one of sgd, adam, adamw, lars, lamb; did you mean "
+       "adam?"},
       {with("epochs: 5\n"),
        {},
        "c.yaml:9:1: unknown key \"epochs\"; expected one of name, seed, device, precision, threads, model, data, "
@@ -164,7 +165,8 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
       // what elastic needs
       {with("deterministic: elastic\n"),
        {},
-       "c.yaml:1:1: batch.micro: auto with deterministic: elastic, whose bits depend on it; expected a number, such as "
+       "c.yaml:9:16: batch.micro: auto with deterministic: elastic, whose bits depend on it; expected a number, such "
+       "as "
        "16"},
       {with("deterministic: elastic\nbatch: {global: 96, micro: 8}\n"),
        {},
@@ -185,7 +187,11 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        {},
        "c.yaml:9:23: optimizer: 2 kinds are given (adam and sgd); expected one; are the keys below it indented?\n"
        "c.yaml:9:39: optimizer.shard: got 3; expected true or false"},
-      {with("optimizer: {adam: {}, shrad: true}\n"), {}, "?"},
+      {with("optimizer: {adam: {}, shrad: true}\n"),
+       {},
+       "c.yaml:9:23: optimizer: unknown key \"shrad\"; expected one of sgd, adam, adamw, lars, lamb, and beside it "
+       "shard; "
+       "did you mean shard?"},
       {std::string(small) + "  augment: [flip]\n",
        {},
        "c.yaml:9:12: data.augment: augmentations are not there yet; expected []"},
@@ -392,7 +398,7 @@ TEST(ConfigFile, TheSchemaNamesEveryKey) {
     EXPECT_FALSE(properties.at(key).at("description").get<std::string>().empty());
   }
   EXPECT_EQ(properties.at("batch").at("properties").at("global").at("minimum"), 1);
-  EXPECT_EQ(properties.at("optimizer").at("oneOf").size(), 4u);
+  EXPECT_EQ(properties.at("optimizer").at("oneOf").size(), 6u);
   EXPECT_EQ(properties.at("model").at("properties").at("layers").at("items").at("oneOf").size(), 7u);
 }
 

@@ -197,8 +197,7 @@ bool may_change_on_resume(const std::string& field) noexcept {
   static constexpr std::string_view prefixes[] = {"train.",         "log.",        "checkpoint.",
                                                   "communication.", "data.train.", "data.eval."};
   static constexpr std::string_view exact[] = {
-      "name", "device", "threads", "train", "log", "checkpoint", "communication", "batch.micro",
-      "optimizer.shard",
+      "name", "device", "threads", "train", "log", "checkpoint", "communication", "batch.micro", "optimizer.shard",
       // Which files hold the data may change: the fingerprint says whether
       // the data did. (data.cache_mib must not: it may decide the order.)
       "data.train", "data.eval", "data.prefetch_threads", "data.prefetch_batches"};

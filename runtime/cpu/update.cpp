@@ -49,7 +49,7 @@ void update_range(const AdamW& rule, const StepState& step, bool decayed, const 
   adam_range(AdamConstants(rule, step, 0.0, decayed ? rule.weight_decay : 0.0), r);
 }
 
-// ---- rules with a ratio for each parameter ---------------------------------------------------------------------------
+// ---- rules with a ratio for each parameter -----------------------------------------------------------------------
 
 std::size_t blocks_of(std::int64_t n) {
   return (static_cast<std::size_t>(n) + norm_block - 1) / norm_block;
@@ -139,7 +139,8 @@ void apply_update(const UpdateRule& rule, const UpdateArgs& a, int threads) {
     if (needs_whole_parameters(rule) && end - begin != p.size)
       throw BugError("an update that needs the norm of a parameter got a part of it");
     const auto state = [&](int i) { return i < states ? a.state[i] + (begin - a.state_begin) : nullptr; };
-    const Range range{a.params + begin, a.gradients + begin, state(0), state(1), static_cast<std::int64_t>(end - begin)};
+    const Range range{a.params + begin, a.gradients + begin, state(0), state(1),
+                      static_cast<std::int64_t>(end - begin)};
     std::visit([&](const auto& r) { update_parameter(r, *a.step, p.decay, range, a.norms, threads); }, rule.kind);
   }
 }

@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "runtime/bfloat16.hpp"
+#include "runtime/bf16.hpp"
 #include "runtime/error.hpp"
 
 namespace dtrain::comm {
@@ -28,20 +28,20 @@ void combine(const float* a, const float* b, float* out, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) out[i] = Op::apply(a[i], b[i]);
 }
 
-// What travels is float, or bfloat16 as its bits; what is added is float. `widen` gives floats of n elements, in place
+// What travels is float, or bfloat16; what is added is float. `widen` gives floats of n elements, in place
 // where they are floats already.
 const float* widen(const float* part, std::size_t, float*) {
   return part;
 }
-const float* widen(const std::uint16_t* part, std::size_t n, float* room) {
-  for (std::size_t i = 0; i < n; ++i) room[i] = from_bfloat16(part[i]);
+const float* widen(const Bf16* part, std::size_t n, float* room) {
+  for (std::size_t i = 0; i < n; ++i) room[i] = to_float(part[i]);
   return room;
 }
 void narrow(const float* sum, float* out, std::size_t n) {
   if (sum != out) std::memcpy(out, sum, n * sizeof(float));
 }
-void narrow(const float* sum, std::uint16_t* out, std::size_t n) {
-  for (std::size_t i = 0; i < n; ++i) out[i] = to_bfloat16(sum[i]);
+void narrow(const float* sum, Bf16* out, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = to_bf16(sum[i]);
 }
 
 // The tree over parts [lo, hi), n <= tile elements from `begin` on. Returns where the result lies: a part itself, or
@@ -103,15 +103,14 @@ class FixedOrder final : public Communicator {
 
   void all_reduce(void* inout, std::size_t count, DType dtype, Reduce reduce) override {
     if (dtype == DType::f32) return reduce_all(static_cast<float*>(inout), count, reduce);
-    if (dtype == DType::bf16) return reduce_all(static_cast<std::uint16_t*>(inout), count, reduce);
+    if (dtype == DType::bf16) return reduce_all(static_cast<Bf16*>(inout), count, reduce);
     require_others_below(dtype);
     below_->all_reduce(inout, count, dtype, reduce);
   }
 
   void reduce_scatter(void* in, void* out, std::size_t share, DType dtype, Reduce reduce) override {
     if (dtype == DType::f32) return reduce_shares(static_cast<float*>(in), static_cast<float*>(out), share, reduce);
-    if (dtype == DType::bf16)
-      return reduce_shares(static_cast<std::uint16_t*>(in), static_cast<std::uint16_t*>(out), share, reduce);
+    if (dtype == DType::bf16) return reduce_shares(static_cast<Bf16*>(in), static_cast<Bf16*>(out), share, reduce);
     require_others_below(dtype);
     below_->reduce_scatter(in, out, share, dtype, reduce);
   }
@@ -242,7 +241,7 @@ class FixedOrder final : public Communicator {
   std::size_t chunk_ = 0;            // bytes
   std::vector<std::byte> received_;  // elements of either type
   std::vector<float> scratch_;
-  std::tuple<std::vector<const float*>, std::vector<const std::uint16_t*>> parts_;
+  std::tuple<std::vector<const float*>, std::vector<const Bf16*>> parts_;
 };
 
 }  // namespace

@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "runtime/bfloat16.hpp"
+#include "runtime/bf16.hpp"
 #include "runtime/cpu/kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
 #include "runtime/error.hpp"
@@ -31,12 +31,12 @@ void add_parts(std::span<const float* const> parts, float* out, std::size_t begi
 void cast_elements(const void* from, DType from_type, void* to, DType to_type, std::size_t n) {
   if (from_type == DType::f32 && to_type == DType::bf16) {
     const auto* __restrict a = static_cast<const float*>(from);
-    auto* __restrict b = static_cast<std::uint16_t*>(to);
-    for (std::size_t i = 0; i < n; ++i) b[i] = to_bfloat16(a[i]);
+    auto* __restrict b = static_cast<Bf16*>(to);
+    for (std::size_t i = 0; i < n; ++i) b[i] = to_bf16(a[i]);
   } else if (from_type == DType::bf16 && to_type == DType::f32) {
-    const auto* __restrict a = static_cast<const std::uint16_t*>(from);
+    const auto* __restrict a = static_cast<const Bf16*>(from);
     auto* __restrict b = static_cast<float*>(to);
-    for (std::size_t i = 0; i < n; ++i) b[i] = from_bfloat16(a[i]);
+    for (std::size_t i = 0; i < n; ++i) b[i] = to_float(a[i]);
   } else {
     throw BugError("a cast of element types that nobody needs");
   }

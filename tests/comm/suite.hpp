@@ -17,7 +17,7 @@
 #include "comm/communicator.hpp"
 #include "comm/config.hpp"
 #include "comm/fixed_order.hpp"
-#include "runtime/bfloat16.hpp"
+#include "runtime/bf16.hpp"
 #include "runtime/device.hpp"
 #include "runtime/group.hpp"
 #include "runtime/rng.hpp"
@@ -146,24 +146,25 @@ inline void check_fixed_order(Communicator& c) {
 
 /// bf16 is widened exactly, added in f32 in the documented tree and rounded once, alike on all ranks.
 inline void check_fixed_order_bf16(Communicator& c) {
-  const auto part = [](int rank, std::size_t i) { return from_bfloat16(to_bfloat16(rough(rank, i))); };
+  const auto part = [](int rank, std::size_t i) { return to_float(to_bf16(rough(rank, i))); };
   const auto expected = [&](std::size_t i) {
-    return to_bfloat16(tree_sum([&](int r) { return part(r, i); }, 0, c.size()));
+    return to_bf16(tree_sum([&](int r) { return part(r, i); }, 0, c.size()));
   };
   for (std::size_t n : sizes()) {
-    std::vector<std::uint16_t> data(n);
-    for (std::size_t i = 0; i < n; ++i) data[i] = to_bfloat16(rough(c.rank(), i));
+    std::vector<Bf16> data(n);
+    for (std::size_t i = 0; i < n; ++i) data[i] = to_bf16(rough(c.rank(), i));
     c.all_reduce(data.data(), n, DType::bf16, Reduce::sum);
-    for (std::size_t i = 0; i < n; ++i) require(data[i] == expected(i), "bits of {} bfloat16 sums: element {}", n, i);
+    for (std::size_t i = 0; i < n; ++i)
+      require(data[i].bits == expected(i).bits, "bits of {} bfloat16 sums: element {}", n, i);
     const std::size_t own = n * static_cast<std::size_t>(c.rank());
     for (bool in_place : {false, true}) {
-      std::vector<std::uint16_t> in(n * static_cast<std::size_t>(c.size())), apart(n);
-      for (std::size_t i = 0; i < in.size(); ++i) in[i] = to_bfloat16(rough(c.rank(), i));
-      std::uint16_t* const out = in_place ? in.data() + own : apart.data();
+      std::vector<Bf16> in(n * static_cast<std::size_t>(c.size())), apart(n);
+      for (std::size_t i = 0; i < in.size(); ++i) in[i] = to_bf16(rough(c.rank(), i));
+      Bf16* const out = in_place ? in.data() + own : apart.data();
       c.reduce_scatter(in.data(), out, n, DType::bf16, Reduce::sum);
       for (std::size_t i = 0; i < n; ++i)
-        require(out[i] == expected(own + i), "bits of a share of {} bfloat16 sums (in place: {}): element {}", n,
-                in_place, i);
+        require(out[i].bits == expected(own + i).bits, "bits of a share of {} bfloat16 sums (in place: {}): element {}",
+                n, in_place, i);
     }
   }
 }

@@ -2,8 +2,10 @@
 // Values only; launch/ fills them from YAML, io/ reads them.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
+#include <variant>
 #include <vector>
 
 namespace dtrain::io {
@@ -15,6 +17,31 @@ struct Normalize {
   std::vector<double> deviation;  // empty: 1
 };
 
+// Random changes of training images. Geometric ones are composed, in their order, into one resampling; colours change
+// after it.
+struct RandomCrop {
+  std::int64_t padding = 4;  // pixels of 0 on each side before the crop
+};
+struct RandomResizedCrop {
+  std::array<double, 2> scale{0.08, 1}, ratio{0.75, 4.0 / 3};  // of the area; of width to height
+};
+struct Flip {
+  double horizontal = 0.5, vertical = 0;  // probabilities
+};
+struct Rotation {
+  double degrees = 15;  // either way, about the centre
+};
+struct Scaling {
+  std::array<double, 2> factor{0.9, 1.1};  // about the centre
+};
+struct ColorJitter {
+  double brightness = 0, contrast = 0, saturation = 0;  // factors lie in 1 +- this
+  double hue = 0;                                       // parts of the circle
+};
+using Augmentation = std::variant<RandomCrop, RandomResizedCrop, Flip, Rotation, Scaling, ColorJitter>;
+/// As users write it.
+std::string name_of(const Augmentation&);
+
 struct DataConfig {
   std::vector<std::string> train;  // files or globs; several are shards, in this order
   std::vector<std::string> eval;   // may be empty: no evaluation
@@ -22,6 +49,7 @@ struct DataConfig {
   std::string target_key;          // HDF5 path of labels or targets; empty: detect
   bool shuffle = true;
   Normalize normalize;
+  std::vector<Augmentation> augment;  // training only; each kind at most once
   int prefetch_threads = 1;
   int prefetch_batches = 4;  // ring of micro batches
   double cache_mib = 1024;   // a rank keeps the whole set in memory if it is not larger than this; 0: never

@@ -6,12 +6,14 @@
 #include <cstring>
 #include <exception>
 #include <mutex>
+#include <optional>
 #include <system_error>
 #include <thread>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "io/augment.hpp"
 #include "io/convert.hpp"
 #include "io/stored.hpp"
 #include "io/stream.hpp"
@@ -43,12 +45,15 @@ struct Loader::State {
         options(o),
         training(train),
         converter(set, o.input, o.normalize),
-        stream(set.count(), o.seed, train && o.shuffle, set.blocks()) {}
+        stream(set.count(), o.seed, train && o.shuffle, set.blocks()) {
+    if (train && !o.augment.empty()) augmenter.emplace(set, o.input, o.normalize, o.augment, o.seed);
+  }
 
   const Dataset& data;
   const LoaderOptions options;
   const bool training;
   const Converter converter;
+  std::optional<Augmenter> augmenter;
   const SampleStream stream;
   std::int64_t batches = 1;          // of a step or a pass
   std::uint64_t begin = 0, end = 0;  // evaluation: this rank's samples
@@ -172,7 +177,8 @@ void Loader::State::fill(std::uint64_t sequence, Slot& slot, std::byte* scratch)
   for (std::uint64_t i = 0; i < valid; ++i) {
     const std::uint64_t index = slot.indices[i];
     const std::byte* stored = data.sample(index, scratch);
-    const std::int64_t bad = converter(stored, sample + i * elements);
+    float* to = sample + i * elements;
+    const std::int64_t bad = augmenter ? (*augmenter)(stored, positions[i], to) : converter(stored, to);
     if (bad >= 0) {
       const double value =
           stored_number(data.sample_type(), stored + static_cast<std::size_t>(bad) * size_of(data.sample_type()));
@@ -192,6 +198,12 @@ void Loader::State::fill(std::uint64_t sequence, Slot& slot, std::byte* scratch)
       std::memset(batch.target.as<std::byte>() + valid * row, 0, (m - valid) * row);
     }
   }
+}
+
+void check_augment(const Dataset& data, const Shape& input, const Normalize& normalize,
+                   std::span<const Augmentation> list) {
+  const Converter fits(data, input, normalize);
+  if (!list.empty()) const Augmenter suits(data, input, normalize, list, 0);
 }
 
 std::unique_ptr<Loader> Loader::training(const Dataset& data, const LoaderOptions& options) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "io/config.hpp"
 #include "io/dataset.hpp"
@@ -31,6 +32,7 @@ struct Batch {
 struct LoaderOptions {
   Shape input;  // of the model, without batch. The set's samples must fit it: see fit_input()
   Normalize normalize;
+  std::vector<Augmentation> augment;  // training only
   std::int64_t micro_batch = 1;
   std::int64_t global_batch = 1;  // training: a multiple of micro_batch * ranks
   int rank = 0;
@@ -51,6 +53,9 @@ enum class SampleOrder : std::uint8_t {
 /// Accepts equal shapes, extents of 1 more or less, [H, W, C] for [C, H, W], and anything of the same size for an input
 /// of rank 1. Throws ShapeError naming the file's and the model's shape.
 SampleOrder fit_input(const Dataset&, const Shape& input);
+
+/// Throws ConfigError or ShapeError where these augmentations do not suit the set's images and this input.
+void check_augment(const Dataset&, const Shape& input, const Normalize&, std::span<const Augmentation>);
 
 class Loader {
  public:

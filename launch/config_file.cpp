@@ -199,11 +199,6 @@ class Loader {
               "communication.gradient_dtype: sums of float16 gradients overflow; expected float32 or bfloat16");
     }
     if (c.deterministic == Deterministic::elastic) check_elastic();
-    if (const Document* data = root_.find("data")) {
-      const Document* augment = data->find("augment");
-      if (augment != nullptr && !augment->items.empty())
-        problem("data.augment", "data.augment: augmentations are not there yet; expected []");
-    }
     if (sound("batch")) {
       const auto [global, micro] = std::pair(c.batch.global, c.batch.micro);
       if (micro > 0 && global % micro != 0) {

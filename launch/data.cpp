@@ -17,7 +17,9 @@ io::Dataset open_data(const RunConfig& config, const std::vector<std::string>& p
   const bool labels = config.model.loss == models::Loss::cross_entropy;
   const io::TargetUse use = labels ? io::TargetUse::labels : io::TargetUse::values;
   io::Dataset data(patterns, {config.data.sample_key, config.data.target_key, use, cache_mib});
-  io::fit_input(data, Shape(std::span<const std::int64_t>(config.model.input)));
+  const Shape input(std::span<const std::int64_t>(config.model.input));
+  io::fit_input(data, input);
+  io::check_augment(data, input, config.data.normalize, config.data.augment);
   if (labels) {
     data.check_labels(width);
   } else if (data.target_width() != width) {
@@ -32,6 +34,7 @@ io::LoaderOptions loader_options(const RunConfig& config, std::int64_t micro_bat
   io::LoaderOptions loading;
   loading.input = Shape(std::span<const std::int64_t>(config.model.input));
   loading.normalize = config.data.normalize;
+  loading.augment = config.data.augment;
   loading.micro_batch = micro_batch;
   loading.global_batch = config.batch.global;
   loading.rank = world.rank();

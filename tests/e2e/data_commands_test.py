@@ -66,5 +66,36 @@ class Images(harness.Case):
                          r"dropped \d+ labels out of range")
 
 
+class Augmentation(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.digits()
+
+    def test_ranks_do_not_matter(self):
+        augment = "data.augment=[{random_crop: {padding: 1}}, flip, {rotation: {degrees: 20}}, {scaling: {factor: [0.8, 1.2]}}]"
+        losses = []
+        for ranks, directory in ((1, "one"), (2, "two"), (1, "plain")):
+            self.ok("config.yaml", "train.steps=20", "batch.micro=12", f"log.directory={directory}",
+                    *([augment] if directory != "plain" else []), ranks=ranks)
+            losses.append(self.losses(directory))
+        one, two, plain = losses
+        self.assertEqual(len(one), 20)
+        for step, loss in one.items():
+            self.assertAlmostEqual(loss, two[step], delta=1e-5)
+        self.assertNotAlmostEqual(one[20], plain[20], delta=1e-3)
+
+    def test_bad_augmentations(self):
+        def refused(text, says):
+            self.write("bad.yaml", harness.MLP.replace("  normalize:", f"  augment: {text}\n  normalize:"))
+            self.refused(USAGE, "check", "bad.yaml", says=says)
+        refused("[flip, flip]", r"bad\.yaml:15:19: data\.augment: flip stands here twice")
+        refused("[{rotation: {degree: 5}}]", r"bad\.yaml:15:\d+: .*degree.*did you mean degrees")
+        refused("[{random_crop: {padding: -1}}]", r"padding.*-1")
+        refused("[{scaling: {factor: [2, 1]}}]", r"factor.*interval")
+        refused("[mirror]", r"mirror.*random_crop.*flip")
+        refused("flip", r"augment.*list")
+        refused("[color_jitter]", r"color_jitter needs 3 channels")
+
+
 if __name__ == "__main__":
     harness.main()

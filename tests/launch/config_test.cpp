@@ -192,9 +192,9 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        "c.yaml:9:23: optimizer: unknown key \"shrad\"; expected one of sgd, adam, adamw, lars, lamb, and beside it "
        "shard; "
        "did you mean shard?"},
-      {std::string(small) + "  augment: [flip]\n",
+      {std::string(small) + "  augment: [flip, flip]\n",
        {},
-       "c.yaml:9:12: data.augment: augmentations are not there yet; expected []"},
+       "c.yaml:9:19: data.augment: flip stands here twice; expected each kind once"},
       // the model
       {"model:\n  input: [4]\n  layers:\n    - dens: {units: 2}\ndata: {train: a.h5}\n",
        {},

@@ -1,0 +1,62 @@
+// What augmentation costs beside plain conversion: microseconds a sample on one thread, images of bytes to floats.
+// Prints a table; the first line is the conversion that everything is compared with.
+#include "io/augment.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "io/convert.hpp"
+
+namespace {
+
+using namespace dtrain;
+
+/// The fastest of many short rounds, in microseconds a sample.
+template <class F>
+double microseconds(std::uint64_t samples, F&& work) {
+  double best = 1e30;
+  for (int round = 0; round < 100; ++round) {
+    const auto begin = std::chrono::steady_clock::now();
+    for (std::uint64_t i = 0; i < samples; ++i) work(i);
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  }
+  return best * 1e6 / static_cast<double>(samples);
+}
+
+}  // namespace
+
+// augment FILE: images [N, H, W, 3] of bytes
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    fmt::print(stderr, "usage: augment FILE\n");
+    return 2;
+  }
+  io::DatasetOptions in_memory;
+  in_memory.cache_mib = 1e6;
+  const io::Dataset set(std::vector<std::string>{argv[1]}, in_memory);
+  const std::int64_t height = set.sample_shape()[0], width = set.sample_shape()[1];
+  const auto n = std::min<std::uint64_t>(set.count(), 100);
+  const Shape input{3, height, width};
+  const io::Normalize normalize{1.0 / 255, {0.491, 0.482, 0.447}, {0.247, 0.243, 0.262}};
+  std::vector<float> out(static_cast<std::size_t>(3 * height * width));
+  const io::Converter convert(set, input, normalize);
+  const double plain = microseconds(n, [&](std::uint64_t i) { convert(set.sample(i, nullptr), out.data()); });
+  fmt::print("{} images of {}x{}x3 (uint8) to normalized float32, one thread\n", n, height, width);
+  fmt::print("{:44} {:8.2f} us\n", "plain", plain);
+  const auto row = [&](const std::string& name, const std::vector<io::Augmentation>& list) {
+    const io::Augmenter augment(set, input, normalize, list, 1);
+    std::uint64_t position = 0;
+    const double time =
+        microseconds(n, [&](std::uint64_t i) { augment(set.sample(i, nullptr), position++, out.data()); });
+    fmt::print("{:44} {:8.2f} us  {:6.2f} x plain\n", name, time, time / plain);
+  };
+  row("random_crop, flip", {io::RandomCrop{4}, io::Flip{}});
+  row("random_resized_crop, flip", {io::RandomResizedCrop{}, io::Flip{}});
+  row("random_crop, flip, rotation, scaling", {io::RandomCrop{4}, io::Flip{}, io::Rotation{}, io::Scaling{}});
+  row("random_crop, flip, color_jitter", {io::RandomCrop{4}, io::Flip{}, io::ColorJitter{0.4, 0.4, 0.4, 0.1}});
+}

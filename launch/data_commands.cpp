@@ -17,10 +17,12 @@ DataCommands::DataCommands(CLI::App& app, CommandTree tree) : tree_(std::move(tr
   data->require_subcommand(1);
   CLI::App* import = tree_.add(*data, "import", "Make an HDF5 file from other formats",
                                "  dtrain data import mnist IMAGES LABELS -o train.h5\n"
-                               "  dtrain data import images FOLDER -o train.h5\n");
+                               "  dtrain data import images FOLDER -o train.h5\n"
+                               "  dtrain data import csv table.csv --target price -o train.h5\n");
   import->require_subcommand(1);
   add_mnist(*import);
   add_images(*import);
+  add_csv(*import);
   add_repack(*data);
   add_inspect(*data);
   add_make(*data);
@@ -97,6 +99,35 @@ void DataCommands::add_images(CLI::App& import) {
     }
     if (compression_ == "gzip") images_.storage.gzip = level_;
     return io::import_images(files_, output_, images_).text;
+  });
+}
+
+void DataCommands::add_csv(CLI::App& import) {
+  using Header = io::CsvImportOptions::Header;
+  CLI::App* csv = tree_.add(import, "csv", "From tables of numbers, gzip or not",
+                            "  dtrain data import csv iris.csv --label species -o iris.h5\n"
+                            "  dtrain data import csv a.csv b.csv --target=-1 --header no -o table.h5   last column\n"
+                            "  dtrain data import csv houses.csv --target price --ignore id -o houses.h5\n");
+  csv->add_option("file", files_, "CSV files; several follow each other")->required();
+  add_output(csv);
+  csv->add_option("--label", csv_.label, "Column of labels (integers from 0, or words): its name, or its index from 0");
+  csv->add_option("--target", csv_.targets, "A column of values to predict; may be repeated")->allow_extra_args(false);
+  csv->add_option("--ignore", csv_.ignore, "A column to leave out; may be repeated. All others are features")
+      ->allow_extra_args(false);
+  csv->add_option("--header", csv_.header, "Is the first line one? auto: where it holds words for numbers")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, Header>{{"auto", Header::automatic}, {"yes", Header::yes}, {"no", Header::no}}))
+      ->option_text("auto|yes|no [auto]");
+  csv->add_option("--delimiter", delimiter_, "Between fields: one character, or tab")
+      ->check(CLI::IsMember({",", ";", "tab", "|", " "}))
+      ->capture_default_str();
+  csv->add_option("--classes", csv_.classes, "Labels must be below")->check(CLI::Range(1, 1 << 30));
+  add_cleaning(csv, csv_.on_error);
+  add_storage(csv, csv_.storage);
+  prints(csv, [this] {
+    csv_.delimiter = delimiter_ == "tab" ? '\t' : delimiter_[0];
+    if (compression_ == "gzip") csv_.storage.gzip = level_;
+    return io::import_csv(files_, output_, csv_);
   });
 }
 

@@ -8,6 +8,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "io/import_csv.hpp"
 #include "io/import_images.hpp"
 #include "io/import_mnist.hpp"
 #include "io/repack.hpp"
@@ -29,6 +30,7 @@ class DataCommands {
  private:
   void add_mnist(CLI::App& import);
   void add_images(CLI::App& import);
+  void add_csv(CLI::App& import);
   void add_repack(CLI::App& data);
   void add_inspect(CLI::App& data);
   void add_make(CLI::App& data);
@@ -39,13 +41,14 @@ class DataCommands {
   void add_cleaning(CLI::App* app, io::OnError&);
 
   CommandTree tree_;
-  std::string first_, second_, output_, compression_ = "none";
+  std::string first_, second_, output_, compression_ = "none", delimiter_ = ",";
   std::vector<std::string> files_;
   bool json_ = false;
   std::vector<std::int64_t> size_;
   std::uint64_t shuffle_ = 0;
   int level_ = 4;
   io::ImageImportOptions images_;
+  io::CsvImportOptions csv_;
   io::RepackOptions repack_;
   io::RegressionOptions regression_;
 };

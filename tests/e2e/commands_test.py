@@ -11,7 +11,7 @@ from harness import CHECKPOINT, DATA, USAGE
 class Help(harness.Case):
     def test_help_of_every_command(self):
         commands = [(), ("train",), ("check",), ("config",), ("config", "show"), ("config", "schema"), ("data",),
-                    ("data", "import"), ("data", "import", "mnist"), ("data", "import", "images"), ("data", "repack"),
+                    ("data", "import"), ("data", "import", "mnist"), ("data", "import", "images"), ("data", "import", "csv"), ("data", "repack"),
                     ("data", "inspect"), ("data", "make"), ("data", "make", "regression"), ("checkpoint",), ("checkpoint", "list"), ("checkpoint", "verify"),
                     ("checkpoint", "diff"), ("doctor",), ("bench",), ("bench", "comm")]
         for command in commands:

@@ -66,6 +66,30 @@ class Images(harness.Case):
                          r"dropped \d+ labels out of range")
 
 
+class Csv(harness.Case):
+    def test_import_csv_and_train(self):
+        self.write("t.csv", "a,b,c,price\n" + "".join(f"{i % 7 / 3 - 1},{i % 3 - 1},{i % 5 / 2 - 1},{i % 7 / 3 - i % 3}\n" for i in range(210)))
+        out = self.ok("data", "import", "csv", "t.csv", "--target", "price", "-o", "regression.h5").out
+        self.assertRegex(out, r"210 samples of 3 features \(float32\), 1 targets; the first line is a header\nnormalize: \{")
+        self.write("config.yaml", harness.REGRESSION.replace("[10]", "[3]"))
+        self.ok("config.yaml", "train.epochs=40", ranks=2)
+        self.assertLess(self.summary()["eval"]["loss"], 0.05)
+
+    def test_bad_csv(self):
+        command = ("data", "import", "csv", "t.csv", "-o", "x.h5")
+        self.refused(DATA, *command, says=r"t\.csv.*No such file")
+        self.write("t.csv", "a,b\n1,2\n3,x\n")
+        self.refused(DATA, *command, says=r'error: t\.csv:3:3: "x" is not a number')
+        self.refused(DATA, *command, "--label", "c", says=r"no column c; the 2 columns are a, b")
+        self.refused(USAGE, *command, "--label", "a", "--target", "b", says=r"--label and --target")
+        self.refused(USAGE, *command, "--delimiter", "ab", says=r"--delimiter")
+        self.write("t.csv", "a,b\n1,2\n3,nan\n3,5\n")
+        self.refused(DATA, *command, says=[r"1 rows with missing values or values that are not finite \(t\.csv:3:3: nan\)", r"--on-error drop"])
+        self.refused(DATA, *command, "--label", "b", "--classes", "3", "--on-error", "refuse", says=r"t\.csv:4:3: 5")
+        self.assertFalse([n for n in os.listdir(self.folder) if n.startswith("x")])
+        self.ok(*command, "--on-error", "drop")
+
+
 class Augmentation(harness.Case):
     def setUp(self):
         super().setUp()

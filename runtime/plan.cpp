@@ -491,6 +491,14 @@ Needs estimated_needs(const GraphNode& node, const Graph& graph) {
   needs.packed = 4 * params;  // forward and data-gradient copies, channels padded to a vector at most twofold
   if (std::holds_alternative<Conv2d>(node.op)) needs.workspace = 4 * params + in + out;
   if (std::holds_alternative<Linear>(node.op)) needs.workspace = 2 * params;
+  // Of a line of channels: partial sums of each task in double, coefficients; or sums of each sample.
+  const Shape& x = graph.desc(node.in[0]).shape;
+  const std::size_t line = x.rank() < 2 ? 0 : static_cast<std::size_t>(std::max<std::int64_t>(x[1], 1024));
+  if (std::holds_alternative<BatchNorm>(node.op) || std::holds_alternative<BatchNormalize>(node.op) ||
+      std::holds_alternative<BatchMoments>(node.op) || std::holds_alternative<LayerNorm>(node.op))
+    needs.workspace = in + 36 * line;
+  if (std::holds_alternative<Multiply>(node.op) || std::holds_alternative<GlobalAveragePool>(node.op))
+    needs.workspace = static_cast<std::size_t>(x[0]) * 16 * line;
   return needs;
 }
 

@@ -1,7 +1,7 @@
 // Means over windows and over whole images, in NHWC memory: channels are the vector.
 #include <algorithm>
 
-#include "runtime/cpu/elements.hpp"
+#include "runtime/cpu/channel_sums.hpp"
 #include "runtime/cpu/op_kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
 #include "runtime/cpu/windows.hpp"
@@ -61,6 +61,12 @@ class AveragePoolKernel final : public Kernel {
   template <class Share>
   void sum_pixels(const T* image, std::int64_t width, Range rows, Range columns, T* to, bool add,
                   const Share& share) const {
+    if (rows.end - rows.begin == 1 && columns.end - columns.begin == 1) {
+      const T* from = image + (rows.begin * width + columns.begin) * grid_.channels;
+      const float factor = share(rows.begin, columns.begin);
+      write_elements(to, 0, grid_.channels, add, [=](std::int64_t c) { return to_float(from[c]) * factor; });
+      return;
+    }
     for (std::int64_t c0 = 0; c0 < grid_.channels; c0 += block_elements) {
       const std::int64_t n = std::min(block_elements, grid_.channels - c0);
       alignas(64) float sums[block_elements];
@@ -85,57 +91,51 @@ class AveragePoolKernel final : public Kernel {
 template <class T>
 class GlobalAveragePoolKernel final : public Kernel {
  public:
-  GlobalAveragePoolKernel(const Shape& in, int threads)
-      : n_(in[0]), channels_(in[1]), pixels_(in[2] * in[3]), threads_(threads) {}
+  GlobalAveragePoolKernel(const Shape& in, int threads) : n_(in[0]), image_(in[2] * in[3], in[1]), threads_(threads) {}
+
+  /// A line a sample: of sums, or of shares.
+  Needs needs() const override { return {static_cast<std::size_t>(n_ * image_.width) * sizeof(double), 0}; }
 
   void forward(const OpArgs& a, Stream&) override {
-    const T* x = a.in[0].as<T>();
-    T* y = a.out[0].as<T>();
-    for_blocks([&](std::int64_t n, std::int64_t first, std::int64_t width) {
-      alignas(64) double sums[block_elements];
-      std::fill(sums, sums + width, 0.0);
-      const T* image = x + n * pixels_ * channels_ + first;
-      for (std::int64_t p = 0; p < pixels_; ++p) {
-        const T* from = image + p * channels_;
+    const double share = 1.0 / static_cast<double>(image_.rows());
+    parallel_chunks(n_, 1, threads_, [&](std::int64_t n, std::int64_t) {
+      double* sums = a.workspace.as<double>() + n * image_.width;
+      std::fill(sums, sums + image_.width, 0.0);
+      const T* x = a.in[0].as<T>() + n * image_.elements;
+      for (std::int64_t at = 0; at < image_.elements; at += image_.width) {
+        const std::int64_t width = std::min(image_.width, image_.elements - at);
 #pragma omp simd
-        for (std::int64_t c = 0; c < width; ++c) sums[c] += static_cast<double>(to_float(from[c]));
+        for (std::int64_t i = 0; i < width; ++i) sums[i] += static_cast<double>(to_float(x[at + i]));
       }
-      const double share = 1.0 / static_cast<double>(pixels_);
-      write_elements(y + n * channels_ + first, 0, width, false,
-                     [&](std::int64_t c) { return static_cast<float>(sums[c] * share); });
+      T* y = a.out[0].as<T>() + n * image_.channels;
+      for (std::int64_t c = 0; c < image_.channels; ++c) {
+        double sum = 0;
+        for (std::int64_t i = c; i < image_.width; i += image_.channels) sum += sums[i];
+        y[c] = from_float<T>(static_cast<float>(sum * share));
+      }
     });
   }
 
-  void backward(const OpArgs&, const OpGrads& g, Stream&) override {
+  void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
     if (g.in[0].write == Write::none) return;
-    const T* gy = g.out[0].as<T>();
-    T* gx = g.in[0].grad.as<T>();
     const bool add = g.in[0].write == Write::accumulate;
-    const float share = 1.0f / static_cast<float>(pixels_);
-    for_blocks([&](std::int64_t n, std::int64_t first, std::int64_t width) {
-      alignas(64) float values[block_elements];
-      const T* from = gy + n * channels_ + first;
-      write_elements(values, 0, width, false, [=](std::int64_t c) { return to_float(from[c]) * share; });
-      T* image = gx + n * pixels_ * channels_ + first;
-      for (std::int64_t p = 0; p < pixels_; ++p)
-        write_elements(image + p * channels_, 0, width, add, [&](std::int64_t c) { return values[c]; });
+    const float share = 1.0f / static_cast<float>(image_.rows());
+    parallel_chunks(n_, 1, threads_, [&](std::int64_t n, std::int64_t) {
+      float* values = a.workspace.as<float>() + n * image_.width;
+      const T* gy = g.out[0].as<T>() + n * image_.channels;
+      for (std::int64_t c = 0; c < image_.channels; ++c) values[c] = to_float(gy[c]) * share;
+      image_.repeat(values);
+      T* gx = g.in[0].grad.as<T>() + n * image_.elements;
+      for (std::int64_t at = 0; at < image_.elements; at += image_.width) {
+        write_elements(gx + at, 0, std::min(image_.width, image_.elements - at), add,
+                       [=](std::int64_t i) { return values[i]; });
+      }
     });
   }
 
  private:
-  /// Calls body(sample, first channel, channels) for blocks of channels.
-  template <class Body>
-  void for_blocks(const Body& body) const {
-    const std::int64_t blocks = (channels_ + block_elements - 1) / block_elements;
-    parallel_chunks(n_ * blocks, 1, threads_, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t task = begin; task < end; ++task) {
-        const std::int64_t first = task % blocks * block_elements;
-        body(task / blocks, first, std::min(block_elements, channels_ - first));
-      }
-    });
-  }
-
-  std::int64_t n_, channels_, pixels_;
+  std::int64_t n_;
+  Lines image_;  // of one sample
   int threads_;
 };
 

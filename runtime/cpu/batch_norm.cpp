@@ -9,23 +9,22 @@ namespace dtrain::cpu {
 
 namespace {
 
-/// Where x comes from that is normalized, what its statistics were, and what y = scale x + shift is made with.
+/// Where x comes from that is normalized, and a line of what y = scale x + shift is made with.
 template <class T>
 struct Normalized {
   const T *x, *y;
-  const float *mean, *scale, *shift;
-  std::int64_t channels;
+  float *mean, *scale, *shift;
 };
 
-/// The gradient before the activation of channel c in row `at`. The sign of relu's input is worked out again rather
-/// than read: the same operations give the same bits.
+/// The gradient before the activation of element i of the line at `at`. The sign of relu's input is worked out again
+/// rather than read: the same operations give the same bits.
 template <Activation kind, class T>
-float gradient_at(const Normalized<T>& n, const T* gy, std::int64_t at, std::int64_t c) {
-  const float g = to_float(gy[at + c]);
+float gradient_at(const Normalized<T>& n, const T* gy, std::int64_t at, std::int64_t i) {
+  const float g = to_float(gy[at + i]);
   if constexpr (kind == Activation::none) return g;
   if constexpr (kind == Activation::relu)
-    return activation_gradient<kind>(to_float(n.x[at + c]) * n.scale[c] + n.shift[c], g);
-  return activation_gradient<kind>(to_float(n.y[at + c]), g);
+    return activation_gradient<kind>(to_float(n.x[at + i]) * n.scale[i] + n.shift[i], g);
+  return activation_gradient<kind>(to_float(n.y[at + i]), g);
 }
 
 template <class T>
@@ -33,22 +32,22 @@ class BatchNormKernel final : public Kernel {
  public:
   template <class Op>
   BatchNormKernel(const Op& op, const Shape& in, bool over_ranks, int threads)
-      : rows_(in), activation_(op.activation), epsilon_(op.epsilon), over_ranks_(over_ranks), threads_(threads) {}
+      : lines_(in), activation_(op.activation), epsilon_(op.epsilon), over_ranks_(over_ranks), threads_(threads) {}
 
   Needs needs() const override {
-    return {rows_.sums_bytes() + static_cast<std::size_t>(4 * rows_.channels) * sizeof(float), 0};
+    return {lines_.sums_bytes() + static_cast<std::size_t>(5 * lines_.width) * sizeof(float), 0};
   }
 
   void forward(const OpArgs& a, Stream&) override {
     const bool train = a.pass.mode == Mode::train;
     if (train && !a.pass.recompute) keep_statistics(a);
-    const Normalized<T> n = normalized(a, train);
+    const Normalized<T> v = normalized(a, train);
     T* y = a.out[0].as<T>();
     with_epilogue(activation_, [&](auto kind) {
-      for_rows([&](std::int64_t row) {
-        const T* x = n.x + row * n.channels;
-        write_elements(y + row * n.channels, 0, n.channels, false,
-                       [=](std::int64_t c) { return activate<kind.value>(to_float(x[c]) * n.scale[c] + n.shift[c]); });
+      lines_.for_each(threads_, [=](std::int64_t at, std::int64_t n) {
+        write_elements(y + at, 0, n, false, [=](std::int64_t i) {
+          return activate<kind.value>(to_float(v.x[at + i]) * v.scale[i] + v.shift[i]);
+        });
       });
     });
   }
@@ -62,27 +61,20 @@ class BatchNormKernel final : public Kernel {
   }
 
  private:
-  template <class Body>
-  void for_rows(const Body& body) const {
-    parallel_chunks(rows_.count, rows_.a_task, threads_, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row) body(row);
-    });
-  }
-
-  float* coefficients(const OpArgs& a) const {
-    return reinterpret_cast<float*>(a.workspace.as<std::byte>() + rows_.sums_bytes());
-  }
-
   /// Mean and 1 / deviation of the batch to `saved`, mean and unbiased variance to the step's sums.
   void keep_statistics(const OpArgs& a) const {
-    const T* x = a.in[0].as<T>();
-    const std::int64_t channels = rows_.channels;
-    const double* moments = over_ranks_ ? a.in[1].as<double>()
-                                        : sum_channels(rows_, threads_, a.workspace.data,
-                                                       [=](std::int64_t begin, std::int64_t end, double* s, double* q) {
-                                                         add_moments(x + begin * channels, end - begin, channels, s, q);
-                                                       });
-    const double count = over_ranks_ ? moments[2 * channels] : static_cast<double>(rows_.count);
+    const std::int64_t channels = lines_.channels;
+    const double* moments = nullptr;
+    auto count = static_cast<double>(lines_.rows());
+    if (over_ranks_) {
+      moments = a.in[1].as<double>();
+      count = moments[2 * channels];
+    } else {
+      moments = sum_channels(lines_, threads_, a.workspace.data,
+                             [&](std::int64_t begin, std::int64_t end, double* sum, double* square) {
+                               add_moments(a.in[0].as<T>(), begin, end, lines_.width, sum, square);
+                             });
+    }
     float *mean_out = a.saved[0].as<float>(), *inverse_out = a.saved[1].as<float>();
     float *mean_sum = a.state_sums[0].as<float>(), *variance_sum = a.state_sums[1].as<float>();
     for (std::int64_t c = 0; c < channels; ++c) {
@@ -97,91 +89,97 @@ class BatchNormKernel final : public Kernel {
     }
   }
 
-  /// With the batch's statistics or the running ones; writes scale and shift to the workspace.
+  /// With the batch's statistics or the running ones. The lines lie in the workspace, behind the sums and before two
+  /// that are free.
   Normalized<T> normalized(const OpArgs& a, bool train) const {
     const float *weight = a.params[0].as<float>(), *bias = a.params[1].as<float>();
-    const float* mean = (train ? a.saved[0] : a.state[0]).template as<float>();
+    const float* centre = (train ? a.saved[0] : a.state[0]).template as<float>();
     const float* spread = (train ? a.saved[1] : a.state[1]).template as<float>();
-    float *scale = coefficients(a), *shift = scale + rows_.channels;
-    for (std::int64_t c = 0; c < rows_.channels; ++c) {
+    auto* mean = reinterpret_cast<float*>(a.workspace.as<std::byte>() + lines_.sums_bytes());
+    float *scale = mean + lines_.width, *shift = scale + lines_.width;
+    for (std::int64_t c = 0; c < lines_.channels; ++c) {
       const float inverse =
           train ? spread[c] : static_cast<float>(1.0 / std::sqrt(static_cast<double>(spread[c]) + epsilon_));
+      mean[c] = centre[c];
       scale[c] = weight[c] * inverse;
-      shift[c] = bias[c] - mean[c] * scale[c];
+      shift[c] = bias[c] - centre[c] * scale[c];
     }
-    return {a.in[0].as<T>(), a.out[0].as<T>(), mean, scale, shift, rows_.channels};
+    for (float* line : {mean, scale, shift}) lines_.repeat(line);
+    return {a.in[0].as<T>(), a.out[0].as<T>(), mean, scale, shift};
   }
 
   /// Sums of the gradient, and of its product with the normalized x: gradients of bias and weight, and what the
   /// gradient of x needs.
   void params_gradient(const OpArgs& a, const T* gy, std::span<const GradSlot> slots) const {
-    const Normalized<T> n = normalized(a, true);
+    const Normalized<T> v = normalized(a, true);
+    const std::int64_t channels = lines_.channels;
     const double* sums = nullptr;
     with_epilogue(activation_, [&](auto kind) {
-      sums = sum_channels(rows_, threads_, a.workspace.data,
+      sums = sum_channels(lines_, threads_, a.workspace.data,
                           [&](std::int64_t begin, std::int64_t end, double* g_sum, double* gx_sum) {
-                            add_gradients<kind.value>(n, gy, begin, end, g_sum, gx_sum);
+                            add_gradients<kind.value>(v, gy, begin, end, g_sum, gx_sum);
                           });
     });
     const float* inverse = a.saved[1].as<float>();
-    float *kept = a.saved[2].as<float>(), *kept_with_x = kept + n.channels;
-    for (std::int64_t c = 0; c < n.channels; ++c) {
+    float *kept = a.saved[2].as<float>(), *kept_with_x = kept + channels;
+    for (std::int64_t c = 0; c < channels; ++c) {
       kept[c] = static_cast<float>(sums[c]);
-      kept_with_x[c] = static_cast<float>(sums[n.channels + c] * static_cast<double>(inverse[c]));
+      kept_with_x[c] = static_cast<float>(sums[channels + c] * static_cast<double>(inverse[c]));
     }
-    write_slot<float>(slots[0], 0, n.channels, kept_with_x);
-    write_slot<float>(slots[1], 0, n.channels, kept);
+    write_slot<float>(slots[0], 0, channels, kept_with_x);
+    write_slot<float>(slots[1], 0, channels, kept);
   }
 
-  /// Four rows in float before their sum is added in double.
+  /// Four lines in float before their sum is added in double.
   template <Activation kind>
-  static void add_gradients(const Normalized<T>& n, const T* gy, std::int64_t begin, std::int64_t end, double* g_sum,
-                            double* gx_sum) {
-    const std::int64_t width = n.channels;
-    const auto centred = [&](std::int64_t at, std::int64_t c) { return to_float(n.x[at + c]) - n.mean[c]; };
-    std::int64_t r = begin;
-    for (; r + 4 <= end; r += 4) {
-      const std::int64_t r0 = r * width, r1 = r0 + width, r2 = r1 + width, r3 = r2 + width;
+  void add_gradients(const Normalized<T>& v, const T* gy, std::int64_t begin, std::int64_t end, double* g_sum,
+                     double* gx_sum) const {
+    const std::int64_t width = lines_.width;
+    const auto centred = [=](std::int64_t at, std::int64_t i) { return to_float(v.x[at + i]) - v.mean[i]; };
+    std::int64_t at = begin;
+    for (; at + 4 * width <= end; at += 4 * width) {
+      const std::int64_t at1 = at + width, at2 = at1 + width, at3 = at2 + width;
 #pragma omp simd
-      for (std::int64_t c = 0; c < width; ++c) {
-        const float g0 = gradient_at<kind>(n, gy, r0, c), g1 = gradient_at<kind>(n, gy, r1, c);
-        const float g2 = gradient_at<kind>(n, gy, r2, c), g3 = gradient_at<kind>(n, gy, r3, c);
-        g_sum[c] += static_cast<double>((g0 + g1) + (g2 + g3));
-        gx_sum[c] += static_cast<double>((g0 * centred(r0, c) + g1 * centred(r1, c)) +
-                                         (g2 * centred(r2, c) + g3 * centred(r3, c)));
+      for (std::int64_t i = 0; i < width; ++i) {
+        const float g0 = gradient_at<kind>(v, gy, at, i), g1 = gradient_at<kind>(v, gy, at1, i);
+        const float g2 = gradient_at<kind>(v, gy, at2, i), g3 = gradient_at<kind>(v, gy, at3, i);
+        g_sum[i] += static_cast<double>((g0 + g1) + (g2 + g3));
+        gx_sum[i] += static_cast<double>((g0 * centred(at, i) + g1 * centred(at1, i)) +
+                                         (g2 * centred(at2, i) + g3 * centred(at3, i)));
       }
     }
-    for (; r < end; ++r) {
+    for (; at < end; at += width) {
+      const std::int64_t n = std::min(width, end - at);
 #pragma omp simd
-      for (std::int64_t c = 0; c < width; ++c) {
-        const float g = gradient_at<kind>(n, gy, r * width, c);
-        g_sum[c] += static_cast<double>(g);
-        gx_sum[c] += static_cast<double>(g * centred(r * width, c));
+      for (std::int64_t i = 0; i < n; ++i) {
+        const float g = gradient_at<kind>(v, gy, at, i);
+        g_sum[i] += static_cast<double>(g);
+        gx_sum[i] += static_cast<double>(g * centred(at, i));
       }
     }
   }
 
   void data_gradient(const OpArgs& a, const T* gy, const GradSlot& slot) const {
-    const Normalized<T> n = normalized(a, true);
+    const Normalized<T> v = normalized(a, true);
     T* gx = slot.grad.as<T>();  // may be gy
     const bool add = slot.write == Write::accumulate;
-    float *offset = coefficients(a) + 2 * n.channels, *slope = offset + n.channels;
+    float *offset = v.shift + lines_.width, *slope = offset + lines_.width;
     const float *inverse = a.saved[1].as<float>(), *sums = a.saved[2].as<float>();
-    const auto count = static_cast<float>(rows_.count);
-    for (std::int64_t c = 0; c < n.channels; ++c) {
-      offset[c] = n.scale[c] * (sums[c] / count);
-      slope[c] = n.scale[c] * inverse[c] * (sums[n.channels + c] / count);
+    const auto count = static_cast<float>(lines_.rows());
+    for (std::int64_t c = 0; c < lines_.channels; ++c) {
+      offset[c] = v.scale[c] * (sums[c] / count);
+      slope[c] = v.scale[c] * inverse[c] * (sums[lines_.channels + c] / count);
     }
+    for (float* line : {offset, slope}) lines_.repeat(line);
     with_epilogue(activation_, [&](auto kind) {
-      for_rows([&](std::int64_t row) {
-        const std::int64_t at = row * n.channels;
+      lines_.for_each(threads_, [=, this](std::int64_t at, std::int64_t n) {
         if (over_ranks_) {  // the moments are held here: their gradient goes its own way
-          write_elements(gx + at, 0, n.channels, add,
-                         [=](std::int64_t c) { return n.scale[c] * gradient_at<kind.value>(n, gy, at, c); });
+          write_elements(gx + at, 0, n, add,
+                         [=](std::int64_t i) { return v.scale[i] * gradient_at<kind.value>(v, gy, at, i); });
         } else {
-          write_elements(gx + at, 0, n.channels, add, [=](std::int64_t c) {
-            const float g = gradient_at<kind.value>(n, gy, at, c);
-            return (n.scale[c] * g - offset[c]) - (to_float(n.x[at + c]) - n.mean[c]) * slope[c];
+          write_elements(gx + at, 0, n, add, [=](std::int64_t i) {
+            const float g = gradient_at<kind.value>(v, gy, at, i);
+            return (v.scale[i] * g - offset[i]) - (to_float(v.x[at + i]) - v.mean[i]) * slope[i];
           });
         }
       });
@@ -193,7 +191,7 @@ class BatchNormKernel final : public Kernel {
     const float *weight = a.params[0].as<float>(), *inverses = a.saved[1].as<float>(), *sums = a.saved[2].as<float>();
     const auto* moments = a.in[1].as<double>();
     auto* to = slot.grad.as<double>();
-    const std::int64_t channels = rows_.channels;
+    const std::int64_t channels = lines_.channels;
     const bool add = slot.write == Write::accumulate;
     const auto put = [&](std::int64_t i, double v) { to[i] = add ? to[i] + v : v; };
     const double count = moments[2 * channels];
@@ -208,7 +206,7 @@ class BatchNormKernel final : public Kernel {
     put(2 * channels, 0);
   }
 
-  Rows rows_;
+  Lines lines_;
   Activation activation_;
   double epsilon_;
   bool over_ranks_;
@@ -218,40 +216,43 @@ class BatchNormKernel final : public Kernel {
 template <class T>
 class BatchMomentsKernel final : public Kernel {
  public:
-  BatchMomentsKernel(const Shape& in, int threads) : rows_(in), threads_(threads) {}
+  BatchMomentsKernel(const Shape& in, int threads) : lines_(in), threads_(threads) {}
 
-  Needs needs() const override { return {rows_.sums_bytes(), 0}; }
+  /// Of backward: a line of both gradients.
+  Needs needs() const override {
+    return {std::max(lines_.sums_bytes(), static_cast<std::size_t>(2 * lines_.width) * sizeof(double)), 0};
+  }
 
   void forward(const OpArgs& a, Stream&) override {
-    const T* x = a.in[0].as<T>();
-    const std::int64_t channels = rows_.channels;
-    const double* sums = sum_channels(rows_, threads_, a.workspace.data,
-                                      [=](std::int64_t begin, std::int64_t end, double* sum, double* square) {
-                                        add_moments(x + begin * channels, end - begin, channels, sum, square);
+    const double* sums = sum_channels(lines_, threads_, a.workspace.data,
+                                      [&](std::int64_t begin, std::int64_t end, double* sum, double* square) {
+                                        add_moments(a.in[0].as<T>(), begin, end, lines_.width, sum, square);
                                       });
     auto* to = a.out[0].as<double>();
-    std::copy(sums, sums + 2 * channels, to);
-    to[2 * channels] = static_cast<double>(rows_.count);
+    std::copy(sums, sums + 2 * lines_.channels, to);
+    to[2 * lines_.channels] = static_cast<double>(lines_.rows());
   }
 
   void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
     if (g.in[0].write == Write::none) return;
     const T* x = a.in[0].as<T>();
     T* gx = g.in[0].grad.as<T>();
-    const auto *of_sum = g.out[0].as<double>(), *of_square = of_sum + rows_.channels;
+    const auto* gradients = g.out[0].as<double>();
+    auto *of_sum = a.workspace.as<double>(), *of_square = of_sum + lines_.width;
+    for (std::int64_t i = 0; i < lines_.width; ++i) {
+      of_sum[i] = gradients[i % lines_.channels];
+      of_square[i] = 2 * gradients[lines_.channels + i % lines_.channels];
+    }
     const bool add = g.in[0].write == Write::accumulate;
-    parallel_chunks(rows_.count, rows_.a_task, threads_, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row) {
-        const T* from = x + row * rows_.channels;
-        write_elements(gx + row * rows_.channels, 0, rows_.channels, add, [=](std::int64_t c) {
-          return static_cast<float>(of_sum[c] + 2.0 * static_cast<double>(to_float(from[c])) * of_square[c]);
-        });
-      }
+    lines_.for_each(threads_, [=](std::int64_t at, std::int64_t n) {
+      write_elements(gx + at, 0, n, add, [=](std::int64_t i) {
+        return static_cast<float>(of_sum[i] + static_cast<double>(to_float(x[at + i])) * of_square[i]);
+      });
     });
   }
 
  private:
-  Rows rows_;
+  Lines lines_;
   int threads_;
 };
 

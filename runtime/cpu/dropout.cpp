@@ -105,8 +105,10 @@ class DropoutKernel final : public Kernel {
         write_sample(to, from, mask[s] != 0, add);
       } else {
         const auto* keep = mask + s * features_;
-        write_elements(to, 0, features_, add,
-                       [=, this](std::int64_t i) { return keep[i] ? to_float(from[i]) * scale_ : 0.0f; });
+        write_elements(to, 0, features_, add, [=, scale = scale_](std::int64_t i) {
+          const float v = to_float(from[i]) * scale;  // in any case: a read under a condition is no vector code
+          return keep[i] != 0 ? v : 0.0f;
+        });
       }
     });
   }
@@ -122,7 +124,7 @@ class DropoutKernel final : public Kernel {
 
   void write_sample(T* to, const T* from, bool keep, bool add) const {
     if (keep)
-      write_elements(to, 0, features_, add, [=, this](std::int64_t i) { return to_float(from[i]) * scale_; });
+      write_elements(to, 0, features_, add, [=, scale = scale_](std::int64_t i) { return to_float(from[i]) * scale; });
     else if (!add)
       std::memset(to, 0, static_cast<std::size_t>(features_) * sizeof(T));
   }
@@ -132,7 +134,10 @@ class DropoutKernel final : public Kernel {
     for (std::int64_t e = 0; e < features_; e += width) {
       alignas(64) std::uint8_t keep[width];
       keep_mask(key, position, op_.id, static_cast<std::uint32_t>(e / 4), threshold_, keep);
-      const auto value = [&](std::int64_t i) { return keep[i] ? to_float(x[e + i]) * scale_ : 0.0f; };
+      const auto value = [&keep, from = x + e, scale = scale_](std::int64_t i) {
+        const float v = to_float(from[i]) * scale;
+        return keep[i] != 0 ? v : 0.0f;
+      };
       if (features_ - e >= width) {
         write_elements(y + e, 0, width, false, value);
         std::memcpy(mask + e, keep, width);

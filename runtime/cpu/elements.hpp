@@ -56,9 +56,9 @@ void with_epilogue(Activation kind, const Body& body) {
 }
 
 /// to[i] = value(i), or to[i] += value(i). What value reads may be `to` itself: each element is read before it is
-/// written.
+/// written. A copy of `value`, so that no write can change what it holds.
 template <class T, class Value>
-void write_elements(T* to, std::int64_t begin, std::int64_t end, bool add, const Value& value) {
+void write_elements(T* to, std::int64_t begin, std::int64_t end, bool add, Value value) {
   if (add) {
 #pragma omp simd
     for (std::int64_t i = begin; i < end; ++i) to[i] = from_float<T>(to_float(to[i]) + value(i));

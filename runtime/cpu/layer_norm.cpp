@@ -30,13 +30,13 @@ template <class T>
 class LayerNormKernel final : public Kernel {
  public:
   LayerNormKernel(const LayerNorm& op, const Shape& in, int threads)
-      : rows_(in), epsilon_(static_cast<float>(op.epsilon)), threads_(threads) {}
+      : lines_(in), epsilon_(static_cast<float>(op.epsilon)), threads_(threads) {}
 
-  Needs needs() const override { return {rows_.sums_bytes(), 0}; }
+  Needs needs() const override { return {lines_.sums_bytes(), 0}; }
 
   void forward(const OpArgs& a, Stream&) override {
     const float *weight = a.params[0].as<float>(), *bias = a.params[1].as<float>();
-    const std::int64_t n = rows_.channels;
+    const std::int64_t n = lines_.channels;
     const bool keep = a.pass.mode == Mode::train && !a.pass.recompute;
     for_rows([&](std::int64_t row) {
       const T* x = a.in[0].as<T>() + row * n;
@@ -61,7 +61,7 @@ class LayerNormKernel final : public Kernel {
     const float *mean = a.saved[0].as<float>(), *inverse = a.saved[1].as<float>();
     if (std::any_of(g.params.begin(), g.params.end(), wanted)) params_gradient(a, x, gy, g.params);
     if (g.in.empty() || !wanted(g.in[0])) return;
-    const std::int64_t n = rows_.channels;
+    const std::int64_t n = lines_.channels;
     const float* weight = a.params[0].as<float>();
     const bool add = g.in[0].write == Write::accumulate;
     for_rows([&](std::int64_t row) {
@@ -79,26 +79,28 @@ class LayerNormKernel final : public Kernel {
  private:
   template <class Body>
   void for_rows(const Body& body) const {
-    parallel_chunks(rows_.count, rows_.a_task, threads_, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row) body(row);
+    lines_.for_each(threads_, [&](std::int64_t at, std::int64_t n) {
+      for (std::int64_t row = at / lines_.channels; row < (at + n) / lines_.channels; ++row) body(row);
     });
   }
 
   void params_gradient(const OpArgs& a, const T* x, const T* gy, std::span<const GradSlot> slots) const {
     const float *mean = a.saved[0].as<float>(), *inverse = a.saved[1].as<float>();
-    const std::int64_t n = rows_.channels;
-    const double* sums = sum_channels(rows_, threads_, a.workspace.data,
-                                      [=](std::int64_t begin, std::int64_t end, double* g_sum, double* gx_sum) {
-                                        for (std::int64_t row = begin; row < end; ++row) {
-                                          const T *from = x + row * n, *gradient = gy + row * n;
-                                          const float m = mean[row], s = inverse[row];
+    const std::int64_t n = lines_.channels;
+    const auto add_row = [=](std::int64_t row, double* g_sum, double* gx_sum) {
+      const T *from = x + row * n, *gradient = gy + row * n;
+      const float m = mean[row], s = inverse[row];
 #pragma omp simd
-                                          for (std::int64_t i = 0; i < n; ++i) {
-                                            const float g = to_float(gradient[i]);
-                                            g_sum[i] += static_cast<double>(g);
-                                            gx_sum[i] += static_cast<double>(g * ((to_float(from[i]) - m) * s));
-                                          }
-                                        }
+      for (std::int64_t i = 0; i < n; ++i) {
+        const float g = to_float(gradient[i]);
+        g_sum[i] += static_cast<double>(g);
+        gx_sum[i] += static_cast<double>(g * ((to_float(from[i]) - m) * s));
+      }
+    };
+    const double* sums = sum_channels(lines_, threads_, a.workspace.data,
+                                      [&](std::int64_t begin, std::int64_t end, double* g_sum, double* gx_sum) {
+                                        for (std::int64_t row = begin / n; row < end / n; ++row)
+                                          add_row(row, g_sum, gx_sum);
                                       });
     const auto write = [&](const GradSlot& slot, const double* values) {
       if (slot.write == Write::none) return;
@@ -109,7 +111,7 @@ class LayerNormKernel final : public Kernel {
     write(slots[1], sums);
   }
 
-  Rows rows_;
+  Lines lines_;
   float epsilon_;
   int threads_;
 };

@@ -123,7 +123,10 @@ class MaxPoolKernel final : public Kernel {
     const std::uint8_t* won;
     const T* gy;
     std::uint8_t k;
-    float share(std::int64_t c) const { return won[c] == k ? to_float(gy[c]) : 0.0f; }
+    float share(std::int64_t c) const {
+      const float v = to_float(gy[c]);  // read in any case: a read under a condition is no vector code
+      return won[c] == k ? v : 0.0f;
+    }
   };
 
   WindowGrid grid_;

@@ -1,7 +1,7 @@
 // Products of two tensors, of equal shapes or with one factor a sample and channel.
 #include <algorithm>
 
-#include "runtime/cpu/elements.hpp"
+#include "runtime/cpu/channel_sums.hpp"
 #include "runtime/cpu/op_kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
 
@@ -50,56 +50,72 @@ class MultiplyKernel final : public Kernel {
 template <class T>
 class BroadcastMultiplyKernel final : public Kernel {
  public:
-  BroadcastMultiplyKernel(const Shape& a, int threads)
-      : n_(a[0]), channels_(a[1]), pixels_(a[2] * a[3]), threads_(threads) {}
+  BroadcastMultiplyKernel(const Shape& a, int threads) : n_(a[0]), image_(a[2] * a[3], a[1]), threads_(threads) {}
+
+  /// Per sample: a line of b, one of values, and a line of sums.
+  Needs needs() const override {
+    const std::size_t line = static_cast<std::size_t>(image_.width) * (2 * sizeof(float) + sizeof(double));
+    return {static_cast<std::size_t>(n_) * line, 0};
+  }
 
   void forward(const OpArgs& args, Stream&) override {
-    const T *a = args.in[0].as<T>(), *b = args.in[1].as<T>();
-    T* y = args.out[0].as<T>();
-    const std::int64_t rows_a_task = std::max<std::int64_t>(1, task_elements / channels_);
-    parallel_chunks(n_ * pixels_, rows_a_task, threads_, [=, this](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row) {
-        const T *from = a + row * channels_, *factor = b + row / pixels_ * channels_;
-        write_elements(y + row * channels_, 0, channels_, false,
-                       [=](std::int64_t c) { return to_float(from[c]) * to_float(factor[c]); });
+    for_samples(args, [&](std::int64_t n, const Scratch& s) {
+      const T* a = args.in[0].as<T>() + n * image_.elements;
+      T* y = args.out[0].as<T>() + n * image_.elements;
+      const float* factor = s.factor;
+      for (std::int64_t at = 0; at < image_.elements; at += image_.width) {
+        write_elements(y + at, 0, std::min(image_.width, image_.elements - at), false,
+                       [=](std::int64_t i) { return to_float(a[at + i]) * factor[i]; });
       }
     });
   }
 
   void backward(const OpArgs& args, const OpGrads& g, Stream&) override {
-    // A task is a block of a sample's channels, with the sums over its pixels.
-    const std::int64_t blocks = (channels_ + block_elements - 1) / block_elements;
-    parallel_chunks(n_ * blocks, 1, threads_, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t task = begin; task < end; ++task) {
-        const std::int64_t first = task % blocks * block_elements;
-        backward_block(args, g, task / blocks, first, std::min(block_elements, channels_ - first));
+    for_samples(args, [&](std::int64_t n, const Scratch& s) {
+      const std::int64_t first = n * image_.elements, channels = image_.channels;
+      std::fill(s.sums, s.sums + image_.width, 0.0);
+      for (std::int64_t at = first; at < first + image_.elements; at += image_.width) {
+        const std::int64_t width = std::min(image_.width, first + image_.elements - at);
+        const T *a = args.in[0].as<T>() + at, *gy = g.out[0].as<T>() + at;
+        const float* factor = s.factor;
+        float* values = s.values;
+        double* sums = s.sums;
+#pragma omp simd
+        for (std::int64_t i = 0; i < width; ++i) {
+          const float v = to_float(gy[i]);
+          sums[i] += static_cast<double>(v * to_float(a[i]));
+          values[i] = v * factor[i];
+        }
+        write_slot<T>(g.in[0], at, at + width, values);  // may be gy
       }
+      for (std::int64_t c = 0; c < channels; ++c) {
+        double sum = 0;
+        for (std::int64_t i = c; i < image_.width; i += channels) sum += s.sums[i];
+        s.values[c] = static_cast<float>(sum);
+      }
+      write_slot<T>(g.in[1], n * channels, (n + 1) * channels, s.values);
     });
   }
 
  private:
-  void backward_block(const OpArgs& args, const OpGrads& g, std::int64_t n, std::int64_t first,
-                      std::int64_t width) const {
-    alignas(64) double sums[block_elements] = {};
-    alignas(64) float factor[block_elements], values[block_elements];
-    const T* b = args.in[1].as<T>() + n * channels_ + first;
-    write_elements(factor, 0, width, false, [=](std::int64_t c) { return to_float(b[c]); });
-    for (std::int64_t p = 0; p < pixels_; ++p) {
-      const std::int64_t at = (n * pixels_ + p) * channels_ + first;
-      const T *a = args.in[0].as<T>() + at, *gy = g.out[0].as<T>() + at;
-#pragma omp simd
-      for (std::int64_t c = 0; c < width; ++c) {
-        const float v = to_float(gy[c]);
-        sums[c] += static_cast<double>(v * to_float(a[c]));
-        values[c] = v * factor[c];
-      }
-      write_slot<T>(g.in[0], at, at + width, values);  // may be gy
-    }
-    write_elements(values, 0, width, false, [&](std::int64_t c) { return static_cast<float>(sums[c]); });
-    write_slot<T>(g.in[1], n * channels_ + first, n * channels_ + first + width, values);
+  struct Scratch {
+    double* sums;
+    float *factor, *values;
+  };
+  template <class Body>
+  void for_samples(const OpArgs& args, const Body& body) const {
+    parallel_chunks(n_, 1, threads_, [&](std::int64_t n, std::int64_t) {
+      auto* sums = args.workspace.as<double>() + n * image_.width * 2;
+      auto* factor = reinterpret_cast<float*>(sums + image_.width);
+      const T* b = args.in[1].as<T>() + n * image_.channels;
+      for (std::int64_t c = 0; c < image_.channels; ++c) factor[c] = to_float(b[c]);
+      image_.repeat(factor);
+      body(n, Scratch{sums, factor, factor + image_.width});
+    });
   }
 
-  std::int64_t n_, channels_, pixels_;
+  std::int64_t n_;
+  Lines image_;  // of one sample
   int threads_;
 };
 

@@ -6,8 +6,8 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "runtime/flat.hpp"
 #include "runtime/optimizer.hpp"
+#include "runtime/plan.hpp"
 #include "tests/support/op_table.hpp"
 
 namespace dtrain {
@@ -187,6 +187,32 @@ TEST(BatchNormalization, holds_where_the_mean_is_a_thousand_deviations) {
   run.forward();
   EXPECT_NEAR(run.state_sum(0)[0], mean, 1e-4);
   EXPECT_NEAR(run.state_sum(1)[0] / square, 1, 1e-6);
+}
+
+TEST(LargeOps, need_no_more_than_is_estimated_without_a_device) {
+  const auto device = make_cpu_device(1);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const std::int64_t channels : {1, 3, 24, 64, 1001, 1024, 1152, 5000}) {
+      for (const std::int64_t pixels : {1, 2, 14, 56}) {
+        TensorDesc desc = image(2, channels, pixels, pixels);
+        desc.dtype = dtype;
+        Graph graph(2);
+        const ValueId x = graph.add_input(InputRole::sample, "x", desc);
+        graph.add("norm", BatchNorm{}, {x});
+        const ValueId moments = graph.add("moments", BatchMoments{}, {x});
+        graph.add("normalize", BatchNormalize{}, {x, moments});
+        graph.add("layer", LayerNorm{}, {x});
+        const ValueId pooled = graph.add("pool", GlobalAveragePool{}, {x});
+        graph.add("scale", Multiply{}, {x, pooled});
+        for (const GraphNode& node : graph.nodes()) {
+          std::vector<TensorDesc> in;
+          for (ValueId v : node.in) in.push_back(graph.desc(v));
+          EXPECT_LE(device->prepare(node.op, in)->needs().workspace, estimated_needs(node, graph).workspace)
+              << node.name << " " << desc.shape.str();
+        }
+      }
+    }
+  }
 }
 
 /// Rows that fill several tasks, so that threads and chunks matter.

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include <fmt/format.h>
+#include "runtime/graph_analysis.hpp"
 
 namespace dtrain {
 
@@ -14,70 +14,6 @@ constexpr std::size_t memory_alignment = 64;
 std::size_t aligned(std::size_t n, std::size_t to) {
   return (n + to - 1) / to * to;
 }
-template <class T>
-std::size_t idx(T i) {
-  return static_cast<std::size_t>(i);
-}
-
-/// The node of a step of backward, -1 for other steps.
-NodeId backward_node(const Step& step) {
-  if (const auto* b = std::get_if<BackwardActivation>(&step)) return b->node;
-  if (const auto* b = std::get_if<BackwardParams>(&step)) return b->node;
-  if (const auto* b = std::get_if<BackwardData>(&step)) return b->node;
-  return -1;
-}
-
-bool reads_own_output(const GraphNode& node) {
-  return (node.shape.backward_reads.out & 1u) || has_epilogue(node.op);
-}
-
-bool is_view(const GraphNode& node) {
-  return std::any_of(node.shape.may_share.begin(), node.shape.may_share.end(),
-                     [](const Alias& a) { return a.kind == Alias::Kind::view; });
-}
-
-/// What both passes need to know of the graph.
-struct Analysis {
-  const Graph& graph;
-  std::vector<ValueId> root;
-  std::vector<bool> wants_gradient;            // by root value: something upstream is trained
-  std::vector<std::vector<NodeId>> consumers;  // by root value, in node order; views are not consumers
-
-  explicit Analysis(const Graph& g)
-      : graph(g), root(g.values().size()), wants_gradient(g.values().size()), consumers(g.values().size()) {
-    std::iota(root.begin(), root.end(), 0);
-    for (NodeId n = 0; n < static_cast<NodeId>(g.nodes().size()); ++n) {
-      const GraphNode& node = g.nodes()[idx(n)];
-      bool trained = !node.params.empty();
-      for (std::size_t i = 0; i < node.in.size(); ++i) {
-        const ValueId v = root[idx(node.in[i])];
-        if ((node.shape.differentiable >> i & 1u) && wants_gradient[idx(v)]) trained = true;
-        if (!is_view(node) && (consumers[idx(v)].empty() || consumers[idx(v)].back() != n))
-          consumers[idx(v)].push_back(n);
-      }
-      for (const Alias& a : node.shape.may_share)
-        if (a.kind == Alias::Kind::view) root[idx(node.out[a.to])] = root[idx(node.in[a.from])];
-      for (ValueId v : node.out) wants_gradient[idx(v)] = trained;
-    }
-    if (g.nodes().empty() || !is_loss(g.nodes().back().op)) throw BugError("a graph must end with a loss");
-    if (g.params().empty()) throw ShapeError("the model has no parameters to train");
-    for (std::size_t n = 0; n + 1 < g.nodes().size(); ++n) {
-      const GraphNode& node = g.nodes()[n];
-      if (is_loss(node.op)) throw BugError("a graph has one loss, at its end");
-      const bool used = std::any_of(node.out.begin(), node.out.end(),
-                                    [&](ValueId v) { return is_view(node) || !consumers[idx(root[idx(v)])].empty(); });
-      if (!used) throw ShapeError(fmt::format("layer \"{}\": nothing reads its output", node.name));
-    }
-  }
-  bool input_gradient(const GraphNode& node, std::size_t i) const {
-    return (node.shape.differentiable >> i & 1u) && wants_gradient[idx(root[idx(node.in[i])])];
-  }
-  bool any_input_gradient(const GraphNode& node) const {
-    for (std::size_t i = 0; i < node.in.size(); ++i)
-      if (input_gradient(node, i)) return true;
-    return false;
-  }
-};
 
 /// Flat order: as backward completes gradients. A parameter is complete after its first reader in forward order.
 FlatLayout make_layout(const Graph& graph, const BucketOptions& options) {
@@ -159,115 +95,6 @@ void append_backward_steps(const Analysis& a, const FlatLayout& layout, std::vec
   }
   if (next_bucket != layout.buckets.size()) throw BugError("the plan does not complete every bucket");
 }
-
-/// Nodes that are computed again, and the steps of backward with their Recompute steps in between.
-class Recomputation {
- public:
-  Recomputation(const Analysis& a, RecomputePolicy policy) : a_(a), again_(a.graph.nodes().size(), false) {
-    if (policy == RecomputePolicy::light) choose_cheap();
-    if (policy == RecomputePolicy::block) choose_blocks();
-  }
-  bool again(NodeId n) const { return n >= 0 && again_[idx(n)]; }
-
-  std::vector<Step> insert_into(const std::vector<Step>& backward) const {
-    std::vector<Step> steps;
-    std::vector<bool> done(again_.size(), false);
-    for (const Step& step : backward) {
-      const NodeId n = backward_node(step);
-      if (n >= 0) {
-        const GraphNode& node = a_.graph.nodes()[idx(n)];
-        for (std::size_t i = 0; i < node.in.size(); ++i)
-          if (node.shape.backward_reads.in >> i & 1u) ensure(node.in[i], done, steps);
-        if (reads_own_output(node)) ensure(node.out[0], done, steps);
-      }
-      steps.push_back(step);
-    }
-    return steps;
-  }
-
- private:
-  /// Makes the value again, and first what it is made of, unless it is kept.
-  void ensure(ValueId v, std::vector<bool>& done, std::vector<Step>& steps) const {
-    const NodeId n = a_.graph.values()[idx(a_.root[idx(v)])].producer;
-    if (!again(n) || done[idx(n)]) return;
-    for (ValueId in : a_.graph.nodes()[idx(n)].in) ensure(in, done, steps);
-    steps.push_back(Recompute{n});
-    done[idx(n)] = true;
-  }
-
-  /// An add would need the sums of all blocks before it.
-  void choose_cheap() {
-    for (std::size_t n = 0; n < again_.size(); ++n) {
-      const OpSpec& op = a_.graph.nodes()[n].op;
-      again_[n] = std::holds_alternative<BatchNorm>(op) || std::holds_alternative<BatchNormalize>(op) ||
-                  std::holds_alternative<LayerNorm>(op) || std::holds_alternative<Activate>(op) ||
-                  std::holds_alternative<Multiply>(op) || std::holds_alternative<Dropout>(op) ||
-                  std::holds_alternative<MaxPool2d>(op) || std::holds_alternative<AveragePool2d>(op) ||
-                  std::holds_alternative<GlobalAveragePool>(op) || std::holds_alternative<Cast>(op);
-    }
-  }
-
-  /// Places after which one value alone is read by what follows, with the bytes made up to there.
-  struct Cut {
-    NodeId after;
-    ValueId value;
-    std::size_t made;
-  };
-  std::vector<Cut> cuts() const {
-    const auto nodes = static_cast<NodeId>(again_.size());
-    std::vector<NodeId> last_reader(a_.root.size(), -1);
-    for (NodeId n = 0; n < nodes; ++n)
-      for (ValueId v : a_.graph.nodes()[idx(n)].in) last_reader[idx(a_.root[idx(v)])] = n;
-    std::vector<Cut> found;
-    std::vector<ValueId> open;  // root values that are read later
-    std::size_t made = 0;
-    for (NodeId n = 0; n < nodes; ++n) {
-      const GraphNode& node = a_.graph.nodes()[idx(n)];
-      for (ValueId v : node.out) {
-        if (a_.root[idx(v)] != v) continue;
-        made += a_.graph.desc(v).bytes();
-        open.push_back(v);
-      }
-      std::erase_if(open, [&](ValueId v) { return last_reader[idx(v)] <= n; });
-      if (open.size() == 1 && !is_view(node)) found.push_back({n, open[0], made});
-    }
-    return found;
-  }
-
-  /// Segments of about equal size between cuts, so many that what is kept and the largest segment need least.
-  void choose_blocks() {
-    const std::vector<Cut> all = cuts();
-    if (all.empty()) return;
-    std::vector<std::size_t> best;
-    std::size_t least = all.back().made;
-    for (std::size_t count = 1; count <= all.size(); ++count) {
-      std::vector<std::size_t> chosen;
-      std::size_t kept = 0, largest = 0, from = 0;
-      for (std::size_t c = 0; c < all.size(); ++c) {
-        if (all[c].made < all.back().made * (chosen.size() + 1) / (count + 1)) continue;
-        chosen.push_back(c);
-        kept += a_.graph.desc(all[c].value).bytes();
-        largest = std::max(largest, all[c].made - from);
-        from = all[c].made;
-      }
-      largest = std::max(largest, all.back().made - from);
-      if (kept + largest < least) {
-        least = kept + largest;
-        best = chosen;
-      }
-    }
-    if (best.empty()) return;
-    // What follows the last cut is still there when backward begins.
-    for (NodeId n = 0; n <= all[best.back()].after; ++n) {
-      const GraphNode& node = a_.graph.nodes()[idx(n)];
-      again_[idx(n)] = !is_view(node) && !is_training_only(node.op);
-    }
-    for (std::size_t c : best) again_[idx(a_.graph.values()[idx(all[c].value)].producer)] = false;
-  }
-
-  const Analysis& a_;
-  std::vector<bool> again_;
-};
 
 /// First and last step of each node's forward and backward parts; -1 where there is none.
 struct Times {

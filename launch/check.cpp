@@ -94,7 +94,7 @@ class Check {
  public:
   Check(const LoadedConfig& loaded, int ranks)
       : loaded_(loaded), config_(loaded.config), ranks_(ranks), share_(check_batch(loaded, ranks)) {
-    Graph graph = models::build(config_.model, share_.micro);
+    Graph graph = models::build(config_.model, share_.micro, config_.precision);
     plan_ = make_plan(std::move(graph), plan_options(config_, ranks_));
     notes_.push_back("workspaces and packed parameters are stated upper bounds: no device was asked");
     DataCheck data(config_, plan_.graph, notes_);

@@ -192,8 +192,8 @@ class Loader {
     const RunConfig& c = out_.config;
     if (c.name.find('/') != std::string::npos || c.name == "." || c.name == "..")
       problem("name", fmt::format("name: got {}; expected a name that can be a folder's", json_string(c.name)));
-    if (c.precision != DType::f32)
-      problem("precision", fmt::format("precision: {} is not there yet; expected float32", name_of(c.precision)));
+    if (c.precision == DType::f16)
+      problem("precision", "precision: float16 is not there yet; expected float32 or bfloat16");
     if (c.communication.gradient_dtype == DType::f16) {
       problem("communication.gradient_dtype",
               "communication.gradient_dtype: sums of float16 gradients overflow; expected float32 or bfloat16");
@@ -264,12 +264,16 @@ class Loader {
   }
 
   void check_model() {
+    const RunConfig& c = out_.config;
+    // How many samples a rank computes at once depends on the ranks; two are the least that a batch norm accepts.
+    const std::int64_t batch = c.batch.micro > 0 ? c.batch.micro : std::min<std::int64_t>(c.batch.global, 2);
     try {
-      models::build(out_.config.model, 1);
+      models::build(c.model, batch, sound("precision") ? c.precision : DType::f32);
     } catch (const models::LayerError& e) {
-      const std::size_t count = out_.config.model.layers.size();
-      const std::size_t index = std::min(e.layer(), count - 1);
-      problem(fmt::format("model.layers.{}", index), fmt::format("model: {}", e.what()));
+      const std::string_view family = models::family_name(c.model.family);
+      const std::string at = family.empty() ? fmt::format("layers.{}", std::min(e.layer(), c.model.layers.size() - 1))
+                                            : std::string(family);
+      problem("model." + at, fmt::format("model: {}", e.what()));
     } catch (const ShapeError& e) {
       problem("model.input", e.what());
     }

@@ -76,7 +76,7 @@ class Trainer {
   void set_up() {
     batch_ = check_batch(input_, world_.size());
     engine_.emplace(config_, world_);
-    Graph graph = models::build(config_.model, batch_.micro);
+    Graph graph = models::build(config_.model, batch_.micro, config_.precision);
     const std::int64_t width = output_width(graph);
     const double cache = config_.data.cache_mib;
     train_data_.emplace(open_data(config_, config_.data.train, width, cache));

@@ -205,7 +205,7 @@ void FieldList::read(const Document& d, void* into, Reader& r) const {
     return;
   }
   // Of two fields that exclude each other the one from the higher level stays: the command line's over the file's.
-  std::string dropped;
+  std::vector<std::string> dropped;
   for (const auto& [a, b] : exclusive) {
     const Document *first = d.find(a), *second = d.find(b);
     if (first == nullptr || second == nullptr) continue;
@@ -213,7 +213,7 @@ void FieldList::read(const Document& d, void* into, Reader& r) const {
       r.problem(first->place.before(second->place) ? second->place : first->place,
                 fmt::format("both {} and {} are given; expected one of them", a, b));
     }
-    dropped = first->place.level() < second->place.level() ? a : b;
+    dropped.push_back(first->place.level() < second->place.level() ? a : b);
   }
   std::vector<bool> given(fields.size(), false);
   for (const auto& entry : d.entries) {
@@ -233,13 +233,17 @@ void FieldList::read(const Document& d, void* into, Reader& r) const {
     }
     given[i] = true;
     const Reader::Scope scope(r, entry.key);
-    if (entry.key == dropped) continue;
+    if (std::find(dropped.begin(), dropped.end(), entry.key) != dropped.end()) continue;
     r.visit(entry.value.place);
     fields[i].read(entry.value, into, r);
   }
   for (std::size_t i = 0; i < fields.size(); ++i) {
     if (fields[i].required && !given[i])
       r.problem(d.place, fmt::format("{} is missing; expected {}", fields[i].name, fields[i].expected()));
+  }
+  for (const auto& group : alternatives) {
+    if (std::none_of(group.begin(), group.end(), [&](const std::string& name) { return d.find(name) != nullptr; }))
+      r.problem(d.place, fmt::format("none of {} is given; expected one of them", fmt::join(group, ", ")));
   }
 }
 
@@ -271,6 +275,14 @@ Document FieldList::schema(const void* defaults) const {
     never.items.push_back(Document::map().set("required", Document::list({Document::string(a), Document::string(b)})));
   }
   if (!never.items.empty()) d.set("not", Document::map().set("anyOf", std::move(never)));
+  Document all = Document::list();
+  for (const auto& group : alternatives) {
+    Document any = Document::list();
+    for (const auto& name : group)
+      any.items.push_back(Document::map().set("required", Document::list({Document::string(name)})));
+    all.items.push_back(Document::map().set("anyOf", std::move(any)));
+  }
+  if (!all.items.empty()) d.set("allOf", std::move(all));
   return d;
 }
 
@@ -294,7 +306,7 @@ void FieldList::reference(std::vector<ReferenceSection>& to, const std::string& 
 bool FieldList::all_optional() const {
   for (const Field& f : fields)
     if (f.required) return false;
-  return true;
+  return alternatives.empty();
 }
 
 std::optional<Chosen> read_one_of(const Document& d, const std::vector<std::string>& names,

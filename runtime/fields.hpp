@@ -327,6 +327,7 @@ struct FieldList {
   std::string help;
   std::vector<Field> fields;
   std::vector<std::pair<std::string, std::string>> exclusive;
+  std::vector<std::vector<std::string>> alternatives;  // one of each group must be given
 
   void read(const Document&, void* into, Reader&) const;
   Document write(const void*) const;
@@ -448,6 +449,13 @@ class Table final : public Type<S> {
   /// At most one of two fields; the command line's replaces the file's.
   Table& exclusive(std::string a, std::string b) {
     list_.exclusive.emplace_back(std::move(a), std::move(b));
+    return *this;
+  }
+  /// One of these fields must be given, and only one; the command line's replaces the file's.
+  Table& exactly_one(std::vector<std::string> names) {
+    for (std::size_t i = 0; i < names.size(); ++i)
+      for (std::size_t k = i + 1; k < names.size(); ++k) exclusive(names[i], names[k]);
+    list_.alternatives.push_back(std::move(names));
     return *this;
   }
 

@@ -83,7 +83,7 @@ class Configurations(Refusing):
         self.refuse_text(cnn, r"conv2d", code=USAGE)
 
     def test_precision_that_is_not_there(self):
-        self.refuse(USAGE, "precision=bfloat16", says=r"(precision|bfloat16).*float32")
+        self.refuse(USAGE, "precision=float16", says=r"(precision|float16).*bfloat16")
 
     def test_cuda_without_a_gpu(self):
         if os.path.exists("/dev/nvidia0"):

@@ -158,7 +158,9 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        "optimizer, schedule, train, memory, communication, checkpoint, deterministic, log; did you mean name?\n"
        "c.yaml:10:20: log.every_steps: got 0; expected an integer of at least 1"},
       // known, but not there yet
-      {with("precision: bfloat16\n"), {}, "c.yaml:9:12: precision: bfloat16 is not there yet; expected float32"},
+      {with("precision: float16\n"),
+       {},
+       "c.yaml:9:12: precision: float16 is not there yet; expected float32 or bfloat16"},
       {with("communication: {gradient_dtype: float16}\n"),
        {},
        "c.yaml:9:33: communication.gradient_dtype: sums of float16 gradients overflow; expected float32 or bfloat16"},
@@ -198,9 +200,9 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
       // the model
       {"model:\n  input: [4]\n  layers:\n    - dens: {units: 2}\ndata: {train: a.h5}\n",
        {},
-       "c.yaml:4:7: model.layers.0: unknown kind \"dens\"; expected one of conv2d, maxpool2d, dense, flatten, relu, "
-       "dropout; "
-       "did you mean dense?"},
+       "c.yaml:4:7: model.layers.0: unknown kind \"dens\"; expected one of conv2d, maxpool2d, avgpool2d, "
+       "global_avgpool, dense, flatten, batch_norm, layer_norm, relu, gelu, silu, tanh, sigmoid, hard_swish, add, "
+       "multiply, concat, dropout, drop_path; did you mean dense?"},
       {"model:\n  input: [4]\n  layers:\n    - dense\ndata: {train: a.h5}\n",
        {},
        "c.yaml:4:7: model.layers.0: dense needs settings; expected dense: {...}"},
@@ -216,6 +218,30 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        "    - dense: {units: 2}\ndata: {train: a.h5}\n",
        {},
        "c.yaml:4:7: model: layer conv2d_1: a kernel of [3, 9] does not fit its input of shape [1, 8, 8]"},
+      {"model:\n  input: [4]\n  layers:\n    - dense: {name: a, units: 4}\n    - relu\n"
+       "    - add: {from: [relu_1, relu_2]}\ndata: {train: a.h5}\n",
+       {},
+       "c.yaml:6:7: model: layer add_1: from: there is no layer \"relu_2\"; expected input or a layer before it; "
+       "did you mean relu_1?"},
+      {"model:\n  input: [4]\ndata: {train: a.h5}\n",
+       {},
+       "c.yaml:2:3: model: none of layers, mlp, resnet, efficientnet-b0 is given; expected one of them"},
+      {"model:\n  input: [3, 32, 32]\n  mlp: {widths: [4]}\n  resnet: {depth: 18}\ndata: {train: a.h5}\n",
+       {},
+       "c.yaml:4:11: model: both mlp and resnet are given; expected one of them"},
+      {"model:\n  input: [3, 32, 32]\n  resnet: {depth: 19}\ndata: {train: a.h5}\n",
+       {},
+       "c.yaml:3:19: model.resnet.depth: got 19; expected one of 18, 34, 50"},
+      {"model:\n  input: [32]\n  resnet: {depth: 18}\ndata: {train: a.h5}\n",
+       {},
+       "c.yaml:3:11: model: layer conv1: its input has shape [32]; expected [channels, height, width]"},
+      {"model:\n  input: [4]\n  mlp: {widths: [4]}\n  loss: {cross_entropy: {label_smoothing: 1}}\n"
+       "data: {train: a.h5}\n",
+       {},
+       "c.yaml:4:43: model.loss.cross_entropy.label_smoothing: got 1; expected a number of at least 0 and below 1"},
+      {"model:\n  input: [4]\n  mlp: {widths: [4]}\n  batch_norm: {statistics: all}\ndata: {train: a.h5}\n",
+       {},
+       "c.yaml:4:28: model.batch_norm.statistics: got all; expected micro or global"},
       // the command line
       {std::string(small),
        {"batch.global=abc"},
@@ -330,7 +356,31 @@ data:
   eval: []
   normalize: {scale: 0.00392156862745098, mean: [0.1, 0.2, 1e-17], deviation: 3}
 optimizer: {sgd: {learning_rate: 0.1, momentum: 0.9, nesterov: true}}
-)"};
+)",
+      R"(model:
+  input: [3, 8, 8]
+  layers:
+    - conv2d: {name: stem, filters: 8, kernel: 3, padding: same, dilation: 2, groups: 1, activation: silu}
+    - batch_norm: {epsilon: 0.001, momentum: 0.01, activation: relu}
+    - avgpool2d: {size: 2, stride: 1, count_padding: false}
+    - conv2d: {from: stem, filters: 8, kernel: 2, groups: 8}
+    - drop_path: {rate: 0.2}
+    - add: {from: [avgpool2d_1, drop_path_1], activation: relu}
+    - global_avgpool
+    - multiply: {from: [add_1, global_avgpool_1]}
+    - layer_norm
+    - hard_swish
+    - concat: {from: [hard_swish_1, multiply_1]}
+    - flatten
+    - dense: {units: 10}
+  loss: {cross_entropy: {label_smoothing: 0.1}}
+  batch_norm: {statistics: global}
+data: {train: a.h5}
+precision: bfloat16
+)",
+      "model: {input: [3, 32, 32], resnet: {depth: 50, stem: cifar}, loss: mean_squared_error}\ndata: {train: a.h5}\n",
+      "model: {input: [3, 32, 32], mlp: {widths: [8, 4], activation: tanh}}\ndata: {train: a.h5}\n",
+      "model: {input: [3, 32, 32], efficientnet-b0: {drop_path: 0, classes: 7}}\ndata: {train: a.h5}\n"};
   for (const std::string& text : texts) {
     const LoadedConfig once = parse_config(text, "c.yaml");
     const LoadedConfig twice = parse_config(once.canonical, "config.yaml");
@@ -399,7 +449,19 @@ TEST(ConfigFile, TheSchemaNamesEveryKey) {
   }
   EXPECT_EQ(properties.at("batch").at("properties").at("global").at("minimum"), 1);
   EXPECT_EQ(properties.at("optimizer").at("oneOf").size(), 6u);
-  EXPECT_EQ(properties.at("model").at("properties").at("layers").at("items").at("oneOf").size(), 7u);
+  EXPECT_EQ(properties.at("model").at("properties").at("layers").at("items").at("oneOf").size(), 20u);
+  const auto& model = properties.at("model");
+  EXPECT_EQ(model.at("required"), (nlohmann::json{"input"}));
+  EXPECT_EQ(model.at("allOf").at(0).at("anyOf").size(), 4u);
+  EXPECT_EQ(model.at("not").at("anyOf").size(), 6u);
+  EXPECT_EQ(model.at("properties").at("resnet").at("properties").at("depth").at("enum"), (nlohmann::json{18, 34, 50}));
+}
+
+TEST(ConfigFile, AFamilyTakesThePlaceOfLayers) {
+  const std::vector<std::string> overrides{"model.resnet={depth: 34}", "model.input=[3, 32, 32]"};
+  const models::ModelConfig m = parse_config(small, "c.yaml", overrides).config.model;
+  EXPECT_TRUE(m.layers.empty());
+  EXPECT_EQ(std::get<models::ResNet>(m.family).depth, 34);
 }
 
 TEST(ConfigFile, TheCommittedReferenceIsUpToDate) {
@@ -418,7 +480,7 @@ TEST(ConfigFile, TheRecipesLoad) {
     }) << entry.path();
     ++count;
   }
-  EXPECT_GE(count, 4);
+  EXPECT_GE(count, 8);
 }
 
 }  // namespace

@@ -6,10 +6,8 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "models/build.hpp"
-#include "runtime/program.hpp"
 #include "runtime/rng.hpp"
-#include "runtime/update.hpp"
+#include "tests/models/golden_net.hpp"
 
 namespace dtrain::models {
 namespace {
@@ -49,48 +47,26 @@ std::uint32_t raw(std::uint64_t seed, std::uint64_t item, std::uint32_t sub, std
   return draw4(random_key(seed, Purpose::test), item, sub, static_cast<std::uint32_t>(e / 4)).v[e % 4];
 }
 
-class Net {
+class Net : public test::GoldenNet {
  public:
-  Net(const ModelConfig& config, const UpdateRule& rule)
-      : program_(*device_, build(config, batch_size), {}),
-        store_(*device_, program_.plan().layout),
-        optimizer_(*device_, rule, store_.layout()) {
-    state_.learning_rate = static_cast<float>(base_learning_rate(rule));
-    state_.sum_weight = static_cast<float>(batch_size);
-  }
+  Net(const ModelConfig& config, const UpdateRule& rule) : GoldenNet(config, batch_size, rule) {}
   void start(std::uint64_t seed) {
-    initialize(store_.params(), store_.layout(), program_.plan().graph, seed);
-    program_.pack(store_, *stream_);
+    initialize(seed);
+    pack();
   }
   /// Mean loss of Batch(seed); the gradients are sums over the batch.
   double run(std::uint64_t seed) {
-    const InputSlot& slot = program_.slot(0);
-    const auto elements = static_cast<std::size_t>(slot.sample.elements() / batch_size);
+    const auto elements = static_cast<std::size_t>(graph().desc(graph().input(InputRole::sample)).elements()) /
+                          static_cast<std::size_t>(batch_size);
+    std::vector<float> samples;
+    std::vector<std::int32_t> labels;
     for (std::size_t n = 0; n < static_cast<std::size_t>(batch_size); ++n) {
-      for (std::size_t e = 0; e < elements; ++e)
-        slot.sample.as<float>()[n * elements + e] = to_unit(raw(seed, n, 0, e));
-      slot.target.as<std::int32_t>()[n] = static_cast<std::int32_t>(raw(seed, n, 1, 0) % 10);
-      slot.weight.as<float>()[n] = 1;
-      slot.positions.as<std::uint64_t>()[n] = n;
+      for (std::size_t e = 0; e < elements; ++e) samples.push_back(to_unit(raw(seed, n, 0, e)));
+      labels.push_back(static_cast<std::int32_t>(raw(seed, n, 1, 0) % 10));
     }
-    program_.run({Mode::train, true, true}, 0, store_, state_, hooks_, *stream_);
-    return static_cast<double>(store_.loss_sums().as<float>()[loss_sum]) / static_cast<double>(batch_size);
+    return GoldenNet::run(samples, labels);
   }
-  void update() {
-    optimizer_.update(store_, 0, store_.layout().param_floats, state_, *stream_);
-    program_.pack(store_, *stream_);
-    ++state_.applied_steps;
-  }
-  Tensor gradient(ParamId p) const { return store_.gradient(p); }
-
- private:
-  std::unique_ptr<Device> device_ = make_cpu_device(1);
-  std::unique_ptr<Stream> stream_ = device_->make_stream(StreamUse::compute);
-  Program program_;
-  ParameterStore store_;
-  Optimizer optimizer_;
-  StepState state_;
-  NoHooks hooks_;
+  Tensor gradient(ParamId p) const { return store().gradient(p); }
 };
 
 const nlohmann::json& goldens() {

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "io/checkpoint_best.hpp"
 #include "io/checkpoint_manifest.hpp"
 
 namespace dtrain::io {
@@ -22,7 +23,40 @@ bool starts_with(const std::string& text, std::string_view prefix) noexcept {
 }
 
 FoundCheckpoint open_verified(FileSystem& files, const std::string& path) {
-  return {path, verify_checkpoint(files, path).state, {}};
+  const auto manifest = verify_checkpoint(files, path);
+  const bool averaged = std::any_of(manifest.tensors.begin(), manifest.tensors.end(),
+                                    [](const auto& tensor) { return starts_with(tensor.name, "ema/"); });
+  return {path, manifest.state, {}, averaged};
+}
+
+/// `advice`: what to do where there are some, but none is valid.
+std::optional<FoundCheckpoint> newest_valid(FileSystem& files, const std::string& directory, const char* advice) {
+  const auto steps = list_steps(files, directory);
+  std::vector<std::string> skipped;
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    try {
+      auto found = open_verified(files, join_path(directory, step_name(*step)));
+      found.skipped = std::move(skipped);
+      return found;
+    } catch (const CheckpointError& e) {
+      skipped.emplace_back(e.what());
+    }
+  }
+  if (steps.empty()) return std::nullopt;
+  std::string reasons;
+  for (const auto& reason : skipped) reasons += "\n  " + reason;
+  throw CheckpointError(
+      fmt::format("none of the {} checkpoints in {} is valid, and {}{}", steps.size(), directory, advice, reasons),
+      Kind::corrupt);
+}
+
+/// A step directory, or the label of one, or the newest valid one of a directory of them.
+std::optional<FoundCheckpoint> find_at(FileSystem& files, const std::string& given, const char* advice) {
+  const auto path = follow_label(files, given);
+  FileStatus status;
+  if (const int r = files.status(join_path(path, manifest_name), status); r < 0) throw_file_error("look at", path, r);
+  if (status.exists) return open_verified(files, path);
+  return newest_valid(files, path, advice);
 }
 
 std::optional<FoundCheckpoint> find_on_this_rank(const CheckpointConfig& config, FileSystem& files) {
@@ -34,18 +68,13 @@ std::optional<FoundCheckpoint> find_on_this_rank(const CheckpointConfig& config,
     case Resume::directory:
       break;
   }
-  const auto& directory = config.resume_directory;
-  FileStatus status;
-  if (const int r = files.status(join_path(directory, manifest_name), status); r < 0) {
-    throw_file_error("look at", directory, r);
-  }
-  if (status.exists) return open_verified(files, directory);
-  auto found = find_latest_valid(directory, files);
+  auto found = find_at(files, config.resume_directory,
+                       "a run does not start afresh by itself; repair them, or name another directory");
   if (!found) {
     throw CheckpointError(
         fmt::format("there is no checkpoint in {}; checkpoint.resume must be auto, never, a step directory or a "
                     "directory of them",
-                    directory),
+                    config.resume_directory),
         Kind::incomplete);
   }
   return found;
@@ -63,9 +92,32 @@ void broadcast_json(Group& group, Json& json) {
   json = Json::from_cbor(data, data + bytes.size());
 }
 
-/// The tensors in the manifest's order, or CheckpointError naming the one that does not fit.
-std::vector<StateTensor> match(const std::string& path, const Manifest& manifest,
-                               std::span<const StateTensor> tensors) {
+/// What rank 0 found, known to all.
+std::optional<FoundCheckpoint> share(Group& group, std::optional<FoundCheckpoint> found) {
+  Json message;
+  if (group.rank() == 0 && found) {
+    Manifest carrier;
+    carrier.state = found->state;
+    carrier.shards.resize(1);
+    carrier.shards[0].sha256 = std::string(64, '0');
+    message = {{"path", found->path},
+               {"averaged", found->averaged},
+               {"skipped", found->skipped},
+               {"manifest", format_manifest(carrier)}};
+  }
+  broadcast_json(group, message);
+  if (message.is_null()) return std::nullopt;
+  if (group.rank() != 0) {
+    found = {message["path"].get<std::string>(), parse_manifest(message["manifest"].get<std::string>()).state,
+             message["skipped"].get<std::vector<std::string>>(), message["averaged"].get<bool>()};
+  }
+  return found;
+}
+
+/// The tensors in the manifest's order, without data where they are to be skipped, or CheckpointError naming the one
+/// that does not fit.
+std::vector<StateTensor> match(const std::string& path, const Manifest& manifest, std::span<const StateTensor> tensors,
+                               std::span<const std::string_view> skipped) {
   const auto fail = [&](const std::string& what) {
     throw CheckpointError(fmt::format("checkpoint {} is incompatible with this run: {}", path, what),
                           Kind::incompatible);
@@ -75,7 +127,12 @@ std::vector<StateTensor> match(const std::string& path, const Manifest& manifest
   std::vector<StateTensor> out;
   for (const auto& saved : manifest.tensors) {
     const auto it = wanted.find(saved.name);
-    if (it == wanted.end()) fail(fmt::format("it holds {}, which this model does not have", saved.name));
+    if (it == wanted.end()) {
+      if (std::none_of(skipped.begin(), skipped.end(), [&](auto p) { return starts_with(saved.name, p); }))
+        fail(fmt::format("it holds {}, which this model does not have", saved.name));
+      out.push_back({saved.name, saved.dtype, saved.shape, nullptr});
+      continue;
+    }
     const auto& mine = *it->second;
     if (mine.shape != saved.shape || mine.dtype != saved.dtype) {
       fail(fmt::format("{} was {} {}, is {} {}", saved.name, name_of(saved.dtype), saved.shape.str(),
@@ -94,6 +151,7 @@ class Forwarder final : public TensorSink {
  public:
   Forwarder(Group& group, const std::vector<StateTensor>& tensors) : group_(group), tensors_(tensors) {}
   void piece(std::size_t tensor, std::uint64_t offset, std::span<const std::byte> data) override {
+    if (tensors_[tensor].data == nullptr) return;
     std::memcpy(static_cast<std::byte*>(tensors_[tensor].data) + offset, data.data(), data.size());
     if (group_.size() == 1) return;
     const std::uint64_t header[3] = {tensor, offset, data.size()};
@@ -150,25 +208,8 @@ std::string make_run_id() {
 }
 
 std::optional<FoundCheckpoint> find_latest_valid(const std::string& directory, FileSystem& files) {
-  const auto steps = list_steps(files, directory);
-  std::vector<std::string> skipped;
-  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
-    try {
-      auto found = open_verified(files, join_path(directory, step_name(*step)));
-      found.skipped = std::move(skipped);
-      return found;
-    } catch (const CheckpointError& e) {
-      skipped.emplace_back(e.what());
-    }
-  }
-  if (steps.empty()) return std::nullopt;
-  std::string reasons;
-  for (const auto& reason : skipped) reasons += "\n  " + reason;
-  throw CheckpointError(
-      fmt::format("none of the {} checkpoints in {} is valid, and a run does not start afresh by itself; repair or "
-                  "remove them, or set checkpoint.resume=never{}",
-                  steps.size(), directory, reasons),
-      Kind::corrupt);
+  return newest_valid(files, directory,
+                      "a run does not start afresh by itself; repair or remove them, or set checkpoint.resume=never");
 }
 
 std::optional<FoundCheckpoint> find_resume(Group& group, const CheckpointConfig& config, FileSystem& files) {
@@ -176,21 +217,27 @@ std::optional<FoundCheckpoint> find_resume(Group& group, const CheckpointConfig&
   group.agree([&] {
     if (group.rank() == 0) found = find_on_this_rank(config, files);
   });
-  Json message;
-  if (group.rank() == 0 && found) {
-    Manifest carrier;
-    carrier.state = found->state;
-    carrier.shards.resize(1);
-    carrier.shards[0].sha256 = std::string(64, '0');
-    message = {{"path", found->path}, {"skipped", found->skipped}, {"manifest", format_manifest(carrier)}};
-  }
-  broadcast_json(group, message);
-  if (message.is_null()) return std::nullopt;
-  if (group.rank() != 0) {
-    found = {message["path"].get<std::string>(), parse_manifest(message["manifest"].get<std::string>()).state,
-             message["skipped"].get<std::vector<std::string>>()};
-  }
-  return found;
+  return share(group, std::move(found));
+}
+
+FoundCheckpoint find_checkpoint(Group& group, const std::string& path, FileSystem& files) {
+  std::optional<FoundCheckpoint> found;
+  group.agree([&] {
+    if (group.rank() != 0) return;
+    found = find_at(files, path, "a model is needed; name a directory with a valid one");
+    if (!found) {
+      throw CheckpointError(
+          fmt::format("there is no checkpoint in {}; name a step directory, a directory of them, or its label best",
+                      path),
+          Kind::incomplete);
+    }
+  });
+  return *share(group, std::move(found));
+}
+
+bool holds_step(const std::string& directory, std::uint64_t step, FileSystem& files) {
+  FileStatus status;
+  return files.status(join_path(directory, step_name(step)), status) == 0 && status.exists && status.directory;
 }
 
 bool may_change_on_resume(const std::string& field) noexcept {
@@ -236,7 +283,8 @@ std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const Ru
                         Kind::incompatible);
 }
 
-void load_checkpoint(Group& group, const std::string& path, std::span<const StateTensor> tensors, FileSystem& files) {
+void load_checkpoint(Group& group, const std::string& path, std::span<const StateTensor> tensors, FileSystem& files,
+                     std::span<const std::string_view> skipped) {
   Manifest manifest;
   group.agree([&] {
     if (group.rank() == 0) manifest = read_manifest(files, path);
@@ -247,7 +295,7 @@ void load_checkpoint(Group& group, const std::string& path, std::span<const Stat
   std::vector<StateTensor> matched;
   group.agree([&] {
     if (group.rank() != 0) manifest = parse_manifest(message.get<std::string>());
-    matched = match(path, manifest, tensors);
+    matched = match(path, manifest, tensors, skipped);
   });
   std::exception_ptr error;
   if (group.rank() == 0) {

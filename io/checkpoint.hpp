@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -66,6 +67,7 @@ struct FoundCheckpoint {
   std::string path;  // of the step directory
   RunState state;
   std::vector<std::string> skipped;  // newer ones that were not taken: "PATH: why", newest first
+  bool averaged = false;             // it holds a moving average of the parameters ("ema/...")
 };
 
 /// The newest checkpoint of which every byte is right. Nothing where the directory holds none (or does not exist).
@@ -75,6 +77,13 @@ std::optional<FoundCheckpoint> find_latest_valid(const std::string& directory, F
 /// Collective: what `config` says to resume from, found and verified by rank 0 and known to all. `config.directory`
 /// must be set. Resume::directory takes one step directory, or the newest valid one of a directory of them.
 std::optional<FoundCheckpoint> find_resume(Group&, const CheckpointConfig& config, FileSystem& = posix_file_system());
+
+/// Collective, as find_resume(): the newest valid checkpoint of a directory of them, a step directory, or the one that
+/// the label `best` (DIRECTORY/best) names. Throws CheckpointError where there is none.
+FoundCheckpoint find_checkpoint(Group&, const std::string& path, FileSystem& = posix_file_system());
+
+/// Is there a directory of this step? (Not: is it valid.)
+bool holds_step(const std::string& directory, std::uint64_t step, FileSystem& = posix_file_system());
 
 /// May this setting differ between a checkpoint and the run that resumes from it? train.*, log.*, checkpoint.*,
 /// communication.*, device, name, threads, batch.micro, where the data lie (the fingerprint says what they are), and
@@ -87,9 +96,10 @@ std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const Ru
 
 /// Collective: fills every tensor from the step directory `path`; rank 0 reads and verifies, the others receive.
 /// The checkpoint must hold exactly these names, shapes and dtypes, else CheckpointError (incompatible) names the
-/// tensor. Throws on all ranks alike; buffers are undefined then.
+/// tensor; but what begins with one of `skipped` ("optimizer/") may be in it and is passed over. Throws on all ranks
+/// alike; buffers are undefined then.
 void load_checkpoint(Group&, const std::string& path, std::span<const StateTensor> tensors,
-                     FileSystem& = posix_file_system());
+                     FileSystem& = posix_file_system(), std::span<const std::string_view> skipped = {});
 
 /// Reads the state of one step directory; verifies the manifest and the size of each shard, not the shards' bytes.
 RunState read_run_state(const std::string& path, FileSystem& = posix_file_system());
@@ -107,5 +117,10 @@ CheckpointReport list_checkpoints(const std::string& directory, FileSystem& = po
 CheckpointReport verify_checkpoints(const std::string& path, FileSystem& = posix_file_system());
 /// Tensor by tensor: equal, the largest absolute difference, or on one side only. ok: all equal.
 CheckpointReport diff_checkpoints(const std::string& a, const std::string& b, FileSystem& = posix_file_system());
+/// The model as an HDF5 file: param/NAME (float32; the moving average where there is one, unless `raw`), state/NAME,
+/// and attributes of the file: step, parameters ("averaged" or "raw"), configuration, hashes. Throws DataError for
+/// `output`.
+CheckpointReport export_checkpoint(const std::string& path, const std::string& output, bool raw,
+                                   FileSystem& = posix_file_system());
 
 }  // namespace dtrain::io

@@ -68,6 +68,12 @@ void read_stream(FileSystem&, const std::string& path, const Manifest&, TensorSi
 /// read_manifest and read_stream into nothing.
 Manifest verify_checkpoint(FileSystem&, const std::string& path);
 
+/// A step directory itself, or the one that a label means, or the newest valid one of a directory of them. Throws
+/// CheckpointError where there is none.
+std::string pick_checkpoint(FileSystem&, const std::string& path);
+/// One element of a tensor.
+double element_value(DType, const std::byte* data);
+
 /// Step directories of `directory`, ascending. Empty where it does not exist.
 std::vector<std::uint64_t> list_steps(FileSystem&, const std::string& directory);
 

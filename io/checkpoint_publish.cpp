@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 
+#include "io/checkpoint_best.hpp"
 #include "io/checkpoint_digest.hpp"
 
 namespace dtrain::io {
@@ -59,7 +60,9 @@ void prune(FileSystem& files, const Publication& p, Published& out) {
   const auto keep = static_cast<std::size_t>(std::max(p.keep, 2));
   if (steps.size() <= keep) return;
   steps.resize(steps.size() - keep);
+  const auto labelled = read_best(files, p.directory);
   for (const auto step : steps) {
+    if (step == labelled || step == p.best) continue;
     if (p.keep_every > 0 && step % static_cast<std::uint64_t>(p.keep_every) == 0) continue;
     const auto path = join_path(p.directory, step_name(step));
     // Away under its name first: a death in the middle leaves no checkpoint that is half there.
@@ -113,6 +116,11 @@ Published publish(FileSystem& files, const Publication& p) {
     out.error = e.what();
     if (!out.renamed) discard(files, p.temporary, out.remarks);
     return out;
+  }
+  try {
+    point_best(files, p.directory, p.best, p.unique);
+  } catch (const CheckpointError& e) {
+    out.remarks.push_back(fmt::format("the best checkpoint could not be labelled: {}", e.what()));
   }
   try {
     prune(files, p, out);

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -30,6 +31,7 @@ struct Publication {
   std::uint64_t base = 0;       // ... this step; later ones of others belong to a given-up future
   int keep = 2;
   std::int64_t keep_every = 0;
+  std::optional<std::uint64_t> best{};  // the step that the label shall name, once it is there
 };
 struct Published {
   bool renamed = false;

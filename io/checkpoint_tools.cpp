@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/checkpoint.hpp"
+#include "io/checkpoint_best.hpp"
 #include "io/checkpoint_manifest.hpp"
 
 namespace dtrain::io {
@@ -48,32 +49,6 @@ T at(const std::byte* data) {
   return value;
 }
 
-double element(DType dtype, const std::byte* data) {
-  switch (dtype) {
-    case DType::f32:
-      return at<float>(data);
-    case DType::f64:
-      return at<double>(data);
-    case DType::bf16: {
-      const std::uint32_t bits = static_cast<std::uint32_t>(at<std::uint16_t>(data)) << 16;
-      float value = 0;
-      std::memcpy(&value, &bits, sizeof value);
-      return value;
-    }
-    case DType::f16:
-      return read_f16(at<std::uint16_t>(data));
-    case DType::u8:
-      return at<std::uint8_t>(data);
-    case DType::i32:
-      return at<std::int32_t>(data);
-    case DType::i64:
-      return static_cast<double>(at<std::int64_t>(data));
-    case DType::u64:
-      return static_cast<double>(at<std::uint64_t>(data));
-  }
-  return 0;
-}
-
 /// Keeps every tensor of one checkpoint in memory.
 class Keep final : public TensorSink {
  public:
@@ -109,7 +84,7 @@ class Compare final : public TensorSink {
     for (std::size_t i = 0; i < data.size(); i += step) {
       if (std::memcmp(other + i, data.data() + i, step) == 0) continue;
       ++d.elements;
-      const double difference = std::abs(element(dtype, other + i) - element(dtype, data.data() + i));
+      const double difference = std::abs(element_value(dtype, other + i) - element_value(dtype, data.data() + i));
       if (std::isnan(difference) || difference > d.largest) d.largest = difference;
     }
   }
@@ -122,8 +97,36 @@ class Compare final : public TensorSink {
   std::vector<Difference> differences_;
 };
 
-/// A step directory itself, or the newest valid one of a directory of them.
-std::string pick(FileSystem& files, const std::string& path) {
+}  // namespace
+
+double element_value(DType dtype, const std::byte* data) {
+  switch (dtype) {
+    case DType::f32:
+      return at<float>(data);
+    case DType::f64:
+      return at<double>(data);
+    case DType::bf16: {
+      const std::uint32_t bits = static_cast<std::uint32_t>(at<std::uint16_t>(data)) << 16;
+      float value = 0;
+      std::memcpy(&value, &bits, sizeof value);
+      return value;
+    }
+    case DType::f16:
+      return read_f16(at<std::uint16_t>(data));
+    case DType::u8:
+      return at<std::uint8_t>(data);
+    case DType::i32:
+      return at<std::int32_t>(data);
+    case DType::i64:
+      return static_cast<double>(at<std::int64_t>(data));
+    case DType::u64:
+      return static_cast<double>(at<std::uint64_t>(data));
+  }
+  return 0;
+}
+
+std::string pick_checkpoint(FileSystem& files, const std::string& given) {
+  const auto path = follow_label(files, given);
   if (is_step_directory(files, path)) return path;
   must_be_directory(files, path);
   const auto found = find_latest_valid(path, files);
@@ -131,21 +134,25 @@ std::string pick(FileSystem& files, const std::string& path) {
   return found->path;
 }
 
-}  // namespace
-
 CheckpointReport list_checkpoints(const std::string& directory, FileSystem& files) {
   must_be_directory(files, directory);
   CheckpointReport report;
   Json rows = Json::array();
-  report.text = fmt::format("{:>12}  {:<20}  {:>10}  {:<10}  {}\n", "step", "saved at", "MiB", "state", "run");
+  const auto best = read_best(files, directory);
+  const auto line = [&](std::uint64_t step, const std::string& saved_at, const std::string& mib, const char* word,
+                        const std::string& rest) {
+    const auto state = fmt::format("{}{}", word, step == best ? ", best" : "");
+    return fmt::format("{:>12}  {:<20}  {:>10}  {:<16}  {}\n", step, saved_at, mib, state, rest);
+  };
+  report.text = fmt::format("{:>12}  {:<20}  {:>10}  {:<16}  {}\n", "step", "saved at", "MiB", "state", "run");
   for (const auto step : list_steps(files, directory)) {
     const auto path = join_path(directory, step_name(step));
-    Json row = {{"step", step}, {"path", path}};
+    Json row = {{"step", step}, {"path", path}, {"best", step == best}};
     try {
       const auto manifest = read_manifest(files, path);
       const auto& s = manifest.state;
-      report.text += fmt::format("{:>12}  {:<20}  {:>10.2f}  {:<10}  {}\n", step, s.saved_at,
-                                 static_cast<double>(manifest.total_bytes) / 1048576.0, "complete", s.run_id);
+      const double mib = static_cast<double>(manifest.total_bytes) / 1048576.0;
+      report.text += line(step, s.saved_at, fmt::format("{:.2f}", mib), "complete", s.run_id);
       row.update({{"state", "complete"},
                   {"saved_at", s.saved_at},
                   {"bytes", manifest.total_bytes},
@@ -158,7 +165,7 @@ CheckpointReport list_checkpoints(const std::string& directory, FileSystem& file
       const auto* word = e.kind() == CheckpointError::Kind::incomplete ? "incomplete"
                          : e.kind() == CheckpointError::Kind::corrupt  ? "corrupt"
                                                                        : "unreadable";
-      report.text += fmt::format("{:>12}  {:<20}  {:>10}  {:<10}  {}\n", step, "-", "-", word, e.what());
+      report.text += line(step, "-", "-", word, e.what());
       row.update({{"state", word}, {"error", e.what()}});
       report.ok = false;
     }
@@ -169,7 +176,8 @@ CheckpointReport list_checkpoints(const std::string& directory, FileSystem& file
   return report;
 }
 
-CheckpointReport verify_checkpoints(const std::string& path, FileSystem& files) {
+CheckpointReport verify_checkpoints(const std::string& given, FileSystem& files) {
+  const auto path = follow_label(files, given);
   std::vector<std::string> paths;
   if (is_step_directory(files, path)) {
     paths.push_back(path);
@@ -202,7 +210,7 @@ CheckpointReport verify_checkpoints(const std::string& path, FileSystem& files) 
 }
 
 CheckpointReport diff_checkpoints(const std::string& a, const std::string& b, FileSystem& files) {
-  const auto path_a = pick(files, a), path_b = pick(files, b);
+  const auto path_a = pick_checkpoint(files, a), path_b = pick_checkpoint(files, b);
   const auto left = read_manifest(files, path_a), right = read_manifest(files, path_b);
   std::map<std::string_view, std::size_t> left_index;
   for (std::size_t i = 0; i < left.tensors.size(); ++i) left_index.emplace(left.tensors[i].name, i);

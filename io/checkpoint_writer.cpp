@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "io/checkpoint_best.hpp"
 #include "io/checkpoint_publish.hpp"
 #include "io/checkpoint_snapshot.hpp"
 #include "io/checkpoint_worker.hpp"
@@ -70,6 +71,7 @@ struct CheckpointWriter::State {
   // The save in flight. Rank 0's `unique` is everybody's.
   Phase phase = Phase::idle;
   Manifest manifest;
+  std::optional<std::uint64_t> best;
   std::string unique, temporary, error;
   double copy_seconds = 0;
   Clock::time_point started;
@@ -118,7 +120,18 @@ std::optional<std::uint64_t> CheckpointWriter::durable_step() const noexcept {
   return state_->base;
 }
 
-std::optional<SaveReport> CheckpointWriter::save(const RunState& state, std::span<const StateTensor> tensors) {
+std::string CheckpointWriter::label_best(std::optional<std::uint64_t> best) {
+  if (state_->group.rank() != 0) return {};
+  try {
+    point_best(state_->files, state_->config.directory, best, make_run_id());
+    return {};
+  } catch (const CheckpointError& e) {
+    return e.what();
+  }
+}
+
+std::optional<SaveReport> CheckpointWriter::save(const RunState& state, std::span<const StateTensor> tensors,
+                                                 std::optional<std::uint64_t> best) {
   auto& s = *state_;
   auto earlier = finish();
   if (s.base == state.step) return earlier;
@@ -130,6 +143,7 @@ std::optional<SaveReport> CheckpointWriter::save(const RunState& state, std::spa
   s.unique = s.group.rank() == 0 ? make_run_id() : std::string();
   s.unique = compare_ranks(s.group, state.step, s.manifest, s.snapshot, s.unique);
 
+  s.best = best;
   s.manifest.state = state;
   s.manifest.state.saved_at = utc_now();
   s.temporary = join_path(s.config.directory, fmt::format("{}{}-{}", temporary_prefix, state.step, s.unique));
@@ -205,8 +219,8 @@ void CheckpointWriter::State::end_attempt(const std::vector<std::string>& status
     worker.start([this] { discard(files, temporary, published.remarks); });
     return;
   }
-  Publication publication{config.directory, temporary,        unique,      manifest,         own,
-                          base.has_value(), base.value_or(0), config.keep, config.keep_every};
+  Publication publication{config.directory, temporary,        unique,      manifest,          own,
+                          base.has_value(), base.value_or(0), config.keep, config.keep_every, best};
   worker.start([this, publication = std::move(publication)] { published = publish(files, publication); });
 }
 

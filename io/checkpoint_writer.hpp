@@ -46,8 +46,10 @@ class CheckpointWriter {
   /// Collective, at a step boundary: checks that floating-point tensors are finite and all tensors equal on all ranks
   /// (NumericError naming the tensor, and the rank, on all ranks), copies, and returns while the writing goes on.
   /// `state` is that of rank 0. Waits for a save in flight first; returns that one's report.
-  /// A step that is already durable is not written again.
-  std::optional<SaveReport> save(const RunState& state, std::span<const StateTensor> tensors);
+  /// A step that is already durable is not written again. `best`: this step or an earlier one in the directory, which
+  /// gets the label once this one is durable, and is never removed while it is the best.
+  std::optional<SaveReport> save(const RunState& state, std::span<const StateTensor> tensors,
+                                 std::optional<std::uint64_t> best = std::nullopt);
 
   /// Collective, at each step boundary: free when nothing is in flight, else one small exchange. The report of a save
   /// that has ended, once. Throws CheckpointError when `failures_allowed` saves in a row have failed.
@@ -55,6 +57,10 @@ class CheckpointWriter {
 
   /// Collective: waits for the save in flight. Call before the run ends and before leaving on a signal.
   std::optional<SaveReport> finish();
+
+  /// Labels a step that is durable already, or (nothing) takes away a label of what is not there; rank 0 does it, with
+  /// no save in flight. Returns what went wrong, or "".
+  std::string label_best(std::optional<std::uint64_t> best);
 
   bool in_flight() const noexcept;
   /// The newest step that is known to be durable (or resumed from); nothing yet: empty.

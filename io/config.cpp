@@ -154,6 +154,10 @@ std::string name_of(const Augmentation& augmentation) {
   return augmentation_names[augmentation.index()];
 }
 
+std::string_view name_of(Best best) noexcept {
+  return best == Best::loss ? "loss" : best == Best::accuracy ? "accuracy" : "none";
+}
+
 TypePtr<DataConfig> data_table() {
   static const TypePtr<DataConfig> table = [] {
     Table<DataConfig> data("Where samples come from and how they are prepared.");
@@ -191,6 +195,9 @@ TypePtr<CheckpointConfig> checkpoint_table() {
     checkpoint.add("keep", &CheckpointConfig::keep, integer<int>({2, 1'000'000}), "how many of the newest to keep");
     checkpoint.add("keep_every", &CheckpointConfig::keep_every, integer(),
                    "keep each checkpoint of a multiple of this step for good; 0: none");
+    checkpoint.add("best", &CheckpointConfig::best,
+                   choice<Best>({{"none", Best::none}, {"loss", Best::loss}, {"accuracy", Best::accuracy}}),
+                   "save when an evaluation is the best so far by this, label it, and keep it whatever comes after");
     checkpoint.add(
         "resume", [](auto& c) -> auto& { return c; }, TypePtr<CheckpointConfig>(std::make_shared<ResumeType>()),
         "auto: continue from the newest valid one, if there is any; never; or a directory");

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -55,6 +56,11 @@ struct DataConfig {
   double cache_mib = 1024;   // a rank keeps the whole set in memory if it is not larger than this; 0: never
 };
 
+/// What makes a checkpoint the best one.
+enum class Best : std::uint8_t { none, loss, accuracy };
+/// "none", ...
+std::string_view name_of(Best) noexcept;
+
 enum class Resume : std::uint8_t { automatic, never, directory };
 
 struct CheckpointConfig {
@@ -62,6 +68,7 @@ struct CheckpointConfig {
   std::int64_t every_steps = 500;  // 0: only at the end and on a signal
   int keep = 3;                    // newest ones to keep, at least 2
   std::int64_t keep_every = 0;     // keep every M-th step for good; 0: none
+  Best best = Best::none;
   Resume resume = Resume::automatic;
   std::string resume_directory;  // where resume is `directory`
   int failures_allowed = 3;      // failed saves in a row before the run stops

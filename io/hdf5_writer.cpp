@@ -94,8 +94,10 @@ std::size_t Writer::add(const std::string& name, StoredType type, std::span<cons
   }
   H5Pset_fill_time(plist.get(), H5D_FILL_TIME_NEVER);
   H5Pset_obj_track_times(plist.get(), false);  // the same data gives the same bytes
+  const Handle links(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
+  H5Pset_create_intermediate_group(links.get(), 1);
   dataset.handle =
-      Handle(H5Dcreate2(file_.get(), name.c_str(), file_type(type), space.get(), H5P_DEFAULT, plist.get(), H5P_DEFAULT),
+      Handle(H5Dcreate2(file_.get(), name.c_str(), file_type(type), space.get(), links.get(), plist.get(), H5P_DEFAULT),
              H5Dclose);
   if (!dataset.handle) failed(fmt::format("{} cannot be made: {}", name, last_error()));
   datasets_.push_back(std::move(dataset));
@@ -168,6 +170,11 @@ void Writer::write(std::size_t index, std::uint64_t first, std::uint64_t rows, c
   const Lock lock;
   const Dataset& dataset = datasets_[index];
   std::vector<hsize_t> start(dataset.dims.size(), 0), count = dataset.dims;
+  if (count.empty()) {
+    if (H5Dwrite(dataset.handle.get(), native_type(dataset.type), H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes) < 0)
+      failed(fmt::format("cannot be written (is the disk full?): {}", last_error()));
+    return;
+  }
   start[0] = first;
   count[0] = rows;
   const Handle to(H5Dget_space(dataset.handle.get()), H5Sclose);
@@ -202,8 +209,52 @@ void Writer::attribute(std::size_t dataset, const std::string& name, const std::
   if (!attribute || H5Awrite(attribute.get(), type.get(), text.data()) < 0) failed("an attribute cannot be written");
 }
 
+void Writer::file_attribute(const std::string& name, const std::string& text) {
+  const Lock lock;
+  // Of variable length: it may be larger than the headers that hold attributes, and h5py makes a str of it.
+  const Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type.get(), H5T_VARIABLE);
+  H5Tset_cset(type.get(), H5T_CSET_UTF8);
+  const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+  const Handle attribute(H5Acreate2(file_.get(), name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT),
+                         H5Aclose);
+  const char* const pointer = text.c_str();
+  if (!attribute || H5Awrite(attribute.get(), type.get(), &pointer) < 0) failed("an attribute cannot be written");
+}
+
+void Writer::file_attribute(const std::string& name, std::int64_t value) {
+  const Lock lock;
+  const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+  const Handle attribute(H5Acreate2(file_.get(), name.c_str(), H5T_STD_I64LE, space.get(), H5P_DEFAULT, H5P_DEFAULT),
+                         H5Aclose);
+  if (!attribute || H5Awrite(attribute.get(), H5T_NATIVE_INT64, &value) < 0) failed("an attribute cannot be written");
+}
+
+std::pair<std::string, std::vector<std::uint64_t>> Writer::hand_over() {
+  std::vector<std::uint64_t> offsets;
+  const Lock lock;
+  std::uint64_t end = 0;
+  for (const Dataset& d : datasets_) {
+    const haddr_t at = H5Dget_offset(d.handle.get());
+    if (at == HADDR_UNDEF) failed("a data set has no place in the file");
+    offsets.push_back(at);
+    end = std::max<std::uint64_t>(end, at + H5Dget_storage_size(d.handle.get()));
+  }
+  datasets_.clear();
+  const bool flushed = H5Fflush(file_.get(), H5F_SCOPE_GLOBAL) >= 0;
+  file_ = {};
+  if (!flushed) failed(fmt::format("cannot be written (is the disk full?): {}", last_error()));
+  // A full disk is better met now. Where the file system cannot reserve, the writes will tell.
+  const int fd = ::open(temporary_.c_str(), O_WRONLY | O_CLOEXEC);
+  const int reserved = fd < 0 ? errno : ::posix_fallocate(fd, 0, static_cast<off_t>(end));
+  if (fd >= 0) ::close(fd);
+  if (reserved == ENOSPC || reserved == EDQUOT || reserved == EFBIG)
+    failed(fmt::format("cannot reserve {} bytes: {}", end, std::strerror(reserved)));
+  return {temporary_, std::move(offsets)};
+}
+
 void Writer::commit() {
-  {
+  if (file_) {
     const Lock lock;
     datasets_.clear();
     if (H5Fflush(file_.get(), H5F_SCOPE_GLOBAL) < 0)

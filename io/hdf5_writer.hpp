@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "io/hdf5.hpp"
@@ -30,9 +31,15 @@ class Writer {
   void write(std::size_t index, std::uint64_t first, std::uint64_t rows, const void* bytes);
   void attribute(std::size_t dataset, const std::string& name, std::span<const double> values);
   void attribute(std::size_t dataset, const std::string& name, const std::string& text);
+  /// Attributes of the file itself.
+  void file_attribute(const std::string& name, const std::string& text);
+  void file_attribute(const std::string& name, std::int64_t value);
   /// What another file says of its rows: the attributes of a data set, and a data set of names, where there are any.
   void copy_attributes(const File& from, const DatasetInfo& of, std::size_t dataset);
   void copy_names(const File& from, const std::string& name);
+  /// Closes the file for this library: its temporary path, and where the bytes of each contiguous data set lie. Whoever
+  /// knows may write them now; commit() is all that is left to do here.
+  std::pair<std::string, std::vector<std::uint64_t>> hand_over();
   /// Flushes to the disk and gives the file its name.
   void commit();
 

@@ -61,6 +61,7 @@ Inspection inspect(const std::string& path) {
     nlohmann::ordered_json entry{{"path", d.path}, {"shape", d.dims}, {"dtype", d.type_text}};
     entry["chunks"] =
         d.storage == h5::Storage::chunked ? nlohmann::ordered_json(d.chunk) : nlohmann::ordered_json(nullptr);
+    if (d.storage == h5::Storage::contiguous) entry["offset"] = d.offset;  // of its bytes in the file
     entry["filters"] = nlohmann::ordered_json::array();
     for (const auto& f : d.filters) entry["filters"].push_back(f.text);
     text += fmt::format("  {}  {}\n", d.text(), d.storage_text());

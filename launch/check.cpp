@@ -101,6 +101,7 @@ class Check {
     data_.train_samples = data.samples(config_.data.train, "data.train");
     data_.eval_samples = data.samples(config_.data.eval, "data.eval");
     memory_ = memory_use(plan_, state_count(config_.optimizer), shards());
+    if (config_.train.ema.decay > 0) memory_.optimizer += plan_.layout.total_floats() * sizeof(float);
     // Micro batches that wait for others in the tree.
     if (config_.deterministic == Deterministic::elastic)
       memory_.gradients *= std::bit_width(static_cast<std::uint64_t>(share_.accumulation));

@@ -35,6 +35,7 @@
 #include "launch/progress.hpp"
 #include "launch/signals.hpp"
 #include "launch/train.hpp"
+#include "launch/use_commands.hpp"
 #include "runtime/document.hpp"
 #include "runtime/version.hpp"
 
@@ -135,11 +136,15 @@ class CommandLine {
     add_train();
     add_check();
     add_config();
-    data_ = std::make_unique<DataCommands>(
-        app_, CommandTree{[this](auto& parent, const auto& name, const auto& what, const auto& examples) {
-                            return command(parent, name, what, examples);
-                          },
-                          [this](std::function<int()> action) { action_ = std::move(action); }});
+    const CommandTree tree{[this](auto& parent, const auto& name, const auto& what, const auto& examples) {
+                             return command(parent, name, what, examples);
+                           },
+                           [this](std::function<int()> action) { action_ = std::move(action); }};
+    use_ = std::make_unique<UseCommands>(app_, tree, [this](CLI::App* app, UseCommands::Work work) {
+      everywhere_.insert(app);
+      app->callback([this, work = std::move(work)] { action_ = [work] { return on_all_ranks(work); }; });
+    });
+    data_ = std::make_unique<DataCommands>(app_, tree);
     add_checkpoint();
     add_doctor();
     add_bench();
@@ -241,6 +246,14 @@ class CommandLine {
     diff->add_option("second", second_, "Another one")->required();
     json_flag(diff);
     diff->callback([this] { action_ = [this] { return print_report(io::diff_checkpoints(first_, second_), json_); }; });
+    CLI::App* to_file = command(*checkpoint, "export", "The model of a checkpoint as an HDF5 file, for other programs",
+                                "  dtrain checkpoint export runs/mnist-cnn/checkpoints/best -o mnist-cnn.h5\n");
+    to_file->add_option("directory", first_, "One checkpoint, the label of one, or a directory of them")->required();
+    to_file->add_option("-o,--output", output_, "HDF5 file to write")->required();
+    to_file->add_flag("--raw", raw_, "The parameters as trained, not their moving average");
+    json_flag(to_file);
+    to_file->callback(
+        [this] { action_ = [this] { return print_report(io::export_checkpoint(first_, output_, raw_), json_); }; });
   }
 
   void add_doctor() {
@@ -294,11 +307,12 @@ class CommandLine {
   CLI::App app_;
   std::set<const CLI::App*> everywhere_;  // run on all ranks of a launch
   std::function<int()> action_;
-  std::string file_, first_, second_, directory_ = "runs";
+  std::string file_, first_, second_, output_, directory_ = "runs";
   Strings overrides_;
   int ranks_ = 1;
-  bool json_ = false, markdown_ = false, fixed_order_ = false;
+  bool json_ = false, markdown_ = false, raw_ = false, fixed_order_ = false;
   CommBenchOptions comm_bench_;
+  std::unique_ptr<UseCommands> use_;
   std::unique_ptr<DataCommands> data_;
 };
 

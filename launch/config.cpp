@@ -20,6 +20,13 @@ TypePtr<BatchConfig> batch_table() {
   return shared(std::move(batch));
 }
 
+TypePtr<EmaConfig> ema_table() {
+  Table<EmaConfig> ema("A moving average of the parameters: average = decay * average + (1 - decay) * parameters.");
+  ema.add("decay", &EmaConfig::decay, number({.least = 0, .most = 1, .below_most = true}),
+          "0.999 averages over about 1000 steps; 0: no average");
+  return shared(std::move(ema));
+}
+
 TypePtr<TrainConfig> train_table() {
   Table<TrainConfig> train("How long, and what happens on the way.");
   train.add("epochs", &TrainConfig::epochs, integer({1, 1'000'000'000}), "passes over the data")
@@ -31,6 +38,10 @@ TypePtr<TrainConfig> train_table() {
   train.add(
       "clip_norm", [](auto& t) -> auto& { return t.clip.max_norm; }, number({.least = 0}),
       "gradients of a larger global norm are scaled down to it; 0: never");
+  train
+      .add("ema", &TrainConfig::ema, ema_table(),
+           "evaluate, and use the model, with an average of the parameters over the latest steps")
+      .shown_if([](const auto& t) { return t.ema.decay > 0; });
   train.add("eval_every_steps", &TrainConfig::eval_every_steps, integer(),
             "evaluate after so many steps; 0: after each epoch. Always at the end");
   return shared(std::move(train));

@@ -21,10 +21,15 @@ struct BatchConfig {
   std::int64_t global = 128;
   std::int64_t micro = 0;  // 0: auto, global / ranks
 };
+/// Exponential moving average of the parameters.
+struct EmaConfig {
+  double decay = 0;  // 0: none
+};
 struct TrainConfig {
   std::int64_t epochs = 1;
-  std::int64_t steps = 0;             // > 0: instead of epochs
-  Clipping clip;                      // `clip_norm`
+  std::int64_t steps = 0;  // > 0: instead of epochs
+  Clipping clip;           // `clip_norm`
+  EmaConfig ema;
   std::int64_t eval_every_steps = 0;  // 0: at the end of each epoch, and at the end
 };
 struct TraceConfig {

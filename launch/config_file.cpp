@@ -224,6 +224,7 @@ class Loader {
       problem("schedule.decay", "schedule.every_steps: 0 with decay: step; expected an integer of at least 1");
     }
     if (sound("model") && sound("data")) check_normalize();
+    if (sound("model") && sound("data") && sound("checkpoint")) check_best();
     if (sound("model") && root_.find("model") != nullptr) check_model();
   }
 
@@ -249,6 +250,17 @@ class Loader {
                           "a power of two of them, such as batch.micro: {}",
                           micro, global / micro, global, global / parts));
     }
+  }
+
+  void check_best() {
+    const RunConfig& c = out_.config;
+    if (c.checkpoint.best == io::Best::none) return;
+    if (c.data.eval.empty())
+      problem("checkpoint.best",
+              fmt::format("checkpoint.best: {} without data.eval; expected none, or data to evaluate on",
+                          io::name_of(c.checkpoint.best)));
+    if (c.checkpoint.best == io::Best::accuracy && c.model.loss != models::Loss::cross_entropy)
+      problem("checkpoint.best", "checkpoint.best: accuracy, but only cross_entropy has one; expected none or loss");
   }
 
   void check_normalize() {

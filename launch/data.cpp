@@ -29,6 +29,12 @@ io::Dataset open_data(const RunConfig& config, const std::vector<std::string>& p
   return data;
 }
 
+io::Dataset open_inputs(const RunConfig& config, const std::vector<std::string>& patterns) {
+  io::Dataset data(patterns, {config.data.sample_key, {}, io::TargetUse::none, 0});
+  io::fit_input(data, Shape(std::span<const std::int64_t>(config.model.input)));
+  return data;
+}
+
 io::LoaderOptions loader_options(const RunConfig& config, std::int64_t micro_batch, std::int64_t width,
                                  const comm::World& world) {
   io::LoaderOptions loading;

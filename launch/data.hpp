@@ -21,6 +21,9 @@ std::int64_t output_width(const Graph&);
 /// configuration's. Throws DataError, ShapeError.
 io::Dataset open_data(const RunConfig&, const std::vector<std::string>& patterns, std::int64_t width, double cache_mib);
 
+/// The same of samples alone, which no pass reads twice: nothing is kept in memory.
+io::Dataset open_inputs(const RunConfig&, const std::vector<std::string>& patterns);
+
 /// How this rank's loaders read for that model.
 io::LoaderOptions loader_options(const RunConfig&, std::int64_t micro_batch, std::int64_t width, const comm::World&);
 

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "launch/alone.hpp"
+#include "launch/data.hpp"
 
 namespace dtrain::launch {
 
@@ -25,7 +26,23 @@ Evaluator::Evaluator(Engine& engine, io::Loader& loader, Group& group, comm::Wat
       loss_(loss),
       sums_(engine.device(), engine.store().loss_sums().data, loss_sum_count * sizeof(float)) {}
 
-std::optional<EvalMetrics> Evaluator::run(std::int64_t step, StopSignals* stop) {
+std::optional<EvalMetrics> Evaluator::run(std::int64_t step, StopSignals* stop, ParameterAverage* average) {
+  if (average == nullptr) return run_packed(step, stop);
+  // No way back is needed where this throws: every such error ends the run, and nothing is saved after it.
+  const auto exchange = [&] {
+    alone([&] {
+      average->exchange(engine_.store(), engine_.compute());
+      engine_.pack();
+    });
+  };
+  exchange();
+  auto result = run_packed(step, stop);
+  exchange();
+  if (result) result->averaged = true;
+  return result;
+}
+
+std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals* stop) {
   double sums[loss_sum_count] = {};
   NoHooks hooks;
   const StepState state;
@@ -49,14 +66,21 @@ std::optional<EvalMetrics> Evaluator::run(std::int64_t step, StopSignals* stop) 
     std::memcpy(theirs, one.data(), sizeof theirs);
     for (std::size_t k = 0; k < loss_sum_count; ++k) total[k] += theirs[k];
   }
-  EvalMetrics result{total[loss_sum] / total[weight_sum], -1};
-  if (loss_ == models::Loss::cross_entropy) result.accuracy = total[correct_sum] / total[weight_sum];
+  EvalMetrics result;
+  result.loss = total[loss_sum] / total[weight_sum];
+  if (loss_ == models::Loss::cross_entropy) {
+    result.accuracy = total[correct_sum] / total[weight_sum];
+    // Of five classes or fewer every label would be among the five.
+    if (output_width(engine_.plan().graph) > 5) result.top5_accuracy = total[top5_sum] / total[weight_sum];
+  }
   return result;
 }
 
 std::string describe(const char* what, const EvalMetrics& e) {
   std::string text = fmt::format("{} loss {:.4f}", what, e.loss);
   if (e.accuracy >= 0) text += fmt::format(", {} accuracy {:.4f}", what, e.accuracy);
+  if (e.top5_accuracy >= 0) text += fmt::format(", top-5 {:.4f}", e.top5_accuracy);
+  if (e.averaged) text += " (averaged parameters)";
   return text;
 }
 

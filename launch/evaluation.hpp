@@ -12,6 +12,7 @@
 #include "launch/run_files.hpp"
 #include "launch/signals.hpp"
 #include "models/config.hpp"
+#include "runtime/average.hpp"
 #include "runtime/group.hpp"
 #include "runtime/host_mirror.hpp"
 
@@ -21,12 +22,13 @@ class Evaluator {
  public:
   Evaluator(Engine&, io::Loader&, Group&, comm::Watchdog&, models::Loss);
 
-  /// Each sample of the set once, with the parameters as they are packed. `step`: for the watchdog. Nothing where some
-  /// rank was asked to stop, which is asked now and then: a scheduler does not wait for a long evaluation. Without
-  /// `stop` it is always finished. Throws RankFailure.
-  std::optional<EvalMetrics> run(std::int64_t step, StopSignals* stop);
+  /// Each sample of the set once. With `average` its values take the parameters' place meanwhile. `step`: for the
+  /// watchdog. Nothing where some rank was asked to stop, which is asked now and then: a scheduler does not wait for a
+  /// long evaluation. Without `stop` it is always finished. Throws RankFailure.
+  std::optional<EvalMetrics> run(std::int64_t step, StopSignals* stop, ParameterAverage* average = nullptr);
 
  private:
+  std::optional<EvalMetrics> run_packed(std::int64_t step, StopSignals* stop);
   Engine& engine_;
   io::Loader& loader_;
   Group& group_;

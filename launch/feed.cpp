@@ -11,7 +11,7 @@ const io::Batch& Feed::next(io::Loader& loader, const InputSlot& slot) {
   }
   const io::Batch& batch = loader.next();
   const auto copy = [&](const Tensor& to, const Tensor& from) {
-    if (to) device_.copy(to.data, from.data, to.bytes(), compute_);
+    if (to && from) device_.copy(to.data, from.data, to.bytes(), compute_);
   };
   copy(slot.sample, batch.sample);
   copy(slot.target, batch.target);

@@ -14,7 +14,8 @@ class Feed {
  public:
   Feed(Device& device, Stream& compute) : device_(device), compute_(compute), copied_(device.make_event()) {}
 
-  /// The loader's next batch, on its way into `slot`. Throws what the loader's threads met.
+  /// The loader's next batch, on its way into `slot`; of a set without targets the slot keeps the ones that it has.
+  /// Throws what the loader's threads met.
   const io::Batch& next(io::Loader&, const InputSlot& slot);
   /// The loader may fill the batch's memory again once the device has it: at once on a cpu, before the batch after it
   /// elsewhere.

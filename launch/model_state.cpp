@@ -13,15 +13,21 @@ Tensor flat_view(float* flat, const Bucket& range) {
 
 }  // namespace
 
-ModelState::ModelState(Device& device, const ParameterStore& store, const Optimizer& optimizer, Collective& collective,
-                       Stream& compute)
-    : device_(device), store_(store), optimizer_(optimizer), collective_(collective), compute_(compute) {
+ModelState::ModelState(Device& device, const ParameterStore& store, const Optimizer& optimizer,
+                       ParameterAverage* average, Collective& collective, Stream& compute)
+    : device_(device),
+      store_(store),
+      optimizer_(optimizer),
+      average_(average),
+      collective_(collective),
+      compute_(compute) {
   static_assert(stop_extra < FlatLayout::extras);
   const std::size_t bytes = store.layout().total_floats() * sizeof(float);
   float* const extras = store.gradients() + store.layout().state_end();
   params_ = HostMirror(device, store.params(), bytes);
   sums_ = HostMirror(device, extras, FlatLayout::extras * sizeof(float));
   wish_ = HostMirror(device, extras + stop_extra, sizeof(float));
+  if (average_) averages_ = HostMirror(device, average_->data(), bytes);
   for (int i = 0; i < optimizer.states(); ++i) {
     moments_.emplace_back(device, optimizer.state(i), optimizer.state_floats() * sizeof(float));
     moment_names_.push_back(state_name(optimizer.rule(), i));
@@ -42,17 +48,20 @@ std::vector<io::StateTensor> ModelState::tensors() {
     io::append_flat(out, "optimizer/" + moment_names_[i] + "/", store_.layout(),
                     optimizer_.sharded() ? images_[i].data() : moments_[i].as<float>());
   }
+  if (average_) io::append_flat(out, "ema/", store_.layout(), averages_.as<float>());
   return out;
 }
 
 void ModelState::pull_parameters() {
   params_.pull(compute_);
+  if (average_) averages_.pull(compute_);
   compute_.synchronize();
 }
 
 void ModelState::pull() {
   params_.pull(compute_);
   for (const HostMirror& m : moments_) m.pull(compute_);
+  if (average_) averages_.pull(compute_);
   compute_.synchronize();
   if (!optimizer_.sharded()) return;
   make_images();
@@ -74,6 +83,7 @@ void ModelState::push() {
   release_tensors();
   params_.push(compute_);
   for (const HostMirror& m : moments_) m.push(compute_);
+  if (average_) averages_.push(compute_);
   compute_.synchronize();
 }
 
@@ -96,6 +106,15 @@ void ModelState::each_share(std::size_t moment, Visit visit) {
   }
 }
 
+void ModelState::restart_average() {
+  if (average_) average_->restart(store_, compute_);
+  compute_.synchronize();
+}
+
+std::string ModelState::average_hash() const {
+  return average_ ? dtrain::parameter_hash(averages_.as<float>(), store_.layout()) : std::string();
+}
+
 void ModelState::initialize(const Graph& graph, std::uint64_t seed) {
   dtrain::initialize(params_.as<float>(), store_.layout(), graph, seed);
   push();
@@ -107,6 +126,7 @@ void ModelState::broadcast() {
   collective_.broadcast({all, store_.params()}, 0, *stream);
   if (!optimizer_.sharded())
     for (const HostMirror& m : moments_) collective_.broadcast({all, m.range()}, 0, *stream);
+  if (average_) collective_.broadcast({all, average_->data()}, 0, *stream);
   stream->synchronize();
 }
 

@@ -1,5 +1,5 @@
 // ModelState: what the host reads and writes of a run's device memory, so that the trainer's loop touches none of it:
-// parameters and optimizer state for checkpoints and hashes, the sums of a step, the wish to stop.
+// parameters, their average and optimizer state for checkpoints and hashes, the sums of a step, the wish to stop.
 // Owns the host's images (none are needed on a cpu) and views store, optimizer and stream; used on the training thread.
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "io/checkpoint.hpp"
+#include "runtime/average.hpp"
 #include "runtime/device.hpp"
 #include "runtime/flat.hpp"
 #include "runtime/group.hpp"
@@ -18,8 +19,8 @@ namespace dtrain::launch {
 
 class ModelState {
  public:
-  /// The collective is that of the ranks among which the optimizer is sharded.
-  ModelState(Device&, const ParameterStore&, const Optimizer&, Collective&, Stream& compute);
+  /// `average` may be null. The collective is that of the ranks among which the optimizer is sharded.
+  ModelState(Device&, const ParameterStore&, const Optimizer&, ParameterAverage* average, Collective&, Stream& compute);
 
   /// Views of the host's images, named as checkpoints name them: pull() before a save, push() after a load. A sharded
   /// optimizer's state is whole there: it is put together in a pull, which is collective, and taken apart in a push.
@@ -28,14 +29,18 @@ class ModelState {
   void push();
   /// After the save: gives back the memory of whole images of a sharded state.
   void release_tensors();
-  /// The parameters alone; not collective.
+  /// The parameters, and their average, alone; not collective.
   void pull_parameters();
+  /// For what a checkpoint did not hold: the average begins as the parameters. After push().
+  void restart_average();
   /// Fills the parameters on the device; see dtrain::initialize.
   void initialize(const Graph&, std::uint64_t seed);
   /// Rank 0's parameters and optimizer state on all ranks; what is sharded is nobody else's. Collective; blocks.
   void broadcast();
   /// As in summary.json, of the parameters at the latest pull().
   std::string parameter_hash() const { return dtrain::parameter_hash(params_.as<float>(), store_.layout()); }
+  /// The same of their moving average; empty without one.
+  std::string average_hash() const;
   /// The first parameter with a gradient that is not finite; empty if all are.
   std::string first_nonfinite_gradient();
 
@@ -56,9 +61,10 @@ class ModelState {
   Device& device_;
   const ParameterStore& store_;
   const Optimizer& optimizer_;
+  ParameterAverage* average_;
   Collective& collective_;
   Stream& compute_;
-  HostMirror params_, sums_, wish_;
+  HostMirror params_, sums_, wish_, averages_;
   std::vector<HostMirror> moments_;         // as on the device: of the own shares, where sharded
   std::vector<std::vector<float>> images_;  // sharded: whole moments, while tensors() are in use
   std::vector<std::string> moment_names_;

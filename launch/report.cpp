@@ -73,33 +73,35 @@ void Reporter::open_files(const RunStatus& status) {
   std::filesystem::remove(summary_path(), ignored);
 }
 
-void Reporter::summarize(const RunStatus& status, const Device& device, const std::string& parameter_hash) {
+void Reporter::summarize(const RunStatus& status, const Device& device, const std::string& parameter_hash,
+                         const std::string& average_hash) {
   if (!main_) return;
   const double seconds = since(start_);
   const std::int64_t steps = status.step - status.first_step;
   const double rate =
       train_seconds_ > 0 ? static_cast<double>(steps * config_.batch.global) / train_seconds_ : 0.0;  // samples/s
-  Json eval = Json::object();
-  if (status.eval) {
-    eval["loss"] = status.eval->loss;
-    if (status.eval->accuracy >= 0) eval["accuracy"] = status.eval->accuracy;
-  }
-  const Json summary{{"eval", eval},
-                     {"train", {{"loss", status.loss}}},
-                     {"steps", status.step},
-                     {"epochs", status.epoch()},
-                     {"samples", status.step * config_.batch.global},
-                     {"seconds", seconds},
-                     {"samples_per_second", rate},
-                     {"ranks", world_.size()},
-                     {"device", device.kind() == DeviceKind::cpu ? "cpu" : "cuda"},
-                     {"precision", name_of(config_.precision)},
-                     {"configuration_hash", input_.hash},
-                     {"parameter_hash", parameter_hash},
-                     {"version", version()}};
+  const Json eval = status.eval ? Json::parse(eval_json(*status.eval)) : Json::object();
+  Json summary{{"eval", eval},
+               {"train", {{"loss", status.loss}}},
+               {"steps", status.step},
+               {"epochs", status.epoch()},
+               {"samples", status.step * config_.batch.global},
+               {"seconds", seconds},
+               {"samples_per_second", rate},
+               {"ranks", world_.size()},
+               {"device", device.kind() == DeviceKind::cpu ? "cpu" : "cuda"},
+               {"precision", name_of(config_.precision)},
+               {"configuration_hash", input_.hash},
+               {"parameter_hash", parameter_hash},
+               {"version", version()}};
+  if (!average_hash.empty()) summary["average_hash"] = average_hash;
+  if (status.best)
+    summary["best"] = {{"step", status.best->step}, {name_of(config_.checkpoint.best), status.best->value}};
   write_whole_file(config_.log.directory, "summary.json", summary.dump(2) + "\n");
   if (status.eval) {
+    if (status.eval->averaged) say("the test is of the averaged parameters");
     if (status.eval->accuracy >= 0) say(fmt::format("test accuracy {:.4f}", status.eval->accuracy));
+    if (status.eval->top5_accuracy >= 0) say(fmt::format("test top-5 accuracy {:.4f}", status.eval->top5_accuracy));
     say(fmt::format("test loss {:.4f}", status.eval->loss));
   }
   say(fmt::format("done: {} steps in {}, {:.0f} samples/s; summary in {}/summary.json", steps, format_duration(seconds),

@@ -37,8 +37,8 @@ class Reporter {
   std::string summary_path() const { return config_.log.directory + "/summary.json"; }
   /// Writes config.yaml, and goes on with metrics.jsonl after the steps that are done.
   void open_files(const RunStatus&);
-  /// summary.json, and the lines that end a run.
-  void summarize(const RunStatus&, const Device&, const std::string& parameter_hash);
+  /// summary.json, and the lines that end a run. `average_hash`: empty without a moving average.
+  void summarize(const RunStatus&, const Device&, const std::string& parameter_hash, const std::string& average_hash);
 
   // ---- on the way. `waited`: seconds that the training loader has waited so far
   void begin(const RunStatus&, double waited);

@@ -125,10 +125,16 @@ void MetricsFile::write(const StepMetrics& m) {
              {"checkpoint", s.checkpoint}}}});
 }
 
-void MetricsFile::write(std::int64_t step, const EvalMetrics& e) {
+std::string eval_json(const EvalMetrics& e) {
   Json eval{{"loss", e.loss}};
   if (e.accuracy >= 0) eval["accuracy"] = e.accuracy;
-  put(Json{{"step", step}, {"eval", eval}});
+  if (e.top5_accuracy >= 0) eval["top5_accuracy"] = e.top5_accuracy;
+  if (e.averaged) eval["averaged"] = true;
+  return eval.dump();
+}
+
+void MetricsFile::write(std::int64_t step, const EvalMetrics& e) {
+  put(Json{{"step", step}, {"eval", Json::parse(eval_json(e))}});
 }
 
 }  // namespace dtrain::launch

@@ -32,8 +32,13 @@ struct StepMetrics {
 
 struct EvalMetrics {
   double loss = 0;
-  double accuracy = -1;  // fraction; < 0: the loss has none
+  double accuracy = -1;       // fraction; < 0: the loss has none
+  double top5_accuracy = -1;  // the label is among the five largest; < 0: there are no more than five classes
+  bool averaged = false;      // of the moving average of the parameters
 };
+
+/// {"loss": .., "accuracy": ..}: what is there, as metrics.jsonl, summary.json and `dtrain eval` have it.
+std::string eval_json(const EvalMetrics&);
 
 /// Writes `text` to DIRECTORY/NAME through a temporary file. Throws DataError naming the path.
 void write_whole_file(const std::string& directory, const std::string& name, const std::string& text);

@@ -9,6 +9,12 @@
 
 namespace dtrain::launch {
 
+/// The best evaluation so far, by checkpoint.best.
+struct BestEval {
+  std::int64_t step = -1;
+  double value = 0;  // its loss or accuracy
+};
+
 struct RunStatus {
   std::int64_t step = 0;        // steps done
   std::int64_t first_step = 0;  // steps that were done when this process began
@@ -19,6 +25,7 @@ struct RunStatus {
   double loss = 0;            // of the latest step
   std::optional<EvalMetrics> eval;
   std::int64_t evaluated_step = -1;  // what `eval` is of
+  std::optional<BestEval> best;
 
   bool finished() const noexcept { return step >= total_steps; }
   double epoch() const noexcept {

@@ -1,7 +1,10 @@
 #include "launch/saving.hpp"
 
+#include <cmath>
 #include <cstddef>
 #include <filesystem>
+#include <span>
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -71,7 +74,28 @@ void Saving::recall(RunStatus& status) const {
   status.loss = value("train_loss", 0);
   status.evaluated_step = static_cast<std::int64_t>(value("eval_step", -1));
   if (status.evaluated_step >= 0 && !config_.data.eval.empty())
-    status.eval = EvalMetrics{value("eval_loss", 0), value("eval_accuracy", -1)};
+    status.eval = EvalMetrics{value("eval_loss", 0), value("eval_accuracy", -1), value("eval_top5_accuracy", -1),
+                              value("eval_averaged", 0) != 0};
+}
+
+/// The best so far is of this directory and of the same measure, or it is forgotten. Newer steps than the one that the
+/// run goes on from may have taken its label: they are given up.
+void Saving::recall_best(RunStatus& status) {
+  if (config_.checkpoint.best == io::Best::none) return;
+  const auto& metrics = found_->state.metrics;
+  const auto step = metrics.find("best_step");
+  const auto value = metrics.find(fmt::format("best_{}", io::name_of(config_.checkpoint.best)));
+  if (step != metrics.end() && value != metrics.end() &&
+      group_.any(world_.rank() == 0 &&
+                 io::holds_step(config_.checkpoint.directory, static_cast<std::uint64_t>(step->second))))
+    status.best = BestEval{static_cast<std::int64_t>(step->second), value->second};
+  label(status);
+}
+
+void Saving::label(const RunStatus& status) {
+  if (!status.best) return;
+  const std::string problem = writer_->label_best(static_cast<std::uint64_t>(status.best->step));
+  if (!problem.empty()) report_.warn(fmt::format("the best checkpoint could not be labelled: {}", problem));
 }
 
 bool Saving::finished_before(const RunStatus& status) {
@@ -87,11 +111,21 @@ bool Saving::finished_before(const RunStatus& status) {
   return true;
 }
 
-void Saving::load(ModelState& model, const RunStatus& status) {
-  io::load_checkpoint(group_, found_->path, model.tensors());
+void Saving::load(ModelState& model, RunStatus& status) {
+  const bool wanted = config_.train.ema.decay > 0;
+  auto tensors = model.tensors();
+  if (wanted && !found_->averaged) std::erase_if(tensors, [](const auto& t) { return t.name.starts_with("ema/"); });
+  static constexpr std::string_view average[] = {"ema/"};
+  io::load_checkpoint(group_, found_->path, tensors, io::posix_file_system(), std::span(average).first(wanted ? 0 : 1));
   model.push();
-  if (group_.any(world_.rank() == 0 && lies_in(found_->path, config_.checkpoint.directory)))
+  if (wanted && !found_->averaged) {
+    model.restart_average();
+    report_.say("resume: the checkpoint has no moving average; it begins with the parameters of this step");
+  }
+  if (group_.any(world_.rank() == 0 && lies_in(found_->path, config_.checkpoint.directory))) {
     writer_->continue_from(found_->state.step);
+    recall_best(status);
+  }
   report_.say(fmt::format("resumed from {} at step {}", found_->path, status.step));
 }
 
@@ -116,32 +150,65 @@ io::RunState Saving::run_state(const RunStatus& status) const {
     s.metrics["eval_step"] = static_cast<double>(status.evaluated_step);
     s.metrics["eval_loss"] = status.eval->loss;
     if (status.eval->accuracy >= 0) s.metrics["eval_accuracy"] = status.eval->accuracy;
+    if (status.eval->top5_accuracy >= 0) s.metrics["eval_top5_accuracy"] = status.eval->top5_accuracy;
+    if (status.eval->averaged) s.metrics["eval_averaged"] = 1;
+  }
+  if (status.best) {
+    s.metrics["best_step"] = static_cast<double>(status.best->step);
+    s.metrics[fmt::format("best_{}", io::name_of(config_.checkpoint.best))] = status.best->value;
   }
   return s;
 }
 
-void Saving::poll() {
-  if (auto report = writer_->poll()) report_.tell(*report);
+void Saving::poll(RunStatus& status) {
+  if (auto report = writer_->poll()) tell(*report, status);
 }
 
-void Saving::save(const RunStatus& status, ModelState& model) {
+void Saving::tell(const io::SaveReport& report, RunStatus& status) {
+  report_.tell(report);
+  // What is not there is not the best.
+  if (!report.durable && status.best && status.best->step == static_cast<std::int64_t>(report.step))
+    status.best = best_before_;
+}
+
+bool Saving::is_best(RunStatus& status) {
+  if (config_.checkpoint.best == io::Best::none || !status.eval || status.evaluated_step != status.step) return false;
+  const bool loss = config_.checkpoint.best == io::Best::loss;
+  const double value = loss ? status.eval->loss : status.eval->accuracy;
+  if (std::isnan(value)) return false;
+  if (status.best && (loss ? value >= status.best->value : value <= status.best->value)) return false;
+  best_before_ = status.best;
+  status.best = BestEval{status.step, value};
+  return true;
+}
+
+void Saving::save(RunStatus& status, ModelState& model) {
+  if (writer_->in_flight() && saving_step_ == status.step) return;
+  write(status, model);
+}
+
+void Saving::write(RunStatus& status, ModelState& model) {
   world_.watchdog().beat("save", static_cast<std::uint64_t>(status.step), comm::Deadline::save);
   const auto begin = Clock::now();
+  if (const auto report = writer_->finish()) tell(*report, status);
   io::RunState s = run_state(status);
   alone([&] {
     model.pull();
     s.parameter_hash = model.parameter_hash();
   });
-  if (auto report = writer_->save(s, model.tensors())) report_.tell(*report);
+  const auto best = status.best ? std::optional(static_cast<std::uint64_t>(status.best->step)) : std::nullopt;
+  writer_->save(s, model.tensors(), best);
   model.release_tensors();
+  saving_step_ = status.step;
+  if (!writer_->in_flight()) label(status);  // this step is durable already
   report_.seconds().checkpoint += since(begin);
 }
 
-void Saving::finish(const RunStatus& status, ModelState& model) {
-  save(status, model);
+void Saving::finish(RunStatus& status, ModelState& model) {
+  write(status, model);
   const auto report = writer_->finish();
   if (!report) return;
-  report_.tell(*report);
+  tell(*report, status);
   if (!report->durable)
     throw CheckpointError(fmt::format("the last checkpoint could not be written: {}", report->error));
 }

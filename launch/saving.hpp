@@ -28,20 +28,27 @@ class Saving {
   bool resumes() const noexcept { return found_.has_value(); }
   /// True, and said, where the run that was found has nothing left to do.
   bool finished_before(const RunStatus&);
-  /// Loads what was found into the model.
-  void load(ModelState&, const RunStatus&);
+  /// Loads what was found into the model, and takes up its label of the best.
+  void load(ModelState&, RunStatus&);
 
   /// Once a step: says how a save that was under way has ended.
-  void poll();
-  /// Begins to save the model as it is.
-  void save(const RunStatus&, ModelState&);
+  void poll(RunStatus&);
+  /// Begins to save the model as it is. The best checkpoint of `status` gets its label once this one is durable.
+  void save(RunStatus&, ModelState&);
+  /// True where the evaluation of this step is the best so far, by checkpoint.best: `status` knows it then, and this
+  /// step is to be saved.
+  bool is_best(RunStatus&);
   /// Saves, and waits until it is durable. Throws CheckpointError where it cannot be.
-  void finish(const RunStatus&, ModelState&);
+  void finish(RunStatus&, ModelState&);
   std::optional<std::uint64_t> durable_step() const noexcept { return writer_->durable_step(); }
 
  private:
   io::RunState run_state(const RunStatus&) const;
   void recall(RunStatus&) const;
+  void recall_best(RunStatus&);
+  void write(RunStatus&, ModelState&);
+  void label(const RunStatus&);
+  void tell(const io::SaveReport&, RunStatus&);
 
   const LoadedConfig& input_;
   const RunConfig& config_;
@@ -51,6 +58,8 @@ class Saving {
   std::string data_fingerprint_, run_id_;
   std::unique_ptr<io::CheckpointWriter> writer_;
   std::optional<io::FoundCheckpoint> found_;
+  std::int64_t saving_step_ = -1;        // of the latest save
+  std::optional<BestEval> best_before_;  // what is the best again where a save of a better one fails
 };
 
 }  // namespace dtrain::launch

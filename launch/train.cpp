@@ -143,7 +143,7 @@ class Trainer {
       require_finite();
       ++status_.step;
       alone([&] { report_.step_done(status_, step_->state(), logged, loader_->waited_seconds()); });
-      saving_->poll();
+      saving_->poll(status_);
       if (stop && !status_.finished()) return stopped();
       if (evaluation_due() && !evaluate()) return stopped();
       if (config_.checkpoint.every_steps > 0 && status_.step % config_.checkpoint.every_steps == 0 &&
@@ -190,17 +190,19 @@ class Trainer {
     return step * batch / status_.samples > (step - 1) * batch / status_.samples;
   }
 
-  /// False where it was given up because some rank was asked to stop. The last one, which nothing but the end of the
-  /// run follows, is always finished.
+  /// With the averaged parameters where there are some. False where it was given up because some rank was asked to
+  /// stop. The last one, which nothing but the end of the run follows, is always finished.
   bool evaluate() {
     const auto begin = Clock::now();
     step_->settle();
-    const auto result = evaluator_->run(status_.step, status_.finished() ? nullptr : &stop_);
+    const auto result = evaluator_->run(status_.step, status_.finished() ? nullptr : &stop_, step_->average());
     if (!result) return false;
     status_.eval = result;
     status_.evaluated_step = status_.step;
     tracing_->note(Activity::evaluation, begin, status_.step);
     alone([&] { report_.evaluated(status_, since(begin)); });
+    // The last step is saved anyway.
+    if (saving_->is_best(status_) && !status_.finished()) saving_->save(status_, step_->model());
     return true;
   }
 
@@ -217,7 +219,7 @@ class Trainer {
   void summarize() {
     if (world_.rank() != 0) return;
     step_->model().pull_parameters();
-    report_.summarize(status_, engine_->device(), step_->model().parameter_hash());
+    report_.summarize(status_, engine_->device(), step_->model().parameter_hash(), step_->model().average_hash());
   }
 
   const LoadedConfig& input_;

@@ -13,6 +13,12 @@ Shard shard_of(const UpdateRule& rule, const Collective& ranks) {
   return rule.shard ? Shard{ranks.rank(), ranks.size()} : Shard{};
 }
 
+std::optional<ParameterAverage> make_average(const RunConfig& config, const Engine& engine) {
+  if (config.train.ema.decay <= 0) return std::nullopt;
+  return std::optional<ParameterAverage>(std::in_place, engine.device(), config.train.ema.decay,
+                                         engine.store().layout());
+}
+
 }  // namespace
 
 TrainStep::TrainStep(const RunConfig& config, Engine& engine, Collective& collective, comm::Watchdog& watchdog,
@@ -22,7 +28,8 @@ TrainStep::TrainStep(const RunConfig& config, Engine& engine, Collective& collec
       watchdog_(watchdog),
       stop_(stop),
       optimizer_(engine.device(), config.optimizer, engine.store().layout(), shard_of(config.optimizer, collective)),
-      model_(engine.device(), engine.store(), optimizer_, collective, engine.compute()),
+      average_(make_average(config, engine)),
+      model_(engine.device(), engine.store(), optimizer_, average(), collective, engine.compute()),
       reducer_(engine.device(), collective, engine.store(), config.communication, config.optimizer.shard),
       ranks_(collective.size()),
       accumulation_(accumulation) {
@@ -158,6 +165,10 @@ void TrainStep::update(bool logged) {
   }
   optimizer_.update_states(store, state_, compute);
   reducer_.gather_parameters(compute);
+  if (average_) {
+    reducer_.wait_parameters(compute);  // each rank averages them all, also those that others updated
+    average_->update(store, 0, store.layout().param_floats, state_, compute);
+  }
   engine_.pack();
 }
 

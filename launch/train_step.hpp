@@ -1,12 +1,14 @@
 // TrainStep: one update of the parameters from the global batch: forward and backward of each micro batch, the sum over
 // micro batches and ranks, the optimizer.
-// Owns optimizer, reducer and what the host sees of the model; runs on the training thread of each rank.
+// Owns optimizer, moving average, reducer and what the host sees of the model; runs on the training thread of each
+// rank.
 #pragma once
 
 #include <cstdint>
 #include <fstream>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "comm/reducer.hpp"
 #include "comm/watchdog.hpp"
@@ -17,6 +19,7 @@
 #include "launch/run_files.hpp"
 #include "launch/run_status.hpp"
 #include "launch/signals.hpp"
+#include "runtime/average.hpp"
 #include "runtime/micro_batch_tree.hpp"
 #include "runtime/step_state.hpp"
 #include "runtime/trace.hpp"
@@ -36,6 +39,8 @@ class TrainStep {
   /// The first parameter, in the sums over all ranks, with a gradient that is not finite; collective. Throws
   /// RankFailure.
   std::string first_nonfinite_gradient();
+  /// Null where the configuration has none.
+  ParameterAverage* average() noexcept { return average_ ? &*average_ : nullptr; }
   /// Of the latest step: its learning rate, and the gradient norm where that was asked for.
   const StepState& state() const noexcept { return state_; }
   /// Writes which samples this rank takes to this file from now on; see open_sample_log().
@@ -63,6 +68,7 @@ class TrainStep {
   comm::Watchdog& watchdog_;
   StopSignals& stop_;
   Optimizer optimizer_;
+  std::optional<ParameterAverage> average_;
   ModelState model_;
   comm::GradientReducer reducer_;
   const int ranks_;

@@ -89,6 +89,8 @@ class Device {
   virtual void update(const UpdateRule&, const UpdateArgs&, Stream&) = 0;
   /// Moves each kept state towards the mean of the step's statistics, in place: see update_math.hpp.
   virtual void update_states(const StateUpdateArgs&, Stream&) = 0;
+  /// average += rate * (params - average), for `n` floats.
+  virtual void average(float* average, const float* params, std::size_t n, float rate, Stream&) = 0;
   /// Sum of squares of `n` floats into partial[i] (double), one for each fixed block of norm_block floats, so that the
   /// total does not depend on how buckets or shards cut the buffer. `partial` is host memory; valid after the stream
   /// reached this point.

@@ -238,6 +238,11 @@ void Program::parameters_changed() noexcept {
   std::fill(state_->stale.begin(), state_->stale.end(), true);
 }
 
+Tensor Program::output(int slot) const {
+  const Graph& graph = state_->plan.graph;
+  return state_->value_tensor(state_->plan.evaluate, graph.nodes().back().in.at(0), slot);
+}
+
 void Program::pack(const ParameterStore& store, Stream& stream) {
   State& s = *state_;
   if (s.bound != store.params()) s.bind_all(store);

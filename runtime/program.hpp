@@ -60,6 +60,8 @@ class Program {
   /// aliases).
   Tensor value(ValueId) const;
   MemoryUse memory(int optimizer_floats, int shards = 1) const;
+  /// What the loss compares with the targets (logits, predictions), of the latest evaluation pass.
+  Tensor output(int slot) const;
   /// Host seconds of forward and backward of the latest train pass.
   struct Seconds {
     double forward = 0, backward = 0;

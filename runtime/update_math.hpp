@@ -119,4 +119,9 @@ DTRAIN_HOST_DEVICE inline float lamb_direction(const LambConstants& c, float w, 
   return m * c.inverse_rest / (std::sqrt(v) * c.inverse_root + c.epsilon) + c.decay * w;
 }
 
+/// One element of a moving average, as PyTorch's lerp.
+DTRAIN_HOST_DEVICE inline void move_average(float rate, float w, float& average) {
+  average += rate * (w - average);
+}
+
 }  // namespace dtrain

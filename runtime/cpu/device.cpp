@@ -101,6 +101,10 @@ void CpuDevice::update_states(const StateUpdateArgs& args, Stream& stream) {
   stream.host(HostTask::of([args] { apply_state_update(args); }));
 }
 
+void CpuDevice::average(float* average, const float* params, std::size_t n, float rate, Stream& stream) {
+  stream.host(HostTask::of([=, threads = threads_] { average_range(average, params, n, rate, threads); }));
+}
+
 void CpuDevice::sum_squares(const float* x, std::size_t n, double* partial, Stream& stream) {
   stream.host(HostTask::of([=, threads = threads_] { sum_squares_blocks(x, n, partial, threads); }));
 }

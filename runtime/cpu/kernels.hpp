@@ -15,6 +15,8 @@ std::unique_ptr<Kernel> make_kernel(const OpSpec&, std::span<const TensorDesc> i
 
 /// One optimizer update of [args.begin, args.end), in one pass.
 void apply_update(const UpdateRule&, const UpdateArgs&, int threads);
+/// Device::average.
+void average_range(float* average, const float* params, std::size_t n, float rate, int threads);
 
 /// See Device::update_states.
 void apply_state_update(const StateUpdateArgs&);

@@ -155,4 +155,12 @@ void apply_state_update(const StateUpdateArgs& a) {
   }
 }
 
+void average_range(float* average, const float* params, std::size_t n, float rate, int threads) {
+  parallel_chunks(static_cast<std::int64_t>(n), grain, threads, [=](std::int64_t from, std::int64_t to) {
+    float* __restrict a = average + from;
+    const float* __restrict w = params + from;
+    for (std::int64_t i = 0; i < to - from; ++i) move_average(rate, w[i], a[i]);
+  });
+}
+
 }  // namespace dtrain::cpu

@@ -156,6 +156,9 @@ class CudaDevice final : public Device {
   void update(const UpdateRule&, const UpdateArgs&, Stream&) override {
     throw DeviceError("this version has no CUDA optimizer updates yet; use device: cpu");
   }
+  void average(float*, const float*, std::size_t, float, Stream&) override {
+    throw DeviceError("this version has no CUDA average of parameters yet; use device: cpu");
+  }
   void sum_squares(const float*, std::size_t, double*, Stream&) override {
     throw DeviceError("this version has no CUDA gradient norm yet; use device: cpu");
   }

@@ -13,7 +13,7 @@ class Help(harness.Case):
         commands = [(), ("train",), ("check",), ("config",), ("config", "show"), ("config", "schema"), ("data",),
                     ("data", "import"), ("data", "import", "mnist"), ("data", "import", "images"), ("data", "import", "csv"), ("data", "repack"),
                     ("data", "inspect"), ("data", "make"), ("data", "make", "regression"), ("checkpoint",), ("checkpoint", "list"), ("checkpoint", "verify"),
-                    ("checkpoint", "diff"), ("doctor",), ("bench",), ("bench", "comm")]
+                    ("checkpoint", "diff"), ("checkpoint", "export"), ("eval",), ("predict",), ("doctor",), ("bench",), ("bench", "comm")]
         for command in commands:
             with self.subTest(command=" ".join(command)):
                 result = self.ok(*command, "--help")

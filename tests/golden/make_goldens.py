@@ -25,6 +25,9 @@ optimizers.json, by row: 37 parameters w = signed(D(9, 0, 0)); gradient of step 
 "params" after steps 1, 2 and 20. LARS and LAMB are written out in numpy; "plain": the same of a parameter that is
 spared from decay and ratio.
 
+average.json: PyTorch's AveragedModel with an exponential average of decay 0.9 over the parameters signed(D(9, 1 + t, 0)),
+t = 0 ... 19; "params" after steps 1, 2 and 20.
+
 models.json, by model ("mlp": 784-512-relu-10; "cnn": the MNIST CNN: conv 3x3 32 relu, pool 2, conv 3x3 64 relu, pool 2,
 conv 3x3 64 relu, flatten, dense 64 relu, dense 10). Parameters in graph order (weight, bias of each layer), filled by
 initialize(seed): element e of parameter p = (2 * to_unit(draw4(random_key(seed, Purpose::init), p, 0, e / 4).v[e % 4])
@@ -231,6 +234,21 @@ def make_ops():
     return rows
 
 
+# ---- average --------------------------------------------------------------------------------------------------------
+
+def make_average():
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+    model = torch.nn.ParameterList([torch.nn.Parameter(signed(9, 1, 0, (37,)))])
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    params = []
+    for t in range(20):
+        model[0].data.copy_(signed(9, 1 + t, 0, (37,)))
+        average.update_parameters(model)
+        if t in (0, 1, 19):
+            params.append(numbers(average.module[0].data))
+    return {"params": params}
+
+
 # ---- optimizers -----------------------------------------------------------------------------------------------------
 
 def make_optimizers():
@@ -371,4 +389,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     write("ops.json", make_ops())
     write("optimizers.json", make_optimizers())
+    write("average.json", make_average())
     write("models.json", {"mlp": make_model(mlp, (784,)), "cnn": make_model(cnn, (1, 28, 28))})

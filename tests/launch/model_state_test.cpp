@@ -34,13 +34,15 @@ struct Bound {
         store(d, plan.layout),
         optimizer(d, UpdateRule{Adam{}}, plan.layout),
         compute(d.make_stream(StreamUse::compute)),
-        model(d, store, optimizer, *collective, *compute) {}
+        average(d, 0.5, plan.layout),
+        model(d, store, optimizer, &average, *collective, *compute) {}
   Device& device;
   Plan plan;
   ParameterStore store;
   Optimizer optimizer;
   std::unique_ptr<Stream> compute;
   std::unique_ptr<Collective> collective = comm::make_host_collective(comm::make_solo_communicator());
+  ParameterAverage average;
   ModelState model;
 };
 
@@ -73,7 +75,7 @@ TEST(ModelState, what_is_loaded_reaches_the_device_and_comes_back) {
     for (std::size_t i = 0; i < t.bytes() / sizeof(float); ++i)
       ASSERT_EQ(static_cast<const float*>(t.data)[i], expected++) << t.name;
   }
-  EXPECT_EQ(names.size(), 6u);  // weight and bias: parameters and two moments
+  EXPECT_EQ(names.size(), 8u);  // weight and bias: parameters, two moments and the average
 }
 
 TEST(ModelState, sums_and_the_wish_to_stop_travel_behind_the_gradients) {

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "runtime/average.hpp"
 #include "runtime/device.hpp"
 #include "runtime/error.hpp"
 #include "runtime/flat.hpp"
@@ -185,6 +186,86 @@ TEST(Updates, of_a_step_that_is_not_finite_are_skipped) {
     EXPECT_EQ(f.w, before) << name;
     EXPECT_EQ(f.m, std::vector<float>(f.m.size(), 0.0f)) << name;
   }
+}
+
+// ---- the moving average ---------------------------------------------------------------------------------------------
+
+/// Two parameters in a store, and their average.
+struct Averaged {
+  static FlatLayout layout() {
+    FlatLayout l;
+    l.params.push_back({0, "a", Shape{37}, 0, 37, true});
+    l.params.push_back({1, "b", Shape{37}, 48, 37, true});
+    l.param_floats = 96;
+    return l;
+  }
+  std::unique_ptr<Device> device = make_cpu_device(1);
+  std::unique_ptr<Stream> stream = device->make_stream(StreamUse::compute);
+  ParameterStore store{*device, layout()};
+  ParameterAverage average{*device, 0.9, store.layout()};
+  StepState step;
+
+  void set(std::uint64_t t) const {
+    const auto draws = test::signed_draws(9, 1 + t, 37);
+    for (std::size_t offset : {0, 48}) std::copy(draws.begin(), draws.end(), store.params() + offset);
+  }
+  void update(std::uint64_t t, std::size_t cut) {
+    set(t);
+    step.applied_steps = t;
+    average.update(store, 0, cut, step, *stream);
+    average.update(store, cut, store.layout().total_floats(), step, *stream);
+  }
+  std::vector<float> values(std::size_t offset) const {
+    return {average.data() + offset, average.data() + offset + 37};
+  }
+};
+
+TEST(MovingAverage, is_pytorchs_over_twenty_steps_wherever_buckets_cut) {
+  const auto expected = nlohmann::json::parse(std::ifstream("tests/golden/average.json")).at("params");
+  Averaged a, b;
+  for (std::uint64_t t = 0; t < 20; ++t) {
+    a.update(t, 48);
+    b.update(t, 19);
+    if (t < 2) EXPECT_LE(test::relative_error(a.values(0), expected.at(t)), update_tolerance) << t;
+  }
+  EXPECT_LE(test::relative_error(a.values(0), expected.at(2)), update_tolerance);
+  EXPECT_EQ(a.values(0), a.values(48));
+  EXPECT_EQ(a.values(0), b.values(0));
+  for (std::size_t i = 37; i < 48; ++i) EXPECT_EQ(a.average.data()[i], 0.0f);
+}
+
+TEST(MovingAverage, begins_with_the_parameters_and_passes_over_skipped_steps) {
+  Averaged a;
+  a.update(0, 48);
+  EXPECT_EQ(a.values(0), test::signed_draws(9, 1, 37));
+  const auto before = a.values(0);
+  a.step.nonfinite = 1;
+  a.update(5, 48);
+  EXPECT_EQ(a.values(0), before);
+  a.average.restart(a.store, *a.stream);
+  EXPECT_EQ(a.values(0), test::signed_draws(9, 6, 37));
+}
+
+TEST(MovingAverage, changes_places_with_the_parameters_and_back) {
+  const auto device = make_cpu_device(1);
+  const auto stream = device->make_stream(StreamUse::compute);
+  FlatLayout layout;  // more than a piece, and not a multiple of it
+  layout.params.push_back({0, "a", Shape{700'000}, 0, 700'000, true});
+  layout.param_floats = 700'000;
+  const ParameterStore store(*device, layout);
+  ParameterAverage average(*device, 0.5, layout);
+  for (std::size_t i = 0; i < layout.param_floats; ++i) store.params()[i] = static_cast<float>(i);
+  average.restart(store, *stream);
+  for (std::size_t i = 0; i < layout.param_floats; ++i) average.data()[i] += 0.5f;
+  store.params()[layout.param_floats] = 7;  // behind the parameters: kept states and extras
+  for (const float shift : {0.5f, 0.0f}) {
+    average.exchange(store, *stream);
+    for (std::size_t i = 0; i < layout.param_floats; ++i) {
+      ASSERT_EQ(store.params()[i], static_cast<float>(i) + shift);
+      ASSERT_EQ(average.data()[i], static_cast<float>(i) + 0.5f - shift);
+    }
+  }
+  EXPECT_EQ(store.params()[layout.param_floats], 7.0f);
 }
 
 }  // namespace

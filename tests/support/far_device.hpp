@@ -32,6 +32,7 @@ class FarDevice final : public Device {
   }
   void update(const UpdateRule&, const UpdateArgs&, Stream&) override {}
   void update_states(const StateUpdateArgs&, Stream&) override {}
+  void average(float*, const float*, std::size_t, float, Stream&) override {}
   void sum_squares(const float*, std::size_t, double*, Stream&) override {}
   void add(std::span<const float* const>, float*, std::size_t, std::size_t, Stream&) override {}
   void cast(Tensor, Tensor, Stream&) override {}

@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/dataset.hpp"
+#include "launch/bench/predict.hpp"
 #include "launch/data.hpp"
 #include "launch/text.hpp"
 #include "models/build.hpp"
@@ -90,10 +91,33 @@ std::string wrapped(const std::vector<std::string>& names, std::size_t indent) {
   return out;
 }
 
+std::string prediction_text(const Prediction& p) {
+  std::string out = fmt::format(
+      "Predicted on {} rank{} of {} host{}: a step of {} = {} of its own and {} of communication ({} of it waited "
+      "for); "
+      "{} samples/s, efficiency {:.3f}",
+      p.ranks, p.ranks == 1 ? "" : "s", p.hosts, p.hosts == 1 ? "" : "s", seconds_text(p.step), seconds_text(p.compute),
+      seconds_text(p.step - p.compute), seconds_text(p.exposed),
+      grouped(static_cast<std::int64_t>(p.samples_per_second)), p.efficiency);
+  if (p.speedup > 0) out += fmt::format(", speed-up over one rank {:.2f}", p.speedup);
+  return out + "\n";
+}
+
+Json prediction_json(const Prediction& p) {
+  return {{"ranks", p.ranks},
+          {"hosts", p.hosts},
+          {"step_seconds", p.step},
+          {"compute_seconds", p.compute},
+          {"communication_exposed_seconds", p.exposed},
+          {"samples_per_second", p.samples_per_second},
+          {"efficiency", p.efficiency},
+          {"speedup", p.speedup > 0 ? Json(p.speedup) : Json()}};
+}
+
 class Check {
  public:
-  Check(const LoadedConfig& loaded, int ranks)
-      : loaded_(loaded), config_(loaded.config), ranks_(ranks), share_(check_batch(loaded, ranks)) {
+  Check(const LoadedConfig& loaded, const CheckOptions& asked)
+      : loaded_(loaded), config_(loaded.config), ranks_(asked.ranks), share_(check_batch(loaded, asked.ranks)) {
     Graph graph = models::build(config_.model, share_.micro, config_.precision);
     plan_ = make_plan(std::move(graph), plan_options(config_, ranks_));
     notes_.push_back("workspaces and packed parameters are stated upper bounds: no device was asked");
@@ -118,6 +142,11 @@ class Check {
         row.parameters += plan_.graph.params().at(static_cast<std::size_t>(id)).shape.elements();
       layers_.push_back(std::move(row));
     }
+    if (asked.profile.empty()) return;
+    std::vector<std::size_t> bytes;
+    for (const Bucket& bucket : plan_.layout.buckets) bytes.push_back(bucket.bytes());
+    prediction_ = predict(read_profile(asked.profile), loaded, bytes, ranks_, asked.ranks_per_host);
+    for (const std::string& note : prediction_->notes) notes_.push_back("prediction: " + note);
   }
 
   std::string text() const {
@@ -145,6 +174,7 @@ class Check {
       out += fmt::format("; {:.2f} steps an epoch\n", steps_per_epoch());
     }
     if (steps_ > 0) out += fmt::format("Run: {} steps\n", grouped(steps_));
+    if (prediction_) out += prediction_text(*prediction_);
     for (const std::string& note : notes_) out += "Note: " + note + '\n';
     return out;
   }
@@ -182,6 +212,7 @@ class Check {
         {"eval_samples", known(data_.eval_samples)},
         {"steps_per_epoch", data_.train_samples > 0 ? Json(steps_per_epoch()) : Json()},
         {"total_steps", known(steps_)},
+        {"prediction", prediction_ ? prediction_json(*prediction_) : Json()},
         {"notes", notes_},
     };
     return report.dump(2) + "\n";
@@ -247,12 +278,13 @@ class Check {
   std::int64_t steps_ = 0;
   std::vector<LayerRow> layers_;
   std::vector<std::string> notes_;
+  std::optional<Prediction> prediction_;
 };
 
 }  // namespace
 
-CheckReport check(const LoadedConfig& loaded, int ranks) {
-  const Check report(loaded, ranks);
+CheckReport check(const LoadedConfig& loaded, const CheckOptions& options) {
+  const Check report(loaded, options);
   return {report.text(), report.json()};
 }
 

@@ -13,8 +13,14 @@ struct CheckReport {
   std::string json;  // one object; the keys are stable
 };
 
-/// Checks what can be checked without the other ranks: the batch of `ranks`, shapes against the data files where they
+struct CheckOptions {
+  int ranks = 1;
+  std::string profile;     // of measured parts, to predict the step time from; empty: no prediction
+  int ranks_per_host = 0;  // 0: as the profile's all-reduce had them
+};
+
+/// Checks what can be checked without the other ranks: the batch of the ranks, shapes against the data files where they
 /// are there (labels, too), and the plan. Throws the error that training would end with.
-CheckReport check(const LoadedConfig&, int ranks);
+CheckReport check(const LoadedConfig&, const CheckOptions&);
 
 }  // namespace dtrain::launch

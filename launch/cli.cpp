@@ -26,8 +26,8 @@
 #include "comm/watchdog.hpp"
 #include "comm/world.hpp"
 #include "io/checkpoint.hpp"
-#include "launch/alone.hpp"
-#include "launch/bench/comm.hpp"
+#include "launch/all_ranks.hpp"
+#include "launch/bench/commands.hpp"
 #include "launch/check.hpp"
 #include "launch/config_file.hpp"
 #include "launch/data_commands.hpp"
@@ -85,29 +85,6 @@ int train_command(const std::string& file, const Strings& overrides) {
   return world.finish(code, well ? 60 : 5);
 }
 
-/// What a command is for: who reads it must not take half of it for all.
-void print(const std::string& text) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
-    throw DataError(fmt::format("cannot write to standard output: {}", std::strerror(errno)));
-}
-
-/// Runs `work` on all ranks of this launch, and prints rank 0's text. An error of one rank alone ends them all.
-int on_all_ranks(const std::function<std::string(comm::World&)>& work) {
-  comm::World world;
-  ExitCode code = ExitCode::ok;
-  try {
-    const std::string text = work(world);
-    if (world.rank() == 0) print(text);
-  } catch (const RankFailure& e) {
-    print_error(error_text(e, code));
-    world.abort(code);
-  } catch (const std::exception& e) {
-    const std::string text = error_text(e, code);
-    if (world.rank() == 0) print_error(text);
-  }
-  return world.finish(code);
-}
-
 int print_report(const io::CheckpointReport& report, bool json) {
   print(json ? report.json + (report.json.ends_with('\n') ? "" : "\n") : report.text);
   return static_cast<int>(report.ok ? ExitCode::ok : ExitCode::checkpoint);
@@ -139,7 +116,8 @@ class CommandLine {
     const CommandTree tree{[this](auto& parent, const auto& name, const auto& what, const auto& examples) {
                              return command(parent, name, what, examples);
                            },
-                           [this](std::function<int()> action) { action_ = std::move(action); }};
+                           [this](std::function<int()> action) { action_ = std::move(action); },
+                           [this](const CLI::App* app) { everywhere_.insert(app); }};
     use_ = std::make_unique<UseCommands>(app_, tree, [this](CLI::App* app, UseCommands::Work work) {
       everywhere_.insert(app);
       app->callback([this, work = std::move(work)] { action_ = [work] { return on_all_ranks(work); }; });
@@ -147,7 +125,7 @@ class CommandLine {
     data_ = std::make_unique<DataCommands>(app_, tree);
     add_checkpoint();
     add_doctor();
-    add_bench();
+    add_bench_commands(app_, tree);
     auto formatter = std::make_shared<ExamplesFirst>(examples_);
     const std::function<void(CLI::App*)> format = [&](CLI::App* at) {
       at->formatter(formatter);
@@ -183,13 +161,18 @@ class CommandLine {
   void add_check() {
     CLI::App* check_app = command(app_, "check", "Validate a configuration and show the plan; needs no GPU and no MPI",
                                   "  dtrain check config.yaml\n"
-                                  "  dtrain check config.yaml batch.global=512 --ranks 8 --json\n");
+                                  "  dtrain check config.yaml batch.global=512 --ranks 8 --json\n"
+                                  "  dtrain check config.yaml --ranks 64 --ranks-per-host 8 --profile profile.json\n");
     add_config_arguments(check_app);
-    check_app->add_option("--ranks", ranks_, "Ranks that will share the batch")->check(CLI::Range(1, 1 << 20));
+    check_app->add_option("--ranks", check_.ranks, "Ranks that will share the batch")->check(CLI::Range(1, 1 << 20));
+    check_app->add_option("--profile", check_.profile,
+                          "Parts measured by `bench step` and `bench comm`: predicts the step");
+    check_app->add_option("--ranks-per-host", check_.ranks_per_host, "For the prediction; by default as measured")
+        ->check(CLI::Range(1, 1 << 20));
     check_app->add_flag("--json", json_, "Print one JSON object");
     check_app->callback([this] {
       action_ = [this] {
-        const CheckReport report = check(load_config(file_, overrides_), ranks_);
+        const CheckReport report = check(load_config(file_, overrides_), check_);
         print(json_ ? report.json : report.text);
         return 0;
       };
@@ -273,32 +256,6 @@ class CommandLine {
     });
   }
 
-  void add_bench() {
-    CLI::App* bench =
-        command(app_, "bench", "Measure the parts of a run, and how it scales", "  mpirun -np 2 dtrain bench comm\n");
-    bench->require_subcommand(1);
-    CLI::App* comm = command(*bench, "comm", "All-reduce by size, beside plain MPI and what memory or link could carry",
-                             "  mpirun -np 2 dtrain bench comm\n"
-                             "  mpirun -np 8 dtrain bench comm --sizes 4k,1m,25m --json\n");
-    comm->add_option("--sizes", comm_bench_.sizes, "Sizes: bytes, or 4k, 25m, 1g")->delimiter(',');
-    comm->add_option("--seconds", comm_bench_.seconds, "Time for each size")
-        ->check(CLI::Range(0.01, 3600.0))
-        ->capture_default_str();
-    comm->add_flag("--fixed-order", fixed_order_, "As communication.algorithm: fixed_order");
-    comm->add_option("--profile", comm_bench_.profile, "Note the result in this file, for `dtrain check --profile`");
-    comm->add_flag("--json", json_, "Print one JSON object");
-    everywhere_.insert(comm);
-    comm->callback([this] {
-      if (fixed_order_) comm_bench_.algorithm = comm::Algorithm::fixed_order;
-      action_ = [this] {
-        return on_all_ranks([this](comm::World& world) {
-          const BenchReport report = bench_comm(world, comm_bench_);
-          return json_ ? report.json : report.text;
-        });
-      };
-    });
-  }
-
   /// Throws ConfigError for a word that is no command; returns the command that the words name.
   const CLI::App* find_command(const Strings& args) const;
 
@@ -309,9 +266,8 @@ class CommandLine {
   std::function<int()> action_;
   std::string file_, first_, second_, output_, directory_ = "runs";
   Strings overrides_;
-  int ranks_ = 1;
-  bool json_ = false, markdown_ = false, raw_ = false, fixed_order_ = false;
-  CommBenchOptions comm_bench_;
+  CheckOptions check_;
+  bool json_ = false, markdown_ = false, raw_ = false;
   std::unique_ptr<UseCommands> use_;
   std::unique_ptr<DataCommands> data_;
 };

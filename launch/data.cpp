@@ -35,22 +35,27 @@ io::Dataset open_inputs(const RunConfig& config, const std::vector<std::string>&
   return data;
 }
 
-io::LoaderOptions loader_options(const RunConfig& config, std::int64_t micro_batch, std::int64_t width,
-                                 const comm::World& world) {
+io::LoaderOptions loader_options(const RunConfig& config, std::int64_t micro_batch, std::int64_t width, int rank,
+                                 int ranks) {
   io::LoaderOptions loading;
   loading.input = Shape(std::span<const std::int64_t>(config.model.input));
   loading.normalize = config.data.normalize;
   loading.augment = config.data.augment;
   loading.micro_batch = micro_batch;
   loading.global_batch = config.batch.global;
-  loading.rank = world.rank();
-  loading.ranks = world.size();
+  loading.rank = rank;
+  loading.ranks = ranks;
   loading.seed = config.seed;
   loading.shuffle = config.data.shuffle;
   loading.classes = config.model.loss == models::Loss::cross_entropy ? width : 0;
   loading.threads = config.data.prefetch_threads;
   loading.ring = config.data.prefetch_batches;
   return loading;
+}
+
+io::LoaderOptions loader_options(const RunConfig& config, std::int64_t micro_batch, std::int64_t width,
+                                 const comm::World& world) {
+  return loader_options(config, micro_batch, width, world.rank(), world.size());
 }
 
 }  // namespace dtrain::launch

@@ -12,16 +12,9 @@
 #include "io/import_images.hpp"
 #include "io/import_mnist.hpp"
 #include "io/repack.hpp"
+#include "launch/command_tree.hpp"
 
 namespace dtrain::launch {
-
-/// What a part of the command line needs of the tree that it hangs in.
-struct CommandTree {
-  std::function<CLI::App*(CLI::App& parent, const std::string& name, const std::string& what,
-                          const std::string& examples)>
-      add;
-  std::function<void(std::function<int()>)> act;  // what the chosen command will do
-};
 
 class DataCommands {
  public:

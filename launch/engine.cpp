@@ -17,14 +17,16 @@ void Engine::bind(Graph graph, const RunConfig& config, Collective* statistics) 
   store_ = std::make_unique<ParameterStore>(*device_, program_->plan().layout);
 }
 
+int compute_threads(int configured, const comm::World& world) {
+  if (configured > 0) return configured;
+  const int online = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return std::max(1, std::min(world.cpus(), online / world.local_size()));
+}
+
 std::unique_ptr<Device> make_run_device(DeviceChoice choice, int threads, const comm::World& world) {
   if (choice == DeviceChoice::cuda) return make_device(DeviceKind::cuda, world.local_rank());
   // `auto` means the CPU until the CUDA device has its kernels.
-  if (threads <= 0) {
-    const int online = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-    threads = std::max(1, std::min(world.cpus(), online / world.local_size()));
-  }
-  return make_device(DeviceKind::cpu, 0, threads);
+  return make_device(DeviceKind::cpu, 0, compute_threads(threads, world));
 }
 
 }  // namespace dtrain::launch

@@ -12,8 +12,9 @@
 
 namespace dtrain::launch {
 
-/// The device that `choice` means here, for this rank. `threads`: compute threads of the cpu; 0: its share of the
-/// cores. Throws DeviceError.
+/// Compute threads of a rank on the cpu: as configured, or (0) its share of the cores.
+int compute_threads(int configured, const comm::World&);
+/// The device that `choice` means here, for this rank. `threads` as in compute_threads. Throws DeviceError.
 std::unique_ptr<Device> make_run_device(DeviceChoice choice, int threads, const comm::World&);
 
 class Engine {

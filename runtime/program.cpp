@@ -56,6 +56,7 @@ struct Program::State {
   const float* bound = nullptr;  // the store that `calls` points into
   std::vector<bool> stale;       // by node: its packed parameters are not those of the store
   Seconds seconds;
+  StepObserver* observer = nullptr;
 
   State(Device& d, Collective* r) : device(d), ranks(r) {}
 
@@ -226,6 +227,9 @@ const InputSlot& Program::slot(int index) const noexcept {
 Program::Seconds Program::seconds() const noexcept {
   return state_->seconds;
 }
+void Program::observe(StepObserver* observer) noexcept {
+  state_->observer = observer;
+}
 MemoryUse Program::memory(int optimizer_floats, int shards) const {
   return memory_use(state_->plan, optimizer_floats, shards);
 }
@@ -260,6 +264,9 @@ void Program::run(const Pass& pass, int slot, const ParameterStore& store, const
   const auto begin = std::chrono::steady_clock::now();
   auto backward_begin = begin;
   bool forward = true;
+  StepObserver* const observer = train ? s.observer : nullptr;
+  auto call_begin = begin;
+  std::size_t number = 0;
   for (Call& call : train ? calls.train : calls.evaluate) {
     if (forward && call.kind != Call::Kind::forward && call.kind != Call::Kind::params_needed &&
         call.kind != Call::Kind::cross_rank_sum) {
@@ -296,6 +303,11 @@ void Program::run(const Pass& pass, int slot, const ParameterStore& store, const
       case Call::Kind::params_needed:
         if (pass.first) hooks.params_needed(call.bucket, stream);
         break;
+    }
+    if (observer) {
+      const auto now = std::chrono::steady_clock::now();
+      observer->ran(s.plan.train.steps[number++], std::chrono::duration<double>(now - call_begin).count());
+      call_begin = now;
     }
   }
   if (train) s.seconds = {std::chrono::duration<double>(backward_begin - begin).count(), seconds_since(backward_begin)};

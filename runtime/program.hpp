@@ -27,6 +27,13 @@ class NoHooks final : public StepHooks {
   void params_needed(int, Stream&) override {}
 };
 
+/// Sees each step of the plan's training list when it has run, with its host seconds: for benchmarks.
+class StepObserver {
+ public:
+  virtual ~StepObserver() = default;
+  virtual void ran(const Step&, double seconds) = 0;
+};
+
 /// Fixed device addresses of one micro batch. Tensors that the graph does not read have no data.
 struct InputSlot {
   Tensor sample;     // f32, channels_last if rank 4
@@ -56,6 +63,8 @@ class Program {
   /// Train: forward, backward into `store`'s gradients; loss sums are added to (or, in the first micro batch,
   /// overwrite) store.loss_sums(). Evaluate: forward only; loss sums likewise.
   void run(const Pass&, int slot, const ParameterStore& store, const StepState&, StepHooks&, Stream&);
+  /// Whom training passes tell of their steps; null: nobody.
+  void observe(StepObserver*) noexcept;
   /// The value of a node's output of the latest pass, as it lies in the arena (tests; may have been overwritten by
   /// aliases).
   Tensor value(ValueId) const;

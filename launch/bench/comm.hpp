@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/world.hpp"
+#include "launch/bench/report.hpp"
 
 namespace dtrain::launch {
 
@@ -15,10 +16,6 @@ struct CommBenchOptions {
   double seconds = 1;              // of measuring a size
   comm::Algorithm algorithm = comm::Algorithm::automatic;
   std::string profile;  // file to note the result in, for `check --profile`; empty: none
-};
-
-struct BenchReport {
-  std::string text, json;
 };
 
 /// Checks the sums before it times them. Throws ConfigError where there is one rank alone, or a size makes no sense.

@@ -96,16 +96,19 @@ Profile read_or_new(const std::string& path) {
 
 std::string work_hash(const LoadedConfig& loaded) {
   constexpr const char* sections[] = {"model.",
+                                      "memory.",
                                       "optimizer.",
                                       "precision",
                                       "device",
+                                      "deterministic",
                                       "communication.bucket_mib",
                                       "communication.last_bucket_mib",
                                       "communication.gradient_dtype"};
   std::string text;
-  for (const auto& [field, value] : loaded.fields)
-    if (std::any_of(std::begin(sections), std::end(sections), [&](const char* s) { return field.starts_with(s); }))
-      text += field + "=" + value + "\n";
+  for (const auto& field : loaded.fields)
+    if (std::any_of(std::begin(sections), std::end(sections),
+                    [&](const char* s) { return field.first.starts_with(s); }))
+      text += field.first + "=" + field.second + "\n";
   return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
 }
 

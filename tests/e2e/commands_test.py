@@ -13,7 +13,8 @@ class Help(harness.Case):
         commands = [(), ("train",), ("check",), ("config",), ("config", "show"), ("config", "schema"), ("data",),
                     ("data", "import"), ("data", "import", "mnist"), ("data", "import", "images"), ("data", "import", "csv"), ("data", "repack"),
                     ("data", "inspect"), ("data", "make"), ("data", "make", "regression"), ("checkpoint",), ("checkpoint", "list"), ("checkpoint", "verify"),
-                    ("checkpoint", "diff"), ("checkpoint", "export"), ("eval",), ("predict",), ("doctor",), ("bench",), ("bench", "comm")]
+                    ("checkpoint", "diff"), ("checkpoint", "export"), ("eval",), ("predict",), ("doctor",), ("bench",),
+                    ("bench", "comm"), ("bench", "step"), ("bench", "data"), ("bench", "scaling")]
         for command in commands:
             with self.subTest(command=" ".join(command)):
                 result = self.ok(*command, "--help")

@@ -1,0 +1,63 @@
+#include "launch/bench/layers.hpp"
+
+#include <utility>
+#include <variant>
+
+namespace dtrain::launch {
+
+namespace {
+
+double bytes_of(const std::vector<ValueId>& values, const Graph& graph) {
+  double bytes = 0;
+  for (const ValueId v : values) bytes += static_cast<double>(graph.desc(v).bytes());
+  return bytes;
+}
+
+}  // namespace
+
+LayerTimes::LayerTimes(const Plan& plan)
+    : plan_(plan), forward_(plan.graph.nodes().size()), backward_(plan.graph.nodes().size()) {}
+
+void LayerTimes::ran(const Step& step, double seconds) {
+  const auto node_of = [](const auto& s) {
+    if constexpr (requires { s.node; })
+      return s.node;
+    else
+      return NodeId{-1};
+  };
+  const NodeId n = std::visit(node_of, step);
+  if (n < 0) return;
+  const auto i = static_cast<std::size_t>(n);
+  Pass& pass = std::holds_alternative<Forward>(step) ? forward_[i] : backward_[i];
+  pass.seconds += seconds;
+  if (counted_) return;
+  const GraphNode& node = plan_.graph.nodes()[i];
+  double params = 0;
+  for (const ParamId p : node.params)
+    params += 4.0 * static_cast<double>(plan_.graph.params()[static_cast<std::size_t>(p)].shape.elements());
+  // An activation works in place on the gradient of its output; every other step reads one side and writes the other.
+  const bool activation = std::holds_alternative<BackwardActivation>(step);
+  if (!activation) pass.flops += node.shape.flops;
+  pass.bytes += bytes_of(node.out, plan_.graph) * (activation ? 3 : 1);
+  if (!activation) pass.bytes += bytes_of(node.in, plan_.graph) + params;
+}
+
+void LayerTimes::pass_done() {
+  counted_ = true;
+  for (auto* passes : {&forward_, &backward_}) {
+    for (Pass& pass : *passes) pass.samples.push_back(std::exchange(pass.seconds, 0));
+  }
+}
+
+std::vector<LayerRow> LayerTimes::rows() const {
+  std::vector<LayerRow> out;
+  const auto estimate = [](const Pass& p) { return LayerPass{median_of(p.samples), p.flops, p.bytes}; };
+  for (std::size_t i = 0; i < forward_.size(); ++i) {
+    const GraphNode& node = plan_.graph.nodes()[i];
+    if (forward_[i].flops == 0 && backward_[i].flops == 0 && forward_[i].bytes == 0) continue;
+    out.push_back({node.name, std::string(name_of(node.op)), estimate(forward_[i]), estimate(backward_[i])});
+  }
+  return out;
+}
+
+}  // namespace dtrain::launch

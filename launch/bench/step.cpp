@@ -1,0 +1,329 @@
+#include "launch/bench/step.hpp"
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <optional>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "comm/agree.hpp"
+#include "comm/reducer.hpp"
+#include "io/dataset.hpp"
+#include "io/loader.hpp"
+#include "launch/alone.hpp"
+#include "launch/bench/layers.hpp"
+#include "launch/bench/profile.hpp"
+#include "launch/bench/statistics.hpp"
+#include "launch/data.hpp"
+#include "launch/engine.hpp"
+#include "launch/machine.hpp"
+#include "launch/text.hpp"
+#include "launch/train_step.hpp"
+#include "models/build.hpp"
+#include "runtime/rates.hpp"
+#include "runtime/version.hpp"
+
+namespace dtrain::launch {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr double rate_seconds = 0.6;  // of measuring what the machine can do
+constexpr int profile_sizes = 3;      // micro batches of which parts are noted: m, m/2, m/4
+
+struct Phase {
+  const char* name;
+  std::vector<double> seconds;  // by step
+  Estimate estimate = {};
+};
+enum PhaseIndex : std::uint8_t { whole, data, forward, backward, exposed, optimizer, phase_count };
+
+/// Notes when each bucket is complete, and sends nothing.
+class ReadyTimes final : public StepHooks {
+ public:
+  explicit ReadyTimes(std::size_t buckets) : samples(buckets) {}
+  void bucket_ready(int bucket, Stream&) override { now[static_cast<std::size_t>(bucket)] = comm::seconds_now(); }
+  void params_needed(int, Stream&) override {}
+  std::vector<std::vector<double>> samples;
+  std::vector<double> now = std::vector<double>(samples.size());
+};
+
+class StepBench {
+ public:
+  StepBench(comm::World& world, const LoadedConfig& input, const StepBenchOptions& options, StopSignals& stop)
+      : world_(world),
+        input_(input),
+        config_(input.config),
+        options_(options),
+        stop_(stop),
+        group_(world.make_group()),
+        collective_(world.make_collective(config_.communication.algorithm)),
+        statistics_(world.make_collective()) {}
+
+  BenchReport run() {
+    const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
+    comm::agree_on(*group_, world_.host(), facts);
+    group_->agree([&] { set_up(); });
+    time_steps();
+    if (!options_.brief) {
+      alone([&] { time_layers(); });
+      group_->barrier();  // together: what all do at once is what a step can have
+      alone([&] {
+        matrix_rate_ = measure_matrix_rate(engine_->device(), config_.precision, rate_seconds);
+        memory_rate_ = measure_memory_rate(engine_->device(), rate_seconds / 2);
+      });
+    }
+    if (!options_.profile.empty()) note_profile();
+    return {text(), json()};
+  }
+
+ private:
+  void set_up() {
+    batch_ = check_batch(input_, world_.size());
+    engine_.emplace(config_, world_);
+    Graph graph = models::build(config_.model, batch_.micro);
+    const std::int64_t width = output_width(graph);
+    data_.emplace(open_data(config_, config_.data.train, width, config_.data.cache_mib));
+    engine_->bind(std::move(graph), config_, statistics_.get());
+    step_.emplace(config_, *engine_, *collective_, world_.watchdog(), stop_, batch_.accumulation);
+    status_.global_batch = config_.batch.global;
+    status_.samples = static_cast<std::int64_t>(data_->count());
+    status_.total_steps =
+        std::max<std::int64_t>(total_steps(config_, data_->count()), options_.warm_up + options_.steps);
+    loader_ = io::Loader::training(*data_, loader_options(config_, batch_.micro, width, world_));
+    step_->model().initialize(engine_->plan().graph, config_.seed);
+    engine_->pack();
+    loader_->seek(0);
+  }
+
+  // ---- whole steps
+  // ----------------------------------------------------------------------------------------------------
+
+  void time_steps() {
+    group_->barrier();
+    double begin = 0;
+    for (int i = -options_.warm_up; i < options_.steps; ++i) {
+      if (i == 0) begin = comm::seconds_now();
+      PhaseSeconds s;
+      const double t = comm::seconds_now();
+      const bool stopped = step_->run(status_, *loader_, false, s);
+      const double seconds = comm::seconds_now() - t;
+      ++status_.step;
+      if (stopped) throw Error(ExitCode::stopped, "stopped by a signal");
+      if (i < 0) continue;
+      const double rest = s.forward + s.backward + s.communication_exposed + s.optimizer;
+      const double values[] = {seconds,    std::max(0.0, seconds - rest), s.forward,
+                               s.backward, s.communication_exposed,       s.optimizer};
+      for (std::size_t p = 0; p < phase_count; ++p) phases_[p].seconds.push_back(values[p]);
+    }
+    mean_seconds_ = (comm::seconds_now() - begin) / options_.steps;
+    step_->settle();
+    engine_->pack();
+    for (Phase& phase : phases_) phase.estimate = median_of(phase.seconds);
+    std::set<std::string> hosts(world_.hosts().begin(), world_.hosts().end());
+    hosts_ = static_cast<int>(hosts.size());
+  }
+
+  void time_layers() {
+    LayerTimes times(engine_->plan());
+    NoHooks hooks;
+    engine_->program().observe(&times);
+    for (int i = 0; i < std::min(options_.steps, 30); ++i) {
+      pass(*engine_, hooks);
+      times.pass_done();
+    }
+    engine_->program().observe(nullptr);
+    layers_ = times.rows();
+  }
+
+  void pass(Engine& engine, StepHooks& hooks) {
+    engine.program().run({Mode::train, true, true}, 0, engine.store(), step_->state(), hooks, engine.compute());
+  }
+
+  // ---- parts for predictions
+  // --------------------------------------------------------------------------------------------
+
+  void note_profile() {
+    std::vector<StepProfile> parts;
+    std::int64_t micro = batch_.micro;
+    for (int i = 0; i < profile_sizes && micro >= 1; ++i, micro /= 2) parts.push_back(measure_part(micro));
+    group_->agree([&] {
+      if (world_.rank() == 0)
+        for (const StepProfile& part : parts) note(options_.profile, part);
+    });
+  }
+
+  /// Forward and backward of one micro batch of this size, on all ranks at once and without communication.
+  StepProfile measure_part(std::int64_t micro) {
+    std::optional<Engine> own;
+    if (micro != batch_.micro) {
+      group_->agree([&] {
+        own.emplace(config_, world_);
+        own->bind(models::build(config_.model, micro), config_);  // sums inside the graph are communication
+        copy_inputs(*own);
+      });
+    }
+    Engine& engine = own ? *own : *engine_;
+    ReadyTimes ready(engine.store().layout().buckets.size());
+    std::vector<double> forwards, backwards;
+    for (int i = -3; i < std::max(options_.steps, 10); ++i) {
+      group_->barrier();
+      const double begin = comm::seconds_now();
+      alone([&] { pass(engine, ready); });
+      if (i < 0) continue;
+      const auto s = engine.program().seconds();
+      forwards.push_back(s.forward);
+      backwards.push_back(s.backward);
+      for (std::size_t b = 0; b < ready.now.size(); ++b) ready.samples[b].push_back(ready.now[b] - begin - s.forward);
+    }
+    const double share = static_cast<double>(micro) / static_cast<double>(batch_.micro);
+    StepProfile p;
+    p.work = work_hash(input_);
+    p.micro = micro;
+    p.ranks_on_host = world_.local_size();
+    p.threads = compute_threads(config_.threads, world_);
+    p.cpus = std::min<double>(world_.cpus(), static_cast<double>(read_machine().cpus) / world_.local_size());
+    p.data = phases_[data].estimate.value / static_cast<double>(batch_.accumulation) * share;
+    p.forward = median_of(forwards).value;
+    p.backward = median_of(backwards).value;
+    p.update = phases_[optimizer].estimate.value;
+    for (const auto& samples : ready.samples) p.ready.push_back(median_of(samples).value);
+    return p;
+  }
+
+  /// The first samples of what the engine of the whole steps has, and its parameters.
+  void copy_inputs(Engine& to) {
+    const InputSlot &from_slot = engine_->program().slot(0), &to_slot = to.program().slot(0);
+    const auto copy = [&](const Tensor& into, const Tensor& from) {
+      if (into) to.device().copy(into.data, from.data, into.bytes(), to.compute());
+    };
+    copy(to_slot.sample, from_slot.sample);
+    copy(to_slot.target, from_slot.target);
+    copy(to_slot.weight, from_slot.weight);
+    copy(to_slot.positions, from_slot.positions);
+    to.device().copy(to.store().params(), engine_->store().params(),
+                     engine_->store().layout().param_floats * sizeof(float), to.compute());
+    to.compute().synchronize();
+    to.pack();
+  }
+
+  // ---- the report
+  // -------------------------------------------------------------------------------------------------------
+
+  double samples_per_second() const { return static_cast<double>(config_.batch.global) / mean_seconds_; }
+  /// Of this rank, in a step.
+  double flops() const {
+    return engine_->plan().train_flops_per_sample * static_cast<double>(config_.batch.global) / world_.size();
+  }
+  double flops_rate() const { return flops() / phases_[whole].estimate.value; }
+
+  /// The time that the machine's rates allow, over the time taken.
+  double of_bound(const LayerPass& p) const {
+    if (p.seconds.value <= 0) return 0;
+    return std::max(matrix_rate_ > 0 ? p.flops / matrix_rate_ : 0, p.bytes / memory_rate_) / p.seconds.value;
+  }
+
+  std::string text() const {
+    std::string out =
+        fmt::format("{}: {} {} on {} {} ({}), global batch {} = {} x {} x {}; {} steps after {} of warm-up\n",
+                    config_.name, world_.size(), world_.size() == 1 ? "rank" : "ranks", hosts_,
+                    hosts_ == 1 ? "host" : "hosts", engine_->device().name(), config_.batch.global, world_.size(),
+                    batch_.accumulation, batch_.micro, options_.steps, options_.warm_up);
+    TextTable phases({"<phase", "ms (95 %)", "fastest", "of the step"});
+    for (const Phase& p : phases_)
+      phases.row({p.name, text_of(p.estimate, 1e3, 3), fmt::format("{:.3f}", p.estimate.least * 1e3),
+                  fmt::format("{:.1f} %", 100 * p.estimate.value / phases_[whole].estimate.value)});
+    out += "\n" + phases.str();
+    out += fmt::format("\n{} samples/s; {}FLOP a step on each rank, {}FLOP/s",
+                       grouped(std::int64_t(samples_per_second())), quantity(flops()), quantity(flops_rate()));
+    if (options_.brief) return out + "\n";
+    if (matrix_rate_ > 0)
+      out += fmt::format(" = {:.0f} % of {}FLOP/s, the quickest matrix product here", 100 * flops_rate() / matrix_rate_,
+                         quantity(matrix_rate_));
+    out += fmt::format("; memory {}B/s copied (read and written)\n", quantity(memory_rate_));
+    TextTable layers({"<layer", "<op", "forward ms", "FLOP/s", "of bound", "backward ms", "FLOP/s", "of bound"});
+    for (const LayerRow& row : layers_) {
+      std::vector<std::string> cells{row.name, row.op};
+      for (const LayerPass* p : {&row.forward, &row.backward}) {
+        cells.push_back(fmt::format("{:.3f}", p->seconds.value * 1e3));
+        cells.push_back(p->flops > 0 && p->seconds.value > 0 ? quantity(p->flops / p->seconds.value) : "");
+        cells.push_back(p->seconds.value > 0 ? fmt::format("{:.0f} %", 100 * of_bound(*p)) : "");
+      }
+      layers.row(cells);
+    }
+    out += "\n" + layers.str();
+    out +=
+        "\nLayers: medians of one micro batch, without communication. of bound: what the matrix product's rate, or "
+        "that of\n"
+        "copies for the bytes that must move, would take, over the time; above 100 % the caches hold what is read.\n";
+    return out;
+  }
+
+  Json pass_json(const LayerPass& p) const {
+    return {{"seconds", to_json(p.seconds)}, {"flops", p.flops}, {"bytes", p.bytes}, {"of_bound", of_bound(p)}};
+  }
+
+  std::string json() const {
+    Json seconds = Json::object();
+    constexpr const char* keys[] = {"step", "data", "forward", "backward", "communication_exposed", "optimizer"};
+    for (std::size_t p = 0; p < phase_count; ++p) seconds[keys[p]] = to_json(phases_[p].estimate);
+    Json report{
+        {"name", config_.name},
+        {"ranks", world_.size()},
+        {"hosts", hosts_},
+        {"device", engine_->device().name()},
+        {"batch", {{"global", config_.batch.global}, {"micro", batch_.micro}, {"accumulation", batch_.accumulation}}},
+        {"steps", options_.steps},
+        {"seconds", seconds},
+        {"samples_per_second", samples_per_second()},
+        {"flops_per_step", flops()},
+        {"flops_per_second", flops_rate()}};
+    if (!options_.brief) {
+      report["matrix_flops_per_second"] = matrix_rate_;
+      report["memory_bytes_per_second"] = memory_rate_;
+      report["layers"] = Json::array();
+      for (const LayerRow& row : layers_)
+        report["layers"].push_back({{"name", row.name},
+                                    {"op", row.op},
+                                    {"forward", pass_json(row.forward)},
+                                    {"backward", pass_json(row.backward)}});
+    }
+    return report.dump(2) + "\n";
+  }
+
+  comm::World& world_;
+  const LoadedConfig& input_;
+  const RunConfig& config_;
+  const StepBenchOptions& options_;
+  StopSignals& stop_;
+  std::unique_ptr<Group> group_;
+  std::unique_ptr<Collective> collective_, statistics_;
+  BatchShare batch_;
+  RunStatus status_;
+  std::optional<Engine> engine_;
+  std::optional<io::Dataset> data_;
+  std::optional<TrainStep> step_;
+  std::unique_ptr<io::Loader> loader_;
+
+  std::array<Phase, phase_count> phases_{
+      Phase{"step", {}}, {"data", {}}, {"forward", {}}, {"backward", {}}, {"exposed communication", {}},
+      {"update", {}}};
+  double mean_seconds_ = 0, matrix_rate_ = 0, memory_rate_ = 0;
+  int hosts_ = 1;
+  std::vector<LayerRow> layers_;
+};
+
+}  // namespace
+
+BenchReport bench_step(comm::World& world, const LoadedConfig& input, const StepBenchOptions& options,
+                       StopSignals& stop) {
+  return StepBench(world, input, options, stop).run();
+}
+
+}  // namespace dtrain::launch

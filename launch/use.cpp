@@ -94,7 +94,7 @@ class Model {
       // As many samples at once as in training, whether or not these ranks could share its batch.
       const std::int64_t ranks = world_.size();
       micro_ = config_.batch.micro > 0 ? config_.batch.micro : (config_.batch.global + ranks - 1) / ranks;
-      Graph graph = models::build(config_.model, micro_);
+      Graph graph = models::build(config_.model, micro_, config_.precision);
       width_ = output_width(graph);
       open();
       engine_->bind(std::move(graph), config_);

@@ -51,7 +51,7 @@ std::vector<double> measure(io::Loader& loader, std::int64_t batch, double secon
 BenchReport bench_data(const LoadedConfig& input, const DataBenchOptions& options) {
   const RunConfig& config = input.config;
   const BatchShare share = check_batch(input, 1);
-  const std::int64_t width = output_width(models::build(config.model, share.micro));
+  const std::int64_t width = output_width(models::build(config.model, share.micro, config.precision));
   std::vector<int> threads = options.threads;
   const int cpus = read_machine().allowed_cpus;
   if (threads.empty())

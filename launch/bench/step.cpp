@@ -87,7 +87,7 @@ class StepBench {
   void set_up() {
     batch_ = check_batch(input_, world_.size());
     engine_.emplace(config_, world_);
-    Graph graph = models::build(config_.model, batch_.micro);
+    Graph graph = models::build(config_.model, batch_.micro, config_.precision);
     const std::int64_t width = output_width(graph);
     data_.emplace(open_data(config_, config_.data.train, width, config_.data.cache_mib));
     engine_->bind(std::move(graph), config_, statistics_.get());
@@ -165,7 +165,8 @@ class StepBench {
     if (micro != batch_.micro) {
       group_->agree([&] {
         own.emplace(config_, world_);
-        own->bind(models::build(config_.model, micro), config_);  // sums inside the graph are communication
+        own->bind(models::build(config_.model, micro, config_.precision),
+                  config_);  // sums inside the graph are communication
         copy_inputs(*own);
       });
     }

@@ -155,7 +155,7 @@ class Files(harness.Case):
             self.assertGreater(m["memory_mib"], 1)
         evaluations = [m for m in self.metrics() if "eval" in m]
         self.assertEqual([m["step"] for m in evaluations], [30, 60])  # 1,437 samples: epochs end in steps 30 and 60
-        self.assertEqual({"loss", "accuracy"}, set(evaluations[-1]["eval"]))
+        self.assertEqual({"loss", "accuracy", "top5_accuracy"}, set(evaluations[-1]["eval"]))
         summary = self.summary()
         for key in ("eval", "train", "steps", "epochs", "samples", "seconds", "samples_per_second", "ranks", "device",
                     "precision", "configuration_hash", "parameter_hash", "version"):

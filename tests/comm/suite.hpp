@@ -145,12 +145,13 @@ inline void check_fixed_order(Communicator& c) {
 }
 
 /// bf16 is widened exactly, added in f32 in the documented tree and rounded once, alike on all ranks.
-inline void check_fixed_order_bf16(Communicator& c) {
+inline void check_fixed_order_bf16(Communicator& c, std::size_t most = ~std::size_t{0}) {
   const auto part = [](int rank, std::size_t i) { return to_float(to_bf16(rough(rank, i))); };
   const auto expected = [&](std::size_t i) {
     return to_bf16(tree_sum([&](int r) { return part(r, i); }, 0, c.size()));
   };
   for (std::size_t n : sizes()) {
+    if (n > most) continue;
     std::vector<Bf16> data(n);
     for (std::size_t i = 0; i < n; ++i) data[i] = to_bf16(rough(c.rank(), i));
     c.all_reduce(data.data(), n, DType::bf16, Reduce::sum);
@@ -187,7 +188,7 @@ inline void check_communicators(const Maker& make) {
     for (std::size_t chunk_bytes : {std::size_t{256}, std::size_t{4100}}) {
       const auto c = make_fixed_order(make.communicator(Algorithm::automatic), {chunk_bytes});
       check_fixed_order(*c);
-      check_fixed_order_bf16(*c);
+      check_fixed_order_bf16(*c, 1000);
     }
   }
 }

@@ -73,7 +73,7 @@ bool TrainStep::run(RunStatus& status, io::Loader& loader, bool logged, PhaseSec
       load(loader, slot, status.step);
       if (pass.last) model_.wish_to_stop(stop_.pending());
     });
-    const double forward_begin = comm::seconds_now();
+    const double data_end = comm::seconds_now();
     doing("forward and backward");
     alone([&] {
       engine_.program().run(pass, slot, engine_.store(), state_, hooks, engine_.compute());
@@ -82,9 +82,9 @@ bool TrainStep::run(RunStatus& status, io::Loader& loader, bool logged, PhaseSec
     const auto s = engine_.program().seconds();
     seconds.forward += s.forward;
     seconds.backward += s.backward;
-    const double backward_begin = forward_begin + s.forward;
-    note(Activity::data, data_begin, forward_begin);
-    note(Activity::forward, forward_begin, backward_begin);
+    const double backward_begin = s.begin + s.forward;
+    note(Activity::data, data_begin, data_end);
+    note(Activity::forward, s.begin, backward_begin);
     note(Activity::backward, backward_begin, backward_begin + s.backward);
   }
   // Parameters that were still on their way when forward wanted them.

@@ -310,7 +310,11 @@ void Program::run(const Pass& pass, int slot, const ParameterStore& store, const
       call_begin = now;
     }
   }
-  if (train) s.seconds = {std::chrono::duration<double>(backward_begin - begin).count(), seconds_since(backward_begin)};
+  if (train) {
+    using Duration = std::chrono::duration<double>;
+    s.seconds = {Duration(begin.time_since_epoch()).count(), Duration(backward_begin - begin).count(),
+                 seconds_since(backward_begin)};
+  }
 }
 
 }  // namespace dtrain

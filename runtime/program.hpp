@@ -73,6 +73,7 @@ class Program {
   Tensor output(int slot) const;
   /// Host seconds of forward and backward of the latest train pass.
   struct Seconds {
+    double begin = 0;  // of forward, on the steady clock
     double forward = 0, backward = 0;
   };
   Seconds seconds() const noexcept;

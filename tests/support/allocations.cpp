@@ -8,12 +8,17 @@
 namespace {
 std::atomic<std::uint64_t> count{0};
 
-void* allocate(std::size_t bytes, std::size_t alignment) {
+/// Null where there is none.
+void* allocate_or_null(std::size_t bytes, std::size_t alignment) noexcept {
   count.fetch_add(1, std::memory_order_relaxed);
   // aligned_alloc wants whole multiples of the alignment.
-  void* p = alignment <= alignof(std::max_align_t)
-                ? std::malloc(bytes == 0 ? 1 : bytes)
-                : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  return alignment <= alignof(std::max_align_t)
+             ? std::malloc(bytes == 0 ? 1 : bytes)
+             : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+}
+
+void* allocate(std::size_t bytes, std::size_t alignment) {
+  void* p = allocate_or_null(bytes, alignment);
   if (p == nullptr) throw std::bad_alloc();
   return p;
 }
@@ -36,6 +41,13 @@ void* operator new(std::size_t bytes, std::align_val_t alignment) {
 }
 void* operator new[](std::size_t bytes, std::align_val_t alignment) {
   return allocate(bytes, static_cast<std::size_t>(alignment));
+}
+// The library's own std::stable_sort asks in this way, and gives back to the operators below.
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  return allocate_or_null(bytes, 1);
+}
+void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
+  return allocate_or_null(bytes, 1);
 }
 void operator delete(void* p) noexcept {
   std::free(p);

@@ -129,7 +129,7 @@ def read_images(path, normalized):
     with h5py.File(path, "r") as f:
         sets = [v for v in f.values() if isinstance(v, h5py.Dataset)]
         images = next(v for v in sets if v.ndim >= 2)[()]
-        labels = next(v for v in sets if v.ndim == 1)[()]
+        labels = next(v for v in sets if v.ndim == 1 and v.dtype.kind in "iu")[()]  # not the names of the classes
     x = torch.from_numpy(images.astype(np.float32) * np.float32(1 / 255))
     x = x.permute(0, 3, 1, 2).contiguous() if x.ndim == 4 and x.shape[3] == 3 else x.reshape(-1, 1, 28, 28)
     if normalized:

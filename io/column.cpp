@@ -11,6 +11,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "runtime/error.hpp"
@@ -43,15 +44,15 @@ bool needs_library(const h5::DatasetInfo& info) {
 
 }  // namespace
 
-Column::Column(std::shared_ptr<const h5::File> file, const h5::DatasetInfo& info)
-    : file_(std::move(file)), info_(info), rows_(info.rows()), row_bytes_(info.row_bytes()) {
-  dataset_ = file_->open(info);
-  if (info.storage == h5::Storage::contiguous) {
-    fd_ = ::open(file_->path().c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd_ < 0) throw DataError(fmt::format("{}: cannot be read: {}", file_->path(), std::strerror(errno)));
-    dataset_ = {};
-    return;
-  }
+Column::Column(std::string path, const h5::DatasetInfo& info, std::shared_ptr<OpenFiles> files)
+    : path_(std::move(path)),
+      files_(files != nullptr ? std::move(files) : std::make_shared<OpenFiles>(1)),
+      place_(files_->add()),
+      info_(info),
+      rows_(info.rows()),
+      row_bytes_(info.row_bytes()) {
+  if (!info.refused.empty()) throw DataError(fmt::format("{}: {} {}", path_, info.path, info.refused));
+  if (info.storage == h5::Storage::contiguous) return;
   mode_ = needs_library(info) ? Mode::library : Mode::chunks;
   band_rows_ = info.storage == h5::Storage::chunked ? std::min(info.chunk[0], rows_) : rows_;
   const std::uint64_t bands = (rows_ + band_rows_ - 1) / band_rows_;
@@ -62,7 +63,32 @@ Column::Column(std::shared_ptr<const h5::File> file, const h5::DatasetInfo& info
 }
 
 Column::~Column() {
-  if (fd_ >= 0) ::close(fd_);
+  files_->close(place_);
+}
+
+std::shared_ptr<const OpenDataset> Column::open() const {
+  return files_->get(place_, [this] { return open_now(); });
+}
+
+std::shared_ptr<const OpenDataset> Column::open_now() const {
+  auto opened = std::make_shared<OpenDataset>();
+  struct stat status {};
+  if (mode_ == Mode::direct) {
+    opened->fd = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+    if (opened->fd < 0 || ::fstat(opened->fd, &status) != 0)
+      throw DataError(fmt::format("{}: cannot be read: {}", path_, std::strerror(errno)));
+  } else {
+    opened->file = std::make_unique<const h5::File>(path_);
+    opened->dataset = opened->file->open(info_);
+    if (::stat(path_.c_str(), &status) != 0)
+      throw DataError(fmt::format("{}: cannot be read: {}", path_, std::strerror(errno)));
+  }
+  // What is known of the file, where its rows lie, say, holds for this very file.
+  const Identity found{status.st_dev, status.st_ino, static_cast<std::uint64_t>(status.st_size), status.st_mtim.tv_sec,
+                       status.st_mtim.tv_nsec};
+  if (!identity_) identity_ = found;
+  if (*identity_ != found) throw DataError(fmt::format("{}: was replaced or changed while it was in use", path_));
+  return opened;
 }
 
 std::uint64_t Column::rows_of(std::uint64_t band) const noexcept {
@@ -70,7 +96,7 @@ std::uint64_t Column::rows_of(std::uint64_t band) const noexcept {
 }
 
 void Column::damaged(std::uint64_t row, const std::string& why) const {
-  throw DataError(fmt::format("{}: {}, row {}: {}", file_->path(), info_.path, row, why));
+  throw DataError(fmt::format("{}: {}, row {}: {}", path_, info_.path, row, why));
 }
 
 void Column::swap(std::byte* bytes, std::size_t count) const {
@@ -90,11 +116,12 @@ void Column::swap(std::byte* bytes, std::size_t count) const {
 }
 
 void Column::read_direct(std::uint64_t first, std::uint64_t rows, std::byte* out) const {
+  const auto opened = open();
   const std::size_t bytes = static_cast<std::size_t>(rows) * row_bytes_;
   std::size_t done = 0;
   while (done < bytes) {
     const auto at = static_cast<off_t>(info_.offset + first * row_bytes_ + done);
-    const ssize_t got = ::pread(fd_, out + done, bytes - done, at);
+    const ssize_t got = ::pread(opened->fd, out + done, bytes - done, at);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) damaged(first + done / row_bytes_, fmt::format("cannot be read: {}", std::strerror(errno)));
     if (got == 0) damaged(first + done / row_bytes_, "the file was cut short while it was in use");
@@ -117,6 +144,7 @@ void Column::give_decoder(std::unique_ptr<ChunkDecoder> decoder) const {
 }
 
 void Column::read_band_chunks(std::uint64_t band, std::byte* out) const {
+  const auto opened = open();
   auto decoder = take_decoder();
   const std::size_t rank = info_.dims.size();
   const std::size_t item = size_of(*info_.type);
@@ -134,11 +162,11 @@ void Column::read_band_chunks(std::uint64_t band, std::byte* out) const {
     bool read = false;
     {
       const h5::Lock lock;
-      if (H5Dget_chunk_storage_size(dataset_.get(), at.data(), &stored) < 0 || stored == 0) {
+      if (H5Dget_chunk_storage_size(opened->dataset.get(), at.data(), &stored) < 0 || stored == 0) {
         damaged(at[0], "its chunk is missing");
       }
       if (stored > chunk_bytes + chunk_bytes / 8 + 4096) damaged(at[0], "its chunk is larger than its data");
-      read = H5Dread_chunk(dataset_.get(), H5P_DEFAULT, at.data(), &skipped, decoder->raw(stored)) >= 0;
+      read = H5Dread_chunk(opened->dataset.get(), H5P_DEFAULT, at.data(), &skipped, decoder->raw(stored)) >= 0;
     }
     if (!read) damaged(at[0], "its chunk cannot be read: the file is truncated or damaged");
     std::byte* to = whole_rows ? out : decoder->chunk(chunk_bytes);
@@ -180,16 +208,17 @@ void Column::read_band_chunks(std::uint64_t band, std::byte* out) const {
 }
 
 void Column::read_band_library(std::uint64_t band, std::byte* out) const {
+  const auto opened = open();
   const h5::Lock lock;
   std::array<hsize_t, h5::max_rank> start{}, count{};
   start[0] = band * band_rows_;
   count[0] = rows_of(band);
   for (std::size_t d = 1; d < info_.dims.size(); ++d) count[d] = info_.dims[d];
   const int rank = static_cast<int>(info_.dims.size());
-  const h5::Handle from(H5Dget_space(dataset_.get()), H5Sclose);
+  const h5::Handle from(H5Dget_space(opened->dataset.get()), H5Sclose);
   const h5::Handle to(H5Screate_simple(rank, count.data(), nullptr), H5Sclose);
   if (H5Sselect_hyperslab(from.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr) < 0 ||
-      H5Dread(dataset_.get(), h5::native_type(*info_.type), to.get(), from.get(), H5P_DEFAULT, out) < 0) {
+      H5Dread(opened->dataset.get(), h5::native_type(*info_.type), to.get(), from.get(), H5P_DEFAULT, out) < 0) {
     damaged(start[0], fmt::format("cannot be read: the file is damaged ({})", h5::last_error()));
   }
 }
@@ -232,6 +261,12 @@ void Column::read_all(std::byte* out, int threads) const {
   work();
   for (auto& thread : pool) thread.join();
   if (failure) std::rethrow_exception(failure);
+}
+
+void Column::read_rows(std::uint64_t first, std::uint64_t count, std::byte* out, int threads) const {
+  if (first == 0 && count == rows_) return read_all(out, threads);
+  if (mode_ == Mode::direct) return read_direct(first, count, out);
+  for (std::uint64_t row = first; row < first + count; ++row) read_row(row, out + (row - first) * row_bytes_);
 }
 
 void Column::read_row(std::uint64_t row, std::byte* out) const {

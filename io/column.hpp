@@ -1,6 +1,5 @@
 // The rows of one HDF5 data set, read the fastest way its storage allows: pread, raw chunks with own decompression, or
-// H5Dread. A Column owns its file descriptor or HDF5 handles and a small cache of decompressed bands; any thread may
-// read.
+// H5Dread. A Column owns a place among the open files and a small cache of decompressed bands; any thread may read.
 #pragma once
 
 #include <condition_variable>
@@ -8,10 +7,12 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "io/hdf5.hpp"
+#include "io/open_files.hpp"
 
 struct libdeflate_decompressor;
 
@@ -44,7 +45,8 @@ class Column {
   /// The number of bands that stay decompressed.
   static constexpr std::size_t cached_bands = 2 * 16 + 4;
 
-  Column(std::shared_ptr<const h5::File>, const h5::DatasetInfo&);
+  /// Opens the file when rows are read, as one of `files`; null: alone. Throws DataError where the data set is refused.
+  Column(std::string path, const h5::DatasetInfo&, std::shared_ptr<OpenFiles> files = nullptr);
   ~Column();
   Column(const Column&) = delete;
   Column& operator=(const Column&) = delete;
@@ -57,6 +59,8 @@ class Column {
 
   /// All rows to `out` (rows() * row_bytes()), by up to `threads` threads. Throws DataError.
   void read_all(std::byte* out, int threads) const;
+  /// The rows [first, first + count).
+  void read_rows(std::uint64_t first, std::uint64_t count, std::byte* out, int threads) const;
   /// One row to `out`. Throws DataError.
   void read_row(std::uint64_t row, std::byte* out) const;
 
@@ -69,6 +73,8 @@ class Column {
     bool loading = false;
     std::vector<std::byte> bytes;
   };
+  std::shared_ptr<const OpenDataset> open() const;
+  std::shared_ptr<const OpenDataset> open_now() const;
   std::uint64_t rows_of(std::uint64_t band) const noexcept;
   void read_direct(std::uint64_t first, std::uint64_t rows, std::byte* out) const;
   void read_band(std::uint64_t band, std::byte* out) const;
@@ -79,14 +85,21 @@ class Column {
   void give_decoder(std::unique_ptr<ChunkDecoder>) const;
   [[noreturn]] void damaged(std::uint64_t row, const std::string& why) const;
 
-  std::shared_ptr<const h5::File> file_;
+  /// Which file it was when it was opened first.
+  struct Identity {
+    std::uint64_t device = 0, inode = 0, bytes = 0;
+    std::int64_t seconds = 0, nanoseconds = 0;
+    bool operator==(const Identity&) const = default;
+  };
+  std::string path_;
+  std::shared_ptr<OpenFiles> files_;
+  std::size_t place_ = 0;
+  mutable std::optional<Identity> identity_;  // written while files_ holds its lock
   h5::DatasetInfo info_;
   Mode mode_ = Mode::direct;
   std::uint64_t rows_;
   std::size_t row_bytes_;
   std::uint64_t band_rows_ = 1;
-  int fd_ = -1;
-  h5::Handle dataset_;
 
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;

@@ -94,6 +94,7 @@ struct Dataset::State {
     std::unique_ptr<Column> samples, values;
   };
   std::vector<std::string> files;
+  std::shared_ptr<OpenFiles> open_files;
   std::vector<Shard> shards;
   std::uint64_t count = 0;
   std::string sample_key, target_key;
@@ -104,8 +105,10 @@ struct Dataset::State {
   std::int64_t target_width = 0, class_count = 0;
   std::size_t sample_bytes = 0, target_bytes = 0;
   bool in_memory = false;
-  std::vector<std::byte> memory;         // samples, if in memory
-  std::vector<std::byte> target_memory;  // values, if in memory
+  std::uint64_t kept_begin = 0, kept_end = 0;  // samples in memory, if any are
+  std::vector<std::byte> memory;               // these
+  std::vector<std::byte> target_memory;        // their values
+  bool kept(std::uint64_t index) const noexcept { return index >= kept_begin && index < kept_end; }
   std::vector<std::int32_t> labels;
   std::string fingerprint;
   BlockLayout blocks;
@@ -126,16 +129,15 @@ struct Dataset::State {
   }
 
   void open(const DatasetOptions&);
-  void open_target(const std::shared_ptr<const h5::File>&, const h5::DatasetInfo&, Shard&, TargetUse wanted);
+  void open_target(const std::string& path, const h5::DatasetInfo&, Shard&, TargetUse wanted);
   void read_labels(const Column&);
-  void load(double cache_mib);
+  void load(const DatasetOptions&);
   void make_fingerprint();
   void make_blocks();
 };
 
-void Dataset::State::open_target(const std::shared_ptr<const h5::File>& file, const h5::DatasetInfo& info, Shard& shard,
-                                 TargetUse wanted) {
-  auto column = std::make_unique<Column>(file, info);
+void Dataset::State::open_target(const std::string& path, const h5::DatasetInfo& info, Shard& shard, TargetUse wanted) {
+  auto column = std::make_unique<Column>(path, info, open_files);
   const StoredType type = *info.type;
   std::int64_t width = 1;
   for (std::size_t i = 1; i < info.dims.size(); ++i) width *= static_cast<std::int64_t>(info.dims[i]);
@@ -144,15 +146,15 @@ void Dataset::State::open_target(const std::shared_ptr<const h5::File>& file, co
                                                        : TargetUse::labels;
   if (info.rows() != shard.rows) {
     throw DataError(
-        fmt::format("{}: {} has {} rows, but {} has {}", file->path(), info.path, info.rows(), sample_key, shard.rows));
+        fmt::format("{}: {} has {} rows, but {} has {}", path, info.path, info.rows(), sample_key, shard.rows));
   }
   if (use == TargetUse::labels && is_float(type)) {
     throw DataError(
-        fmt::format("{}: {} is {}, but the loss needs integer class labels", file->path(), info.path, info.type_text));
+        fmt::format("{}: {} is {}, but the loss needs integer class labels", path, info.path, info.type_text));
   }
   if (use == TargetUse::labels && width != 1) {
-    throw DataError(fmt::format("{}: {}: labels must be one integer a sample, [{}]; one-hot rows are not labels",
-                                file->path(), info.text(), info.rows()));
+    throw DataError(fmt::format("{}: {}: labels must be one integer a sample, [{}]; one-hot rows are not labels", path,
+                                info.text(), info.rows()));
   }
   if (shard.first == 0) {
     target = use;
@@ -161,7 +163,7 @@ void Dataset::State::open_target(const std::shared_ptr<const h5::File>& file, co
     target_width = width;
     target_bytes = static_cast<std::size_t>(info.row_bytes());
   } else if (type != target_type || width != target_width) {
-    throw DataError(fmt::format("{}: {} differs from {}, which has {} x {} a sample; shards must agree", file->path(),
+    throw DataError(fmt::format("{}: {} differs from {}, which has {} x {} a sample; shards must agree", path,
                                 info.text(), files[0], target_width, name_of(target_type)));
   }
   if (use == TargetUse::labels) {
@@ -188,13 +190,13 @@ void Dataset::State::read_labels(const Column& column) {
 
 void Dataset::State::open(const DatasetOptions& options) {
   for (const std::string& path : files) {
-    const auto file = std::make_shared<const h5::File>(path);
-    const Detected found = detect(*file, options.sample_key, options.target_key, options.target);
+    const h5::File file(path);
+    const Detected found = detect(file, options.sample_key, options.target_key, options.target);
     const h5::DatasetInfo& info = found.sample;
     Shard shard;
     shard.first = count;
     shard.rows = info.rows();
-    shard.samples = std::make_unique<Column>(file, info);
+    shard.samples = std::make_unique<Column>(path, info, open_files);
     std::vector<std::int64_t> extents(info.dims.begin() + 1, info.dims.end());
     const Shape shape{std::span<const std::int64_t>(extents)};
     if (shards.empty()) {
@@ -213,23 +215,30 @@ void Dataset::State::open(const DatasetOptions& options) {
         throw DataError(fmt::format("{}: has targets ({}), but {} has none; shards must agree", path,
                                     found.target->path, files[0]));
       }
-      open_target(file, *found.target, shards.back(), options.target);
+      open_target(path, *found.target, shards.back(), options.target);
     } else if (shards.size() > 1 && target != TargetUse::none) {
       throw DataError(fmt::format("{}: has no targets, but {} has {}; shards must agree", path, files[0], target_key));
     }
   }
 }
 
-void Dataset::State::load(double cache_mib) {
+void Dataset::State::load(const DatasetOptions& options) {
   const double bytes =
       static_cast<double>(count) * static_cast<double>(sample_bytes + (target == TargetUse::values ? target_bytes : 0));
-  in_memory = bytes <= cache_mib * 1024 * 1024;
+  in_memory = bytes <= options.cache_mib * 1024 * 1024;
   if (!in_memory) return;
-  memory.resize(static_cast<std::size_t>(count) * sample_bytes);
-  if (target == TargetUse::values) target_memory.resize(static_cast<std::size_t>(count) * target_bytes);
+  const auto part = static_cast<std::uint64_t>(options.part), parts = static_cast<std::uint64_t>(options.parts);
+  kept_begin = part_begin(count, part, parts);
+  kept_end = part_begin(count, part + 1, parts);
+  memory.resize(static_cast<std::size_t>(kept_end - kept_begin) * sample_bytes);
+  if (target == TargetUse::values) target_memory.resize(static_cast<std::size_t>(kept_end - kept_begin) * target_bytes);
   for (const Shard& shard : shards) {
-    shard.samples->read_all(memory.data() + shard.first * sample_bytes, reading_threads());
-    if (shard.values) shard.values->read_all(target_memory.data() + shard.first * target_bytes, 1);
+    const std::uint64_t first = std::max(shard.first, kept_begin), last = std::min(shard.first + shard.rows, kept_end);
+    if (first >= last) continue;
+    const std::size_t at = static_cast<std::size_t>(first - kept_begin);
+    shard.samples->read_rows(first - shard.first, last - first, memory.data() + at * sample_bytes, reading_threads());
+    if (shard.values)
+      shard.values->read_rows(first - shard.first, last - first, target_memory.data() + at * target_bytes, 1);
   }
 }
 
@@ -264,8 +273,8 @@ void Dataset::State::make_fingerprint() {
     const std::uint64_t index = n == 1 ? 0 : i * (count - 1) / (n - 1);
     const Shard& shard = shard_of(index);
     const std::byte* bytes = row.data();
-    if (in_memory) {
-      bytes = memory.data() + index * sample_bytes;
+    if (kept(index)) {
+      bytes = memory.data() + (index - kept_begin) * sample_bytes;
     } else {
       shard.samples->read_row(index - shard.first, row.data());
     }
@@ -281,11 +290,12 @@ void Dataset::State::make_fingerprint() {
 Dataset::Dataset(std::span<const std::string> patterns, const DatasetOptions& options)
     : state_(std::make_unique<State>()) {
   state_->files = expand_files(patterns);
+  state_->open_files = std::make_shared<OpenFiles>(options.open_files);
   state_->open(options);
   if (state_->count == 0) {
     throw DataError(fmt::format("{}: {} holds no samples", state_->files[0], state_->sample_key));
   }
-  state_->load(options.cache_mib);
+  state_->load(options);
   state_->make_blocks();
   state_->make_fingerprint();
 }
@@ -347,7 +357,7 @@ void Dataset::check_labels(std::int64_t classes) const {
 }
 
 const std::byte* Dataset::sample(std::uint64_t index, std::byte* scratch) const {
-  if (state_->in_memory) return state_->memory.data() + index * state_->sample_bytes;
+  if (state_->kept(index)) return state_->memory.data() + (index - state_->kept_begin) * state_->sample_bytes;
   const State::Shard& shard = state_->shard_of(index);
   shard.samples->read_row(index - shard.first, scratch);
   return scratch;
@@ -360,8 +370,8 @@ std::int32_t Dataset::label(std::uint64_t index) const noexcept {
 void Dataset::values(std::uint64_t index, float* out) const {
   const State& s = *state_;
   const std::size_t width = static_cast<std::size_t>(s.target_width), item = size_of(s.target_type);
-  if (s.in_memory) {
-    const std::byte* row = s.target_memory.data() + index * s.target_bytes;
+  if (s.kept(index)) {
+    const std::byte* row = s.target_memory.data() + (index - s.kept_begin) * s.target_bytes;
     for (std::size_t i = 0; i < width; ++i) out[i] = static_cast<float>(stored_number(s.target_type, row + i * item));
   } else {
     const State::Shard& shard = s.shard_of(index);

@@ -29,7 +29,15 @@ struct DatasetOptions {
   std::string target_key;  // HDF5 path; empty: detect
   TargetUse target = TargetUse::automatic;
   double cache_mib = 1024;  // the whole set is kept in memory if it is not larger than this; 0: never
+  // Only these parts of the samples, out of so many, will be read again and again (evaluation): what is kept in memory.
+  int part = 0, parts = 1;
+  std::size_t open_files = 0;  // at a time; 0: a quarter of what the process may open
 };
+
+/// Where part p of n samples begins, as evenly as they can be shared; without overflow for any n.
+inline std::uint64_t part_begin(std::uint64_t n, std::uint64_t part, std::uint64_t parts) noexcept {
+  return n / parts * part + n % parts * part / parts;
+}
 
 /// Names that detection tries, in this order, without regard to case and without a group's path.
 std::span<const std::string_view> sample_names() noexcept;
@@ -46,7 +54,9 @@ struct BlockLayout {
 
 class Dataset {
  public:
-  /// `patterns`: files or globs. Opens, checks and (small sets) reads everything; integer targets are always read.
+  /// `patterns`: files or globs. Opens each file once, for shapes and types, which say how many samples there are, and
+  /// for integer targets, which are checked; reads small sets (or the part of them that will be used). Afterwards a
+  /// file is open only while its rows are used, and so many at a time.
   /// Throws DataError: missing, not HDF5, truncated, refused storage, unknown names, shards that differ, no samples.
   explicit Dataset(std::span<const std::string> patterns, const DatasetOptions& options = {});
   ~Dataset();

@@ -11,6 +11,7 @@
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
+#include "io/channel_statistics.hpp"
 #include "io/column.hpp"
 #include "io/detect.hpp"
 #include "io/stored.hpp"
@@ -46,16 +47,37 @@ Statistics statistics_of(StoredType type, const std::vector<std::byte>& bytes) {
   });
 }
 
+/// What data.normalize may say of the samples; of a large set, every so many samples are looked at.
+void add_normalize(const std::string& path, const h5::DatasetInfo& samples, std::string& text,
+                   nlohmann::ordered_json& json) {
+  if (samples.rows() == 0 || samples.row_bytes() == 0) return;
+  const Column column(path, samples);
+  const std::span<const std::uint64_t> sample = std::span(samples.dims).subspan(1);
+  ChannelStatistics statistics(*samples.type, sample, ChannelStatistics::last_by_shape(sample));
+  const std::uint64_t most = std::max<std::uint64_t>(1, look_bytes / samples.row_bytes());
+  const std::uint64_t step = (samples.rows() + most - 1) / most;
+  std::vector<std::byte> row(samples.row_bytes());
+  for (std::uint64_t i = 0; i < samples.rows(); i += step) {
+    column.read_row(i, row.data());
+    statistics.add(row.data(), 1);
+  }
+  const std::string normalize = statistics.normalize();
+  if (normalize.empty()) return;
+  text += fmt::format("normalize: {}{}\n", normalize, step > 1 ? fmt::format(" (one sample in {})", step) : "");
+  json["normalize"] = {
+      {"scale", statistics.scale()}, {"mean", statistics.mean()}, {"deviation", statistics.deviation()}};
+}
+
 }  // namespace
 
 Inspection inspect(const std::string& path) {
-  const auto file = std::make_shared<const h5::File>(path);
-  const h5::File::Listing listing = file->list();
+  const h5::File file(path);
+  const h5::File::Listing listing = file.list();
   nlohmann::ordered_json json;
   json["file"] = path;
-  json["bytes"] = file->bytes();
+  json["bytes"] = file.bytes();
   json["datasets"] = nlohmann::ordered_json::array();
-  std::string text = fmt::format("{} ({} bytes)\n", path, file->bytes());
+  std::string text = fmt::format("{} ({} bytes)\n", path, file.bytes());
   std::map<std::string, std::vector<std::byte>> contents;
   for (const h5::DatasetInfo& d : listing.datasets) {
     nlohmann::ordered_json entry{{"path", d.path}, {"shape", d.dims}, {"dtype", d.type_text}};
@@ -70,7 +92,7 @@ Inspection inspect(const std::string& path) {
       if (d.type_text != "string")  // names of classes, say
         text += fmt::format("    cannot be used: {}\n", d.refused);
     } else if (d.rows() > 0 && d.row_bytes() > 0 && d.rows() <= look_bytes / d.row_bytes()) {
-      const Column column(file, d);
+      const Column column(path, d);
       std::vector<std::byte> bytes(static_cast<std::size_t>(d.rows() * d.row_bytes()));
       column.read_all(bytes.data(), 1);
       const Statistics s = statistics_of(*d.type, bytes);
@@ -91,12 +113,13 @@ Inspection inspect(const std::string& path) {
   }
   if (listing.datasets.empty()) text += "  no data sets\n";
   nlohmann::ordered_json notes = listing.notes;
-  for (const char* name : {"sample", "target", "count", "classes"}) json[name] = nullptr;
+  for (const char* name : {"sample", "target", "count", "classes", "normalize"}) json[name] = nullptr;
   try {
-    const Detected found = detect(*file, "", "", TargetUse::automatic);
+    const Detected found = detect(file, "", "", TargetUse::automatic);
     json["sample"] = found.sample.path;
     json["count"] = found.sample.rows();
     text += fmt::format("samples: {} ({})\n", found.sample.path, found.sample.rows());
+    add_normalize(path, found.sample, text, json);
     if (found.target) {
       const h5::DatasetInfo& t = *found.target;
       json["target"] = t.path;

@@ -218,10 +218,8 @@ std::unique_ptr<Loader> Loader::evaluation(const Dataset& data, const LoaderOpti
   auto state = std::make_unique<State>(data, options, false);
   state->check();
   const auto n = data.count(), ranks = static_cast<std::uint64_t>(options.ranks);
-  // r * N / R without overflow for any N.
-  const auto bound = [&](std::uint64_t r) { return n / ranks * r + n % ranks * r / ranks; };
-  state->begin = bound(static_cast<std::uint64_t>(options.rank));
-  state->end = bound(static_cast<std::uint64_t>(options.rank) + 1);
+  state->begin = part_begin(n, static_cast<std::uint64_t>(options.rank), ranks);
+  state->end = part_begin(n, static_cast<std::uint64_t>(options.rank) + 1, ranks);
   const auto largest = static_cast<std::int64_t>((n + ranks - 1) / ranks);
   state->batches = (largest + options.micro_batch - 1) / options.micro_batch;
   state->make_slots();

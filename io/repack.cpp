@@ -101,10 +101,9 @@ class Rows {
         opened_.front()->open.reset();
         opened_.pop_front();
       }
-      const auto file = std::make_shared<const h5::File>(found_->path);
       found_->open = std::make_unique<Open>();
-      found_->open->sample = std::make_unique<Column>(file, found_->sets.sample);
-      if (found_->sets.target) found_->open->target = std::make_unique<Column>(file, *found_->sets.target);
+      found_->open->sample = std::make_unique<Column>(found_->path, found_->sets.sample);
+      if (found_->sets.target) found_->open->target = std::make_unique<Column>(found_->path, *found_->sets.target);
       opened_.push_back(found_);
     }
     return *found_->open;

@@ -13,10 +13,11 @@ std::int64_t output_width(const Graph& graph) {
 }
 
 io::Dataset open_data(const RunConfig& config, const std::vector<std::string>& patterns, std::int64_t width,
-                      double cache_mib) {
+                      double cache_mib, int part, int parts) {
   const bool labels = config.model.loss == models::Loss::cross_entropy;
   const io::TargetUse use = labels ? io::TargetUse::labels : io::TargetUse::values;
-  io::Dataset data(patterns, {config.data.sample_key, config.data.target_key, use, cache_mib});
+  io::Dataset data(patterns, {config.data.sample_key, config.data.target_key, use, cache_mib, part, parts,
+                              static_cast<std::size_t>(config.data.open_files)});
   const Shape input(std::span<const std::int64_t>(config.model.input));
   io::fit_input(data, input);
   io::check_augment(data, input, config.data.normalize, config.data.augment);

@@ -18,8 +18,9 @@ namespace dtrain::launch {
 std::int64_t output_width(const Graph&);
 
 /// Opens the files and checks that inputs and targets fit a model of that output width. `cache_mib` in place of the
-/// configuration's. Throws DataError, ShapeError.
-io::Dataset open_data(const RunConfig&, const std::vector<std::string>& patterns, std::int64_t width, double cache_mib);
+/// configuration's; `part` of `parts`: what of a small set is kept in memory. Throws DataError, ShapeError.
+io::Dataset open_data(const RunConfig&, const std::vector<std::string>& patterns, std::int64_t width, double cache_mib,
+                      int part = 0, int parts = 1);
 
 /// The same of samples alone, which no pass reads twice: nothing is kept in memory.
 io::Dataset open_inputs(const RunConfig&, const std::vector<std::string>& patterns);

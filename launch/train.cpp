@@ -80,7 +80,9 @@ class Trainer {
     const std::int64_t width = output_width(graph);
     const double cache = config_.data.cache_mib;
     train_data_.emplace(open_data(config_, config_.data.train, width, cache));
-    if (!config_.data.eval.empty()) eval_data_.emplace(open_data(config_, config_.data.eval, width, cache));
+    if (!config_.data.eval.empty()) {
+      eval_data_.emplace(open_data(config_, config_.data.eval, width, cache, world_.rank(), world_.size()));
+    }
     engine_->bind(std::move(graph), config_, statistics_.get());
     step_.emplace(config_, *engine_, *collective_, watchdog_, stop_, batch_.accumulation);
     status_.global_batch = config_.batch.global;

@@ -284,7 +284,8 @@ TEST_F(OneOp, nan_is_not_lost_on_the_way_to_the_loss) {
         "hard_swish", "add_relu", "multiply", "concat", "batch_norm_relu", "layer_norm", "cast_to_bf16"}) {
     for (const char* suffix : {"", "_bf16"}) {
       OpRun run(*device_, row(std::string(name) + suffix));
-      run.x[0] = NAN;
+      // Where a window meets it after a number; elsewhere it is the first.
+      run.x[std::string(name).find("pool") == std::string::npos ? 0 : 1] = NAN;
       run.forward();
       EXPECT_TRUE(std::isnan(run.out()[0])) << name << suffix;
     }

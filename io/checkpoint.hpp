@@ -114,13 +114,13 @@ struct CheckpointReport {
 /// A table: step, time, size, state, run id. Does not read shards.
 CheckpointReport list_checkpoints(const std::string& directory, FileSystem& = posix_file_system());
 /// Every byte of one step directory, or of each in a directory.
-CheckpointReport verify_checkpoints(const std::string& path, FileSystem& = posix_file_system());
+CheckpointReport verify_checkpoints(const std::string& given, FileSystem& = posix_file_system());
 /// Tensor by tensor: equal, the largest absolute difference, or on one side only. ok: all equal.
 CheckpointReport diff_checkpoints(const std::string& a, const std::string& b, FileSystem& = posix_file_system());
 /// The model as an HDF5 file: param/NAME (float32; the moving average where there is one, unless `raw`), state/NAME,
 /// and attributes of the file: step, parameters ("averaged" or "raw"), configuration, hashes. Throws DataError for
 /// `output`.
-CheckpointReport export_checkpoint(const std::string& path, const std::string& output, bool raw,
+CheckpointReport export_checkpoint(const std::string& given, const std::string& output, bool raw,
                                    FileSystem& = posix_file_system());
 
 }  // namespace dtrain::io

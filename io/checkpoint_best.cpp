@@ -70,7 +70,7 @@ std::string follow_label(FileSystem& files, const std::string& path) {
     throw CheckpointError(fmt::format("{} is not the label of a checkpoint; name a step directory", path),
                           CheckpointError::Kind::corrupt);
   }
-  const auto target = join_path(directory, step_name(*step));
+  auto target = join_path(directory, step_name(*step));
   if (!is_there(files, directory, *step)) {
     throw CheckpointError(fmt::format("{} names {}, which is not there; name a step directory", path, target),
                           CheckpointError::Kind::incomplete);

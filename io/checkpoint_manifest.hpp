@@ -70,7 +70,7 @@ Manifest verify_checkpoint(FileSystem&, const std::string& path);
 
 /// A step directory itself, or the one that a label means, or the newest valid one of a directory of them. Throws
 /// CheckpointError where there is none.
-std::string pick_checkpoint(FileSystem&, const std::string& path);
+std::string pick_checkpoint(FileSystem&, const std::string& given);
 /// One element of a tensor.
 double element_value(DType, const std::byte* data);
 

@@ -126,7 +126,7 @@ double element_value(DType dtype, const std::byte* data) {
 }
 
 std::string pick_checkpoint(FileSystem& files, const std::string& given) {
-  const auto path = follow_label(files, given);
+  auto path = follow_label(files, given);
   if (is_step_directory(files, path)) return path;
   must_be_directory(files, path);
   const auto found = find_latest_valid(path, files);

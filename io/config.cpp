@@ -65,35 +65,34 @@ auto of(Member Kind::*member) {
 }
 
 template <class Kind>
-void add_kind(OneOf<Augmentation>& kinds, Table<Augmentation> table) {
-  kinds.add(name_of(table.defaults()), std::move(table),
-            [](const Augmentation& a) { return std::holds_alternative<Kind>(a); });
+void add_kind(OneOf<Augmentation>& kinds, const Table<Augmentation>& table) {
+  kinds.add(name_of(table.defaults()), table, [](const Augmentation& a) { return std::holds_alternative<Kind>(a); });
 }
 
 TypePtr<Augmentation> augmentation() {
   OneOf<Augmentation> kinds("an augmentation");
   Table<Augmentation> crop("A window of the input's size somewhere in the padded image.", RandomCrop{});
   crop.add("padding", of(&RandomCrop::padding), integer({0, 1 << 16}), "pixels of 0 on each side");
-  add_kind<RandomCrop>(kinds, std::move(crop));
+  add_kind<RandomCrop>(kinds, crop);
 
   Table<Augmentation> resized("A window of random area and shape, scaled to the input's size (bilinear).",
                               RandomResizedCrop{});
   resized.add("scale", of(&RandomResizedCrop::scale), interval({0, 1, true, false}), "its share of the image's area");
   resized.add("ratio", of(&RandomResizedCrop::ratio), interval({0.01, 100}), "width over height, drawn by logarithm");
-  add_kind<RandomResizedCrop>(kinds, std::move(resized));
+  add_kind<RandomResizedCrop>(kinds, resized);
 
   Table<Augmentation> flip("Mirrors left and right, or up and down.", Flip{});
   flip.add("horizontal", of(&Flip::horizontal), number({0, 1}), "probability to mirror left and right");
   flip.add("vertical", of(&Flip::vertical), number({0, 1}), "probability to mirror up and down");
-  add_kind<Flip>(kinds, std::move(flip));
+  add_kind<Flip>(kinds, flip);
 
   Table<Augmentation> rotation("Turns about the centre; what comes in from outside is 0.", Rotation{});
   rotation.add("degrees", of(&Rotation::degrees), number({0, 180}), "at most, either way");
-  add_kind<Rotation>(kinds, std::move(rotation));
+  add_kind<Rotation>(kinds, rotation);
 
   Table<Augmentation> scaling("Enlarges about the centre, or shrinks; what comes in from outside is 0.", Scaling{});
   scaling.add("factor", of(&Scaling::factor), interval({0.01, 100}), "above 1: larger");
-  add_kind<Scaling>(kinds, std::move(scaling));
+  add_kind<Scaling>(kinds, scaling);
 
   Table<Augmentation> color("Changes brightness, contrast, saturation and hue, in this order, after all else.",
                             ColorJitter{});
@@ -101,7 +100,7 @@ TypePtr<Augmentation> augmentation() {
   color.add("contrast", of(&ColorJitter::contrast), number({.least = 0}), "the same, about the mean gray");
   color.add("saturation", of(&ColorJitter::saturation), number({.least = 0}), "the same, about each pixel's gray");
   color.add("hue", of(&ColorJitter::hue), number({0, 0.5}), "at most so much of the circle of hues, either way");
-  add_kind<ColorJitter>(kinds, std::move(color));
+  add_kind<ColorJitter>(kinds, color);
   return shared(std::move(kinds));
 }
 

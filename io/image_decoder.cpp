@@ -197,7 +197,7 @@ const ImageDecoder::Taps& ImageDecoder::taps(std::int64_t from, std::int64_t sca
     for (std::int64_t k = begin; k < end; ++k) {
       const double weight = w[static_cast<std::size_t>(k - begin)] / sum;
       t.weight[static_cast<std::size_t>(i) * t.width + static_cast<std::size_t>(k - begin)] =
-          static_cast<std::int32_t>(0.5 + weight * (1 << precision_bits));
+          static_cast<std::int32_t>(std::lround(weight * (1 << precision_bits)));
     }
     t.first.push_back(begin);
     t.count.push_back(end - begin);

@@ -49,7 +49,8 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
   for (std::int64_t i = 0; i < loader_.batches(); ++i) {
     if (i % batches_between_questions == 1 && stop != nullptr && group_.any(stop->pending())) return std::nullopt;
     watchdog_.beat("evaluation", static_cast<std::uint64_t>(step),
-                   i == 0 ? comm::Deadline::first_step : comm::Deadline::step);
+                   first_ ? comm::Deadline::first_step : comm::Deadline::step);
+    first_ = false;
     alone([&] {
       engine_.feed().next(loader_, engine_.program().slot(0));
       engine_.feed().give_back(loader_);

@@ -35,6 +35,7 @@ class Evaluator {
   comm::Watchdog& watchdog_;
   models::Loss loss_;
   HostMirror sums_;
+  bool first_ = true;  // batch: kernels are used for the first time
 };
 
 /// "evaluation loss 0.1234, evaluation accuracy 0.9876"

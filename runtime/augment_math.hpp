@@ -48,7 +48,8 @@ DTRAIN_HOST_DEVICE inline Neighbours neighbours(const StoredImage<T>& image, Ima
   n.inside = p.x >= 0 && p.y >= 0 && p.x < static_cast<float>(image.width) && p.y < static_cast<float>(image.height);
   if (!n.inside) return n;
   // Rounded down by truncation, as points inside are not negative: floor() may be a call.
-  const int x = static_cast<int>(p.x + 0.5f) - 1, y = static_cast<int>(p.y + 0.5f) - 1;
+  const float right = p.x + 0.5f, below = p.y + 0.5f;
+  const int x = static_cast<int>(right) - 1, y = static_cast<int>(below) - 1;
   n.right = p.x - 0.5f - static_cast<float>(x);
   n.lower = p.y - 0.5f - static_cast<float>(y);
   const std::ptrdiff_t c0 = clamped(x, image.width) * image.column, c1 = clamped(x + 1, image.width) * image.column;

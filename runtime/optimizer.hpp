@@ -89,7 +89,8 @@ struct Schedule {
   std::int64_t reference_batch = 0;
 };
 /// Learning rate of step `step` (from 0) of a run of `total` steps with this global batch. Pure.
-double learning_rate(const Schedule&, double base, std::int64_t global_batch, std::int64_t step, std::int64_t total);
+double learning_rate(const Schedule&, double unscaled, std::int64_t global_batch, std::int64_t step,
+                     std::int64_t total);
 
 struct Clipping {
   double max_norm = 0;  // 0: none

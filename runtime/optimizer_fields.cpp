@@ -50,7 +50,7 @@ TypePtr<UpdateRule> optimizer_table() {
     sgd.add(
         "nesterov", [](auto& rule) -> auto& { return std::get<Sgd>(rule.kind).nesterov; }, boolean(),
         "Nesterov's momentum");
-    add<Sgd>(rules, "sgd", std::move(sgd));
+    add<Sgd>(rules, "sgd", sgd);
     add<Adam>(rules, "adam",
               moments<Adam>("Adam (Kingma & Ba 2015).", "L2 penalty, added to the gradient; biases are spared"));
     add<AdamW>(rules, "adamw",
@@ -68,7 +68,7 @@ TypePtr<UpdateRule> optimizer_table() {
     lars.add(
         "nesterov", [](auto& rule) -> auto& { return std::get<Lars>(rule.kind).nesterov; }, boolean(),
         "Nesterov's momentum");
-    add<Lars>(rules, "lars", std::move(lars));
+    add<Lars>(rules, "lars", lars);
     add<Lamb>(rules, "lamb",
               moments<Lamb>("LAMB (You et al. 2020), for large batches: Adam's direction, a rate for each parameter.",
                             "decoupled weight decay; biases and norms are spared, and their ratio is 1"));

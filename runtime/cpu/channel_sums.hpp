@@ -18,7 +18,7 @@ struct Lines {
 
   Lines(std::int64_t rows, std::int64_t channels_in) : elements(rows * channels_in), channels(channels_in) {
     constexpr std::int64_t vector = 32;
-    const std::int64_t whole = std::lcm(channels, vector);
+    const std::int64_t whole = std::max<std::int64_t>(std::lcm(channels, vector), 1);
     width = whole > longest ? channels : whole * std::max<std::int64_t>(1, usual / whole);
     a_task = std::max<std::int64_t>(task_elements / width, 16) * width;
   }

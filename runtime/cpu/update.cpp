@@ -60,6 +60,7 @@ double root_of_sum(const double* partial, std::int64_t n) {
   for (std::size_t b = 0; b < blocks_of(n); ++b) sum += partial[b];
   return std::sqrt(sum);
 }
+
 Range part(const Range& r, std::int64_t begin, std::int64_t end) {
   const auto at = [begin](auto* p) { return p == nullptr ? p : p + begin; };
   return {r.w + begin, r.g + begin, at(r.m), at(r.v), end - begin};
@@ -75,17 +76,16 @@ void update_parameter(const Lars& rule, const StepState& step, bool decayed, con
     g_norm = root_of_sum(norms, all.n);
   }
   const LarsConstants c(rule, step, decayed, w_norm, g_norm);
-  parallel_chunks(all.n, grain, threads, [&](std::int64_t begin, std::int64_t end) {
-    const Range r = part(all, begin, end);
-    float* __restrict w = r.w;
-    const float* __restrict g = r.g;
-    float* __restrict m = r.m;
+  float* __restrict w = all.w;
+  const float* __restrict g = all.g;
+  float* __restrict m = all.m;
+  parallel_chunks(all.n, grain, threads, [&, w, g, m](std::int64_t begin, std::int64_t end) {
     if (rule.momentum == 0) {
-      for (std::int64_t i = 0; i < r.n; ++i) lars_plain(c, g[i], w[i]);
+      for (std::int64_t i = begin; i < end; ++i) lars_plain(c, g[i], w[i]);
     } else if (rule.nesterov) {
-      for (std::int64_t i = 0; i < r.n; ++i) lars_nesterov(c, g[i], w[i], m[i]);
+      for (std::int64_t i = begin; i < end; ++i) lars_nesterov(c, g[i], w[i], m[i]);
     } else {
-      for (std::int64_t i = 0; i < r.n; ++i) lars_momentum(c, g[i], w[i], m[i]);
+      for (std::int64_t i = begin; i < end; ++i) lars_momentum(c, g[i], w[i], m[i]);
     }
   });
 }
@@ -95,28 +95,23 @@ void update_parameter(const Lamb& rule, const StepState& step, bool decayed, con
   const LambConstants c(rule, step, decayed);
   double* const w_squares = norms;
   double* const u_squares = norms + blocks_of(all.n);
-  parallel_chunks(all.n, norm_block, threads, [&](std::int64_t begin, std::int64_t end) {
-    const Range r = part(all, begin, end);
-    const float* __restrict w = r.w;
-    const float* __restrict g = r.g;
-    float* __restrict m = r.m;
-    float* __restrict v = r.v;
+  float* __restrict w = all.w;
+  const float* __restrict g = all.g;
+  float* __restrict m = all.m;
+  float* __restrict v = all.v;
+  parallel_chunks(all.n, norm_block, threads, [&, w, g, m, v](std::int64_t begin, std::int64_t end) {
     float u[norm_block];
-    for (std::int64_t i = 0; i < r.n; ++i) lamb_moments(c, g[i], m[i], v[i]);
-    for (std::int64_t i = 0; i < r.n; ++i) u[i] = lamb_direction(c, w[i], m[i], v[i]);
-    const std::size_t block = static_cast<std::size_t>(begin) / norm_block, n = static_cast<std::size_t>(r.n);
-    w_squares[block] = sum_squares(r.w, n);
+    for (std::int64_t i = begin; i < end; ++i) lamb_moments(c, g[i], m[i], v[i]);
+    for (std::int64_t i = begin; i < end; ++i) u[i - begin] = lamb_direction(c, w[i], m[i], v[i]);
+    const std::size_t block = static_cast<std::size_t>(begin) / norm_block, n = static_cast<std::size_t>(end - begin);
+    w_squares[block] = sum_squares(w + begin, n);
     u_squares[block] = sum_squares(u, n);
   });
   const double w_norm = root_of_sum(w_squares, all.n), u_norm = root_of_sum(u_squares, all.n);
   const double ratio = decayed && w_norm > 0 && u_norm > 0 ? w_norm / u_norm : 1.0;
   const auto rate = static_cast<float>(static_cast<double>(step.learning_rate) * ratio);
-  parallel_chunks(all.n, grain, threads, [&](std::int64_t begin, std::int64_t end) {
-    const Range r = part(all, begin, end);
-    float* __restrict w = r.w;
-    const float* __restrict m = r.m;
-    const float* __restrict v = r.v;
-    for (std::int64_t i = 0; i < r.n; ++i) w[i] -= rate * lamb_direction(c, w[i], m[i], v[i]);
+  parallel_chunks(all.n, grain, threads, [&, w, m, v](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) w[i] -= rate * lamb_direction(c, w[i], m[i], v[i]);
   });
 }
 

@@ -179,6 +179,10 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        {},
        "c.yaml:11:33: communication.gradient_dtype: bfloat16 with deterministic: elastic; expected float32: a single "
        "rank rounds nothing"},
+      {with("deterministic: elastic\nbatch: {micro: 16}\n"),
+       {"model.batch_norm={statistics: global}"},
+       "command line: model.batch_norm={statistics: global}: model.batch_norm.statistics: global with deterministic: "
+       "elastic; expected micro: the statistics of all ranks depend on their number"},
       // what stands beside an optimizer's name
       {with("optimizer: {lamb: {learning_rate: 0.1}, shard: true}\n"),
        {},

@@ -11,6 +11,7 @@ import os
 import resource
 import sys
 import time
+import warnings
 
 if __name__ == "__main__":
     T_START = time.time()
@@ -158,6 +159,7 @@ def main():
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if args.pin:
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank % os.cpu_count()]})
+    warnings.simplefilter("ignore", FutureWarning)  # of broadcast_buffers, by a new name in newer versions
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
     torch.manual_seed(1)

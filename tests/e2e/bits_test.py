@@ -1,5 +1,7 @@
 """What must give the same bits: elastic runs on any number of ranks, sharded and whole optimizers, resumed from each other."""
 import json
+import shutil
+import signal
 
 import harness
 
@@ -70,6 +72,41 @@ class Sharded(harness.Case):
         self.assertEqual(self.summary()["parameter_hash"], self.summary("whole")["parameter_hash"])
         names = [self.path(run, "checkpoints", self.checkpoints(run)[-1]) for run in ("run", "whole")]
         self.ok("checkpoint", "diff", *names)
+
+    def test_the_moving_average_is_that_of_whole_parameters(self):
+        """Shards are averaged by all ranks once they are gathered; evaluation, checkpoints and resuming see that."""
+        self.digits(harness.CNN)
+        average = (*FIXED, "train.ema={decay: 0.9}", "train.eval_every_steps=10")
+        for shard in ("false", "true"):
+            self.ok("config.yaml", *average, f"optimizer.shard={shard}", "train.steps=40", f"log.directory=whole-{shard}", ranks=2)
+        whole, sharded = self.summary("whole-false"), self.summary("whole-true")
+        self.ok("config.yaml", *average, "optimizer.shard=true", "train.steps=20", ranks=2)
+        self.ok("config.yaml", *average, "optimizer.shard=false", "train.steps=30", ranks=2)
+        self.ok("config.yaml", *average, "optimizer.shard=true", "train.steps=40", ranks=2)
+        for key in ("parameter_hash", "average_hash", "eval"):
+            self.assertEqual(sharded[key], whole[key], key)
+            self.assertEqual(self.summary()[key], whole[key], key)
+        self.assertNotEqual(whole["average_hash"], whole["parameter_hash"])
+
+    def test_a_signal_saves_shards(self):
+        """All ranks agree on one step, put the state together and exit with 75; the next run has the bits of a whole one."""
+        text = harness.SLOW.replace("optimizer: {sgd: {learning_rate: 0.1}}", "optimizer: {adam: {learning_rate: 0.001}, shard: true}")
+        self.digits(text)
+        arguments = ("config.yaml", "train.steps=300", "checkpoint.every_steps=0", "log.samples=false")
+        self.ok(*arguments, "log.directory=whole", ranks=2)
+        for _ in range(8):
+            running = self.start(*arguments, ranks=2)
+            self.wait_for_step(running, 60)
+            running.kill(signal.SIGUSR1, rank=1)
+            stopped = running.wait()
+            if stopped.code != harness.OK:
+                break
+            shutil.rmtree(self.path("run"))  # it had ended before it could be stopped
+        self.assertEqual(stopped.code, harness.STOPPED, f"\n{stopped}")
+        self.assertEqual(len(self.checkpoints()), 1)
+        self.ok("checkpoint", "verify", "run/checkpoints")
+        self.ok(*arguments, ranks=2)
+        self.assertEqual(self.summary()["parameter_hash"], self.summary("whole")["parameter_hash"])
 
     def test_each_rank_keeps_its_share_of_the_state(self):
         self.digits(harness.CNN.replace("units: 32", "units: 512"))

@@ -31,11 +31,12 @@ class Mnist(harness.Case):
                 return
         self.skipTest("MNIST is not here: launch/quickstart makes data/mnist-train.h5, or DTRAIN_MNIST_DIR names its files")
 
-    def train(self, recipe, *arguments, limit=220):
+    def train(self, recipe, *arguments, run="run", limit=220):
         path = os.path.join(harness.ROOT, "models", "recipes", recipe + ".yaml")
-        result = self.ok(path, f"log.directory=run", *arguments, ranks=2, limit=limit)
-        summary = self.summary()
-        print(f"{recipe}: test accuracy {summary['eval']['accuracy']:.4f} in {result.seconds:.1f} s", flush=True)
+        result = self.ok(path, f"log.directory={run}", *arguments, ranks=2, limit=limit)
+        summary = self.summary(run)
+        print(f"{recipe}{''.join(' ' + a for a in arguments)}: test accuracy {summary['eval']['accuracy']:.4f} in {result.seconds:.1f} s",
+              flush=True)
         return summary["eval"]["accuracy"]
 
     def test_cnn_after_one_epoch(self):

@@ -183,6 +183,30 @@ class Export(Trained):
         self.assertFalse(os.path.exists(self.path("out.h5")))
 
 
+class RunningStatistics(harness.Case):
+    """Uses of a model with batch norm, which normalizes by its running statistics."""
+
+    def test_they_are_saved_evaluated_and_exported(self):
+        import models_test
+        self.digits(models_test.BRANCHES)
+        self.ok("config.yaml", "train.steps=60", "train.eval_every_steps=30", "checkpoint.every_steps=30", ranks=2)
+        expected = self.summary()["eval"]
+        for ranks in (0, 3):  # whatever the micro batch: nothing of it enters
+            result = json.loads(self.ok("eval", "config.yaml", "--json", ranks=ranks).out)
+            self.assertEqual(result["accuracy"], expected["accuracy"])
+            self.assert_close(result["loss"], expected["loss"], 1e-5)
+        earlier, last = ({e["step"]: e["eval"]["loss"] for e in self.metrics() if "eval" in e}[s] for s in (30, 60))
+        older = json.loads(self.ok("eval", "config.yaml", "--json", "--checkpoint", "run/checkpoints/step-000000030").out)
+        self.assert_close(older["loss"], earlier, 1e-5)
+        self.assertNotEqual(earlier, last)
+        out = self.ok("checkpoint", "export", "run/checkpoints", "-o", "model.h5").out
+        self.assertRegex(out, r"\Awrote model\.h5: \d+ parameters \(raw\), 4 running statistics, of step 60 ")
+        self.assertRegex(inspected(self, "model.h5"), r"/state/start\.running_mean float32 \[16\]")
+        values, _ = h5py_values(self, "model.h5", "state/start.running_mean", "state/start.running_variance")
+        self.assertTrue(all(v > 0 for v in values["state/start.running_variance"][1]))
+        self.assertTrue(any(abs(v) > 1e-3 for v in values["state/start.running_mean"][1]))
+
+
 class Best(Trained):
     ARGUMENTS = ("config.yaml", "train.steps=120", "train.eval_every_steps=15", "checkpoint.every_steps=50",
                  "checkpoint.keep=2", "checkpoint.best=loss")

@@ -187,8 +187,8 @@ const ImageDecoder::Taps& ImageDecoder::taps(std::int64_t from, std::int64_t sca
   std::vector<double> w(t.width);
   for (std::int64_t i = 0; i < count; ++i) {
     const double centre = (static_cast<double>(first + i) + 0.5) * scale;
-    const auto begin = std::max<std::int64_t>(static_cast<std::int64_t>(centre - support + 0.5), 0);
-    const auto end = std::min<std::int64_t>(static_cast<std::int64_t>(centre + support + 0.5), from);
+    const auto begin = std::max<std::int64_t>(std::lround(centre - support), 0);
+    const auto end = std::min<std::int64_t>(std::lround(centre + support), from);
     double sum = 0;
     for (std::int64_t k = begin; k < end; ++k) {
       const double distance = std::abs((static_cast<double>(k) - centre + 0.5) / support);

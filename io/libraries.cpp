@@ -15,11 +15,11 @@ namespace dtrain::io {
 std::vector<Library> io_libraries() {
   const h5::Lock lock;
   unsigned major = 0, minor = 0, release = 0;
-  hbool_t threads = 0;
+  hbool_t threads = false;
   H5get_libversion(&major, &minor, &release);
   H5is_library_threadsafe(&threads);
   return {{"HDF5", fmt::format("{}.{}.{}", major, minor, release),
-           threads != 0 ? "built for threads" : "not built for threads: dtrain calls it from one at a time"},
+           threads ? "built for threads" : "not built for threads: dtrain calls it from one at a time"},
           {"zlib", zlibVersion(), ""},
           {"libdeflate", LIBDEFLATE_VERSION_STRING, ""},
           {"Zstandard", ZSTD_versionString(), ""},

@@ -1,10 +1,10 @@
 #include "launch/data_commands.hpp"
 
-#include <cstdio>
 #include <map>
 #include <utility>
 
 #include "io/inspect.hpp"
+#include "launch/all_ranks.hpp"
 
 namespace dtrain::launch {
 
@@ -33,7 +33,7 @@ void DataCommands::prints(CLI::App* app, std::function<std::string()> work) {
     tree_.act([work] {
       std::string text = work();
       if (!text.ends_with('\n')) text += '\n';
-      std::fwrite(text.data(), 1, text.size(), stdout);
+      print(text);
       return 0;
     });
   });

@@ -156,7 +156,8 @@ std::string host_text(const Json& h) {
   const auto devices = h["gpus"]["devices"].get<std::vector<std::string>>();
   if (devices.empty()) rows.emplace_back("GPUs", "none: " + h["gpus"]["why_none"].get<std::string>());
   for (std::size_t i = 0; i < devices.size(); ++i) rows.emplace_back(fmt::format("GPU {}", i), devices[i]);
-  rows.emplace_back("mpirun", h["mpirun"] == "" ? "not in PATH" : h["mpirun"].get<std::string>());
+  const auto mpirun = h["mpirun"].get<std::string>();
+  rows.emplace_back("mpirun", mpirun.empty() ? "not in PATH" : mpirun);
   rows.emplace_back(
       "disk", fmt::format("{}: {} free of {}, {}", disk["path"].get<std::string>(), amount_text(disk["free"], true),
                           amount_text(disk["bytes"], true),
@@ -177,10 +178,12 @@ std::string report_text(const Json& report) {
       report["launch"]["ranks"].get<int>(), report["launch"]["ranks"] == 1 ? "rank" : "ranks", report["hosts"].size(),
       report["hosts"].size() == 1 ? "host" : "hosts",
       report["launch"]["launcher"] == "none" ? "hand, without MPI" : report["launch"]["launcher"].get<std::string>());
-  for (const Json& l : report["libraries"])
+  for (const Json& l : report["libraries"]) {
+    const auto remark = l["remark"].get<std::string>();
     out += fmt::format("  {:<14}{}{}\n", l["name"].get<std::string>(),
                        l["version"].is_null() ? "" : l["version"].get<std::string>(),
-                       l["remark"] == "" ? "" : (l["version"].is_null() ? "" : ", ") + l["remark"].get<std::string>());
+                       remark.empty() ? "" : (l["version"].is_null() ? "" : ", ") + remark);
+  }
   for (const Json& host : report["hosts"]) out += "\n" + host_text(host);
   for (const Json& note : report["notes"]) out += "\nNote: " + note.get<std::string>() + "\n";
   out += report["warnings"].empty() ? "\nNothing to complain about.\n" : "\n";

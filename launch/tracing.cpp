@@ -37,7 +37,7 @@ bool of_bucket_row(const Span& s) {
 }
 
 struct Close {
-  void operator()(std::FILE* f) const noexcept { std::fclose(f); }
+  void operator()(std::FILE* f) const noexcept { (void)std::fclose(f); }  // it was flushed, or given up
 };
 
 /// The events of one rank, each on a line that begins with a comma.
@@ -188,7 +188,7 @@ std::string Tracing::write_events(double origin, const ClockOffset& offset) {
   // A timeline that cannot be written must not end a run that computes.
   if (!written || std::fflush(file.get()) != 0 || std::rename(temporary.c_str(), path_.c_str()) != 0) {
     const std::string why = std::strerror(errno);
-    std::remove(temporary.c_str());
+    (void)std::remove(temporary.c_str());
     return fmt::format("warning: {}: cannot write the timeline: {}; training goes on", path_, why);
   }
   return fmt::format("timeline of steps {} to {} in {}", config_.first_step, config_.first_step + config_.steps - 1,

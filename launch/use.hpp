@@ -22,8 +22,8 @@ struct UseOptions {
 std::string evaluate_model(const LoadedConfig&, comm::World&, const UseOptions&, const std::vector<std::string>& data,
                            bool json);
 
-/// Writes what the model makes of each row of `input` to the HDF5 file `output`, in the same order. Rank 0's text.
-std::string predict(const LoadedConfig&, comm::World&, const UseOptions&, const std::vector<std::string>& input,
+/// Writes what the model makes of each row of `files` to the HDF5 file `output`, in the same order. Rank 0's text.
+std::string predict(const LoadedConfig&, comm::World&, const UseOptions&, const std::vector<std::string>& files,
                     const std::string& output);
 
 }  // namespace dtrain::launch

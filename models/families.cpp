@@ -16,8 +16,8 @@ namespace {
 /// Layers that are added one by one; each `add` returns the name, for the `from` of later ones.
 class Layers {
  public:
-  std::string add(std::string name, LayerKind kind, std::vector<std::string> from = {}) {
-    layers_.push_back({name, std::move(kind), 0, std::move(from)});
+  std::string add(std::string name, const LayerKind& kind, std::vector<std::string> from = {}) {
+    layers_.push_back({name, kind, 0, std::move(from)});
     return name;
   }
   const std::string& last() const { return layers_.back().name; }

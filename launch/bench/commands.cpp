@@ -114,7 +114,7 @@ Strings hosts_of_launch(bool& first) {
   first = true;
   if (comm::discover_launch(comm::process_environment()).launcher == comm::Launcher::none) return {};
   comm::World world;
-  const Strings hosts = world.hosts();
+  Strings hosts = world.hosts();
   first = world.rank() == 0;
   world.finish(ExitCode::ok);  // mpirun is started anew from the first rank
   return hosts;

@@ -100,7 +100,8 @@ class Plot {
   std::string axes() const {
     std::string out;
     const double step = tick_step(most_);
-    for (double v = 0; v <= most_; v += step) {
+    for (int tick = 0; tick * step <= most_; ++tick) {
+      const double v = tick * step;
       out += fmt::format(R"(<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" stroke="#e1e6eb"/>)", left, y(v),
                          width - right, y(v));
       const std::string label = percent_    ? fmt::format("{:.3g} %", v * 100)

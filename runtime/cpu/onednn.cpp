@@ -44,8 +44,7 @@ dnnl::primitive_attr user_scratchpad() {
   return attr;
 }
 
-Execution::Execution(const dnnl::engine& engine, dnnl::primitive primitive,
-                     std::initializer_list<std::pair<int, dnnl::memory::desc>> arguments)
+Execution::Execution(const dnnl::engine& engine, dnnl::primitive primitive, const std::vector<Argument>& arguments)
     : primitive_(std::move(primitive)) {
   for (const auto& [argument, desc] : arguments) {
     memories_.emplace_back(desc, engine, nullptr);

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <oneapi/dnnl/dnnl.hpp>
@@ -70,9 +71,9 @@ dnnl::primitive_attr user_scratchpad();
 /// A primitive with its memory handles and argument list, prepared once.
 class Execution {
  public:
-  static constexpr std::size_t max_arguments = 6;
+  using Argument = std::pair<int, dnnl::memory::desc>;
   Execution() = default;
-  Execution(const dnnl::engine&, dnnl::primitive, std::initializer_list<std::pair<int, dnnl::memory::desc>>);
+  Execution(const dnnl::engine&, dnnl::primitive, const std::vector<Argument>&);
 
   /// Addresses in the order of the list given at construction.
   void run(const dnnl::stream&, std::initializer_list<const void*> addresses);

@@ -63,9 +63,11 @@ class Models(harness.Case):
 
     def test_micro_statistics_do_not_depend_on_ranks(self):
         self.digits(BRANCHES)
-        one = self.run_steps("one", "batch.micro=12")
+        augmented = ("batch.micro=12", "data.augment=[{random_crop: {padding: 1}}, flip, {rotation: {degrees: 10}}]")
+        one = self.run_steps("one", *augmented)
         for ranks in (2, 4):
-            self.assert_same(one, self.run_steps(f"on-{ranks}", "batch.micro=12", ranks=ranks))
+            self.assert_same(one, self.run_steps(f"on-{ranks}", *augmented, ranks=ranks))
+        self.assertNotEqual(one[0], self.run_steps("plain", "batch.micro=12")[0])
 
     def test_global_statistics_are_those_of_a_larger_micro_batch(self):
         self.digits(BRANCHES)

@@ -59,7 +59,7 @@ class Bench:
         root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
         return ["mpirun", *root, "-np", "2", self.arguments.dtrain,
                 str(REPOSITORY / "models" / "recipes" / f"{RECIPE[model]}.yaml"), "device=cpu", "threads=1", "seed=1",
-                f"data.train={self.arguments.data}", f"data.eval={self.arguments.data}", f"batch.global={BATCH[model]}",
+                f"data.train={self.arguments.data}", "data.eval=[]", f"batch.global={BATCH[model]}",
                 *(["data.augment=[]", "optimizer={adam: {learning_rate: 0.001}}", "schedule={}"] if model == "resnet18" else []),
                 *(["precision=bfloat16"] if self.arguments.bf16 else []),
                 "train.eval_every_steps=1000000000", f"train.steps={steps}", f"log.directory={where}",
@@ -101,7 +101,7 @@ class Bench:
         found = []
         for options in PEER_OPTIONS[model]:
             options = options + ["--dropout", str(DROPOUT[model])]
-            short = options + ["--steps", str(max(50, self.arguments.steps // 3))]
+            short = options + ["--steps", str(min(self.arguments.steps, max(50, self.arguments.steps // 3)))]
             found.append((min(self.torch(model, short)["step_ms"] for _ in range(2)), options))
         found.sort(key=lambda pair: pair[0])
         for ms, options in found:

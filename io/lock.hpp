@@ -12,7 +12,8 @@ class DirectoryLock {
  public:
   DirectoryLock() = default;
   /// Locks DIRECTORY/LOCK and writes host, pid and run id into it. Throws CheckpointError naming the holder where
-  /// another process still has it after `grace_seconds` (a killed job needs a moment to be gone).
+  /// another process still has it after `grace_seconds` (a killed job needs a moment to be gone). A holder on this host
+  /// that was killed while it wrote is waited for, up to a minute.
   DirectoryLock(FileSystem&, const std::string& directory, const std::string& run_id, double grace_seconds = 1.0);
   bool held() const noexcept { return static_cast<bool>(file_); }
 

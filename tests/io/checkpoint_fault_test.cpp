@@ -1,10 +1,14 @@
 // Faults of the file system at every call of a save, death at every call, the order of the calls, and the lock: the
 // checkpoint before is intact, the error names the path, and training goes on.
 #include <cerrno>
+#include <chrono>
 #include <csignal>
+#include <filesystem>
 #include <limits>
+#include <thread>
 
 #include <sys/mount.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "io/checkpoint_manifest.hpp"
@@ -350,6 +354,35 @@ TEST(CheckpointLock, ASecondJobIsToldWhoHoldsTheDirectory) {
       EXPECT_NE(std::string(e.what()).find(expected), std::string::npos) << e.what();
     }
   });
+}
+
+/// As when a job is killed while the kernel still writes for one of its threads: the main thread is gone, the lock not.
+TEST(CheckpointLock, IsWaitedForWhileItsHolderEnds) {
+  Scratch scratch;
+  const std::string directory = scratch / "c";
+  std::filesystem::create_directory(directory);
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t holder = ::fork();
+  if (holder == 0) {
+    static const io::DirectoryLock lock(io::posix_file_system(), directory, "holder");
+    std::thread([fd = ready[1]] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      if (::write(fd, "x", 1) != 1) ::_exit(1);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1000));
+      ::_exit(0);
+    }).detach();
+    ::syscall(SYS_exit, 0);  // of this thread alone
+  }
+  char byte;
+  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+  ::close(ready[0]);
+  ::close(ready[1]);
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_NO_THROW(io::DirectoryLock(io::posix_file_system(), directory, "second", 0.05));
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(500));
+  int status;
+  ::waitpid(holder, &status, 0);
 }
 
 TEST(CheckpointLock, IsFreeAfterKill9) {

@@ -63,7 +63,8 @@ endmacro()
 
 if(DTRAIN_CUDA AND NOT DTRAIN_SANITIZE)
   # A stage of the project that has no source for CUDA or NCCL yet keeps that stub.
-  file(GLOB dtrain_cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/runtime/cuda/*.cpp)
+  file(GLOB dtrain_cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/runtime/cuda/*.cpp
+       ${CMAKE_CURRENT_SOURCE_DIR}/runtime/cuda/*.cu)
   list(FILTER dtrain_cuda_sources EXCLUDE REGEX "/cuda_off\\.cpp$")
   file(GLOB dtrain_nccl_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/comm/nccl.cpp)
   if(dtrain_cuda_sources OR dtrain_nccl_sources)
@@ -99,7 +100,7 @@ function(dtrain_cuda_sources target pattern)
   get_target_property(sources ${target} SOURCES)
   foreach(source IN LISTS sources)
     file(RELATIVE_PATH relative ${CMAKE_CURRENT_SOURCE_DIR} ${source})
-    if(relative MATCHES "${pattern}")
+    if(relative MATCHES "${pattern}" AND relative MATCHES "\\.cpp$")
       set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${folders}")
     endif()
   endforeach()

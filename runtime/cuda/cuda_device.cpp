@@ -1,4 +1,4 @@
-// The CUDA device's memory, streams and events. Its kernels follow: prepare(), update() and sum_squares() say so.
+// The CUDA device's memory, streams and events; its kernels lie in files of their own.
 #include <atomic>
 #include <mutex>
 #include <vector>
@@ -6,6 +6,7 @@
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
+#include "runtime/cuda/op_kernels.hpp"
 #include "runtime/device.hpp"
 #include "runtime/error.hpp"
 
@@ -106,14 +107,15 @@ cudaStream_t native_of(Stream& stream) {
 
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
-    check(cudaSetDevice(ordinal_), "cannot use the CUDA device");
+  explicit CudaDevice(int ordinal) {
+    check(cudaSetDevice(ordinal), "cannot use the CUDA device");
     cudaDeviceProp properties{};
-    check(cudaGetDeviceProperties(&properties, ordinal_), "cannot read the CUDA device's properties");
-    model_ = properties.name;
+    check(cudaGetDeviceProperties(&properties, ordinal), "cannot read the CUDA device's properties");
+    context_ = {ordinal, properties.name, properties.major * 10 + properties.minor, properties.multiProcessorCount,
+                properties.sharedMemPerBlockOptin};
   }
   DeviceKind kind() const noexcept override { return DeviceKind::cuda; }
-  std::string name() const override { return fmt::format("cuda:{} ({})", ordinal_, model_); }
+  std::string name() const override { return fmt::format("cuda:{} ({})", context_.ordinal, context_.model); }
 
   void* allocate(std::size_t bytes) override {
     void* memory = nullptr;
@@ -147,8 +149,8 @@ class CudaDevice final : public Device {
   void zero(void* dst, std::size_t bytes, Stream& stream) override {
     check(cudaMemsetAsync(dst, 0, bytes, native_of(stream)), "a CUDA memset");
   }
-  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc>) override {
-    throw DeviceError(fmt::format("this version has no CUDA kernel for {} yet; use device: cpu", name_of(op)));
+  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in) override {
+    return make_kernel(context_, op, in);
   }
   void update_states(const StateUpdateArgs&, Stream&) override {
     throw DeviceError("this version has no CUDA updates of running statistics yet; use device: cpu");
@@ -170,8 +172,7 @@ class CudaDevice final : public Device {
   }
 
  private:
-  int ordinal_;
-  std::string model_;
+  CudaContext context_;
 };
 
 }  // namespace

@@ -63,7 +63,7 @@ struct UpdateArgs {
   std::size_t begin = 0, end = 0;
   const FlatLayout* layout = nullptr;
   const StepState* step = nullptr;
-  double* norms = nullptr;      // host memory: norm_scratch(layout) doubles where needs_whole_parameters(rule)
+  double* norms = nullptr;      // norm_scratch(layout) doubles of device memory where needs_whole_parameters(rule)
   std::size_t state_begin = 0;  // state[i][0] is of this float of the flat buffers
 };
 std::size_t norm_scratch(const FlatLayout&) noexcept;

@@ -25,6 +25,13 @@ class CudaEvent final : public Event {
   CudaEvent(const CudaEvent&) = delete;
   CudaEvent& operator=(const CudaEvent&) = delete;
   bool done() const override { return cudaEventQuery(event) == cudaSuccess; }
+  double seconds_since(const Event& earlier) const override {
+    float milliseconds = 0;
+    const auto* before = dynamic_cast<const CudaEvent*>(&earlier);
+    if (!before) throw BugError("the time since an event of another device");
+    check(cudaEventElapsedTime(&milliseconds, before->event, event), "reading the time between CUDA events");
+    return static_cast<double>(milliseconds) * 1e-3;
+  }
   void synchronize() override { check(cudaEventSynchronize(event), "waiting for a CUDA event"); }
   cudaEvent_t event = nullptr;
 };
@@ -115,6 +122,7 @@ class CudaDevice final : public Device {
                 properties.sharedMemPerBlockOptin};
   }
   DeviceKind kind() const noexcept override { return DeviceKind::cuda; }
+  bool asynchronous() const noexcept override { return true; }
   std::string name() const override { return fmt::format("cuda:{} ({})", context_.ordinal, context_.model); }
 
   void* allocate(std::size_t bytes) override {
@@ -158,11 +166,20 @@ class CudaDevice final : public Device {
   void update(const UpdateRule&, const UpdateArgs&, Stream&) override {
     throw DeviceError("this version has no CUDA optimizer updates yet; use device: cpu");
   }
-  void average(float*, const float*, std::size_t, float, Stream&) override {
+  void average(float*, const float*, std::size_t, double, const StepState&, Stream&) override {
     throw DeviceError("this version has no CUDA average of parameters yet; use device: cpu");
   }
   void sum_squares(const float*, std::size_t, double*, Stream&) override {
     throw DeviceError("this version has no CUDA gradient norm yet; use device: cpu");
+  }
+  void finish_gradients(const GradientArgs&, Stream&) override {
+    throw DeviceError("this version has no CUDA clipping yet; use device: cpu");
+  }
+  void finish_step(const FinishArgs&, Stream&) override {
+    throw DeviceError("this version has no CUDA loss scale yet; use device: cpu");
+  }
+  void load_images(const ImageFormat&, const ImageBatch&, Stream&) override {
+    throw DeviceError("this version has no CUDA images yet; use device: cpu");
   }
   void add(std::span<const float* const>, float*, std::size_t, std::size_t, Stream&) override {
     throw DeviceError("this version has no CUDA sums over micro batches yet; use device: cpu");

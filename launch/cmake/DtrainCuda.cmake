@@ -45,6 +45,8 @@ macro(dtrain_enable_cuda)
     endif()
     set(CMAKE_CUDA_STANDARD 20)
     set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+    # constexpr functions of the standard library are called from device code.
+    set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} --expt-relaxed-constexpr")
     set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
     find_package(CUDAToolkit)
     find_package(CUDNN 9)

@@ -40,7 +40,7 @@ class Norms : public testing::TestWithParam<std::string> {
     run_.forward(first_of_two);
     const auto first = run_.x;
     run_.x = test::signed_draws(row_.seed, 50, row_.in.elements());
-    if (bf16()) run_.x = test::rounded_to_bf16(run_.x);
+    if (bf16()) run_.x = test::rounded_to(DType::bf16, run_.x);
     if (!run_.moments.empty()) {
       const auto channels = static_cast<std::size_t>(row_.in.shape[1]);
       const std::size_t pixels = run_.x.size() / channels / static_cast<std::size_t>(row_.in.shape[0]);

@@ -40,7 +40,7 @@ class Event {
 
 /// A host function with its arguments by value: small and trivially copyable, so that enqueueing allocates nothing.
 struct HostTask {
-  static constexpr std::size_t capacity = 96;
+  static constexpr std::size_t capacity = 128;
   void (*run)(void* arguments) = nullptr;
   alignas(16) std::byte arguments[capacity]{};
 

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "runtime/augment_math.hpp"
-#include "runtime/tensor.hpp"
+#include "runtime/dtype.hpp"
 
 namespace dtrain {
 

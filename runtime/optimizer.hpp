@@ -8,6 +8,7 @@
 #include <string>
 #include <variant>
 
+#include "runtime/dtype.hpp"
 #include "runtime/rules.hpp"
 #include "runtime/step_state.hpp"
 
@@ -27,6 +28,12 @@ int state_count(const UpdateRule&) noexcept;
 std::string state_name(const UpdateRule&, int index);
 double base_learning_rate(const UpdateRule&) noexcept;
 
+/// A plain copy of a parameter that an update leaves as well, as a kernel computes with it (16-byte aligned).
+struct PackedCopy {
+  void* to = nullptr;  // null: none
+  DType dtype = DType::f32;
+};
+
 /// Range [begin, end) of the flat buffers, in floats. The layout says which parameters are spared from decay.
 struct UpdateArgs {
   float* params = nullptr;  // flat buffers from offset 0
@@ -38,7 +45,9 @@ struct UpdateArgs {
   const StepState* step = nullptr;
   double* norms = nullptr;      // norm_scratch(layout) doubles of device memory where needs_whole_parameters(rule)
   std::size_t state_begin = 0;  // state[i][0] is of this float of the flat buffers
+  std::span<const PackedCopy> packed{};  // cuda: none, or one for each of FlatLayout::params; stays as it is over a run
 };
+/// Two for each norm block of each parameter, and one for each parameter.
 std::size_t norm_scratch(const FlatLayout&) noexcept;
 
 /// All kept states of a layout: values in the buffer of parameters, sums over StepState::micro_batches in that of

@@ -71,6 +71,8 @@ DTRAIN_HOST_DEVICE inline void adam(const AdamConstants& c, float gradient, floa
 /// LARS for one parameter: `rate` is the learning rate with the parameter's ratio.
 struct LarsConstants {
   float factor, rate, momentum, decay;
+  DTRAIN_HOST_DEVICE LarsConstants(float factor_in, float rate_in, float momentum_in, float decay_in)
+      : factor(factor_in), rate(rate_in), momentum(momentum_in), decay(decay_in) {}
   /// Norms of the parameter and of its gradient (not scaled yet).
   DTRAIN_HOST_DEVICE LarsConstants(const Lars& o, const StepState& s, bool decayed, double w_norm, double g_norm)
       : factor(gradient_factor(s)),

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "runtime/cuda/op_kernels.hpp"
+#include "runtime/cuda/update_ops.hpp"
 #include "runtime/device.hpp"
 #include "runtime/error.hpp"
 
@@ -160,36 +161,31 @@ class CudaDevice final : public Device {
   std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in) override {
     return make_kernel(context_, op, in);
   }
-  void update_states(const StateUpdateArgs&, Stream&) override {
-    throw DeviceError("this version has no CUDA updates of running statistics yet; use device: cpu");
+  void update_states(const StateUpdateArgs& args, Stream& stream) override { flat_.update_states(args, stream); }
+  void update(const UpdateRule& rule, const UpdateArgs& args, Stream& stream) override {
+    flat_.update(rule, args, stream);
   }
-  void update(const UpdateRule&, const UpdateArgs&, Stream&) override {
-    throw DeviceError("this version has no CUDA optimizer updates yet; use device: cpu");
+  void average(float* average, const float* params, std::size_t n, double decay, const StepState& step,
+               Stream& stream) override {
+    FlatOps::average(average, params, n, decay, step, stream);
   }
-  void average(float*, const float*, std::size_t, double, const StepState&, Stream&) override {
-    throw DeviceError("this version has no CUDA average of parameters yet; use device: cpu");
+  void sum_squares(const float* x, std::size_t n, double* partial, Stream& stream) override {
+    FlatOps::sum_squares(x, n, partial, stream);
   }
-  void sum_squares(const float*, std::size_t, double*, Stream&) override {
-    throw DeviceError("this version has no CUDA gradient norm yet; use device: cpu");
+  void finish_gradients(const GradientArgs& args, Stream& stream) override { FlatOps::finish_gradients(args, stream); }
+  void finish_step(const FinishArgs& args, Stream& stream) override { FlatOps::finish_step(args, stream); }
+  void load_images(const ImageFormat& format, const ImageBatch& batch, Stream& stream) override {
+    FlatOps::load_images(format, batch, stream);
   }
-  void finish_gradients(const GradientArgs&, Stream&) override {
-    throw DeviceError("this version has no CUDA clipping yet; use device: cpu");
+  void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end,
+           Stream& stream) override {
+    FlatOps::add(parts, out, begin, end, stream);
   }
-  void finish_step(const FinishArgs&, Stream&) override {
-    throw DeviceError("this version has no CUDA loss scale yet; use device: cpu");
-  }
-  void load_images(const ImageFormat&, const ImageBatch&, Stream&) override {
-    throw DeviceError("this version has no CUDA images yet; use device: cpu");
-  }
-  void add(std::span<const float* const>, float*, std::size_t, std::size_t, Stream&) override {
-    throw DeviceError("this version has no CUDA sums over micro batches yet; use device: cpu");
-  }
-  void cast(Tensor, Tensor, Stream&) override {
-    throw DeviceError("this version has no CUDA casts yet; use device: cpu");
-  }
+  void cast(Tensor from, Tensor to, Stream& stream) override { FlatOps::cast(from, to, stream); }
 
  private:
   CudaContext context_;
+  FlatOps flat_{*this};
 };
 
 }  // namespace

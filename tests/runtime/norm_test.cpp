@@ -8,6 +8,7 @@
 
 #include "runtime/optimizer.hpp"
 #include "runtime/plan.hpp"
+#include "tests/support/devices.hpp"
 #include "tests/support/op_table.hpp"
 
 namespace dtrain {
@@ -30,7 +31,7 @@ TensorDesc image(std::int64_t n, std::int64_t c, std::int64_t h, std::int64_t w)
 
 class Norms : public testing::TestWithParam<std::string> {
  protected:
-  std::unique_ptr<Device> device_ = make_cpu_device(1);
+  std::unique_ptr<Device> device_ = test::first_device();
   OpRow row_ = row(GetParam());
   OpRun run_{*device_, row_};
   bool bf16() const { return row_.in.dtype == DType::bf16; }
@@ -168,13 +169,13 @@ void expect_two_ranks_equal_one(Device& device, Activation activation) {
 }
 
 TEST(BatchNormalization, of_two_ranks_moments_is_that_of_the_whole_batch) {
-  const auto device = make_cpu_device(1);
+  const auto device = test::first_device();
   for (const Activation activation : {Activation::none, Activation::relu, Activation::tanh})
     expect_two_ranks_equal_one(*device, activation);
 }
 
 TEST(BatchNormalization, holds_where_the_mean_is_a_thousand_deviations) {
-  const auto device = make_cpu_device(1);
+  const auto device = test::first_device();
   OpRun run(*device, {"", 71, BatchNorm{}, image(8, 3, 64, 64)});
   for (float& v : run.x) v += 1000.0f;
   double mean = 0, square = 0;
@@ -190,7 +191,7 @@ TEST(BatchNormalization, holds_where_the_mean_is_a_thousand_deviations) {
 }
 
 TEST(LargeOps, need_no_more_than_is_estimated_without_a_device) {
-  const auto device = make_cpu_device(1);
+  const auto device = test::first_device();
   for (const DType dtype : {DType::f32, DType::bf16}) {
     for (const std::int64_t channels : {1, 3, 24, 64, 1001, 1024, 1152, 5000}) {
       for (const std::int64_t pixels : {1, 2, 14, 56}) {

@@ -19,5 +19,9 @@ struct AvailableDevice {
 /// The CPU, and the first GPU where one can be used; with DTRAIN_REQUIRE_CUDA=1 a missing one is an error. Another
 /// program may define it otherwise: see tests/runtime/cuda.
 const std::vector<AvailableDevice>& available_devices();
+/// For suites that touch a device's memory from the host.
+inline std::unique_ptr<Device> first_device() {
+  return available_devices().front().make();
+}
 
 }  // namespace dtrain::test

@@ -28,7 +28,7 @@ struct ImageFormat {
   /// One a channel: value * scale + offset, for what was interpolated or changed in colour.
   const float* scale = nullptr;
   const float* offset = nullptr;
-  std::size_t sample_bytes() const noexcept {
+  DTRAIN_HOST_DEVICE std::size_t sample_bytes() const noexcept {
     return static_cast<std::size_t>(channels) * static_cast<std::size_t>(stored_height) *
            static_cast<std::size_t>(stored_width);
   }

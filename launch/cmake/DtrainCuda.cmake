@@ -43,6 +43,7 @@ macro(dtrain_enable_cuda)
       list(APPEND CMAKE_CUDA_COMPILE_FEATURES cuda_std_20)
       list(APPEND CMAKE_CUDA20_COMPILE_FEATURES cuda_std_20)
     endif()
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CURRENT_SOURCE_DIR}/launch/cmake/nvcc-resources)
     set(CMAKE_CUDA_STANDARD 20)
     set(CMAKE_CUDA_STANDARD_REQUIRED ON)
     # constexpr functions of the standard library are called from device code.

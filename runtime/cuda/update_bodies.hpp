@@ -17,17 +17,21 @@ struct Quad {
   std::int64_t at;
   int first, end;  // of the four
   bool whole;
+  /// Loops go over all four: an index that the compiler does not know would take the values out of registers.
+  DTRAIN_HOST_DEVICE bool has(int j) const { return j >= first && j < end; }
 };
 DTRAIN_HOST_DEVICE inline Floats<quad> load_quad(const float* from, const Quad& q) {
   if (q.whole) return load_floats<quad>(from + q.at);
   Floats<quad> values{};
-  for (int j = q.first; j < q.end; ++j) values.v[j] = from[q.at + j];
+  for (int j = 0; j < quad; ++j)
+    if (q.has(j)) values.v[j] = from[q.at + j];
   return values;
 }
 template <class T>
 DTRAIN_HOST_DEVICE inline void store_quad(T* to, const Quad& q, const Floats<quad>& values) {
   if (q.whole) return store_floats<quad>(to + q.at, values);
-  for (int j = q.first; j < q.end; ++j) to[q.at + j] = from_float<T>(values.v[j]);
+  for (int j = 0; j < quad; ++j)
+    if (q.has(j)) to[q.at + j] = from_float<T>(values.v[j]);
 }
 /// What of the quad at `at` lies in [begin, end). `vectors`: all buffers suit accesses of 16 bytes.
 DTRAIN_HOST_DEVICE inline Quad quad_of(std::int64_t at, std::int64_t begin, std::int64_t end, bool vectors) {
@@ -200,7 +204,7 @@ struct LambUpdate {
     store_quad(r.state[1], q, v);
     a = w;
     b = {};
-    for (int j = q.first; j < q.end; ++j) b.v[j] = lamb_direction(c, w.v[j], m.v[j], v.v[j]);
+    for (int j = 0; j < quad; ++j) b.v[j] = q.has(j) ? lamb_direction(c, w.v[j], m.v[j], v.v[j]) : 0.0f;
   }
   DTRAIN_HOST_DEVICE float rate(const StepState& step, bool decayed, double a, double b) const {
     const double ratio = decayed && a > 0 && b > 0 ? a / b : 1.0;

@@ -44,19 +44,24 @@ struct Case {
   OpRow row;
   friend std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.device << ' ' << c.row.name; }
 };
+/// The cpu has none, and linear and convolution of the simulated device are the cpu's.
+bool has_float16(const test::AvailableDevice& device, const OpSpec& op) {
+  if (device.name == "simulated") return !std::holds_alternative<Linear>(op) && !std::holds_alternative<Conv2d>(op);
+  return device.name != "cpu";
+}
 std::vector<Case> cases(bool (*chosen)(const OpRow&)) {
   std::vector<Case> all;
   for (const auto& device : test::available_devices())
     for (const OpRow& row : test::op_table())
-      if (chosen(row) && (row.in.dtype != DType::f16 || device.name != "cpu")) all.push_back({device, row});
+      if (chosen(row) && (row.in.dtype != DType::f16 || has_float16(device, row.op))) all.push_back({device, row});
   return all;
 }
 std::string name_of_case(const testing::TestParamInfo<Case>& info) {
   return info.param.device.name + "_" + info.param.row.name;
 }
-/// The golden values are those of float32 rows for float16.
+/// Rows in float16 have the inputs of those in bfloat16.
 std::string golden_name(const OpRow& row) {
-  return row.in.dtype == DType::f16 ? row.name.substr(0, row.name.rfind('_')) : row.name;
+  return row.in.dtype == DType::f16 ? row.name.substr(0, row.name.rfind('_')) + "_bf16" : row.name;
 }
 
 class Ops : public testing::TestWithParam<Case> {

@@ -193,7 +193,8 @@ std::vector<TensorDesc> OpRun::describe() {
   const auto draw = [&](const TensorDesc& desc, std::uint64_t item) {
     auto values = signed_draws(row_.seed, item, desc.elements());
     for (float& v : values) v *= row_.scale;
-    return rounded_to(desc.dtype, values);
+    if (desc.dtype != DType::f32) values = rounded_to(DType::bf16, values);
+    return rounded_to(desc.dtype, values);  // float16: what both types have
   };
   for (std::size_t i = 0; i < descs.size(); ++i) inputs[i] = draw(descs[i], i);
   if (std::holds_alternative<BatchNormalize>(row_.op)) {

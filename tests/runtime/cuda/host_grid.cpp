@@ -1,7 +1,10 @@
 #include "tests/runtime/cuda/host_grid.hpp"
 
 #include <array>
+#include <csetjmp>
+#include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include <ucontext.h>
@@ -23,13 +26,14 @@ struct Work {
   void* shared;
 };
 
+/// Runs one thread after another on a stack of its own. Jumps rather than swapcontext(), which asks the kernel each
+/// time.
 class Fiber final : public cuda::Thread {
  public:
   enum class State : std::uint8_t { ready, in_exchange, in_sync, done };
 
-  void start(ucontext_t& scheduler, Fiber* all, unsigned index, std::int64_t block, std::int64_t blocks, Work work) {
-    if (!stack_) stack_ = std::make_unique<std::byte[]>(stack_bytes);
-    scheduler_ = &scheduler;
+  void start(Fiber* all, unsigned index, std::int64_t block, std::int64_t blocks, const Work& work) {
+    if (state != State::done) begun_ = false;  // left behind by an error
     all_ = all;
     index_ = index;
     block_ = block;
@@ -37,28 +41,40 @@ class Fiber final : public cuda::Thread {
     work_ = work;
     exchanges_ = 0;
     state = State::ready;
-    getcontext(&context_);
-    context_.uc_stack.ss_sp = stack_.get();
-    context_.uc_stack.ss_size = stack_bytes;
-    context_.uc_link = &scheduler;
-    const auto self = reinterpret_cast<std::uintptr_t>(this);
-    makecontext(&context_, reinterpret_cast<void (*)()>(&enter), 2, static_cast<unsigned>(self >> 32),
-                static_cast<unsigned>(self));
   }
-  void turn() { swapcontext(scheduler_, &context_); }
+  void turn() {
+    if (_setjmp(scheduler_) != 0) return;
+    if (begun_) _longjmp(here_, 1);
+    begin();
+  }
   void sync() override { wait(State::in_sync); }
 
   State state = State::done;
 
  private:
+  [[noreturn]] void begin() {
+    if (!stack_) stack_ = std::make_unique<std::byte[]>(stack_bytes);
+    begun_ = true;
+    ucontext_t context{};
+    getcontext(&context);
+    context.uc_stack.ss_sp = stack_.get();
+    context.uc_stack.ss_size = stack_bytes;
+    const auto self = reinterpret_cast<std::uintptr_t>(this);
+    makecontext(&context, reinterpret_cast<void (*)()>(&enter), 2, static_cast<unsigned>(self >> 32),
+                static_cast<unsigned>(self));
+    setcontext(&context);
+    throw BugError("a fiber does not start");
+  }
   static void enter(unsigned high, unsigned low) {
     auto& self = *reinterpret_cast<Fiber*>(static_cast<std::uintptr_t>(high) << 32 | low);
-    self.work_.body(self.work_.arguments, self, self.work_.shared);
-    self.state = State::done;
+    for (;;) {
+      self.work_.body(self.work_.arguments, self, self.work_.shared);
+      self.wait(State::done);
+    }
   }
   void wait(State s) {
     state = s;
-    swapcontext(&context_, scheduler_);
+    if (_setjmp(here_) == 0) _longjmp(scheduler_, 1);
   }
   /// Two places in turn: a thread may be one exchange ahead of another of its warp.
   const void* exchange(const void* value, std::size_t bytes, unsigned from) override {
@@ -68,8 +84,8 @@ class Fiber final : public cuda::Thread {
     return all_[from].slots_[place].data();
   }
 
-  ucontext_t context_{};
-  ucontext_t* scheduler_ = nullptr;
+  std::jmp_buf here_{}, scheduler_{};
+  bool begun_ = false;
   Fiber* all_ = nullptr;
   Work work_{};
   std::unique_ptr<std::byte[]> stack_;
@@ -94,8 +110,7 @@ struct Runner {
   }
 
   void run_block(const char* op, std::int64_t block, std::int64_t blocks, unsigned threads, const Work& work) {
-    ucontext_t scheduler{};
-    for (unsigned i = 0; i < threads; ++i) fibers[i].start(scheduler, fibers.data(), i, block, blocks, work);
+    for (unsigned i = 0; i < threads; ++i) fibers[i].start(fibers.data(), i, block, blocks, work);
     while (!all(0, threads, Fiber::State::done)) {
       in_turn(threads / warp, [&](unsigned w) { run_warp(w * warp); });
       if (all(0, threads, Fiber::State::done)) break;

@@ -30,10 +30,13 @@ bool same(const FlatStateEntry& a, const FlatStateEntry& b) {
 /// Of one layout: what it is made of, to know it again, and where it lies.
 class FlatOps::Tables {
  public:
-  Tables(Device& device, const FlatLayout& layout, std::span<const PackedCopy> packed, Stream& stream) {
+  Tables(Device& device, const FlatLayout& layout, std::span<const PackedCopy> packed, Stream& stream)
+      : floats_(layout.param_floats) {
     for (std::size_t i = 0; i < layout.params.size(); ++i) params_.push_back(entry(layout, i, packed));
     for (const FlatState& s : layout.states) states_.push_back(entry(s));
-    std::vector<std::uint32_t> owner(layout.param_floats / FlatTables::group, FlatTables::nobody), block_owner;
+    std::vector<std::uint32_t> owner(divide_up(static_cast<std::int64_t>(floats_), FlatTables::group),
+                                     FlatTables::nobody),
+        block_owner;
     for (std::size_t i = 0; i < params_.size(); ++i) {
       FlatEntry& p = params_[i];
       p.first_block = static_cast<std::int64_t>(block_owner.size());
@@ -52,6 +55,8 @@ class FlatOps::Tables {
     stream.synchronize();  // what was copied from is about to go
   }
   bool of(const FlatLayout& layout, std::span<const PackedCopy> packed) const {
+    // Shares of whole blocks may leave more room behind the same parameters.
+    if (layout.param_floats != floats_) return false;
     if (layout.params.size() != params_.size() || layout.states.size() != states_.size()) return false;
     for (std::size_t i = 0; i < params_.size(); ++i)
       if (!same(params_[i], entry(layout, i, packed))) return false;
@@ -84,6 +89,7 @@ class FlatOps::Tables {
     return static_cast<const T*>(memory_.back().data());
   }
 
+  std::size_t floats_;
   std::vector<FlatEntry> params_;
   std::vector<FlatStateEntry> states_;
   std::vector<Buffer> memory_;

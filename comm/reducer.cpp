@@ -26,7 +26,7 @@ GradientReducer::GradientReducer(Device& device, Collective& collective, const P
                                  const CommConfig& config, bool sharded)
     : device_(device),
       collective_(collective),
-      on_host_(device.kind() == DeviceKind::cpu),
+      on_host_(!device.asynchronous()),
       sharded_(sharded && collective.size() > 1),
       layout_(store.layout()) {
   if (config.gradient_dtype != DType::f32 && config.gradient_dtype != DType::bf16) {
@@ -157,9 +157,7 @@ void GradientReducer::gather_now(Stream& compute, Gather gather) {
   stream_->wait(*before_);
   for (std::size_t b = 0; b < pending_.size(); ++b) gather(b, pending_[b]);
   stream_->record(*after_);
-  const double begin = seconds_now();
-  after_->synchronize();
-  exposed_ += seconds_now() - begin;
+  blocked_wait(*after_, compute);
 }
 
 void GradientReducer::gather_squares(std::span<double> squares, Stream& compute) {

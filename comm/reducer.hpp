@@ -54,9 +54,9 @@ class GradientReducer final : public StepHooks {
   void params_needed(int bucket, Stream& compute) override;
   /// The parameters of all buckets: before anything but a training pass reads them.
   void wait_parameters(Stream& compute);
-  /// Completes Optimizer::block_squares, of which each rank has its own shares, on the host. Blocks; exposed.
+  /// Completes Optimizer::block_squares, of which each rank has its own shares. As wait().
   void gather_squares(std::span<double> squares, Stream& compute);
-  /// The sums of all gradients on every rank, in place, after wait_all: to look for one that is not finite. Blocks.
+  /// The sums of all gradients on every rank, in place, after wait_all: to look for one that is not finite.
   void gather_gradients(Stream& compute);
 
   /// Host seconds of this step spent blocked in the waits above.

@@ -5,8 +5,9 @@
 
 #include <bit>
 #include <cstdint>
+#include <type_traits>
 
-#include "runtime/op.hpp"
+#include "runtime/activation.hpp"
 #include "runtime/rng.hpp"
 
 namespace dtrain {
@@ -107,6 +108,40 @@ DTRAIN_HOST_DEVICE [[gnu::always_inline]] inline float activation_gradient(float
     return gradient * slope;
   }
   return gradient;
+}
+
+// ---- the choice of one, made once for a loop -----------------------------------------------------------------------
+
+template <Activation kind>
+using ActivationConstant = std::integral_constant<Activation, kind>;
+
+/// Calls body(ActivationConstant<kind>{}).
+template <class Body>
+DTRAIN_HOST_DEVICE inline void with_activation(Activation kind, const Body& body) {
+  switch (kind) {
+    case Activation::none:
+      return body(ActivationConstant<Activation::none>{});
+    case Activation::relu:
+      return body(ActivationConstant<Activation::relu>{});
+    case Activation::gelu:
+      return body(ActivationConstant<Activation::gelu>{});
+    case Activation::silu:
+      return body(ActivationConstant<Activation::silu>{});
+    case Activation::tanh:
+      return body(ActivationConstant<Activation::tanh>{});
+    case Activation::sigmoid:
+      return body(ActivationConstant<Activation::sigmoid>{});
+    case Activation::hard_swish:
+      return body(ActivationConstant<Activation::hard_swish>{});
+  }
+}
+/// The same for what may stand in an epilogue: none and those whose derivative_of_output.
+template <class Body>
+DTRAIN_HOST_DEVICE inline void with_epilogue(Activation kind, const Body& body) {
+  if (kind == Activation::relu) return body(ActivationConstant<Activation::relu>{});
+  if (kind == Activation::tanh) return body(ActivationConstant<Activation::tanh>{});
+  if (kind == Activation::sigmoid) return body(ActivationConstant<Activation::sigmoid>{});
+  body(ActivationConstant<Activation::none>{});
 }
 
 }  // namespace dtrain

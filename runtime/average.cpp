@@ -10,10 +10,6 @@ constexpr std::size_t piece_floats = 256 * 1024;
 
 }  // namespace
 
-float average_rate(double decay, const StepState& step) {
-  return step.applied_steps == 0 ? 1.0f : static_cast<float>(1.0 - decay);
-}
-
 ParameterAverage::ParameterAverage(Device& device, double decay, const FlatLayout& layout)
     : device_(device),
       decay_(decay),
@@ -27,8 +23,7 @@ ParameterAverage::ParameterAverage(Device& device, double decay, const FlatLayou
 void ParameterAverage::update(const ParameterStore& store, std::size_t begin, std::size_t end, const StepState& step,
                               Stream& stream) {
   end = std::min(end, store.layout().param_floats);
-  if (begin >= end || step.nonfinite != 0) return;  // such a step is skipped
-  device_.average(data() + begin, store.params() + begin, end - begin, average_rate(decay_, step), stream);
+  if (begin < end) device_.average(data() + begin, store.params() + begin, end - begin, decay_, step, stream);
 }
 
 void ParameterAverage::restart(const ParameterStore& store, Stream& stream) {

@@ -10,10 +10,6 @@
 
 namespace dtrain {
 
-/// What Device::average() is given: the average moves towards the parameters by `rate` of the distance. The first
-/// update takes the parameters as they are, as PyTorch's AveragedModel does.
-float average_rate(double decay, const StepState&);
-
 class ParameterAverage {
  public:
   ParameterAverage(Device&, double decay, const FlatLayout&);

@@ -22,10 +22,16 @@ DTRAIN_HOST_DEVICE inline float to_float(Bf16 v) {
 
 /// Rounds to the nearest, ties to even; NaN stays NaN. No branches: loops over it become vector code.
 DTRAIN_HOST_DEVICE inline Bf16 to_bf16(float v) {
+#if defined(__CUDA_ARCH__)
+  Bf16 rounded;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(rounded.bits) : "f"(v));
+  return rounded;
+#else
   const auto bits = std::bit_cast<std::uint32_t>(v);
   const std::uint32_t rounded = (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16;
   const std::uint32_t quiet = bits >> 16 | 0x40u;
   return {static_cast<std::uint16_t>((bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded)};
+#endif
 }
 
 /// `v` as an element of T, float or Bf16.

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -19,6 +20,8 @@ namespace dtrain {
 struct UpdateRule;
 struct UpdateArgs;
 struct StateUpdateArgs;
+struct ImageFormat;
+struct ImageBatch;
 
 enum class DeviceKind : std::uint8_t { cpu, cuda };
 
@@ -30,11 +33,14 @@ class Event {
   virtual bool done() const = 0;
   /// Blocks the calling host thread until the latest recording has been reached.
   virtual void synchronize() = 0;
+  /// Of two events made by make_timer() whose latest recordings are done: seconds from that of `earlier` to this one's,
+  /// on the clock of their streams.
+  virtual double seconds_since(const Event& earlier) const = 0;
 };
 
 /// A host function with its arguments by value: small and trivially copyable, so that enqueueing allocates nothing.
 struct HostTask {
-  static constexpr std::size_t capacity = 96;
+  static constexpr std::size_t capacity = 128;
   void (*run)(void* arguments) = nullptr;
   alignas(16) std::byte arguments[capacity]{};
 
@@ -64,6 +70,13 @@ class Stream {
   virtual void* native() const noexcept { return nullptr; }
 };
 
+/// Work that a stream was given once and can be given again at the price of one call: a CUDA graph.
+class Replay {
+ public:
+  virtual ~Replay() = default;
+  virtual void launch(Stream&) = 0;
+};
+
 /// Compute streams of the cpu run inline on the caller; communication streams own a thread.
 enum class StreamUse : std::uint8_t { compute, communication, copy };
 
@@ -73,6 +86,9 @@ class Device {
   virtual DeviceKind kind() const noexcept = 0;
   /// "cpu (Intel Xeon, 2 threads)", "cuda:0 (NVIDIA H200)"
   virtual std::string name() const = 0;
+  /// True where streams work behind the host's back and in memory that it cannot touch; false where compute runs on
+  /// the caller's thread and device memory is the host's.
+  virtual bool asynchronous() const noexcept { return false; }
   /// 64-byte aligned (cpu) or 256-byte aligned (cuda). Throws OutOfMemory with the size asked for.
   virtual void* allocate(std::size_t bytes) = 0;
   virtual void release(void*) noexcept = 0;
@@ -81,6 +97,15 @@ class Device {
   virtual void release_host(void* memory) noexcept { release(memory); }
   virtual std::unique_ptr<Stream> make_stream(StreamUse) = 0;
   virtual std::unique_ptr<Event> make_event() = 0;
+  /// An event that knows when it was reached.
+  virtual std::unique_ptr<Event> make_timer() { return make_event(); }
+  /// Records what `work` gives to this stream, and to others that wait for it and that it waits for again, without
+  /// running it: addresses and arguments are fixed from then on, what the memory holds is not. Null, with `why_not`
+  /// filled, where the device has no such thing or `work` does what cannot be recorded; none of it was given then.
+  virtual std::unique_ptr<Replay> record(Stream&, const std::function<void()>& /*work*/, std::string& why_not) {
+    why_not = "this device records nothing";
+    return nullptr;
+  }
   virtual void copy(void* dst, const void* src, std::size_t bytes, Stream&) = 0;
   virtual void zero(void* dst, std::size_t bytes, Stream&) = 0;
   /// Chooses algorithm, descriptors and layouts once. Throws DeviceError where the device cannot run the op.
@@ -89,17 +114,41 @@ class Device {
   virtual void update(const UpdateRule&, const UpdateArgs&, Stream&) = 0;
   /// Moves each kept state towards the mean of the step's statistics, in place: see update_math.hpp.
   virtual void update_states(const StateUpdateArgs&, Stream&) = 0;
-  /// average += rate * (params - average), for `n` floats.
-  virtual void average(float* average, const float* params, std::size_t n, float rate, Stream&) = 0;
+  /// average += average_rate(decay, step) * (params - average), for `n` floats; nothing in a skipped step.
+  virtual void average(float* average, const float* params, std::size_t n, double decay, const StepState& step,
+                       Stream&) = 0;
   /// Sum of squares of `n` floats into partial[i] (double), one for each fixed block of norm_block floats, so that the
-  /// total does not depend on how buckets or shards cut the buffer. `partial` is host memory; valid after the stream
-  /// reached this point.
+  /// total does not depend on how buckets or shards cut the buffer. All in device memory.
   virtual void sum_squares(const float* x, std::size_t n, double* partial, Stream&) = 0;
+  /// Decides on the step's update: the norm of the mean gradient, clipping, whether a gradient is not finite; see
+  /// step_math.hpp. Blocks are added in a fixed order.
+  virtual void finish_gradients(const GradientArgs&, Stream&) = 0;
+  /// After the step's updates: close_step() of step_math.hpp.
+  virtual void finish_step(const FinishArgs&, Stream&) = 0;
+  /// Gathers, augments and normalizes a micro batch of stored bytes; see image_load.hpp.
+  virtual void load_images(const ImageFormat&, const ImageBatch&, Stream&) = 0;
   /// out[i] = parts[0][i] + (parts[1][i] + ... (+ parts.back()[i])) for begin <= i < end, innermost first. `out` may be
   /// the last part. The pointers are host memory and stay until the stream was there.
   virtual void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, Stream&) = 0;
   /// f32 to bf16, to nearest with ties to even, or back.
   virtual void cast(Tensor from, Tensor to, Stream&) = 0;
+  /// Bytes that can still be allocated, as far as the device can say: 0 where it cannot.
+  virtual std::size_t free_memory() const { return 0; }
+  /// Names what the host does next, for a profiler that looks on; see DeviceRange.
+  virtual void push_range(const char* /*name*/) noexcept {}
+  virtual void pop_range() noexcept {}
+};
+
+/// A named range of a profiler's timeline, as long as it lives.
+class DeviceRange {
+ public:
+  DeviceRange(Device& device, const char* name) noexcept : device_(device) { device_.push_range(name); }
+  ~DeviceRange() { device_.pop_range(); }
+  DeviceRange(const DeviceRange&) = delete;
+  DeviceRange& operator=(const DeviceRange&) = delete;
+
+ private:
+  Device& device_;
 };
 
 /// Floats a block of a norm.

@@ -31,6 +31,8 @@ class Collective {
   /// `in` (may be the own share of `out`) is gathered into `out`, in rank order.
   virtual void all_gather(Tensor in, Tensor out, Stream&) = 0;
   virtual void broadcast(Tensor inout, int root, Stream&) = 0;
+  /// True where calls may be part of a Device::record.
+  virtual bool recordable() const noexcept { return false; }
 };
 
 /// Host side: small messages, blocking, for set-up and step boundaries.

@@ -7,7 +7,7 @@ namespace dtrain {
 HostMirror::HostMirror(Device& device, void* range, std::size_t bytes)
     : device_(&device),
       range_(range),
-      image_(device.kind() == DeviceKind::cpu ? range : device.allocate_host(bytes)),
+      image_(device.asynchronous() ? device.allocate_host(bytes) : range),
       bytes_(bytes) {}
 
 HostMirror::HostMirror(HostMirror&& o) noexcept

@@ -33,9 +33,14 @@ void expect_inputs(std::string_view op, std::span<const TensorDesc> in, std::siz
       throw ShapeError(fmt::format("{}: the input has shape {}; expected a batch of at least 1", op, desc.shape.str()));
 }
 
+bool is_float(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
+}
+
 void expect_float(std::string_view op, const TensorDesc& desc) {
-  if (desc.dtype != DType::f32 && desc.dtype != DType::bf16)
-    throw ShapeError(fmt::format("{}: the input is {}; expected float32 or bfloat16", op, name_of(desc.dtype)));
+  if (!is_float(desc.dtype))
+    throw ShapeError(
+        fmt::format("{}: the input is {}; expected float32, bfloat16 or float16", op, name_of(desc.dtype)));
   for (std::int64_t extent : desc.shape.extents())
     if (extent < 1) throw ShapeError(fmt::format("{}: the input {} is empty", op, desc.shape.str()));
 }
@@ -358,7 +363,7 @@ OpShape infer_op(const LayerNorm& op, std::span<const TensorDesc> in) {
 OpShape infer_op(const Cast& op, std::span<const TensorDesc> in) {
   expect_inputs("cast", in, 1);
   expect_float("cast", in[0]);
-  if (op.to != DType::f32 && op.to != DType::bf16) throw BugError("a cast to what is neither float32 nor bfloat16");
+  if (!is_float(op.to)) throw BugError("a cast to what is neither float32, bfloat16 nor float16");
   OpShape shape;
   shape.out = {in[0]};
   shape.out[0].dtype = op.to;

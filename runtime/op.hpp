@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "runtime/activation.hpp"
 #include "runtime/step_state.hpp"
 #include "runtime/tensor.hpp"
 
@@ -21,13 +22,6 @@ class Stream;
 
 // ---- the ops -------------------------------------------------------------------------------------------------------
 
-enum class Activation : std::uint8_t { none, relu, gelu, silu, tanh, sigmoid, hard_swish };
-/// "relu", ...; "none".
-std::string_view name_of(Activation) noexcept;
-/// True where the derivative follows from the output alone (relu, tanh, sigmoid): such an activation can be applied
-/// inside another op's kernel. The others need their input in backward and are ops of their own (Activate).
-bool derivative_of_output(Activation) noexcept;
-
 /// How a parameter is filled at the start; draws are keyed by (seed, Purpose::init, parameter index in the graph,
 /// element).
 struct Init {
@@ -35,7 +29,8 @@ struct Init {
   double scale = 0;  // half width of uniform, deviation of normal
 };
 
-// Float inputs are f32 or bf16, and the output has the dtype of the input; parameters and their gradients are f32.
+// Float inputs are f32, bf16 or, on cuda, f16, and the output has the dtype of the input; parameters and their
+// gradients are f32.
 
 /// y[N, units] = act(x[N, features] W^T + b). params: weight [units, features], bias [units]. The activation is one
 /// whose derivative_of_output.
@@ -108,7 +103,7 @@ struct BatchNormalize {
 struct LayerNorm {
   double epsilon = 1e-5;
 };
-/// Another element type: f32 <-> bf16.
+/// Another element type: f32, bf16, f16.
 struct Cast {
   DType to = DType::f32;
 };
@@ -124,7 +119,8 @@ struct Dropout {
 struct Flatten {};
 /// in: f32 logits [N, classes], labels i32 [N], weight f32 [N]. out: sums, f32 [loss_sums] (see LossSum). A loss is a
 /// sum and a weight: sum over samples of weight * (log-sum-exp - (1 - s) * logit of the label - s * mean of the
-/// logits), s the label smoothing. Gradients are of the sum; the update divides by the sum of weights.
+/// logits), s the label smoothing. Gradients are of the sum times StepState::loss_scale; the update divides by that and
+/// the sum of weights.
 struct SoftmaxCrossEntropy {
   double label_smoothing = 0;
 };

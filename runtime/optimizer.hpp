@@ -8,39 +8,13 @@
 #include <string>
 #include <variant>
 
+#include "runtime/dtype.hpp"
+#include "runtime/rules.hpp"
 #include "runtime/step_state.hpp"
 
 namespace dtrain {
 
 struct FlatLayout;
-
-/// PyTorch's SGD: g += decay * w; m = momentum * m + g; g = nesterov ? g + momentum * m : m; w -= lr * g. Momentum
-/// starts as g (m0 = 0).
-struct Sgd {
-  double learning_rate = 0.01, momentum = 0, weight_decay = 0;
-  bool nesterov = false;
-};
-/// Kingma & Ba 2015; weight_decay is added to the gradient (L2).
-struct Adam {
-  double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
-};
-/// Loshchilov & Hutter 2019: w -= lr * weight_decay * w, then Adam.
-struct AdamW {
-  double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0.01;
-};
-
-/// You et al. 2017: the rate of each parameter is learning_rate * ratio, ratio = trust_coefficient * |w| / (|g| +
-/// weight_decay * |w| + epsilon), or 1 where |w| or |g| is 0; then u = rate * (g + weight_decay * w), m = momentum * m
-/// + u, w -= nesterov ? momentum * m + u : m. Parameters without decay (biases, norms) have ratio 1.
-struct Lars {
-  double learning_rate = 0.1, momentum = 0.9, weight_decay = 0.0001, trust_coefficient = 0.001, epsilon = 1e-9;
-  bool nesterov = false;
-};
-/// You et al. 2020: u = Adam's direction (with bias correction) + weight_decay * w, w -= learning_rate * |w| / |u| * u;
-/// the ratio is 1 where a norm is 0. Parameters without decay (biases, norms) have ratio 1: plain Adam.
-struct Lamb {
-  double learning_rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6, weight_decay = 0.01;
-};
 
 struct UpdateRule {
   std::variant<Sgd, Adam, AdamW, Lars, Lamb> kind;
@@ -54,6 +28,12 @@ int state_count(const UpdateRule&) noexcept;
 std::string state_name(const UpdateRule&, int index);
 double base_learning_rate(const UpdateRule&) noexcept;
 
+/// A plain copy of a parameter that an update leaves as well, as a kernel computes with it (16-byte aligned).
+struct PackedCopy {
+  void* to = nullptr;  // null: none
+  DType dtype = DType::f32;
+};
+
 /// Range [begin, end) of the flat buffers, in floats. The layout says which parameters are spared from decay.
 struct UpdateArgs {
   float* params = nullptr;  // flat buffers from offset 0
@@ -63,9 +43,11 @@ struct UpdateArgs {
   std::size_t begin = 0, end = 0;
   const FlatLayout* layout = nullptr;
   const StepState* step = nullptr;
-  double* norms = nullptr;      // host memory: norm_scratch(layout) doubles where needs_whole_parameters(rule)
+  double* norms = nullptr;      // norm_scratch(layout) doubles of device memory where needs_whole_parameters(rule)
   std::size_t state_begin = 0;  // state[i][0] is of this float of the flat buffers
+  std::span<const PackedCopy> packed{};  // cuda: none, or one for each of FlatLayout::params; stays as it is over a run
 };
+/// Two for each norm block of each parameter, and one for each parameter.
 std::size_t norm_scratch(const FlatLayout&) noexcept;
 
 /// All kept states of a layout: values in the buffer of parameters, sums over StepState::micro_batches in that of

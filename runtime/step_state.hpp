@@ -1,23 +1,61 @@
 // What changes between steps, in one small struct that lives in device memory.
-// The trainer writes it before a step; kernels and updates read it; the host reads results back late.
+// Before a step the trainer writes the first part; the device keeps the second from step to step and finds the third;
+// kernels and updates read it in device memory, and the host reads a copy some steps later: see StepMemory.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace dtrain {
 
 struct StepState {
+  // ---- written by the host before each step
   std::uint64_t step = 0;            // index of this step, from 0
-  std::uint64_t applied_steps = 0;   // updates applied so far (bias correction counts from 1 + this)
   std::uint64_t seed = 0;            // of the run: keys every draw
   std::uint64_t first_position = 0;  // stream position of the global batch's first sample
   float learning_rate = 0;
-  float loss_scale = 1;
-  float micro_batches = 1;   // of the step, over all ranks: how many statistics a kept state's sum holds
-  float sum_weight = 0;      // over the global batch; gradients are divided by it
-  float gradient_scale = 1;  // clipping: 1 or max_norm / norm
-  float grad_norm = 0;
-  std::uint32_t nonfinite = 0;
+  float micro_batches = 1;  // of the step, over all ranks: how many statistics a kept state's sum holds
+  float sum_weight = 0;     // over the global batch; gradients are divided by it
+  std::uint32_t reserved = 0;
+
+  // ---- kept by the device; written by the host at the start of a run
+  std::uint64_t applied_steps = 0;  // updates applied so far (bias correction counts from 1 + this)
+  float loss_scale = 1;             // gradients of the loss are multiplied with it, and divided by it in the update
+  std::uint32_t good_steps = 0;     // updates in a row since the loss scale was changed
+
+  // ---- found by the device in this step
+  float gradient_scale = 1;                    // clipping: 1 or max_norm / norm
+  float grad_norm = 0;                         // of the mean gradient, before clipping
+  std::uint32_t nonfinite = 0;                 // a gradient is not finite: the update is skipped
+  std::uint32_t nonfinite_block = 0;           // the last block of norm_block gradients with such a one
+  static constexpr std::size_t sum_count = 8;  // over all ranks: LossSums, then what else travels behind the gradients
+  float sums[sum_count] = {};
+
+  /// Bytes of the first part, and of the first two.
+  static constexpr std::size_t host_bytes = 40, kept_bytes = 56;
+};
+static_assert(offsetof(StepState, applied_steps) == StepState::host_bytes &&
+              offsetof(StepState, gradient_scale) == StepState::kept_bytes);
+
+/// The rule of a dynamic loss scale; constant over a run.
+struct LossScaling {
+  bool dynamic = false;
+  std::uint32_t growth_steps = 2000;  // good steps in a row before the scale is doubled
+  float initial = 65536, minimum = 1, maximum = 16777216;
+};
+
+/// For Device::finish_gradients; all pointers are device memory.
+struct GradientArgs {
+  StepState* step = nullptr;
+  const double* squares = nullptr;  // complete Optimizer::block_squares; null: no norm is wanted
+  std::size_t blocks = 0;
+  double max_norm = 0;  // clip to it; 0: never
+};
+/// For Device::finish_step; all pointers are device memory.
+struct FinishArgs {
+  StepState* step = nullptr;
+  const float* sums = nullptr;  // StepState::sum_count floats behind the gradients, summed over all ranks
+  LossScaling scaling;
 };
 
 }  // namespace dtrain

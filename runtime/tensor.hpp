@@ -11,11 +11,10 @@
 #include <string>
 #include <string_view>
 
+#include "runtime/dtype.hpp"
 #include "runtime/error.hpp"
 
 namespace dtrain {
-
-enum class DType : std::uint8_t { f32, bf16, f16, f64, u8, i32, i64, u64 };
 
 std::size_t size_of(DType) noexcept;
 /// "float32", "bfloat16", ... as in configuration files and manifests.

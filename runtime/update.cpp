@@ -12,11 +12,12 @@ Optimizer::Optimizer(Device& device, const UpdateRule& rule, const FlatLayout& l
       rule_(rule),
       shard_(shard),
       state_floats_(optimizer_state_floats(layout, shard.ranks)),
-      squares_((layout.param_floats + norm_block - 1) / norm_block) {
+      blocks_((layout.param_floats + norm_block - 1) / norm_block),
+      squares_(device, blocks_ * sizeof(double)) {
   if (needs_whole_parameters(rule)) {
     if (sharded())
       throw ConfigError("optimizer.shard: this rule needs the norm of whole parameters, which no rank has");
-    norms_.resize(norm_scratch(layout));
+    norms_ = Buffer(device, norm_scratch(layout) * sizeof(double));
   }
   auto stream = device.make_stream(StreamUse::compute);
   for (int i = 0; i < state_count(rule); ++i) {
@@ -34,7 +35,7 @@ UpdateArgs Optimizer::arguments(const ParameterStore& store, const StepState& st
   for (int i = 0; i < states(); ++i) args.state[i] = state(i);
   args.layout = &store.layout();
   args.step = &step;
-  args.norms = norms_.data();
+  args.norms = static_cast<double*>(norms_.data());
   return args;
 }
 
@@ -69,18 +70,17 @@ void Optimizer::update_bucket(const ParameterStore& store, std::size_t bucket, c
 
 std::span<double> Optimizer::block_squares(const ParameterStore& store, Stream& stream) {
   const FlatLayout& layout = store.layout();
+  auto* const squares = static_cast<double*>(squares_.data());
   if (sharded()) {
-    std::fill(squares_.begin(), squares_.end(), 0.0);
+    device_.zero(squares_.data(), squares_.bytes(), stream);
     for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
       const Bucket own = share_of(layout, b, shard_);
-      device_.sum_squares(store.gradients() + own.begin, own.end - own.begin, squares_.data() + own.begin / norm_block,
-                          stream);
+      device_.sum_squares(store.gradients() + own.begin, own.end - own.begin, squares + own.begin / norm_block, stream);
     }
   } else {
-    device_.sum_squares(store.gradients(), layout.param_floats, squares_.data(), stream);
+    device_.sum_squares(store.gradients(), layout.param_floats, squares, stream);
   }
-  stream.synchronize();
-  return squares_;
+  return {squares, blocks_};
 }
 
 double Optimizer::norm_of(std::span<const double> squares) {

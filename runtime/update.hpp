@@ -34,9 +34,9 @@ class Optimizer {
   /// The parameters of a bucket; sharded, those of the own share.
   void update_bucket(const ParameterStore&, std::size_t bucket, const StepState&, Stream&);
   /// Squares of all gradients as they stand, summed in double over each fixed block of norm_block floats; sharded,
-  /// those of the own shares, the others zero: complete once the ranks have shared them. Blocks the host.
+  /// those of the own shares, the others zero: complete once the ranks have shared them. Device memory.
   std::span<double> block_squares(const ParameterStore&, Stream&);
-  /// L2 norm from complete block_squares: not scaled.
+  /// L2 norm from complete block_squares that the host can see: not scaled.
   static double norm_of(std::span<const double> squares);
 
  private:
@@ -47,7 +47,8 @@ class Optimizer {
   Shard shard_;
   std::size_t state_floats_ = 0;
   std::array<Buffer, 2> state_;
-  std::vector<double> squares_, norms_;
+  std::size_t blocks_;
+  Buffer squares_, norms_;  // doubles
 };
 
 /// The first parameter (in graph order) with a gradient or value that is not finite; empty if all are. Host-visible

@@ -1,23 +1,24 @@
 // One element of an optimizer update, shared by every device: PyTorch's formulas in float.
-// Free functions that own nothing; constants are worked out once an update on the host, in double.
+// Free functions that own nothing; constants are worked out once an update where the step's state lies, in double.
 #pragma once
 
 #include <cmath>
 
-#include "runtime/optimizer.hpp"
 #include "runtime/rng.hpp"
+#include "runtime/rules.hpp"
+#include "runtime/step_state.hpp"
 
 namespace dtrain {
 
 /// What the raw sum of gradients is multiplied with: its mean over the global batch, clipped.
-inline float gradient_factor(const StepState& s) {
+DTRAIN_HOST_DEVICE inline float gradient_factor(const StepState& s) {
   const double divisor = static_cast<double>(s.sum_weight) * static_cast<double>(s.loss_scale);
   return divisor > 0 ? static_cast<float>(static_cast<double>(s.gradient_scale) / divisor) : 0.0f;
 }
 
 struct SgdConstants {
   float factor, learning_rate, momentum, decay;
-  SgdConstants(const Sgd& o, const StepState& s, bool decayed)
+  DTRAIN_HOST_DEVICE SgdConstants(const Sgd& o, const StepState& s, bool decayed)
       : factor(gradient_factor(s)),
         learning_rate(s.learning_rate),
         momentum(static_cast<float>(o.momentum)),
@@ -46,7 +47,7 @@ DTRAIN_HOST_DEVICE inline void running_statistic(float momentum, float inverse_c
 struct AdamConstants {
   float factor, l2, shrink, step_size, beta1_rest, beta2, beta2_rest, inverse_root, epsilon;
   template <class Rule>
-  AdamConstants(const Rule& o, const StepState& s, double l2_decay, double decoupled_decay)
+  DTRAIN_HOST_DEVICE AdamConstants(const Rule& o, const StepState& s, double l2_decay, double decoupled_decay)
       : factor(gradient_factor(s)),
         l2(static_cast<float>(l2_decay)),
         shrink(static_cast<float>(1.0 - static_cast<double>(s.learning_rate) * decoupled_decay)),
@@ -70,8 +71,10 @@ DTRAIN_HOST_DEVICE inline void adam(const AdamConstants& c, float gradient, floa
 /// LARS for one parameter: `rate` is the learning rate with the parameter's ratio.
 struct LarsConstants {
   float factor, rate, momentum, decay;
+  DTRAIN_HOST_DEVICE LarsConstants(float factor_in, float rate_in, float momentum_in, float decay_in)
+      : factor(factor_in), rate(rate_in), momentum(momentum_in), decay(decay_in) {}
   /// Norms of the parameter and of its gradient (not scaled yet).
-  LarsConstants(const Lars& o, const StepState& s, bool decayed, double w_norm, double g_norm)
+  DTRAIN_HOST_DEVICE LarsConstants(const Lars& o, const StepState& s, bool decayed, double w_norm, double g_norm)
       : factor(gradient_factor(s)),
         rate(s.learning_rate),
         momentum(static_cast<float>(o.momentum)),
@@ -98,7 +101,7 @@ DTRAIN_HOST_DEVICE inline void lars_nesterov(const LarsConstants& c, float gradi
 /// LAMB in two passes: moments, whose direction gives a norm; then the step along it.
 struct LambConstants {
   float factor, beta1_rest, beta2, beta2_rest, inverse_rest, inverse_root, epsilon, decay;
-  LambConstants(const Lamb& o, const StepState& s, bool decayed)
+  DTRAIN_HOST_DEVICE LambConstants(const Lamb& o, const StepState& s, bool decayed)
       : factor(gradient_factor(s)),
         beta1_rest(static_cast<float>(1.0 - o.beta1)),
         beta2(static_cast<float>(o.beta2)),

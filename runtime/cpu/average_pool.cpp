@@ -4,7 +4,7 @@
 #include "runtime/cpu/channel_sums.hpp"
 #include "runtime/cpu/op_kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
-#include "runtime/cpu/windows.hpp"
+#include "runtime/windows.hpp"
 
 namespace dtrain::cpu {
 
@@ -52,14 +52,14 @@ class AveragePoolKernel final : public Kernel {
  private:
   /// What a pixel counts in the mean of window (p, q).
   float share_of(std::int64_t p, std::int64_t q) const {
-    const Range rows = grid_.h.pixels(p), columns = grid_.w.pixels(q);
+    const PixelRange rows = grid_.h.pixels(p), columns = grid_.w.pixels(q);
     const std::int64_t there = (rows.end - rows.begin) * (columns.end - columns.begin);
     return 1.0f / static_cast<float>(count_padding_ ? grid_.h.size * grid_.w.size : there);
   }
 
   /// One pixel of `to`: the sum over rows x columns of an image of `width` pixels a row, each times share(row, column).
   template <class Share>
-  void sum_pixels(const T* image, std::int64_t width, Range rows, Range columns, T* to, bool add,
+  void sum_pixels(const T* image, std::int64_t width, PixelRange rows, PixelRange columns, T* to, bool add,
                   const Share& share) const {
     if (rows.end - rows.begin == 1 && columns.end - columns.begin == 1) {
       const T* from = image + (rows.begin * width + columns.begin) * grid_.channels;

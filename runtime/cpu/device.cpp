@@ -1,6 +1,7 @@
 #include "runtime/cpu/device.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 
@@ -10,6 +11,8 @@
 
 #include "runtime/cpu/kernels.hpp"
 #include "runtime/cpu/stream.hpp"
+#include "runtime/image_load.hpp"
+#include "runtime/step_math.hpp"
 
 namespace dtrain::cpu {
 
@@ -101,12 +104,36 @@ void CpuDevice::update_states(const StateUpdateArgs& args, Stream& stream) {
   stream.host(HostTask::of([args] { apply_state_update(args); }));
 }
 
-void CpuDevice::average(float* average, const float* params, std::size_t n, float rate, Stream& stream) {
-  stream.host(HostTask::of([=, threads = threads_] { average_range(average, params, n, rate, threads); }));
+void CpuDevice::average(float* average, const float* params, std::size_t n, double decay, const StepState& step,
+                        Stream& stream) {
+  stream.host(HostTask::of([=, step = &step, threads = threads_] {
+    if (step->nonfinite == 0) average_range(average, params, n, average_rate(decay, *step), threads);
+  }));
 }
 
 void CpuDevice::sum_squares(const float* x, std::size_t n, double* partial, Stream& stream) {
   stream.host(HostTask::of([=, threads = threads_] { sum_squares_blocks(x, n, partial, threads); }));
+}
+
+void CpuDevice::finish_gradients(const GradientArgs& args, Stream& stream) {
+  stream.host(HostTask::of([args] {
+    if (!args.squares) return trust_gradients(*args.step);
+    double sum = 0;
+    std::uint32_t last = 0;
+    for (std::size_t b = 0; b < args.blocks; ++b) {
+      sum += args.squares[b];
+      if (!std::isfinite(args.squares[b])) last = static_cast<std::uint32_t>(b);
+    }
+    judge_gradients(*args.step, sum, last, args.max_norm);
+  }));
+}
+
+void CpuDevice::finish_step(const FinishArgs& args, Stream& stream) {
+  stream.host(HostTask::of([args] { close_step(*args.step, args.sums, args.scaling); }));
+}
+
+void CpuDevice::load_images(const ImageFormat& format, const ImageBatch& batch, Stream& stream) {
+  stream.host(HostTask::of([&format, batch, threads = threads_] { cpu::load_images(format, batch, threads); }));
 }
 
 void CpuDevice::add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end,

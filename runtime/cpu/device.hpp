@@ -24,8 +24,11 @@ class CpuDevice final : public Device {
   std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in) override;
   void update(const UpdateRule&, const UpdateArgs&, Stream&) override;
   void update_states(const StateUpdateArgs&, Stream&) override;
-  void average(float* average, const float* params, std::size_t n, float rate, Stream&) override;
+  void average(float* average, const float* params, std::size_t n, double decay, const StepState&, Stream&) override;
   void sum_squares(const float* x, std::size_t n, double* partial, Stream&) override;
+  void finish_gradients(const GradientArgs&, Stream&) override;
+  void finish_step(const FinishArgs&, Stream&) override;
+  void load_images(const ImageFormat&, const ImageBatch&, Stream&) override;
   void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, Stream&) override;
   void cast(Tensor from, Tensor to, Stream&) override;
   int threads() const noexcept { return threads_; }

@@ -4,7 +4,6 @@
 
 #include <memory>
 #include <span>
-#include <type_traits>
 #include <utility>
 
 #include "runtime/activation_math.hpp"
@@ -21,38 +20,6 @@ template <template <class> class Of, class... Arguments>
 std::unique_ptr<Kernel> make_for(DType dtype, Arguments&&... arguments) {
   if (dtype == DType::bf16) return std::make_unique<Of<Bf16>>(std::forward<Arguments>(arguments)...);
   return std::make_unique<Of<float>>(std::forward<Arguments>(arguments)...);
-}
-
-template <Activation kind>
-using ActivationConstant = std::integral_constant<Activation, kind>;
-
-/// Calls body(ActivationConstant<kind>{}).
-template <class Body>
-void with_activation(Activation kind, const Body& body) {
-  switch (kind) {
-    case Activation::none:
-      return body(ActivationConstant<Activation::none>{});
-    case Activation::relu:
-      return body(ActivationConstant<Activation::relu>{});
-    case Activation::gelu:
-      return body(ActivationConstant<Activation::gelu>{});
-    case Activation::silu:
-      return body(ActivationConstant<Activation::silu>{});
-    case Activation::tanh:
-      return body(ActivationConstant<Activation::tanh>{});
-    case Activation::sigmoid:
-      return body(ActivationConstant<Activation::sigmoid>{});
-    case Activation::hard_swish:
-      return body(ActivationConstant<Activation::hard_swish>{});
-  }
-}
-/// The same for what may stand in an epilogue: none and those whose derivative_of_output.
-template <class Body>
-void with_epilogue(Activation kind, const Body& body) {
-  if (kind == Activation::relu) return body(ActivationConstant<Activation::relu>{});
-  if (kind == Activation::tanh) return body(ActivationConstant<Activation::tanh>{});
-  if (kind == Activation::sigmoid) return body(ActivationConstant<Activation::sigmoid>{});
-  body(ActivationConstant<Activation::none>{});
 }
 
 /// to[i] = value(i), or to[i] += value(i). What value reads may be `to` itself: each element is read before it is

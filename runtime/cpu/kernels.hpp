@@ -21,6 +21,9 @@ void average_range(float* average, const float* params, std::size_t n, float rat
 /// See Device::update_states.
 void apply_state_update(const StateUpdateArgs&);
 
+/// See Device::load_images.
+void load_images(const ImageFormat&, const ImageBatch&, int threads);
+
 /// In double, in an order that depends on `n` alone.
 double sum_squares(const float* x, std::size_t n);
 

@@ -108,7 +108,7 @@ class SoftmaxCrossEntropyKernel final : public Kernel {
         continue;
       }
       const bool known = label >= 0 && label < classes_;
-      const float w = known ? weights[s] : std::numeric_limits<float>::quiet_NaN(), lse = saved[s];
+      const float w = known ? weights[s] * a.step.loss_scale : std::numeric_limits<float>::quiet_NaN(), lse = saved[s];
       const float before = known ? gx[label] : 0.0f;
       const auto share = static_cast<float>(smoothing_ / static_cast<double>(classes_));
       if (add) {
@@ -168,7 +168,7 @@ class MeanSquaredErrorKernel final : public Kernel {
       const float* x = a.in[0].as<float>() + s * values_;
       const float* t = a.in[1].as<float>() + s * values_;
       float* gx = g.in[0].grad.as<float>() + s * values_;
-      const float factor = 2.0f * weights[s] / static_cast<float>(values_);
+      const float factor = 2.0f * (weights[s] * a.step.loss_scale) / static_cast<float>(values_);
       if (weights[s] == 0) {
         if (!add)
           for (std::int64_t i = 0; i < values_; ++i) gx[i] = 0.0f;

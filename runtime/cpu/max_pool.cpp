@@ -4,7 +4,7 @@
 #include "runtime/cpu/elements.hpp"
 #include "runtime/cpu/op_kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
-#include "runtime/cpu/windows.hpp"
+#include "runtime/windows.hpp"
 
 namespace dtrain::cpu {
 
@@ -49,7 +49,7 @@ class MaxPoolKernel final : public Kernel {
  private:
   void forward_window(const T* image, std::int64_t p, std::int64_t q, T* y, std::uint8_t* won) const {
     const std::int64_t channels = grid_.channels;
-    const Range rows = grid_.h.pixels(p), columns = grid_.w.pixels(q);
+    const PixelRange rows = grid_.h.pixels(p), columns = grid_.w.pixels(q);
     const std::int64_t top = grid_.h.start(p), left = grid_.w.start(q);
     for (std::int64_t c0 = 0; c0 < channels; c0 += channel_block) {
       const std::int64_t n = std::min(channel_block, channels - c0);
@@ -87,9 +87,9 @@ class MaxPoolKernel final : public Kernel {
 
   void backward_row(const std::uint8_t* won, const T* gy, T* gx, std::int64_t row, bool add) const {
     const std::int64_t image = row / grid_.h.extent, i = row % grid_.h.extent, channels = grid_.channels;
-    const Range rows = grid_.h.seeing(i);
+    const PixelRange rows = grid_.h.seeing(i);
     for (std::int64_t j = 0; j < grid_.w.extent; ++j) {
-      const Range columns = grid_.w.seeing(j);
+      const PixelRange columns = grid_.w.seeing(j);
       T* to = gx + (row * grid_.w.extent + j) * channels;
       const auto window = [&](std::int64_t p, std::int64_t q) {
         const std::int64_t at = ((image * grid_.h.count + p) * grid_.w.count + q) * channels;

@@ -1,12 +1,16 @@
 #include "runtime/cpu/stream.hpp"
 
+#include <type_traits>
+
 #include <pthread.h>
 
 namespace dtrain::cpu {
 
 namespace {
-CpuEvent& cpu_event(Event& event) {
-  auto* own = dynamic_cast<CpuEvent*>(&event);
+template <class E>
+auto& cpu_event(E& event) {
+  using Own = std::conditional_t<std::is_const_v<E>, const CpuEvent, CpuEvent>;
+  auto* own = dynamic_cast<Own*>(&event);
   if (!own) throw BugError("a cpu stream was given the event of another device");
   return *own;
 }
@@ -23,6 +27,16 @@ void CpuEvent::synchronize() {
   wait_for(issued());
 }
 
+double CpuEvent::seconds_since(const Event& earlier) const {
+  const CpuEvent& before = cpu_event(earlier);
+  const auto reached_at = [](const CpuEvent& e) {
+    const std::lock_guard lock(e.mutex_);
+    if (e.issued_ == 0 || e.reached_ < e.issued_) throw BugError("the time of an event that was not reached");
+    return e.when_;
+  };
+  return std::chrono::duration<double>(reached_at(*this) - reached_at(before)).count();
+}
+
 std::uint64_t CpuEvent::issue() {
   const std::lock_guard lock(mutex_);
   return ++issued_;
@@ -33,6 +47,7 @@ void CpuEvent::reach(std::uint64_t ticket, std::exception_ptr failure) {
   const std::lock_guard lock(mutex_);
   if (ticket > reached_) {
     reached_ = ticket;
+    when_ = std::chrono::steady_clock::now();
     failure_ = std::move(failure);
   }
   reached_changed_.notify_all();

@@ -3,6 +3,7 @@
 // must outlive the work that records it or waits for it.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -20,6 +21,7 @@ class CpuEvent final : public Event {
  public:
   bool done() const override;
   void synchronize() override;
+  double seconds_since(const Event& earlier) const override;
 
   /// The ticket of a new recording; `reach` must follow for each.
   std::uint64_t issue();
@@ -32,6 +34,7 @@ class CpuEvent final : public Event {
   mutable std::mutex mutex_;
   std::condition_variable reached_changed_;
   std::uint64_t issued_ = 0, reached_ = 0;
+  std::chrono::steady_clock::time_point when_;
   std::exception_ptr failure_;
 };
 

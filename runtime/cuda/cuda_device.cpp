@@ -1,4 +1,4 @@
-// The CUDA device's memory, streams and events. Its kernels follow: prepare(), update() and sum_squares() say so.
+// The CUDA device's memory, streams and events; its kernels lie in files of their own.
 #include <atomic>
 #include <mutex>
 #include <vector>
@@ -6,6 +6,8 @@
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
+#include "runtime/cuda/op_kernels.hpp"
+#include "runtime/cuda/update_ops.hpp"
 #include "runtime/device.hpp"
 #include "runtime/error.hpp"
 
@@ -24,6 +26,13 @@ class CudaEvent final : public Event {
   CudaEvent(const CudaEvent&) = delete;
   CudaEvent& operator=(const CudaEvent&) = delete;
   bool done() const override { return cudaEventQuery(event) == cudaSuccess; }
+  double seconds_since(const Event& earlier) const override {
+    float milliseconds = 0;
+    const auto* before = dynamic_cast<const CudaEvent*>(&earlier);
+    if (!before) throw BugError("the time since an event of another device");
+    check(cudaEventElapsedTime(&milliseconds, before->event, event), "reading the time between CUDA events");
+    return static_cast<double>(milliseconds) * 1e-3;
+  }
   void synchronize() override { check(cudaEventSynchronize(event), "waiting for a CUDA event"); }
   cudaEvent_t event = nullptr;
 };
@@ -106,14 +115,16 @@ cudaStream_t native_of(Stream& stream) {
 
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
-    check(cudaSetDevice(ordinal_), "cannot use the CUDA device");
+  explicit CudaDevice(int ordinal) {
+    check(cudaSetDevice(ordinal), "cannot use the CUDA device");
     cudaDeviceProp properties{};
-    check(cudaGetDeviceProperties(&properties, ordinal_), "cannot read the CUDA device's properties");
-    model_ = properties.name;
+    check(cudaGetDeviceProperties(&properties, ordinal), "cannot read the CUDA device's properties");
+    context_ = {ordinal, properties.name, properties.major * 10 + properties.minor, properties.multiProcessorCount,
+                properties.sharedMemPerBlockOptin};
   }
   DeviceKind kind() const noexcept override { return DeviceKind::cuda; }
-  std::string name() const override { return fmt::format("cuda:{} ({})", ordinal_, model_); }
+  bool asynchronous() const noexcept override { return true; }
+  std::string name() const override { return fmt::format("cuda:{} ({})", context_.ordinal, context_.model); }
 
   void* allocate(std::size_t bytes) override {
     void* memory = nullptr;
@@ -147,31 +158,34 @@ class CudaDevice final : public Device {
   void zero(void* dst, std::size_t bytes, Stream& stream) override {
     check(cudaMemsetAsync(dst, 0, bytes, native_of(stream)), "a CUDA memset");
   }
-  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc>) override {
-    throw DeviceError(fmt::format("this version has no CUDA kernel for {} yet; use device: cpu", name_of(op)));
+  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in) override {
+    return make_kernel(context_, op, in);
   }
-  void update_states(const StateUpdateArgs&, Stream&) override {
-    throw DeviceError("this version has no CUDA updates of running statistics yet; use device: cpu");
+  void update_states(const StateUpdateArgs& args, Stream& stream) override { flat_.update_states(args, stream); }
+  void update(const UpdateRule& rule, const UpdateArgs& args, Stream& stream) override {
+    flat_.update(rule, args, stream);
   }
-  void update(const UpdateRule&, const UpdateArgs&, Stream&) override {
-    throw DeviceError("this version has no CUDA optimizer updates yet; use device: cpu");
+  void average(float* average, const float* params, std::size_t n, double decay, const StepState& step,
+               Stream& stream) override {
+    FlatOps::average(average, params, n, decay, step, stream);
   }
-  void average(float*, const float*, std::size_t, float, Stream&) override {
-    throw DeviceError("this version has no CUDA average of parameters yet; use device: cpu");
+  void sum_squares(const float* x, std::size_t n, double* partial, Stream& stream) override {
+    FlatOps::sum_squares(x, n, partial, stream);
   }
-  void sum_squares(const float*, std::size_t, double*, Stream&) override {
-    throw DeviceError("this version has no CUDA gradient norm yet; use device: cpu");
+  void finish_gradients(const GradientArgs& args, Stream& stream) override { FlatOps::finish_gradients(args, stream); }
+  void finish_step(const FinishArgs& args, Stream& stream) override { FlatOps::finish_step(args, stream); }
+  void load_images(const ImageFormat& format, const ImageBatch& batch, Stream& stream) override {
+    FlatOps::load_images(format, batch, stream);
   }
-  void add(std::span<const float* const>, float*, std::size_t, std::size_t, Stream&) override {
-    throw DeviceError("this version has no CUDA sums over micro batches yet; use device: cpu");
+  void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end,
+           Stream& stream) override {
+    FlatOps::add(parts, out, begin, end, stream);
   }
-  void cast(Tensor, Tensor, Stream&) override {
-    throw DeviceError("this version has no CUDA casts yet; use device: cpu");
-  }
+  void cast(Tensor from, Tensor to, Stream& stream) override { FlatOps::cast(from, to, stream); }
 
  private:
-  int ordinal_;
-  std::string model_;
+  CudaContext context_;
+  FlatOps flat_{*this};
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "runtime/error.hpp"
 #include "runtime/rng.hpp"
+#include "tests/support/devices.hpp"
 
 namespace dtrain {
 namespace {
@@ -41,7 +42,7 @@ FlatLayout layout() {
 }
 
 TEST(MicroBatchTree, AddsInABalancedTreeStepAfterStep) {
-  const auto device = make_cpu_device(1);
+  const auto device = test::first_device();
   const auto stream = device->make_stream(StreamUse::compute);
   for (int count : {1, 2, 4, 8, 16}) {
     const ParameterStore store(*device, layout());
@@ -68,7 +69,7 @@ TEST(MicroBatchTree, AddsInABalancedTreeStepAfterStep) {
 }
 
 TEST(MicroBatchTree, IsOfAPowerOfTwoAndOfNoMore) {
-  const auto device = make_cpu_device(1);
+  const auto device = test::first_device();
   const auto stream = device->make_stream(StreamUse::compute);
   const ParameterStore store(*device, layout());
   Counted hooks;

@@ -8,6 +8,7 @@
 
 #include "runtime/optimizer.hpp"
 #include "runtime/plan.hpp"
+#include "tests/support/devices.hpp"
 #include "tests/support/op_table.hpp"
 
 namespace dtrain {
@@ -30,7 +31,7 @@ TensorDesc image(std::int64_t n, std::int64_t c, std::int64_t h, std::int64_t w)
 
 class Norms : public testing::TestWithParam<std::string> {
  protected:
-  std::unique_ptr<Device> device_ = make_cpu_device(1);
+  std::unique_ptr<Device> device_ = test::first_device();
   OpRow row_ = row(GetParam());
   OpRun run_{*device_, row_};
   bool bf16() const { return row_.in.dtype == DType::bf16; }
@@ -40,7 +41,7 @@ class Norms : public testing::TestWithParam<std::string> {
     run_.forward(first_of_two);
     const auto first = run_.x;
     run_.x = test::signed_draws(row_.seed, 50, row_.in.elements());
-    if (bf16()) run_.x = test::rounded_to_bf16(run_.x);
+    if (bf16()) run_.x = test::rounded_to(DType::bf16, run_.x);
     if (!run_.moments.empty()) {
       const auto channels = static_cast<std::size_t>(row_.in.shape[1]);
       const std::size_t pixels = run_.x.size() / channels / static_cast<std::size_t>(row_.in.shape[0]);
@@ -168,13 +169,13 @@ void expect_two_ranks_equal_one(Device& device, Activation activation) {
 }
 
 TEST(BatchNormalization, of_two_ranks_moments_is_that_of_the_whole_batch) {
-  const auto device = make_cpu_device(1);
+  const auto device = test::first_device();
   for (const Activation activation : {Activation::none, Activation::relu, Activation::tanh})
     expect_two_ranks_equal_one(*device, activation);
 }
 
 TEST(BatchNormalization, holds_where_the_mean_is_a_thousand_deviations) {
-  const auto device = make_cpu_device(1);
+  const auto device = test::first_device();
   OpRun run(*device, {"", 71, BatchNorm{}, image(8, 3, 64, 64)});
   for (float& v : run.x) v += 1000.0f;
   double mean = 0, square = 0;
@@ -190,7 +191,7 @@ TEST(BatchNormalization, holds_where_the_mean_is_a_thousand_deviations) {
 }
 
 TEST(LargeOps, need_no_more_than_is_estimated_without_a_device) {
-  const auto device = make_cpu_device(1);
+  const auto device = test::first_device();
   for (const DType dtype : {DType::f32, DType::bf16}) {
     for (const std::int64_t channels : {1, 3, 24, 64, 1001, 1024, 1152, 5000}) {
       for (const std::int64_t pixels : {1, 2, 14, 56}) {

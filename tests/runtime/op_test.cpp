@@ -1,4 +1,4 @@
-// Every row of the op table on the CPU device: values and gradients against PyTorch and finite differences, write
+// Every row of the op table on each device: values and gradients against PyTorch and finite differences, write
 // rules, and what bits must not depend on.
 #include <cmath>
 #include <fstream>
@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/error.hpp"
+#include "tests/support/devices.hpp"
 #include "tests/support/op_table.hpp"
 
 namespace dtrain {
@@ -17,8 +18,9 @@ using test::OpRun;
 
 /// Against PyTorch in double: sums of at most a few hundred f32 products.
 constexpr double value_tolerance = 1e-5;
-/// bfloat16 keeps eight bits, so a rounded tensor is off by 2e-3 of its norm.
-constexpr double bf16_tolerance = 1e-2;
+/// bfloat16 keeps eight bits, so a rounded tensor is off by 2e-3 of its norm; float16 keeps eleven, but its rows are
+/// held against inputs that were not rounded.
+constexpr double half_tolerance = 1e-2;
 /// Finite differences of an f32 forward pass, directional, accumulated in double.
 constexpr double difference_tolerance = 5e-3;
 /// Where a parameter moves many units of a relu, some cross its kink within the step.
@@ -31,18 +33,45 @@ const nlohmann::json& goldens() {
   return json;
 }
 
-bool computes_in_bf16(const OpRow& row) {
+bool computes_in_half(const OpRow& row) {
   const auto* cast = std::get_if<Cast>(&row.op);
-  return row.in.dtype == DType::bf16 || (cast && cast->to == DType::bf16);
+  return row.in.dtype != DType::f32 || (cast && cast->to != DType::f32);
 }
 
-class Ops : public testing::TestWithParam<OpRow> {
+/// A row on a device.
+struct Case {
+  test::AvailableDevice device;
+  OpRow row;
+  friend std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.device << ' ' << c.row.name; }
+};
+/// The cpu has none, and linear and convolution of the simulated device are the cpu's.
+bool has_float16(const test::AvailableDevice& device, const OpSpec& op) {
+  if (device.name == "simulated") return !std::holds_alternative<Linear>(op) && !std::holds_alternative<Conv2d>(op);
+  return device.name != "cpu";
+}
+std::vector<Case> cases(bool (*chosen)(const OpRow&)) {
+  std::vector<Case> all;
+  for (const auto& device : test::available_devices())
+    for (const OpRow& row : test::op_table())
+      if (chosen(row) && (row.in.dtype != DType::f16 || has_float16(device, row.op))) all.push_back({device, row});
+  return all;
+}
+std::string name_of_case(const testing::TestParamInfo<Case>& info) {
+  return info.param.device.name + "_" + info.param.row.name;
+}
+/// Rows in float16 have the inputs of those in bfloat16.
+std::string golden_name(const OpRow& row) {
+  return row.in.dtype == DType::f16 ? row.name.substr(0, row.name.rfind('_')) + "_bf16" : row.name;
+}
+
+class Ops : public testing::TestWithParam<Case> {
  protected:
-  std::unique_ptr<Device> device_ = make_cpu_device(1);
-  OpRun run_{*device_, GetParam()};
-  bool loss() const { return is_loss(GetParam().op); }
-  bool bf16() const { return computes_in_bf16(GetParam()); }
-  double tolerance() const { return bf16() ? bf16_tolerance : value_tolerance; }
+  const OpRow& row_ = GetParam().row;
+  std::unique_ptr<Device> device_ = GetParam().device.make();
+  OpRun run_{*device_, row_};
+  bool loss() const { return is_loss(row_.op); }
+  bool half() const { return computes_in_half(row_); }
+  double tolerance() const { return half() ? half_tolerance : value_tolerance; }
   std::size_t params() const { return run_.shape().params.size(); }
 
   /// Gradients of all inputs that have one, then of all parameters.
@@ -64,8 +93,8 @@ class Ops : public testing::TestWithParam<OpRow> {
 };
 
 TEST_P(Ops, value_and_gradients_are_pytorchs) {
-  const auto& golden = goldens().at(GetParam().name);
-  ASSERT_EQ(golden.at("seed").get<std::uint64_t>(), GetParam().seed);
+  const auto& golden = goldens().at(golden_name(row_));
+  ASSERT_EQ(golden.at("seed").get<std::uint64_t>(), row_.seed);
   run_.forward();
   if (loss()) {
     const auto sums = golden.at("sums").get<std::vector<float>>();
@@ -87,19 +116,19 @@ TEST_P(Ops, bits_depend_on_neither_repetition_nor_threads_nor_aliases) {
   run_.poison();
   EXPECT_EQ(results(run_), expected);
 
-  const auto two = make_cpu_device(2);
-  OpRun on_two(*two, GetParam());
+  const auto two = device_->kind() == DeviceKind::cpu ? make_cpu_device(2) : GetParam().device.make();
+  OpRun on_two(*two, row_);
   const auto seen = results(on_two);
-  const bool vendor = std::holds_alternative<Linear>(GetParam().op) || std::holds_alternative<Conv2d>(GetParam().op);
+  const bool vendor = std::holds_alternative<Linear>(row_.op) || std::holds_alternative<Conv2d>(row_.op);
   for (std::size_t i = 0; i < seen.size(); ++i) {
     if (vendor)
-      EXPECT_LE(test::relative_error(seen[i], expected[i]), bf16() ? bf16_thread_tolerance : thread_tolerance) << i;
+      EXPECT_LE(test::relative_error(seen[i], expected[i]), half() ? bf16_thread_tolerance : thread_tolerance) << i;
     else
       EXPECT_EQ(seen[i], expected[i]) << i;
   }
 
   for (const Alias& alias : run_.shape().may_share) {
-    OpRun shared(*device_, GetParam());
+    OpRun shared(*device_, row_);
     shared.share(alias);
     const std::string which = alias.kind == Alias::Kind::out_over_in ? "output over input " : "gradient of input ";
     if (alias.kind == Alias::Kind::out_over_in && (run_.shape().backward_reads.in >> alias.from & 1u)) {
@@ -121,7 +150,7 @@ TEST_P(Ops, slots_are_overwritten_added_to_or_left_alone) {
   for (std::size_t i = 0; i < expected.size(); ++i) {
     auto plus_half = expected[i];
     for (float& f : plus_half) f += 0.5f;
-    EXPECT_LE(test::relative_error(added[i], plus_half), bf16() ? bf16_tolerance : 1e-6) << i;
+    EXPECT_LE(test::relative_error(added[i], plus_half), half() ? half_tolerance : 1e-6) << i;
   }
 
   const auto all_seven = [](const std::vector<float>& v) {
@@ -143,8 +172,7 @@ TEST_P(Ops, slots_are_overwritten_added_to_or_left_alone) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Table, Ops, testing::ValuesIn(test::op_table()),
-                         [](const auto& instance) { return instance.param.name; });
+INSTANTIATE_TEST_SUITE_P(Table, Ops, testing::ValuesIn(cases([](const OpRow&) { return true; })), name_of_case);
 
 // ---- finite differences, in float32: the steps of bfloat16 are coarser than the difference
 // ---------------------------
@@ -193,31 +221,25 @@ void expect_difference(OpRun& run, std::vector<float>& values, const std::vector
 }
 
 TEST_P(Differences, gradients_are_those_of_finite_differences) {
-  if (std::holds_alternative<MaxPool2d>(GetParam().op))
+  if (std::holds_alternative<MaxPool2d>(row_.op))
     for (float& v : run_.x) v *= 8.0f;  // near-equal maxima further apart than the step
-  if (GetParam().name == "batch_norm_relu" || GetParam().name == "batch_normalize")
+  if (row_.name == "batch_norm_relu" || row_.name == "batch_normalize")
     for (std::size_t c = 0; c < run_.params[1].size(); ++c)
       run_.params[1][c] = c % 2 == 0 ? 8.0f : -8.0f;  // a moved mean moves a whole channel: keep all off the kink
   run_.forward();
   run_.backward(Write::overwrite, Write::overwrite);
   const auto gradients = grads(run_);
-  const double tolerance = has_epilogue(GetParam().op) ? kink_tolerance : difference_tolerance;
+  const double tolerance = has_epilogue(row_.op) ? kink_tolerance : difference_tolerance;
   for (std::size_t i = 0; i < run_.inputs.size(); ++i)  // no label, target, weight or moment
-    expect_difference(run_, run_.inputs[i], gradients[i], loss(), GetParam().seed, tolerance);
+    expect_difference(run_, run_.inputs[i], gradients[i], loss(), row_.seed, tolerance);
   for (std::size_t p = 0; p < params(); ++p) {
-    expect_difference(run_, run_.params[p], gradients[run_.differentiable().size() + p], loss(), GetParam().seed,
-                      tolerance);
+    expect_difference(run_, run_.params[p], gradients[run_.differentiable().size() + p], loss(), row_.seed, tolerance);
   }
 }
 
-std::vector<OpRow> rows_in_f32() {
-  std::vector<OpRow> rows;
-  for (const OpRow& row : test::op_table())
-    if (!computes_in_bf16(row)) rows.push_back(row);
-  return rows;
-}
-INSTANTIATE_TEST_SUITE_P(Table, Differences, testing::ValuesIn(rows_in_f32()),
-                         [](const auto& instance) { return instance.param.name; });
+INSTANTIATE_TEST_SUITE_P(Table, Differences,
+                         testing::ValuesIn(cases([](const OpRow& row) { return !computes_in_half(row); })),
+                         name_of_case);
 
 // ---- what single ops promise ----------------------------------------------------------------------------------------
 
@@ -227,12 +249,14 @@ const OpRow& row(const std::string& name) {
   throw BugError("no such row: " + name);
 }
 
-class OneOp : public testing::Test {
+class OneOp : public testing::TestWithParam<test::AvailableDevice> {
  protected:
-  std::unique_ptr<Device> device_ = make_cpu_device(1);
+  std::unique_ptr<Device> device_ = GetParam().make();
 };
+INSTANTIATE_TEST_SUITE_P(Devices, OneOp, testing::ValuesIn(test::available_devices()),
+                         [](const auto& instance) { return instance.param.name; });
 
-TEST_F(OneOp, losses_of_later_micro_batches_are_added) {
+TEST_P(OneOp, losses_of_later_micro_batches_are_added) {
   for (const char* name : {"softmax_cross_entropy", "mean_squared_error"}) {
     OpRun run(*device_, row(name));
     run.forward();
@@ -243,7 +267,7 @@ TEST_F(OneOp, losses_of_later_micro_batches_are_added) {
   }
 }
 
-TEST_F(OneOp, padding_does_not_count_whatever_it_holds) {
+TEST_P(OneOp, padding_does_not_count_whatever_it_holds) {
   for (const char* name : {"softmax_cross_entropy", "mean_squared_error"}) {
     OpRun run(*device_, row(name));
     run.forward();
@@ -257,7 +281,7 @@ TEST_F(OneOp, padding_does_not_count_whatever_it_holds) {
   }
 }
 
-TEST_F(OneOp, a_label_out_of_range_makes_the_loss_nan) {
+TEST_P(OneOp, a_label_out_of_range_makes_the_loss_nan) {
   for (const std::int32_t label : {-1, 10, 1 << 30}) {
     OpRun run(*device_, row("softmax_cross_entropy"));
     run.labels[1] = label;
@@ -268,7 +292,7 @@ TEST_F(OneOp, a_label_out_of_range_makes_the_loss_nan) {
   }
 }
 
-TEST_F(OneOp, cross_entropy_holds_for_large_logits_and_shows_nan) {
+TEST_P(OneOp, cross_entropy_holds_for_large_logits_and_shows_nan) {
   OpRun run(*device_, row("softmax_cross_entropy"));
   for (float& v : run.x) v *= 1e4f;
   run.forward();
@@ -278,7 +302,7 @@ TEST_F(OneOp, cross_entropy_holds_for_large_logits_and_shows_nan) {
   EXPECT_TRUE(std::isnan(run.out()[loss_sum]));
 }
 
-TEST_F(OneOp, nan_is_not_lost_on_the_way_to_the_loss) {
+TEST_P(OneOp, nan_is_not_lost_on_the_way_to_the_loss) {
   for (const char* name :
        {"pool", "pool_padded", "average_pool", "global_average_pool", "relu", "gelu", "silu", "tanh", "sigmoid",
         "hard_swish", "add_relu", "multiply", "concat", "batch_norm_relu", "layer_norm", "cast_to_bf16"}) {
@@ -292,7 +316,7 @@ TEST_F(OneOp, nan_is_not_lost_on_the_way_to_the_loss) {
   }
 }
 
-TEST_F(OneOp, equal_maxima_give_the_first_the_gradient) {
+TEST_P(OneOp, equal_maxima_give_the_first_the_gradient) {
   OpRun run(*device_, row("pool"));
   for (float& v : run.x) v = 1.0f;
   run.forward();
@@ -302,7 +326,7 @@ TEST_F(OneOp, equal_maxima_give_the_first_the_gradient) {
   EXPECT_EQ(grad[1], 0.0f);
 }
 
-TEST_F(OneOp, dropout_is_identity_in_evaluation_and_keeps_its_share) {
+TEST_P(OneOp, dropout_is_identity_in_evaluation_and_keeps_its_share) {
   OpRun run(*device_, row("dropout"));
   run.forward({Mode::evaluate, true, true});
   EXPECT_EQ(run.out(), run.x);
@@ -316,7 +340,7 @@ TEST_F(OneOp, dropout_is_identity_in_evaluation_and_keeps_its_share) {
   EXPECT_NEAR(kept / (64 * 1001), 0.7, 4 * std::sqrt(0.21 / (64 * 1001)));
 }
 
-TEST_F(OneOp, the_label_among_the_five_largest_logits_counts) {
+TEST_P(OneOp, the_label_among_the_five_largest_logits_counts) {
   OpRun run(*device_, row("softmax_cross_entropy"));
   const std::size_t classes = run.x.size() / run.labels.size();
   for (std::size_t s = 0; s < run.labels.size(); ++s)
@@ -335,7 +359,7 @@ TEST_F(OneOp, the_label_among_the_five_largest_logits_counts) {
   EXPECT_EQ(run.out()[top5_sum], 1.0f);
 }
 
-TEST_F(OneOp, smoothed_labels_share_the_loss_with_the_mean_of_the_logits) {
+TEST_P(OneOp, smoothed_labels_share_the_loss_with_the_mean_of_the_logits) {
   OpRow smooth = row("softmax_cross_entropy");
   smooth.op = SoftmaxCrossEntropy{.label_smoothing = 0.1};
   OpRun plain(*device_, row("softmax_cross_entropy")), run(*device_, smooth);
@@ -352,7 +376,7 @@ TEST_F(OneOp, smoothed_labels_share_the_loss_with_the_mean_of_the_logits) {
   EXPECT_NEAR(run.out()[loss_sum], expected, 1e-5 * expected);
 }
 
-TEST_F(OneOp, dropped_samples_are_dropped_whole_and_kept_in_their_share) {
+TEST_P(OneOp, dropped_samples_are_dropped_whole_and_kept_in_their_share) {
   OpRow many = row("dropout_sample");
   many.in.shape = Shape{4000, 2, 1, 1};
   OpRun run(*device_, many);
@@ -367,7 +391,7 @@ TEST_F(OneOp, dropped_samples_are_dropped_whole_and_kept_in_their_share) {
   EXPECT_NEAR(kept / 4000, 0.6, 4 * std::sqrt(0.24 / 4000));
 }
 
-TEST_F(OneOp, both_inputs_may_be_one_value) {
+TEST_P(OneOp, both_inputs_may_be_one_value) {
   for (const char* name : {"add", "add_relu", "add_tanh", "multiply"}) {
     OpRun apart(*device_, row(name)), shared(*device_, row(name));
     shared.share({Alias::Kind::grad_over_grad, 0, 0});
@@ -386,7 +410,7 @@ TEST_F(OneOp, both_inputs_may_be_one_value) {
   }
 }
 
-TEST_F(OneOp, shapes_that_do_not_fit_say_which) {
+TEST_P(OneOp, shapes_that_do_not_fit_say_which) {
   const TensorDesc small{DType::f32, Shape{2, 3, 2, 2}, Layout::channels_last, {}};
   try {
     infer(Conv2d{8, {3, 3}, {1, 1}, {0, 0}, true, Activation::none}, {&small, 1});

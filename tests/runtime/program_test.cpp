@@ -7,6 +7,7 @@
 
 #include "runtime/rng.hpp"
 #include "runtime/update.hpp"
+#include "tests/support/devices.hpp"
 
 namespace dtrain {
 namespace {
@@ -48,7 +49,7 @@ void fill(const InputSlot& slot, std::uint64_t first, float weight = 1) {
 }
 
 struct Bound {
-  std::unique_ptr<Device> device = make_cpu_device(1);
+  std::unique_ptr<Device> device = test::first_device();
   std::unique_ptr<Stream> stream = device->make_stream(StreamUse::compute);
   Program program;
   ParameterStore store;

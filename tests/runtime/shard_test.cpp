@@ -7,6 +7,7 @@
 #include "runtime/error.hpp"
 #include "runtime/plan.hpp"
 #include "runtime/update.hpp"
+#include "tests/support/devices.hpp"
 #include "tests/support/op_table.hpp"
 
 namespace dtrain {
@@ -63,7 +64,7 @@ TEST(Shards, UpdateBitForBitAsTheWhole) {
                               {Sgd{0.1, 0.9, 0.01, true}},
                               {Adam{0.01, 0.9, 0.999, 1e-8, 0.1}},
                               {AdamW{0.01, 0.9, 0.999, 1e-8, 0.1}}};
-  const auto device = make_cpu_device(1);
+  const auto device = test::first_device();
   const auto stream = device->make_stream(StreamUse::compute);
   for (const UpdateRule& rule : rules) {
     const FlatLayout one = plan_for(1).layout;
@@ -110,7 +111,7 @@ TEST(Shards, UpdateBitForBitAsTheWhole) {
 }
 
 TEST(Shards, AreRefusedToRulesThatNeedWholeParameters) {
-  const auto device = make_cpu_device(1);
+  const auto device = test::first_device();
   const FlatLayout layout = plan_for(2).layout;
   EXPECT_THROW(Optimizer(*device, {Lars{}}, layout, {0, 2}), ConfigError);
   EXPECT_THROW(Optimizer(*device, {Lamb{}}, layout, {1, 2}), ConfigError);

@@ -11,6 +11,7 @@
 #include "runtime/error.hpp"
 #include "runtime/flat.hpp"
 #include "runtime/optimizer.hpp"
+#include "tests/support/devices.hpp"
 #include "tests/support/op_table.hpp"
 
 namespace dtrain {
@@ -41,7 +42,7 @@ struct Fixture {
   std::vector<float> w, g, m, v;
   std::vector<double> norms;
   StepState step;
-  std::unique_ptr<Device> device = make_cpu_device(1);
+  std::unique_ptr<Device> device = test::first_device();
 
   explicit Fixture(const UpdateRule& rule) {
     layout.params.push_back({0, "a", Shape{37}, 0, 37, true});
@@ -199,7 +200,7 @@ struct Averaged {
     l.param_floats = 96;
     return l;
   }
-  std::unique_ptr<Device> device = make_cpu_device(1);
+  std::unique_ptr<Device> device = test::first_device();
   std::unique_ptr<Stream> stream = device->make_stream(StreamUse::compute);
   ParameterStore store{*device, layout()};
   ParameterAverage average{*device, 0.9, store.layout()};
@@ -247,7 +248,7 @@ TEST(MovingAverage, begins_with_the_parameters_and_passes_over_skipped_steps) {
 }
 
 TEST(MovingAverage, changes_places_with_the_parameters_and_back) {
-  const auto device = make_cpu_device(1);
+  const auto device = test::first_device();
   const auto stream = device->make_stream(StreamUse::compute);
   FlatLayout layout;  // more than a piece, and not a multiple of it
   layout.params.push_back({0, "a", Shape{700'000}, 0, 700'000, true});

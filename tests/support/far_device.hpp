@@ -15,6 +15,7 @@ namespace dtrain::test {
 class FarDevice final : public Device {
  public:
   DeviceKind kind() const noexcept override { return DeviceKind::cuda; }
+  bool asynchronous() const noexcept override { return true; }
   std::string name() const override { return "far"; }
   void* allocate(std::size_t bytes) override { return moved(near_->allocate(bytes)); }
   void release(void* memory) noexcept override { near_->release(real(memory)); }
@@ -32,8 +33,11 @@ class FarDevice final : public Device {
   }
   void update(const UpdateRule&, const UpdateArgs&, Stream&) override {}
   void update_states(const StateUpdateArgs&, Stream&) override {}
-  void average(float*, const float*, std::size_t, float, Stream&) override {}
+  void average(float*, const float*, std::size_t, double, const StepState&, Stream&) override {}
   void sum_squares(const float*, std::size_t, double*, Stream&) override {}
+  void finish_gradients(const GradientArgs&, Stream&) override {}
+  void finish_step(const FinishArgs&, Stream&) override {}
+  void load_images(const ImageFormat&, const ImageBatch&, Stream&) override {}
   void add(std::span<const float* const>, float*, std::size_t, std::size_t, Stream&) override {}
   void cast(Tensor, Tensor, Stream&) override {}
 

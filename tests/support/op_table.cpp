@@ -3,8 +3,9 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <new>
 
-#include "runtime/bf16.hpp"
+#include "runtime/f16.hpp"
 #include "runtime/rng.hpp"
 
 namespace dtrain::test {
@@ -42,6 +43,7 @@ void put(const Tensor& t, const std::vector<float>& logical) {
   for (std::size_t i = 0; i < memory.size(); ++i) {
     if (t.desc.dtype == DType::f32) t.as<float>()[i] = memory[i];
     if (t.desc.dtype == DType::bf16) t.as<Bf16>()[i] = to_bf16(memory[i]);
+    if (t.desc.dtype == DType::f16) t.as<F16>()[i] = to_f16(memory[i]);
     if (t.desc.dtype == DType::f64) t.as<double>()[i] = static_cast<double>(memory[i]);
   }
 }
@@ -50,6 +52,7 @@ std::vector<float> get(const Tensor& t) {
   for (std::size_t i = 0; i < memory.size(); ++i) {
     if (t.desc.dtype == DType::f32) memory[i] = t.as<float>()[i];
     if (t.desc.dtype == DType::bf16) memory[i] = to_float(t.as<Bf16>()[i]);
+    if (t.desc.dtype == DType::f16) memory[i] = to_float(t.as<F16>()[i]);
     if (t.desc.dtype == DType::f64) memory[i] = static_cast<float>(t.as<double>()[i]);
   }
   return to_logical(t.desc, memory.data());
@@ -71,10 +74,10 @@ std::vector<double> moments_of(const Shape& shape, const std::vector<std::vector
   return moments;
 }
 
-OpRow in_bf16(OpRow row) {
-  row.name += "_bf16";
-  row.in.dtype = DType::bf16;
-  for (TensorDesc& desc : row.more_in) desc.dtype = DType::bf16;
+OpRow in_half(OpRow row, DType dtype) {
+  row.name += dtype == DType::bf16 ? "_bf16" : "_f16";
+  row.in.dtype = dtype;
+  for (TensorDesc& desc : row.more_in) desc.dtype = dtype;
   return row;
 }
 
@@ -132,8 +135,10 @@ const std::vector<OpRow>& op_table() {
         {"softmax_cross_entropy", 14, SoftmaxCrossEntropy{}, matrix(7, 10)},
         {"mean_squared_error", 15, MeanSquaredError{}, matrix(7, 5)},
     };
-    for (std::size_t i = 0, rows_in_f32 = table.size(); i < rows_in_f32; ++i)
-      if (!is_loss(table[i].op)) table.push_back(in_bf16(table[i]));
+    const std::size_t rows_in_f32 = table.size();
+    for (const DType half : {DType::bf16, DType::f16})
+      for (std::size_t i = 0; i < rows_in_f32; ++i)
+        if (!is_loss(table[i].op)) table.push_back(in_half(table[i], half));
     return table;
   }();
   return rows;
@@ -174,8 +179,9 @@ double relative_error(const std::vector<float>& a, const std::vector<float>& b) 
   return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
 }
 
-std::vector<float> rounded_to_bf16(std::vector<float> values) {
-  for (float& v : values) v = to_float(to_bf16(v));
+std::vector<float> rounded_to(DType dtype, std::vector<float> values) {
+  for (float& v : values)
+    v = dtype == DType::bf16 ? to_float(to_bf16(v)) : dtype == DType::f16 ? to_float(to_f16(v)) : v;
   return values;
 }
 
@@ -187,7 +193,8 @@ std::vector<TensorDesc> OpRun::describe() {
   const auto draw = [&](const TensorDesc& desc, std::uint64_t item) {
     auto values = signed_draws(row_.seed, item, desc.elements());
     for (float& v : values) v *= row_.scale;
-    return desc.dtype == DType::bf16 ? rounded_to_bf16(values) : values;
+    if (desc.dtype != DType::f32) values = rounded_to(DType::bf16, values);
+    return rounded_to(desc.dtype, values);  // float16: what both types have
   };
   for (std::size_t i = 0; i < descs.size(); ++i) inputs[i] = draw(descs[i], i);
   if (std::holds_alternative<BatchNormalize>(row_.op)) {
@@ -213,7 +220,12 @@ std::vector<TensorDesc> OpRun::describe() {
 }
 
 OpRun::OpRun(Device& device, const OpRow& row)
-    : inputs(1 + row.more_in.size()), x(inputs[0]), row_(row), stream_(device.make_stream(StreamUse::compute)) {
+    : step_(device, {DType::u8, Shape{sizeof(StepState)}, Layout::plain, {}}),
+      inputs(1 + row.more_in.size()),
+      x(inputs[0]),
+      step(*new (step_.tensor.data) StepState),
+      row_(row),
+      stream_(device.make_stream(StreamUse::compute)) {
   const std::int64_t n = row.in.shape[0];
   const std::vector<TensorDesc> descs = describe();
   shape_ = infer(row.op, descs);

@@ -4,6 +4,7 @@
 
 #include <ostream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/device.hpp"
@@ -19,7 +20,7 @@ struct OpRow {
   std::vector<TensorDesc> more_in{};  // of the other inputs; BatchNormalize adds moments
   float scale = 1;                    // of the inputs
 };
-/// Rows in float32 (losses among them), then the same ops in bfloat16, named "..._bf16".
+/// Rows in float32 (losses among them), then the same ops in bfloat16, named "..._bf16", and in float16, "..._f16".
 const std::vector<OpRow>& op_table();
 
 /// Values in logical order <-> the memory order of a tensor.
@@ -36,6 +37,20 @@ double relative_error(const std::vector<float>& a, const std::vector<float>& b);
 /// A prepared kernel with inputs as the golden files describe them. Outputs, saved tensors, workspace and gradients
 /// start as NaN.
 class OpRun {
+  /// What both the host and the device reach: no copies.
+  struct Memory {
+    Memory(Device& d, const TensorDesc& desc) : device(&d), tensor{desc, d.allocate_host(desc.bytes())} {}
+    Memory(Memory&& o) noexcept : device(o.device), tensor(std::exchange(o.tensor, {})) {}
+    Memory(const Memory&) = delete;
+    Memory& operator=(const Memory&) = delete;
+    ~Memory() {
+      if (tensor) device->release_host(tensor.data);
+    }
+    Device* device;
+    Tensor tensor;
+  };
+  Memory step_;
+
  public:
   OpRun(Device&, const OpRow&);
   OpRun(const OpRun&) = delete;
@@ -69,16 +84,11 @@ class OpRun {
   Tensor out_tensor() const { return out_views_[0]; }
   void set_grads(float value);
   const OpShape& shape() const { return shape_; }
-  StepState step;
+  StepState& step;  // where the device reads it
   std::vector<std::int32_t> labels;
   std::vector<float> targets, weights;
 
  private:
-  struct Memory {
-    Memory(Device& d, const TensorDesc& desc) : buffer(d, desc.bytes()), tensor{desc, buffer.data()} {}
-    Buffer buffer;
-    Tensor tensor;
-  };
   std::vector<TensorDesc> describe();
   OpArgs args(Pass pass);
   void upload();
@@ -92,7 +102,7 @@ class OpRun {
       position_views_, grad_out_views_, grad_in_views_;
 };
 
-/// As DType::bf16 holds them.
-std::vector<float> rounded_to_bf16(std::vector<float>);
+/// As DType::bf16 or f16 holds them.
+std::vector<float> rounded_to(DType, std::vector<float>);
 
 }  // namespace dtrain::test

@@ -1,14 +1,15 @@
 // Where pooling windows lie along one axis, and which of them see a pixel.
-// Plain data, on any thread.
+// Plain data, on any thread and device.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstdint>
 
-namespace dtrain::cpu {
+#include "runtime/rng.hpp"
 
-struct Range {
+namespace dtrain {
+
+struct PixelRange {
   std::int64_t begin, end;
 };
 
@@ -23,15 +24,16 @@ struct Windows {
         count((extent_in + 2 * padding_in - size_in) / stride_in + 1) {}
 
   /// Where window w starts; negative in the padding.
-  std::int64_t start(std::int64_t w) const { return w * stride - padding; }
+  DTRAIN_HOST_DEVICE std::int64_t start(std::int64_t w) const { return w * stride - padding; }
   /// The pixels that window w sees.
-  Range pixels(std::int64_t w) const {
-    return {std::max<std::int64_t>(start(w), 0), std::min(start(w) + size, extent)};
+  DTRAIN_HOST_DEVICE PixelRange pixels(std::int64_t w) const {
+    const std::int64_t begin = start(w), end = begin + size;
+    return {begin < 0 ? 0 : begin, end < extent ? end : extent};
   }
   /// The windows that see pixel i.
-  Range seeing(std::int64_t i) const {
-    const std::int64_t after = i + padding - size;
-    return {after < 0 ? 0 : after / stride + 1, std::min((i + padding) / stride + 1, count)};
+  DTRAIN_HOST_DEVICE PixelRange seeing(std::int64_t i) const {
+    const std::int64_t after = i + padding - size, end = (i + padding) / stride + 1;
+    return {after < 0 ? 0 : after / stride + 1, end < count ? end : count};
   }
 };
 
@@ -48,4 +50,4 @@ struct WindowGrid {
         w(nchw[3], op.size[1], op.stride[1], op.padding[1]) {}
 };
 
-}  // namespace dtrain::cpu
+}  // namespace dtrain

@@ -1,0 +1,311 @@
+// The CUDA device's own kernels, run on the host: beside the CPU device on shapes that fill many blocks, with the
+// threads in another order, and what the op table does not reach.
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "runtime/cuda/grid.hpp"
+#include "runtime/error.hpp"
+#include "runtime/f16.hpp"
+#include "runtime/flat.hpp"
+#include "runtime/image_load.hpp"
+#include "tests/runtime/cuda/host_grid.hpp"
+#include "tests/runtime/cuda/simulated_device.hpp"
+#include "tests/support/op_table.hpp"
+
+namespace dtrain {
+namespace {
+
+using test::OpRow;
+using test::OpRun;
+
+TensorDesc image(std::int64_t n, std::int64_t c, std::int64_t h, std::int64_t w, DType dtype = DType::f32) {
+  return {dtype, Shape{n, c, h, w}, Layout::channels_last, {}};
+}
+TensorDesc matrix(std::int64_t n, std::int64_t d) {
+  return {DType::f32, Shape{n, d}, Layout::plain, {}};
+}
+
+/// Output, gradients and kept statistics of one forward and backward pass.
+std::vector<std::vector<float>> results(Device& device, const OpRow& row) {
+  OpRun run(device, row);
+  run.step.loss_scale = 8;
+  run.forward();
+  std::vector<std::vector<float>> all{run.out()};
+  run.backward(Write::overwrite, Write::overwrite);
+  for (std::size_t i = 0; i < run.differentiable().size(); ++i) all.push_back(run.grad_in(i));
+  for (std::size_t p = 0; p < run.shape().params.size(); ++p) all.push_back(run.grad_param(p));
+  for (std::size_t s = 0; s < run.shape().state.size(); ++s) all.push_back(run.state_sum(s));
+  return all;
+}
+
+std::vector<OpRow> large_rows() {
+  std::vector<OpRow> rows;
+  // 64 channels fill vectors, 67 do not; 5 and 300 make narrow and several tiles.
+  for (const std::int64_t c : {5, 64, 67, 300}) {
+    const TensorDesc x = image(3, c, 17, 13);
+    rows.push_back({"batch_norm", 72, BatchNorm{1e-5, 0.1, Activation::relu}, x});
+    rows.push_back({"batch_moments", 73, BatchMoments{}, x});
+    rows.push_back({"batch_normalize", 62, BatchNormalize{1e-5, 0.1, Activation::tanh}, x});
+    rows.push_back({"layer_norm", 74, LayerNorm{}, x});
+    rows.push_back({"multiply", 76, Multiply{}, x, {image(3, c, 1, 1)}});
+    rows.push_back({"concat", 77, Concat{}, x, {image(3, 2 * c, 17, 13)}});
+    rows.push_back({"max_pool", 79, MaxPool2d{{3, 3}, {2, 2}, {1, 1}}, x});
+    rows.push_back({"average_pool", 78, AveragePool2d{{3, 3}, {2, 2}, {1, 1}}, x});
+    rows.push_back({"global_average_pool", 80, GlobalAveragePool{}, x});
+    rows.push_back({"dropout", 83, Dropout{0.3, 3}, x});
+    rows.push_back({"gelu", 81, Activate{Activation::gelu}, x});
+  }
+  rows.push_back({"batch_norm_tall", 84, BatchNorm{}, image(20, 8, 33, 31)});
+  rows.push_back({"one_sample", 85, LayerNorm{}, matrix(1, 3)});
+  for (const std::int64_t classes : {1, 33, 1500}) {
+    rows.push_back({"cross_entropy", 86, SoftmaxCrossEntropy{0.1}, matrix(300, classes)});
+    rows.push_back({"squared_error", 87, MeanSquaredError{}, matrix(300, classes)});
+  }
+  return rows;
+}
+
+TEST(Kernels, are_the_cpus_where_many_blocks_share_the_work) {
+  const auto cpu = make_cpu_device(1);
+  test::SimulatedDevice device;
+  for (const OpRow& row : large_rows()) {
+    const auto expected = results(*cpu, row), seen = results(device, row);
+    ASSERT_EQ(seen.size(), expected.size());
+    for (std::size_t i = 0; i < seen.size(); ++i)
+      EXPECT_LE(test::relative_error(seen[i], expected[i]), 1e-5) << row.name << " " << row.in.shape.str() << " " << i;
+  }
+}
+
+/// float16 beside the cpu's bfloat16: of the same inputs, which both types have.
+TEST(Kernels, in_half_precision_are_near_the_cpus_in_bfloat16) {
+  const auto cpu = make_cpu_device(1);
+  test::SimulatedDevice device;
+  for (OpRow row : large_rows()) {
+    if (is_loss(row.op)) continue;  // float32 alone
+    const auto as = [&](DType dtype) {
+      row.in.dtype = dtype;
+      for (TensorDesc& desc : row.more_in) desc.dtype = dtype;
+      return row;
+    };
+    const auto expected = results(*cpu, as(DType::bf16));
+    for (const DType dtype : {DType::bf16, DType::f16}) {
+      const auto seen = results(device, as(dtype));
+      for (std::size_t i = 0; i < seen.size(); ++i)
+        EXPECT_LE(test::relative_error(seen[i], expected[i]), 1e-2)
+            << row.name << " " << row.in.shape.str() << " " << i;
+    }
+  }
+}
+
+TEST(Kernels, have_bits_that_depend_on_no_order_of_threads_and_blocks) {
+  test::SimulatedDevice device;
+  std::vector<OpRow> rows = large_rows();
+  rows.insert(rows.end(), test::op_table().begin(), test::op_table().end());
+  for (const OpRow& row : rows) {
+    if (row.in.dtype == DType::f16 &&
+        (std::holds_alternative<Linear>(row.op) || std::holds_alternative<Conv2d>(row.op)))
+      continue;  // the cpu's here
+    const auto expected = results(device, row);
+    test::set_turns(test::Turns::backward);
+    const auto seen = results(device, row);
+    test::set_turns(test::Turns::forward);
+    EXPECT_EQ(seen, expected) << row.name;
+  }
+}
+
+/// Threads of the first warp alone come to the barrier.
+struct TornBarrier {
+  static constexpr int threads = 64;
+  using Shared = cuda::Nothing;
+  template <class Thread>
+  void operator()(Thread& t, Shared&) const {
+    if (t.index() < 32) t.sync();
+  }
+};
+/// Half a warp comes to the shuffle.
+struct TornShuffle {
+  static constexpr int threads = 64;
+  using Shared = cuda::Nothing;
+  template <class Thread>
+  void operator()(Thread& t, Shared&) const {
+    if (t.index() % 32 < 16) t.shuffle_xor(1.0f, 1);
+  }
+};
+TEST(HostGrid, sees_barriers_and_shuffles_that_some_threads_miss) {
+  EXPECT_THROW(cuda::launch({nullptr, "torn"}, 1, TornBarrier{}), BugError);
+  EXPECT_THROW(cuda::launch({nullptr, "torn"}, 1, TornShuffle{}), BugError);
+  EXPECT_THROW(cuda::launch({nullptr, "torn"}, 0, TornShuffle{}), DeviceError);
+  EXPECT_THROW(cuda::launch({nullptr, "torn"}, std::int64_t{1} << 31, TornShuffle{}), DeviceError);
+}
+
+// ---- beside the ops ------------------------------------------------------------------------------------------------
+
+class FlatBuffers : public testing::Test {
+ protected:
+  std::unique_ptr<Device> cpu_ = make_cpu_device(1);
+  test::SimulatedDevice device_;
+  std::unique_ptr<Stream> stream_ = cpu_->make_stream(StreamUse::compute);
+};
+
+TEST_F(FlatBuffers, norms_and_what_is_decided_from_them_are_the_cpus) {
+  for (const std::size_t n : {std::size_t{1}, std::size_t{1023}, 5 * norm_block + 7, 1100 * norm_block + 1}) {
+    const auto x = test::signed_draws(3, 1, static_cast<std::int64_t>(n));
+    const std::size_t blocks = (n + norm_block - 1) / norm_block;
+    for (const float bad : {0.0f, INFINITY, NAN}) {
+      auto values = x;
+      if (bad != 0) values[n / 2] = bad;
+      StepState states[2];
+      for (const int i : {0, 1}) {
+        Device& device = i == 0 ? *cpu_ : static_cast<Device&>(device_);
+        std::vector<double> squares(blocks, -1);
+        states[i].sum_weight = 4;
+        states[i].loss_scale = 2;
+        device.sum_squares(values.data(), n, squares.data(), *stream_);
+        device.finish_gradients({&states[i], squares.data(), blocks, 0.001}, *stream_);
+        std::vector<float> sums(StepState::sum_count, 3.0f);
+        device.finish_step({&states[i], sums.data(), {.dynamic = true, .growth_steps = 1}}, *stream_);
+      }
+      if (bad == 0) {
+        EXPECT_NEAR(states[1].grad_norm, states[0].grad_norm, 1e-6f * states[0].grad_norm);
+        EXPECT_NEAR(states[1].gradient_scale, states[0].gradient_scale, 1e-6f * states[0].gradient_scale);
+      }
+      EXPECT_EQ(states[1].nonfinite, bad == 0 ? 0u : 1u);
+      EXPECT_EQ(states[1].nonfinite_block, bad == 0 ? 0u : n / 2 / norm_block);
+      EXPECT_EQ(states[1].loss_scale, bad == 0 ? 4.0f : 1.0f);
+      EXPECT_EQ(states[1].applied_steps, states[0].applied_steps);
+      EXPECT_EQ(states[1].sums[StepState::sum_count - 1], 3.0f);
+      device_.finish_gradients({&states[1], nullptr, 0, 0}, *stream_);
+      EXPECT_EQ(states[1].nonfinite, 0u);
+    }
+  }
+}
+
+TEST_F(FlatBuffers, sums_of_many_parts_have_the_cpus_bits) {
+  for (const std::size_t count : {1, 2, 16, 17, 40}) {
+    std::vector<std::vector<float>> values;
+    std::vector<const float*> parts;
+    for (std::size_t p = 0; p < count; ++p) values.push_back(test::signed_draws(4, p, 1003));
+    for (const auto& v : values) parts.push_back(v.data());
+    for (const std::size_t begin : {0, 16, 17}) {
+      std::vector<float> expected(1003), seen(1003);
+      cpu_->add(parts, expected.data(), begin, 1000, *stream_);
+      device_.add(parts, seen.data(), begin, 1000, *stream_);
+      EXPECT_EQ(seen, expected) << count << " " << begin;
+    }
+    auto last = values.back();
+    parts.back() = last.data();  // the sum may lie over the last part
+    std::vector<float> expected(1003);
+    cpu_->add(parts, expected.data(), 0, 1003, *stream_);
+    device_.add(parts, last.data(), 0, 1003, *stream_);
+    EXPECT_EQ(last, expected) << count;
+  }
+}
+
+TEST_F(FlatBuffers, casts_round_as_the_cpus_do) {
+  const auto x = test::signed_draws(5, 0, 1001);
+  std::vector<Bf16> expected(1001), seen(1001);
+  std::vector<float> back(1001), expected_back(1001);
+  const TensorDesc f32 = matrix(1, 1001), bf16{DType::bf16, Shape{1, 1001}, Layout::plain, {}};
+  const auto tensor = [](const TensorDesc& d, const void* p) { return Tensor{d, const_cast<void*>(p)}; };
+  cpu_->cast(tensor(f32, x.data()), tensor(bf16, expected.data()), *stream_);
+  device_.cast(tensor(f32, x.data()), tensor(bf16, seen.data()), *stream_);
+  device_.cast(tensor(bf16, seen.data()), tensor(f32, back.data()), *stream_);
+  cpu_->cast(tensor(bf16, expected.data()), tensor(f32, expected_back.data()), *stream_);
+  for (std::size_t i = 0; i < x.size(); ++i) ASSERT_EQ(seen[i].bits, expected[i].bits);
+  EXPECT_EQ(back, expected_back);
+}
+
+TEST_F(FlatBuffers, updates_leave_packed_copies) {
+  const std::vector<UpdateRule> rules{{Sgd{}}, {Sgd{0.1, 0.9, 0.01, true}}, {Adam{}}, {AdamW{}}, {Lars{}}, {Lamb{}}};
+  FlatLayout layout;
+  layout.params = {{0, "a", Shape{1037}, 0, 1037, true},
+                   {1, "b", Shape{2051}, 1040, 2051, false},
+                   {2, "c", Shape{5}, 3104, 5, true}};
+  layout.param_floats = 3120;
+  for (const UpdateRule& rule : rules) {
+    auto w = test::signed_draws(6, 0, 3120);
+    const auto g = test::signed_draws(6, 1, 3120);
+    std::vector<float> m(3120), v(3120);
+    alignas(16) Bf16 a[1040];
+    alignas(16) F16 b[2056];
+    std::vector<double> norms(norm_scratch(layout));
+    StepState step;
+    step.learning_rate = 0.1f;
+    step.sum_weight = 1;
+    const PackedCopy packed[3] = {{a, DType::bf16}, {b, DType::f16}, {nullptr, DType::f32}};
+    device_.update(rule, {w.data(), g.data(), {m.data(), v.data()}, 0, 3120, &layout, &step, norms.data(), 0, packed},
+                   *stream_);
+    for (std::size_t i = 0; i < 1037; ++i) ASSERT_EQ(a[i].bits, to_bf16(w[i]).bits) << rule.kind.index() << " " << i;
+    for (std::size_t i = 0; i < 2051; ++i) ASSERT_EQ(b[i].bits, to_f16(w[1040 + i]).bits) << rule.kind.index();
+  }
+}
+
+// ---- images --------------------------------------------------------------------------------------------------------
+
+TEST_F(FlatBuffers, images_have_the_cpus_bits) {
+  constexpr int n = 6, stored = 37, size = 33;
+  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(n * stored * stored * 3));
+  for (std::size_t i = 0; i < bytes.size(); ++i)
+    bytes[i] = static_cast<std::uint8_t>(test::raw_draw(7, 0, 0, static_cast<std::int64_t>(i)));
+  std::vector<float> table(3 * 256), scale{1 / 50.0f, 1 / 60.0f, 1 / 70.0f}, offset{-1, -2, -3};
+  for (std::size_t i = 0; i < table.size(); ++i)
+    table[i] = static_cast<float>(i % 256) * scale[i / 256] + offset[i / 256];
+  std::vector<ImageDraw> draws(n);
+  draws[1].map = {-1, 0, 35, 0, 1, -4};  // mirrored, shifted into the padding
+  draws[2].map = {0.8f, 0.3f, 2, -0.3f, 0.8f, 9};
+  draws[2].exact = 0;
+  draws[3] = draws[2];
+  draws[3].color = {1.3f, 0.7f, 1.4f, 0.1f};
+  draws[3].recolored = 1;
+  const std::vector<std::uint64_t> rows{5, 0, 3, 3, ImageBatch::none, 1};
+  for (const bool channels_last : {true, false}) {
+    const ImageFormat format{stored, stored, size, size, 3, channels_last, table.data(), scale.data(), offset.data()};
+    for (const bool drawn : {true, false}) {
+      if (!drawn && stored != size) continue;  // only a crop makes them fit
+      std::vector<float> expected(n * size * size * 3), seen(expected.size());
+      std::vector<Bf16> halves(expected.size());
+      ImageBatch batch{bytes.data(), rows.data(), draws.data(), n, expected.data(), DType::f32};
+      cpu_->load_images(format, batch, *stream_);
+      batch.out = seen.data();
+      device_.load_images(format, batch, *stream_);
+      EXPECT_EQ(seen, expected) << channels_last;
+      batch.out = halves.data();
+      batch.out_type = DType::bf16;
+      device_.load_images(format, batch, *stream_);
+      for (std::size_t i = 0; i < halves.size(); ++i) ASSERT_EQ(halves[i].bits, to_bf16(expected[i]).bits) << i;
+    }
+  }
+}
+
+// ---- float16 -------------------------------------------------------------------------------------------------------
+
+TEST(Half, converts_every_value_and_rounds_to_nearest_even) {
+  for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const F16 h{static_cast<std::uint16_t>(bits)};
+    const float v = to_float(h);
+    if (v != v) continue;
+    ASSERT_EQ(to_f16(v).bits, bits);
+    // Half way to the next value rounds to the even one of the two, a bit less and a bit more to the nearer one.
+    const float next = to_float(F16{static_cast<std::uint16_t>(bits + 1)});
+    if (!std::isfinite(next) || std::signbit(next) != std::signbit(v)) continue;
+    const float middle = v + (next - v) * 0.5f;
+    ASSERT_EQ(to_f16(middle).bits, bits % 2 == 0 ? bits : bits + 1) << bits;
+    ASSERT_EQ(to_f16(std::nextafter(middle, v)).bits, bits) << bits;
+    ASSERT_EQ(to_f16(std::nextafter(middle, next)).bits, bits + 1) << bits;
+  }
+  EXPECT_EQ(to_f16(65519.0f).bits, 0x7BFF);
+  EXPECT_EQ(to_f16(65520.0f).bits, 0x7C00);
+  EXPECT_TRUE(std::isnan(to_float(to_f16(NAN))));
+  EXPECT_FLOAT_EQ(to_float(F16{0x0001}), 0x1p-24f);
+}
+
+TEST(Half, is_refused_by_the_cpu) {
+  const auto cpu = make_cpu_device(1);
+  TensorDesc desc = matrix(2, 3);
+  EXPECT_THROW(cpu->prepare(Cast{DType::f16}, {&desc, 1}), DeviceError);
+  desc.dtype = DType::f16;
+  EXPECT_THROW(cpu->prepare(Activate{}, {&desc, 1}), DeviceError);
+}
+
+}  // namespace
+}  // namespace dtrain

@@ -72,12 +72,12 @@ class OperationGraph : public fe::graph::Graph {
         break;
       case ConvolutionPass::data_gradient: {
         const TensorPtr dy = operand("dy", g.out, g.dtype), w = operand("weights", weights_, g.dtype);
-        result(conv_dgrad(dy, w, window<fe::graph::Conv_dgrad_attributes>(g)), g.in, g.result);
+        result(conv_dgrad(dy, w, window<fe::graph::Conv_dgrad_attributes>(g)), g.in, g.dtype);
         break;
       }
       case ConvolutionPass::weight_gradient: {
         const TensorPtr dy = operand("dy", g.out, g.dtype), x = operand("x", g.in, g.dtype);
-        result(conv_wgrad(dy, x, window<fe::graph::Conv_wgrad_attributes>(g)), weights_, g.result);
+        result(conv_wgrad(dy, x, window<fe::graph::Conv_wgrad_attributes>(g)), weights_, g.dtype);
         break;
       }
     }
@@ -144,7 +144,7 @@ class OperationGraph : public fe::graph::Graph {
     }
     if (g.activation != Activation::none)
       y = pointwise(y, fe::graph::Pointwise_attributes().set_mode(mode_of(g.activation)));
-    result(y, g.out, g.result);
+    result(y, g.out, g.dtype);
   }
 
   std::array<std::int64_t, 4> weights_;
@@ -159,7 +159,7 @@ class Plan final : public ConvolutionPlan {
  public:
   Plan(cudnnHandle_t handle, std::unique_ptr<OperationGraph> graph, std::shared_ptr<fe::ExecutionPlan> plan)
       : handle_(handle), graph_(std::move(graph)), plan_(std::move(plan)) {
-    packs_.reserve(16);
+    packs_.reserve(most_packs);
   }
 
   std::size_t workspace() const noexcept override { return static_cast<std::size_t>(plan_->getWorkspaceSize()); }
@@ -170,6 +170,8 @@ class Plan final : public ConvolutionPlan {
   }
 
  private:
+  static constexpr std::size_t most_packs = 64;  // a program has a few; a caller with ever new addresses fills it
+
   /// A set of addresses as the library wants them.
   struct Pack {
     ConvolutionOperands operands;
@@ -186,6 +188,7 @@ class Plan final : public ConvolutionPlan {
     std::vector<std::int64_t> numbers;
     for (std::size_t i = 0; i < count; ++i) numbers.push_back(static_cast<std::int64_t>(i + 1));
     check(fe::detail::create_variant_pack(pack->descriptor, addresses, numbers, workspace), "taking the operands");
+    if (packs_.size() == most_packs) packs_.clear();
     packs_.push_back(std::move(pack));
     return packs_.back()->descriptor.get_ptr();
   }
@@ -260,40 +263,9 @@ class Graphs final : public CudnnGraphs {
 
 }  // namespace
 
-std::string ConvolutionGraph::key() const {
-  constexpr std::array<const char*, 3> passes{"forward", "data_gradient", "weight_gradient"};
-  std::string text = fmt::format("conv2d {} {} {} in {} out {} kernel {} stride {} padding {} dilation {} groups {}",
-                                 passes[static_cast<std::size_t>(pass)], name_of(dtype), name_of(result),
-                                 fmt::join(in, "x"), fmt::join(out, "x"), fmt::join(kernel, "x"),
-                                 fmt::join(stride, "x"), fmt::join(padding, "x"), fmt::join(dilation, "x"), groups);
-  if (bias) text += " bias";
-  if (activation != Activation::none) text += fmt::format(" {}", name_of(activation));
-  if (dtype == DType::f32 && tf32) text += " tf32";
-  return text;
+std::string cudnn_version() {
+  return fmt::format("{}", cudnnGetVersion());
 }
-
-ConvolutionGraph convolution_graph(const Conv2d& op, const TensorDesc& in, ConvolutionPass pass) {
-  const Shape out = infer(op, {&in, 1}).out[0].shape;
-  ConvolutionGraph g;
-  g.pass = pass;
-  g.dtype = in.dtype;
-  g.result = pass == ConvolutionPass::weight_gradient ? DType::f32 : in.dtype;
-  for (int i = 0; i < 4; ++i) {
-    g.in[static_cast<std::size_t>(i)] = in.shape[i];
-    g.out[static_cast<std::size_t>(i)] = out[i];
-  }
-  g.kernel = op.kernel;
-  g.stride = op.stride;
-  g.padding = op.padding;
-  g.dilation = op.dilation;
-  g.groups = op.groups;
-  if (pass == ConvolutionPass::forward) {
-    g.bias = op.bias;
-    g.activation = op.activation;
-  }
-  return g;
-}
-
 std::unique_ptr<CudnnGraphs> make_cudnn_graphs() {
   return std::make_unique<Graphs>();
 }

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/cuda/graph_check.hpp"
 #include "runtime/op.hpp"
 
 namespace dtrain::cuda {
@@ -18,11 +19,11 @@ namespace dtrain::cuda {
 enum class ConvolutionPass : std::uint8_t { forward, data_gradient, weight_gradient };
 
 /// One convolution in one direction. Activations are NHWC, weights KRSC (filter, kernel row, kernel column, channel of
-/// the group), both of `dtype`; `result` is what is written: y, the gradient of x, or that of the weights. Sums are
-/// float.
+/// the group), all of `dtype`, and so is what is written: y, or the gradient of x or of the weights (cuDNN has none in
+/// float from halves). Sums are float.
 struct ConvolutionGraph {
   ConvolutionPass pass = ConvolutionPass::forward;
-  DType dtype = DType::f32, result = DType::f32;
+  DType dtype = DType::f32;
   std::array<std::int64_t, 4> in{}, out{};  // N, C, H, W
   std::array<std::int64_t, 2> kernel{1, 1}, stride{1, 1}, padding{0, 0}, dilation{1, 1};
   std::int64_t groups = 1;
@@ -35,8 +36,10 @@ struct ConvolutionGraph {
   std::string key() const;
 };
 
-/// The graph of a Conv2d on `in` for one pass; `result` is the dtype of `in`, float for weights' gradients.
+/// The graph of a Conv2d on `in` for one pass; forward with bias and activation.
 ConvolutionGraph convolution_graph(const Conv2d&, const TensorDesc& in, ConvolutionPass);
+/// The same without what follows the convolution.
+ConvolutionGraph bare(ConvolutionGraph) noexcept;
 
 /// Addresses in the order in which the graph names them: forward x, weights, [bias], y; data_gradient dy, weights, dx;
 /// weight_gradient dy, x, dw.
@@ -52,13 +55,6 @@ class ConvolutionPlan {
   virtual void run(const ConvolutionOperands&, void* workspace, void* stream) = 0;
 };
 
-/// A GPU that need not be here.
-struct GpuDescription {
-  std::string name;
-  int architecture = 90, processors = 132;
-  std::size_t shared = 232448;  // bytes of shared memory that a block may opt in to
-};
-
 class CudnnGraphs {
  public:
   virtual ~CudnnGraphs() = default;
@@ -70,6 +66,8 @@ class CudnnGraphs {
 
 /// Of the current CUDA device. Throws DeviceError.
 std::unique_ptr<CudnnGraphs> make_cudnn_graphs();
+/// "91900"
+std::string cudnn_version();
 /// Of a described GPU: engines() alone. Throws DeviceError where this cuDNN cannot (before 9.8).
 std::unique_ptr<CudnnGraphs> describe_cudnn_graphs(const GpuDescription&);
 

@@ -65,6 +65,15 @@ TypePtr<MemoryConfig> memory_table() {
   return shared(std::move(memory));
 }
 
+TypePtr<CudaConfig> cuda_table() {
+  Table<CudaConfig> cuda("Of GPUs; the cpu ignores it.");
+  cuda.add(
+      "tf32", &CudaConfig::tf32, boolean(),
+      "precision: float32 rounds the factors of products and convolutions to TF32 (10 bits): several times faster, "
+      "about 1e-3 from float32");
+  return shared(std::move(cuda));
+}
+
 TypePtr<LogConfig> log_table() {
   Table<LogConfig> log("What is reported, and where.");
   log.add("every_steps", &LogConfig::every_steps, integer({1}), "a line of metrics after so many steps");
@@ -85,6 +94,10 @@ PlanOptions plan_options(const RunConfig& config, int ranks) {
   return options;
 }
 
+CudaOptions cuda_options(const RunConfig& config) {
+  return {.tf32 = config.cuda.tf32, .nondeterministic = config.deterministic == Deterministic::off};
+}
+
 TypePtr<RunConfig> run_table() {
   static const TypePtr<RunConfig> table = [] {
     Table<RunConfig> run("Everything of a run.");
@@ -96,7 +109,7 @@ TypePtr<RunConfig> run_table() {
             "what computes; auto: GPUs where there are some");
     run.add("precision", &RunConfig::precision,
             choice<DType>({{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"float16", DType::f16}}),
-            "what layers compute with; parameters, their updates and losses stay float32; float16 is not there yet");
+            "what layers compute with; parameters, their updates and losses stay float32; float16 needs device: cuda");
     run.add("threads", &RunConfig::threads, word_or("auto", 0, integer<int>({1, 4096})),
             "compute threads a rank on the cpu; auto: the cores that it may use");
     run.add("model", &RunConfig::model, models::model_table(), "the network").required();
@@ -106,6 +119,7 @@ TypePtr<RunConfig> run_table() {
     run.add("schedule", &RunConfig::schedule, schedule_table(), "the learning rate over time");
     run.add("train", &RunConfig::train, train_table(), "how long");
     run.add("memory", &RunConfig::memory, memory_table(), "memory against computation");
+    run.add("cuda", &RunConfig::cuda, cuda_table(), "of GPUs");
     run.add("communication", &RunConfig::communication, comm::communication_table(), "between ranks");
     run.add("checkpoint", &RunConfig::checkpoint, io::checkpoint_table(), "saving and resuming");
     run.add(

@@ -47,6 +47,11 @@ struct MemoryConfig {
   RecomputePolicy recompute = RecomputePolicy::none;
 };
 
+/// Of GPUs.
+struct CudaConfig {
+  bool tf32 = false;
+};
+
 struct RunConfig {
   std::string name = "run";
   std::uint64_t seed = 1;
@@ -60,6 +65,7 @@ struct RunConfig {
   Schedule schedule;
   TrainConfig train;
   MemoryConfig memory;
+  CudaConfig cuda;
   comm::CommConfig communication;
   io::CheckpointConfig checkpoint;
   Deterministic deterministic = Deterministic::run;
@@ -68,5 +74,7 @@ struct RunConfig {
 
 /// What these settings say of the plan of a run on so many ranks.
 PlanOptions plan_options(const RunConfig&, int ranks);
+/// What they say of its CUDA devices.
+CudaOptions cuda_options(const RunConfig&);
 
 }  // namespace dtrain::launch

@@ -192,8 +192,8 @@ class Loader {
     const RunConfig& c = out_.config;
     if (c.name.find('/') != std::string::npos || c.name == "." || c.name == "..")
       problem("name", fmt::format("name: got {}; expected a name that can be a folder's", json_string(c.name)));
-    if (c.precision == DType::f16)
-      problem("precision", "precision: float16 is not there yet; expected float32 or bfloat16");
+    if (c.precision == DType::f16 && c.device == DeviceChoice::cpu)
+      problem("precision", "precision: float16 with device: cpu; expected bfloat16 or float32, or device: cuda");
     if (c.communication.gradient_dtype == DType::f16) {
       problem("communication.gradient_dtype",
               "communication.gradient_dtype: sums of float16 gradients overflow; expected float32 or bfloat16");

@@ -7,7 +7,7 @@
 namespace dtrain::launch {
 
 Engine::Engine(const RunConfig& config, const comm::World& world)
-    : device_(make_run_device(config.device, config.threads, world)),
+    : device_(make_run_device(config, world)),
       compute_(device_->make_stream(StreamUse::compute)),
       feed_(*device_, *compute_),
       ranks_(world.size()) {}
@@ -23,10 +23,13 @@ int compute_threads(int configured, const comm::World& world) {
   return std::max(1, std::min(world.cpus(), online / world.local_size()));
 }
 
-std::unique_ptr<Device> make_run_device(DeviceChoice choice, int threads, const comm::World& world) {
-  if (choice == DeviceChoice::cuda) return make_device(DeviceKind::cuda, world.local_rank());
+std::unique_ptr<Device> make_run_device(const RunConfig& config, const comm::World& world) {
+  if (config.device == DeviceChoice::cuda)
+    return make_device(DeviceKind::cuda, world.local_rank(), 0, cuda_options(config));
   // `auto` means the CPU until the CUDA device has its kernels.
-  return make_device(DeviceKind::cpu, 0, compute_threads(threads, world));
+  if (config.precision == DType::f16)
+    throw ConfigError("precision: float16 needs a GPU, and device: auto is the cpu here; use precision: bfloat16");
+  return make_device(DeviceKind::cpu, 0, compute_threads(config.threads, world));
 }
 
 }  // namespace dtrain::launch

@@ -14,8 +14,9 @@ namespace dtrain::launch {
 
 /// Compute threads of a rank on the cpu: as configured, or (0) its share of the cores.
 int compute_threads(int configured, const comm::World&);
-/// The device that `choice` means here, for this rank. `threads` as in compute_threads. Throws DeviceError.
-std::unique_ptr<Device> make_run_device(DeviceChoice choice, int threads, const comm::World&);
+/// The device that the settings mean here, for this rank. Throws DeviceError, or ConfigError where it cannot compute
+/// with their precision.
+std::unique_ptr<Device> make_run_device(const RunConfig&, const comm::World&);
 
 class Engine {
  public:

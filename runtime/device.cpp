@@ -4,12 +4,12 @@
 
 namespace dtrain {
 
-std::unique_ptr<Device> make_device(DeviceKind kind, int ordinal, int threads) {
+std::unique_ptr<Device> make_device(DeviceKind kind, int ordinal, int threads, const CudaOptions& cuda) {
   switch (kind) {
     case DeviceKind::cpu:
       return make_cpu_device(threads);
     case DeviceKind::cuda:
-      return make_cuda_device(ordinal);
+      return make_cuda_device(ordinal, cuda);
   }
   throw BugError("unknown kind of device");
 }

@@ -12,6 +12,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "runtime/algorithm_choices.hpp"
 #include "runtime/op.hpp"
 #include "runtime/tensor.hpp"
 
@@ -24,6 +25,12 @@ struct ImageFormat;
 struct ImageBatch;
 
 enum class DeviceKind : std::uint8_t { cpu, cuda };
+
+/// What a CUDA device may do for speed.
+struct CudaOptions {
+  bool tf32 = false;              // float32 products round their factors to TF32's 10 bits
+  bool nondeterministic = false;  // algorithms whose bits differ from run to run are welcome
+};
 
 /// A point in a stream. Recorded by Stream::record, waited for by Stream::wait or the host. Reusable; never allocates
 /// after creation.
@@ -110,6 +117,10 @@ class Device {
   virtual void zero(void* dst, std::size_t bytes, Stream&) = 0;
   /// Chooses algorithm, descriptors and layouts once. Throws DeviceError where the device cannot run the op.
   virtual std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in) = 0;
+  /// What prepare() has chosen by measurement so far, and what use() gave.
+  virtual AlgorithmChoices choices() const { return {}; }
+  /// From now on prepare() takes these, and measures only what they lack.
+  virtual void use(const AlgorithmChoices&) {}
   /// One optimizer update of the range that `args` names, in place.
   virtual void update(const UpdateRule&, const UpdateArgs&, Stream&) = 0;
   /// Moves each kept state towards the mean of the step's statistics, in place: see update_math.hpp.
@@ -156,10 +167,10 @@ inline constexpr std::size_t norm_block = 1024;
 
 /// The device of this kind. Throws DeviceError (exit 6) that says why there is none. `threads` (cpu): compute threads,
 /// 0 = all allowed.
-std::unique_ptr<Device> make_device(DeviceKind, int ordinal = 0, int threads = 0);
+std::unique_ptr<Device> make_device(DeviceKind, int ordinal = 0, int threads = 0, const CudaOptions& = {});
 std::unique_ptr<Device> make_cpu_device(int threads);
 /// Two definitions: runtime/cuda and the stub cuda_off.cpp.
-std::unique_ptr<Device> make_cuda_device(int ordinal);
+std::unique_ptr<Device> make_cuda_device(int ordinal, const CudaOptions& = {});
 /// Number of usable GPUs; 0 with `why_none` filled where there is none.
 int cuda_device_count(std::string& why_none) noexcept;
 

@@ -1,6 +1,7 @@
 # dtrain_floor(NAME FOLDERS f... [PUBLIC lib...] [PRIVATE lib...]): the static library dtrain_NAME of all sources in
 # these folders (not below them). Files are chosen where a feature has a seam; no source asks the preprocessor:
-#   runtime/cuda/cuda_off.cpp  in place of the other runtime/cuda/*.cpp and *.cu   (DTRAIN_CUDA)
+#   runtime/cuda/cuda_off.cpp  in place of the other runtime/cuda/*.cpp and *.cu   (DTRAIN_CUDA); layer_shapes.cpp, which
+#                              needs no library, stays
 #   comm/nccl_off.cpp          in place of comm/nccl*.cpp                          (DTRAIN_CUDA)
 #   runtime/cpu/*_v2.cpp or *_v3.cpp                                               (major version of oneDNN)
 # A floor without sources is an empty library, so that every stage of the project configures.
@@ -17,7 +18,7 @@ function(dtrain_floor name)
       if(DTRAIN_WITH_CUDA_DEVICE)
         list(FILTER found EXCLUDE REGEX "/cuda_off\\.cpp$")
       else()
-        list(FILTER found INCLUDE REGEX "/cuda_off\\.cpp$")
+        list(FILTER found INCLUDE REGEX "/(cuda_off|layer_shapes)\\.cpp$")
       endif()
     elseif(folder STREQUAL "runtime/cpu")
       if(DNNL_VERSION_MAJOR EQUAL 2)

@@ -7,7 +7,7 @@ function(dtrain_nvidia_hints out variable wheel)
     execute_process(COMMAND ${DTRAIN_PYTHON} -c "import site, sys; print(';'.join(site.getsitepackages() + [site.getusersitepackages()]))"
       OUTPUT_VARIABLE folders OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
     foreach(folder IN LISTS folders)
-      list(APPEND hints ${folder}/nvidia/${wheel} ${folder}/nvidia/cu13 ${folder}/nvidia/cu12)
+      list(APPEND hints ${folder}/nvidia/${wheel} ${folder}/nvidia/cu13 ${folder}/nvidia/cu12 ${folder})
     endforeach()
   endif()
   set(${out} ${hints} PARENT_SCOPE)

@@ -115,12 +115,13 @@ cudaStream_t native_of(Stream& stream) {
 
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(int ordinal) {
+  CudaDevice(int ordinal, const CudaOptions& options) {
     check(cudaSetDevice(ordinal), "cannot use the CUDA device");
     cudaDeviceProp properties{};
     check(cudaGetDeviceProperties(&properties, ordinal), "cannot read the CUDA device's properties");
     context_ = {ordinal, properties.name, properties.major * 10 + properties.minor, properties.multiProcessorCount,
                 properties.sharedMemPerBlockOptin};
+    context_.options = options;
   }
   DeviceKind kind() const noexcept override { return DeviceKind::cuda; }
   bool asynchronous() const noexcept override { return true; }
@@ -161,6 +162,8 @@ class CudaDevice final : public Device {
   std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in) override {
     return make_kernel(context_, op, in);
   }
+  AlgorithmChoices choices() const override { return context_.choices; }
+  void use(const AlgorithmChoices& choices) override { context_.choices.merge(choices); }
   void update_states(const StateUpdateArgs& args, Stream& stream) override { flat_.update_states(args, stream); }
   void update(const UpdateRule& rule, const UpdateArgs& args, Stream& stream) override {
     flat_.update(rule, args, stream);
@@ -207,13 +210,13 @@ int cuda_device_count(std::string& why_none) noexcept {
   return 0;
 }
 
-std::unique_ptr<Device> make_cuda_device(int ordinal) {
+std::unique_ptr<Device> make_cuda_device(int ordinal, const CudaOptions& options) {
   std::string why;
   const int count = cuda_device_count(why);
   if (count == 0) throw DeviceError(fmt::format("there is no usable GPU ({}); use device: cpu", why));
   if (ordinal < 0 || ordinal >= count)
     throw DeviceError(fmt::format("GPU {} was asked for, but only {} can be seen here", ordinal, count));
-  return std::make_unique<cuda::CudaDevice>(ordinal);
+  return std::make_unique<cuda::CudaDevice>(ordinal, options);
 }
 
 }  // namespace dtrain

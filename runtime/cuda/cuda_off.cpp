@@ -1,4 +1,5 @@
 // Stands in for the CUDA device where the build has none.
+#include "runtime/cuda/graph_check.hpp"
 #include "runtime/device.hpp"
 #include "runtime/libraries.hpp"
 
@@ -10,7 +11,7 @@ constexpr const char* reason =
     "-DDTRAIN_CUDA=ON";
 }
 
-std::unique_ptr<Device> make_cuda_device(int) {
+std::unique_ptr<Device> make_cuda_device(int, const CudaOptions&) {
   throw DeviceError(reason);
 }
 
@@ -21,6 +22,10 @@ int cuda_device_count(std::string& why_none) noexcept {
     why_none.clear();
   }
   return 0;
+}
+
+std::vector<cuda::GraphSupport> cuda::check_graphs(const Graph&, const GpuDescription&, bool) {
+  throw DeviceError(reason);
 }
 
 std::vector<Library> cuda_libraries() {

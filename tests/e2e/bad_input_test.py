@@ -82,8 +82,10 @@ class Configurations(Refusing):
         cnn = harness.CNN.replace("kernel: 3", "kernel: 11")
         self.refuse_text(cnn, r"conv2d", code=USAGE)
 
-    def test_precision_that_is_not_there(self):
-        self.refuse(USAGE, "precision=float16", says=r"(precision|float16).*bfloat16")
+    def test_float16_on_a_cpu(self):
+        self.refuse(USAGE, "device=cpu", "precision=float16", says=r"precision: float16 with device: cpu.*bfloat16")
+        if not os.path.exists("/dev/nvidia0"):
+            self.refuse(USAGE, "precision=float16", says=r"precision: float16 needs a GPU.*bfloat16")
 
     def test_cuda_without_a_gpu(self):
         if os.path.exists("/dev/nvidia0"):

@@ -1,0 +1,31 @@
+// What the kernels of linear layers and convolutions share: workspaces as the libraries want them, and sizes.
+// Free functions that own nothing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "runtime/cuda/op_support.hpp"
+
+namespace dtrain::cuda {
+
+inline bool wanted(std::span<const GradSlot> slots, std::size_t i) {
+  return i < slots.size() && wanted(slots[i]);
+}
+
+/// The libraries want a workspace on a multiple of 256 bytes; a plan promises 64.
+inline constexpr std::size_t workspace_alignment = 256;
+inline std::size_t workspace_need(std::size_t bytes) {
+  return bytes > 0 ? bytes + workspace_alignment : 0;
+}
+inline std::byte* workspace_of(const OpArgs& a) {
+  const auto at = reinterpret_cast<std::uintptr_t>(a.workspace.data);
+  return reinterpret_cast<std::byte*>((at + workspace_alignment - 1) / workspace_alignment * workspace_alignment);
+}
+
+inline std::size_t bytes_of(std::int64_t elements, DType dtype) {
+  return static_cast<std::size_t>(elements) * size_of(dtype);
+}
+
+}  // namespace dtrain::cuda

@@ -1,0 +1,52 @@
+// Chooses among algorithms by measurement, once, when a kernel is prepared.
+// Functions on the thread that prepares; scratch memory, a stream and events live as long as the measurement.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "runtime/cuda/context.hpp"
+
+namespace dtrain::cuda {
+
+/// One way to compute something: how many bytes its operands and workspace take, and a function that enqueues one run
+/// with operands that lie in `scratch`. `stream`: a cudaStream_t.
+struct Candidate {
+  std::size_t scratch = 0;
+  std::function<void(std::byte* scratch, void* stream)> run;
+};
+
+/// At most this many candidates are measured, the library's favourites.
+inline constexpr std::size_t most_candidates = 8;
+
+/// Index of the quickest; an earlier one, which the library prefers, has to be beaten by 3 %, so that noise seldom
+/// decides. Infinity: it failed. Throws DeviceError where all did.
+std::size_t quickest(std::span<const double> milliseconds);
+
+/// Offsets of blocks that follow each other, 256-byte aligned.
+class Offsets {
+ public:
+  std::size_t place(std::size_t bytes) noexcept {
+    const std::size_t at = end_;
+    end_ += (bytes + 255) / 256 * 256;
+    return at;
+  }
+  std::size_t end() const noexcept { return end_; }
+
+ private:
+  std::size_t end_ = 0;
+};
+
+/// Makes the candidate of a name; nothing where the library cannot after all.
+using MakeCandidate = std::function<std::optional<Candidate>(const std::string& algorithm)>;
+
+/// The algorithm that the context's choices name under `key` (the GPU and `library` are added to it) if it can be made,
+/// or else the quickest of `algorithms`, which becomes a choice. Where the GPU's memory does not suffice to measure,
+/// the first. Throws DeviceError where none can be made.
+std::string choose(CudaContext&, const std::string& library, const std::string& key,
+                   std::span<const std::string> algorithms, const MakeCandidate&);
+
+}  // namespace dtrain::cuda

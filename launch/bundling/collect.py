@@ -43,8 +43,22 @@ def run(*command):
     return done.stdout
 
 
+_needed = {}
+
+
+def read_needed(files):
+    """One call of readelf for many files."""
+    text = run("readelf", "-dW", *files)
+    for block in re.split(r"^File: ", text, flags=re.MULTILINE)[1:]:
+        _needed[block.partition("\n")[0]] = re.findall(r"\(NEEDED\).*\[(.+)\]", block)
+    if len(files) == 1:
+        _needed[str(files[0])] = re.findall(r"\(NEEDED\).*\[(.+)\]", text)
+
+
 def needed(file):
-    return re.findall(r"\(NEEDED\).*\[(.+)\]", run("readelf", "-dW", file))
+    if str(file) not in _needed:
+        read_needed([file])
+    return _needed[str(file)]
 
 
 class Closure:
@@ -52,12 +66,15 @@ class Closure:
 
     def __init__(self):
         self.paths, self.cuda, self.compiler, self.placeholders = {}, [], {}, {}
+        self.where = {}
+        for name, path in re.findall(r"^\s*(\S+) \(.*x86-64.*\) => (\S+)", run("/sbin/ldconfig", "-p"), re.MULTILINE):
+            self.where.setdefault(name, path)
+
+    def add_program(self, file):
+        self.where.update(re.findall(r"^\s*(\S+) => (/\S+)", run("ldd", file), re.MULTILINE))
+        self.add(file)
 
     def add(self, file):
-        where = dict(re.findall(r"^\s*(\S+) => (/\S+)", run("ldd", file), re.MULTILINE))
-        self.follow(file, where)
-
-    def follow(self, file, where):
         for name in needed(file):
             if C_LIBRARY.match(name) or name in self.paths:
                 continue
@@ -65,15 +82,15 @@ class Closure:
                 if name not in self.cuda:
                     self.cuda.append(name)
                 continue
-            if name not in where:
-                fail(f"{file} needs {name}, which ldd does not find")
+            if name not in self.where:
+                fail(f"{file} needs {name}, which is not here")
             if COMPILER.match(name):
-                self.compiler[name] = where[name]
+                self.compiler[name] = self.where[name]
             elif name in PLACEHOLDERS:
-                self.placeholders[name] = where[name]
+                self.placeholders[name] = self.where[name]
             else:
-                self.paths[name] = where[name]
-                self.follow(where[name], where)
+                self.paths[name] = self.where[name]
+                self.add(self.where[name])
 
 
 def copy(source, target):
@@ -115,18 +132,17 @@ def collect_mpi(folder, closure):
     daemon = shutil.which("orted") or fail("Open MPI's orted is not here")
     about = dict(re.findall(r"^path:(\w+):(.+)$", run("ompi_info", "--path", "all", "--parsable"), re.MULTILINE))
     for program in (launcher, daemon):
-        closure.add(os.path.realpath(program))
+        closure.add_program(os.path.realpath(program))
     copy(launcher, folder / "mpi/bin/orterun")
     copy(daemon, folder / "mpi/bin/orted.bin")
     shutil.copy(HERE / "orted", folder / "mpi/bin/orted")
 
     plugins = pathlib.Path(about["pkglibdir"])
-    common = {p.name: p for p in plugins.parent.glob("libmca_common_*.so*")}
+    candidates = [p for p in sorted(plugins.glob("mca_*.so")) if not UNUSED_PLUGINS.search(p.name)]
+    read_needed(candidates)
     chosen, left = [], []
     mpi_folder = pathlib.Path("mpi") / plugins.relative_to(about["prefix"])
-    for plugin in sorted(plugins.glob("mca_*.so")):
-        if UNUSED_PLUGINS.search(plugin.name):
-            continue
+    for plugin in candidates:
         wants = [n for n in needed(plugin) if not C_LIBRARY.match(n) and not COMPILER.match(n)]
         own = [n for n in wants if n.startswith("libmca_common_")]
         if any(n not in closure.paths and n not in own and not n.startswith("libpmix") for n in wants) or any(
@@ -221,13 +237,8 @@ def collect_sources(folder):
 
 
 def collect_licenses(folder, files):
-    owners = set()
-    for file in files:
-        for path in (file, os.path.realpath(file)):
-            done = subprocess.run(["dpkg", "-S", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            if done.returncode == 0:
-                owners.add(done.stdout.split(":")[0])
-                break
+    done = subprocess.run(["dpkg", "-S", *files, *map(os.path.realpath, files)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    owners = set(re.findall(r"^([^:,\s]+)[:,]", done.stdout, re.MULTILINE))
     for owner in sorted(owners):
         text = pathlib.Path("/usr/share/doc", owner, "copyright")
         if text.exists():
@@ -236,9 +247,7 @@ def collect_licenses(folder, files):
 
 def newest(files, prefix):
     """The largest PREFIX_a.b.c that any of these files asks for."""
-    versions = set()
-    for file in files:
-        versions.update(re.findall(rf"Name: {prefix}_([0-9.]+)", run("readelf", "-VW", file)))
+    versions = set(re.findall(rf"Name: {prefix}_([0-9.]+)", run("readelf", "-VW", *files)))
     return max(versions, key=lambda v: [int(part) for part in v.split(".")], default="0")
 
 
@@ -257,7 +266,7 @@ def main():
         program = arguments.build / name
         if not program.exists():
             continue
-        closure.add(program)
+        closure.add_program(program)
         target = folder / "bin" / program.name
         copy(program, target)
         run("strip", target)
@@ -267,7 +276,7 @@ def main():
     for name, path in {**closure.paths, **{f"compiler/{n}": p for n, p in closure.compiler.items()}}.items():
         copy(path, folder / "lib" / name)
     for name, original in closure.placeholders.items():
-        count = make_placeholder(name, original, closure.paths.values(), folder / "lib" / name)
+        count = make_placeholder(name, original, [p for p in closure.paths.values() if name in needed(p)], folder / "lib" / name)
         print(f"    {name}: a placeholder of {count} functions")
 
     for script in ("env.sh", "dtrain", "mpirun", "README.md"):

@@ -82,9 +82,13 @@ if [ "${DTRAIN_BUNDLE:-}" != "$here" ]; then
   program=$here/bin/dtrain
   if [ -n "$needs_cuda" ] && { [ -n "$missing" ] || [ -n "${DTRAIN_WITHOUT_CUDA:-}" ]; }; then
     program=$here/bin/dtrain_without_cuda
-    if [ -z "${DTRAIN_WITHOUT_CUDA:-}" ] && [ -e /proc/driver/nvidia/version ] && speaks; then
-      printf 'note: a GPU driver is here, but not %s: this runs on the CPU alone; %s\n' "$missing" \
-        "install them, or name their folders in DTRAIN_CUDA_LIBRARIES=FOLDER:..." >&2
+    [ -x "$program" ] || fail "this bundle has no program without CUDA, and ${missing:-nothing} is missing here; name folders in DTRAIN_CUDA_LIBRARIES=FOLDER:..."
+    asked=no
+    ! [ -e /proc/driver/nvidia/version ] || asked=yes
+    for word in "$@"; do [ "$word" != device=cuda ] || asked=yes; done
+    if [ "$asked" = yes ] && [ -z "${DTRAIN_WITHOUT_CUDA:-}" ] && speaks; then
+      printf 'note: this runs on the CPU alone, since %s is not here; %s\n' "$(echo "$missing" | sed 's/ /, /g')" \
+        "install CUDA's libraries, or name their folders in DTRAIN_CUDA_LIBRARIES=FOLDER:..." >&2
     fi
   fi
   DTRAIN_BUNDLE=$here DTRAIN_BUNDLE_PROGRAM=$program

@@ -11,8 +11,9 @@ from host import DEVICE, GRAPHS_OFF, GRAPHS_ON, OK, OP_TESTS, OTHER_TESTS, OUT_O
 
 # Relative difference of the first losses, float32 without TF32, between the CPU and the GPU.
 LOSS_TOLERANCE = 1e-3
-# What each recipe must reach on the part of its data that travels: a little below what the CPU reached (README.md here).
-FLOORS = {"mnist-mlp": 0.94, "mnist-cnn": 0.965, "cifar10-cnn": 0.44, "cifar10-resnet18": None, "digits-mlp": 0.93}
+# What each recipe must reach on the part of its data that travels: two deviations of such a test set below what the CPU
+# reached with seeds 1 and 2 (README.md here). None: not measured on a CPU yet; the accuracy is only told.
+FLOORS = {"mnist-mlp": 0.919, "mnist-cnn": 0.964, "cifar10-cnn": None, "cifar10-resnet18": None, "digits-mlp": 0.878}
 EPOCHS = {"mnist-mlp": 10, "mnist-cnn": 8, "cifar10-cnn": 12, "cifar10-resnet18": 8, "digits-mlp": 40}
 
 
@@ -75,6 +76,8 @@ def recipe_check(recipe, *more):
         elif floor is not None:
             need(accuracy >= floor, f"accuracy {accuracy:.4f}, below {floor}")
             said += f"; at least {floor}"
+        else:
+            said += "; no bound on the accuracy yet"
         return said
 
     return check

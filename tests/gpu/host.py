@@ -103,8 +103,8 @@ class Done:
 class Host:
     """Programs of a bundle or of a build tree, and a folder to work in that goes away."""
 
-    def __init__(self, device, build, limit):
-        self.device, self.tiny, self.end = device, device == "cpu", time.monotonic() + limit
+    def __init__(self, device, build, limit, tiny):
+        self.device, self.tiny, self.end = device, tiny, time.monotonic() + limit
         self.report, self.part = None, ""
         self.work = pathlib.Path(tempfile.mkdtemp(prefix="dtrain-gpu-"))
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMIX_", "SLURM_"))}

@@ -87,7 +87,7 @@ if [ "${DTRAIN_BUNDLE:-}" != "$here" ]; then
     ! [ -e /proc/driver/nvidia/version ] || asked=yes
     for word in "$@"; do [ "$word" != device=cuda ] || asked=yes; done
     if [ "$asked" = yes ] && [ -z "${DTRAIN_WITHOUT_CUDA:-}" ] && speaks; then
-      printf 'note: this runs on the CPU alone, since %s is not here; %s\n' "$(echo "$missing" | sed 's/ /, /g')" \
+      printf 'note: without %s this runs on the CPU alone; %s\n' "$(echo "$missing" | sed 's/ /, /g')" \
         "install CUDA's libraries, or name their folders in DTRAIN_CUDA_LIBRARIES=FOLDER:..." >&2
     fi
   fi

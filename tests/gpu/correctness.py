@@ -13,7 +13,7 @@ from host import DEVICE, GRAPHS_OFF, GRAPHS_ON, OK, OP_TESTS, OTHER_TESTS, OUT_O
 LOSS_TOLERANCE = 1e-3
 # What each recipe must reach on the part of its data that travels: two deviations of such a test set below what the CPU
 # reached with seeds 1 and 2 (README.md here). None: not measured on a CPU yet; the accuracy is only told.
-FLOORS = {"mnist-mlp": 0.919, "mnist-cnn": 0.964, "cifar10-cnn": None, "cifar10-resnet18": None, "digits-mlp": 0.878}
+FLOORS = {"mnist-mlp": 0.919, "mnist-cnn": 0.964, "cifar10-cnn": 0.448, "cifar10-resnet18": None, "digits-mlp": 0.878}
 EPOCHS = {"mnist-mlp": 10, "mnist-cnn": 8, "cifar10-cnn": 12, "cifar10-resnet18": 8, "digits-mlp": 40}
 
 

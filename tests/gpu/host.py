@@ -2,6 +2,7 @@
 
 Standard library only. A Report writes each result as it comes, so that what a killed run leaves is complete as far as it went.
 """
+import ctypes
 import datetime
 import json
 import os
@@ -27,6 +28,15 @@ OTHER_TESTS = {"cuda": "*/*cuda*:*Cuda*:-Table/*", "cpu": "CpuDevice.*:CpuStream
 OUT_OF_MEMORY = {"cuda": r"error: .*out of memory.*micro", "cpu": r"error: .*(out of memory|memory)"}
 MEMORY_KEY = "gpu_memory_mib"  # of metrics.jsonl: what the GPU's driver counts
 BENCH_KEYS = {"copy": "memory_bytes_per_second", "matrix": "matrix_flops_per_second"}  # of `bench step --json`
+
+
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def end_with_parent():
+    """In a child: whoever kills this script kills what it runs."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class Skip(Exception):
@@ -138,7 +148,7 @@ class Host:
         command = [str(a) for a in arguments]
         out = tempfile.TemporaryFile("w+")
         process = subprocess.Popen(command, cwd=self.work, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                                   env={**self.environment, **(environment or {})}, start_new_session=True)
+                                   env={**self.environment, **(environment or {})}, start_new_session=True, preexec_fn=end_with_parent)
         process.out, process.begin, process.command = out, time.monotonic(), command
         return process
 

@@ -79,10 +79,21 @@ class Script(unittest.TestCase):
             time.sleep(0.01)
         process.send_signal(signal.SIGSTOP)  # so that it starts nothing more
         children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        for pid in [*map(int, children), process.pid]:  # its programs have sessions of their own
-            os.killpg(pid, signal.SIGKILL)
+        process.kill()
         process.communicate()
         self.assertEqual(self.rows()["op table"], "passed")
+        time.sleep(0.2)
+        self.assertFalse([pid for pid in children if os.path.exists(f"/proc/{pid}/exe")], "what it ran outlived it")
+
+    def test_asked_to_stop(self):
+        process = self.start("--device", "cpu")
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not (self.out / "results/results.md").exists():
+            time.sleep(0.01)
+        process.terminate()
+        process.communicate()
+        self.assertEqual(process.returncode, 143)
+        self.assertEqual([p.name for p in self.out.iterdir()], ["results"], "it left files behind")
 
     def test_the_list_runs_nothing(self):
         process, said = self.run_to_end("--list")

@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 
-from host import DEVICE, GRAPHS_OFF, GRAPHS_ON, OK, OP_TESTS, OTHER_TESTS, OUT_OF_MEMORY, STOPPED, TF32_OFF, Skip, need
+from host import DEVICE, GRAPHS_OFF, GRAPHS_ON, LARGEST_MICRO_BATCH, OK, OP_TESTS, OTHER_TESTS, STOPPED, TF32_OFF, Skip, need
 
 # Relative difference of the first losses, float32 without TF32, between the CPU and the GPU.
 LOSS_TOLERANCE = 1e-3
@@ -143,11 +143,18 @@ def largest_micro_batch(host):
     if host.device == "cpu":
         raise Skip("the CPU's memory is the system's: what fits is not known beforehand")
     data = host.cifar()
-    batch = 4_000_000
-    done = host.run(host.program, *host.settings("cifar10-resnet18", "micro", *data, f"batch.global={batch}", "train.steps=1", "checkpoint.resume=never"))
+    def run_with(batch, name):
+        return host.run(host.program, *host.settings("cifar10-resnet18", name, *data, "precision=bfloat16", f"batch={{global: {batch}, micro: {batch}}}",
+                                                     "train.steps=1", "data.prefetch_batches=2", "checkpoint.resume=never"))
+
+    done = run_with(200_000, "large-micro")  # some 600 GB of activations, 600 MB of samples
     need(done.code == DEVICE and len(done.errors()) == 1, str(done))
-    need(re.search(OUT_OF_MEMORY[host.device], done.errors()[0], re.IGNORECASE), str(done))
-    return done.errors()[0]
+    named = re.search(LARGEST_MICRO_BATCH, done.text[done.text.index(done.errors()[0]):])
+    need(named, f"it does not name a micro batch that fits: {done}")
+    fits = int(named[1])
+    again = run_with(fits, "fitting-micro")
+    need(again.code == OK, f"it says that {fits} fit: {again}")
+    return f"{done.errors()[0]}; and {fits} do fit"
 
 
 def no_gpu(host):

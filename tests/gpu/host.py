@@ -24,8 +24,8 @@ TF32_OFF = "cuda.tf32=false"
 # Rows of suites over devices are called SUITE/TEST/cuda_ROW; suites of the CUDA device alone have Cuda in their name.
 OP_TESTS = {"cuda": "Table/*/cuda_*", "cpu": "Table/Ops.*:Table/Differences.*"}
 OTHER_TESTS = {"cuda": "*/*cuda*:*Cuda*:-Table/*", "cpu": "CpuDevice.*:CpuStreams.*"}
-# One line of error where memory does not suffice; on a GPU it names the largest micro batch that fits.
-OUT_OF_MEMORY = {"cuda": r"error: .*out of memory.*micro", "cpu": r"error: .*(out of memory|memory)"}
+# Where a GPU's memory does not suffice, the error names a micro batch that would fit, in its line or the text below.
+LARGEST_MICRO_BATCH = r"batch\.micro:? (\d+)"
 MEMORY_KEY = "gpu_memory_mib"  # of metrics.jsonl: what the GPU's driver counts
 BENCH_KEYS = {"copy": "memory_bytes_per_second", "matrix": "matrix_flops_per_second"}  # of `bench step --json`
 

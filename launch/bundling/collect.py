@@ -213,10 +213,12 @@ def collect_data(folder, shared):
             for kind in ("images-idx3", "labels-idx1"):
                 name = f"{split}-{kind}-ubyte.gz"
                 (target / "mnist-part" / name).write_bytes(part_of_idx(mnist / name, rows))
-        notes.append(f"- `mnist-part`: the first {MNIST_ROWS['train']} training and {MNIST_ROWS['t10k']} test images of MNIST (LeCun, Cortes, Burges; CC BY-SA 3.0).")
+        notes.append(
+            f"- `mnist-part`: the first {MNIST_ROWS['train']} training and {MNIST_ROWS['t10k']} test images of MNIST (LeCun, Cortes, Burges; CC BY-SA 3.0).")
     if cifar.is_file():
         part_of_images(cifar, target / "cifar10-part.tar", CIFAR_ROWS)
-        notes.append(f"- `cifar10-part.tar`: {CIFAR_ROWS['train']} training and {CIFAR_ROWS['test']} test images of each class of CIFAR-10 (Krizhevsky 2009), as JPEG files.")
+        notes.append(f"- `cifar10-part.tar`: {CIFAR_ROWS['train']} training and {CIFAR_ROWS['test']} test images of each class of CIFAR-10 "
+                     "(Krizhevsky 2009), as JPEG files.")
     if not notes:
         notes.append("- Nothing: MNIST and CIFAR-10 were not at hand when this bundle was made. tests/gpu/run uses the digits in `models/data/digits`.")
     (target / "README.md").write_text("Small parts of data sets, for tests/gpu/run:\n\n" + "\n".join(notes) + "\n")

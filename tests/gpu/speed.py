@@ -150,7 +150,8 @@ def idle_share(host):
     busy = value["forward"] + value["backward"] + value["optimizer"]
     need(busy > 0, f"the events show no work: {value}")
     idle = max(0.0, 1 - busy / value["step"])
-    said = f"{100 * idle:.1f} % of {1e3 * value['step']:.2f} ms (forward {1e3 * value['forward']:.2f}, backward {1e3 * value['backward']:.2f}, update {1e3 * value['optimizer']:.2f})"
+    said = f"{100 * idle:.1f} % of {1e3 * value['step']:.2f} ms (" + ", ".join(
+        f"{key} {1e3 * value[key]:.2f}" for key in ("forward", "backward", "optimizer")) + ")"
     need(idle <= 0.02, said + ", more than 2 %")
     return said
 

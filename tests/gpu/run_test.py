@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Does tests/gpu/run work? On the CPU at a tiny size; without a GPU; killed on the way. Usage: run_test.py BUILD"""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+RUN = pathlib.Path(__file__).resolve().parent / "run"
+BUILD = sys.argv.pop(1)
+
+
+class Script(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="dtrain-gpu-test-")
+        self.addCleanup(folder.cleanup)
+        self.out = pathlib.Path(folder.name)
+
+    def start(self, *options, environment=None):
+        clean = {k: v for k, v in os.environ.items() if k != "DTRAIN_REQUIRE_CUDA"}
+        clean.update(environment or {}, TMPDIR=str(self.out))
+        return subprocess.Popen([sys.executable, "-B", RUN, "--build", BUILD, "--out", self.out / "results", *options],
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean, start_new_session=True)
+
+    def run_to_end(self, *options, **how):
+        process = self.start(*options, **how)
+        return process, process.communicate(timeout=110)[0]
+
+    def rows(self):
+        lines = (self.out / "results/results.jsonl").read_text().splitlines()
+        self.assertIn("head", json.loads(lines[0]))
+        rows = [json.loads(line) for line in lines[1:]]
+        table = (self.out / "results/results.md").read_text()
+        for row in rows:
+            self.assertIn(f"| {row['name']} | {row['result']} |", table)
+        return {row["name"]: row["result"] for row in rows}
+
+    def test_on_the_cpu(self):
+        process, said = self.run_to_end("--device", "cpu")
+        self.assertEqual(process.returncode, 0, said)
+        rows = self.rows()
+        skipped = {"the largest micro batch"}
+        self.assertEqual({name for name, result in rows.items() if result != "passed"}, skipped, said)
+        self.assertGreaterEqual(len(rows), 8)
+        self.assertEqual([p.name for p in self.out.iterdir()], ["results"], "it left files behind")
+
+    def test_a_failure_is_told(self):
+        """Bounds that cannot hold, of copies of the checks."""
+        text = (RUN.parent / "correctness.py").read_text()
+        self.assertIn("LOSS_TOLERANCE = 1e-3", text)
+        for file in ("run", "host.py"):
+            source = RUN.parent / file
+            target = self.out / "tests/gpu" / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(source.read_text())
+        (self.out / "tests/gpu/correctness.py").write_text(text.replace("LOSS_TOLERANCE = 1e-3", "LOSS_TOLERANCE = -1"))
+        (self.out / "models").symlink_to(RUN.parents[2] / "models")
+        done = subprocess.run([sys.executable, "-B", self.out / "tests/gpu/run", "--device", "cpu", "--build", BUILD, "--only", "losses",
+                               "--out", self.out / "results"], stdout=subprocess.PIPE, text=True, timeout=60)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertEqual(self.rows(), {"losses beside the CPU": "failed"})
+
+    def test_without_a_gpu(self):
+        hidden = {"CUDA_VISIBLE_DEVICES": ""}
+        process, said = self.run_to_end(environment=hidden)
+        self.assertEqual(process.returncode, 77, said)
+        self.assertEqual(said.count("[  SKIPPED ] no usable GPU: "), 3, said)
+        process, said = self.run_to_end("--part", "correctness", environment={**hidden, "DTRAIN_REQUIRE_CUDA": "1"})
+        self.assertEqual((process.returncode, self.rows()), (1, {"a GPU": "failed"}), said)
+
+    def test_killed_on_the_way(self):
+        process = self.start("--device", "cpu")
+        table, end = self.out / "results/results.md", time.monotonic() + 60
+        while time.monotonic() < end and not (table.exists() and "passed" in table.read_text()):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)  # so that it starts nothing more
+        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.kill()
+        process.communicate()
+        self.assertEqual(self.rows()["op table"], "passed")
+        time.sleep(0.2)
+        self.assertFalse([pid for pid in children if os.path.exists(f"/proc/{pid}/exe")], "what it ran outlived it")
+
+    def test_asked_to_stop(self):
+        process = self.start("--device", "cpu")
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not (self.out / "results/results.md").exists():
+            time.sleep(0.01)
+        process.terminate()
+        process.communicate()
+        self.assertEqual(process.returncode, 143)
+        self.assertEqual([p.name for p in self.out.iterdir()], ["results"], "it left files behind")
+
+    def test_the_list_runs_nothing(self):
+        process, said = self.run_to_end("--list")
+        self.assertEqual(process.returncode, 0, said)
+        for part in ("correctness: op table", "speed: resnet50", "sanitize: racecheck"):
+            self.assertIn(part, said)
+        self.assertFalse((self.out / "results").exists())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -24,7 +24,7 @@ int cuda_device_count(std::string& why_none) noexcept {
 }
 
 std::vector<Library> cuda_libraries() {
-  return {{"CUDA", "", "not in this build"}, {"cuDNN", "", "not in this build"}};
+  return {{"CUDA", "", "not in this build"}, {"cuBLASLt", "", "not in this build"}, {"cuDNN", "", "not in this build"}};
 }
 
 std::vector<std::string> cuda_devices() {

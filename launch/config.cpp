@@ -65,6 +65,15 @@ TypePtr<MemoryConfig> memory_table() {
   return shared(std::move(memory));
 }
 
+TypePtr<CudaConfig> cuda_table() {
+  Table<CudaConfig> cuda("Of GPUs; the cpu ignores it.");
+  cuda.add("graphs", &CudaConfig::graphs, boolean(),
+           "record the work of a step once and replay it, with the same bits, where nothing stands against it");
+  cuda.add("synchronous", &CudaConfig::synchronous, boolean(),
+           "wait after each layer, so that an error names the layer it happened in; slow, without graphs");
+  return shared(std::move(cuda));
+}
+
 TypePtr<LogConfig> log_table() {
   Table<LogConfig> log("What is reported, and where.");
   log.add("every_steps", &LogConfig::every_steps, integer({1}), "a line of metrics after so many steps");
@@ -106,6 +115,7 @@ TypePtr<RunConfig> run_table() {
     run.add("schedule", &RunConfig::schedule, schedule_table(), "the learning rate over time");
     run.add("train", &RunConfig::train, train_table(), "how long");
     run.add("memory", &RunConfig::memory, memory_table(), "memory against computation");
+    run.add("cuda", &RunConfig::cuda, cuda_table(), "of GPUs");
     run.add("communication", &RunConfig::communication, comm::communication_table(), "between ranks");
     run.add("checkpoint", &RunConfig::checkpoint, io::checkpoint_table(), "saving and resuming");
     run.add(

@@ -47,6 +47,12 @@ struct MemoryConfig {
   RecomputePolicy recompute = RecomputePolicy::none;
 };
 
+/// Of GPUs.
+struct CudaConfig {
+  bool graphs = true;
+  bool synchronous = false;
+};
+
 struct RunConfig {
   std::string name = "run";
   std::uint64_t seed = 1;
@@ -60,6 +66,7 @@ struct RunConfig {
   Schedule schedule;
   TrainConfig train;
   MemoryConfig memory;
+  CudaConfig cuda;
   comm::CommConfig communication;
   io::CheckpointConfig checkpoint;
   Deterministic deterministic = Deterministic::run;

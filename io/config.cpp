@@ -179,6 +179,8 @@ TypePtr<DataConfig> data_table() {
              "micro batches that are read ahead");
     data.add("open_files", &DataConfig::open_files, word_or("auto", 0, integer({1, 1 << 20})),
              "data sets of files that a rank has open at a time; auto: a quarter of the descriptors it may have");
+    data.add("device_cache_mib", &DataConfig::device_cache_mib, number({.least = 0}),
+             "a set of bytes that is not larger lies in each GPU's memory as a whole; 0: never");
     data.add("cache_mib", &DataConfig::cache_mib, number({.least = 0}),
              "a set that is not larger is kept in memory on each rank; 0: never");
     return shared(std::move(data));

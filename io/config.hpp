@@ -52,9 +52,10 @@ struct DataConfig {
   Normalize normalize;
   std::vector<Augmentation> augment;  // training only; each kind at most once
   int prefetch_threads = 1;
-  int prefetch_batches = 4;     // ring of micro batches
-  std::int64_t open_files = 0;  // of a set that a rank has open at a time; 0: a quarter of what the system allows
-  double cache_mib = 1024;      // a rank keeps the whole set in memory if it is not larger than this; 0: never
+  int prefetch_batches = 4;        // ring of micro batches
+  std::int64_t open_files = 0;     // of a set that a rank has open at a time; 0: a quarter of what the system allows
+  double cache_mib = 1024;         // a rank keeps the whole set in memory if it is not larger than this; 0: never
+  double device_cache_mib = 4096;  // the same of a GPU's memory, for sets of bytes
 };
 
 /// What makes a checkpoint the best one.

@@ -18,20 +18,27 @@
 #include "io/stored.hpp"
 #include "io/stream.hpp"
 #include "runtime/error.hpp"
+#include "runtime/host_buffer.hpp"
 
 namespace dtrain::io {
 namespace {
 
-constexpr std::size_t alignment = 64;
+constexpr std::size_t alignment = 256;  // as in a Program's input slots, so that one copy takes all of a batch
 
 /// What the ring's entries are made of; addresses stay for the Loader's life.
 struct Slot {
   Batch batch;
   std::vector<std::byte> memory;
+  HostBuffer pinned;  // in place of it, where a device wants that
   std::vector<std::uint64_t> indices;
   std::exception_ptr failure;
+  std::byte* raw = nullptr;
   bool ready = false;
 };
+
+ImageDraw image_draw(const Augmenter::Draw& d) {
+  return {d.map(), d.color, d.recolored() ? 1u : 0u, d.exact() ? 1u : 0u};
+}
 
 std::size_t padded(std::size_t bytes) {
   return (bytes + alignment - 1) / alignment * alignment;
@@ -55,6 +62,7 @@ struct Loader::State {
   const Converter converter;
   std::optional<Augmenter> augmenter;
   const SampleStream stream;
+  RawLayout layout;                  // of Batch::raw
   std::int64_t batches = 1;          // of a step or a pass
   std::uint64_t begin = 0, end = 0;  // evaluation: this rank's samples
   std::vector<Slot> slots;
@@ -74,6 +82,8 @@ struct Loader::State {
   void start();
   void run();
   void fill(std::uint64_t sequence, Slot&, std::byte* scratch) const;
+  [[noreturn]] void throw_not_finite(std::uint64_t index, const std::byte* stored, std::int64_t element) const;
+  void fill_raw(std::uint64_t valid, Slot&) const;
 };
 
 void Loader::State::check() const {
@@ -98,21 +108,33 @@ void Loader::State::make_slots() {
   const TensorDesc weight{DType::f32, Shape{m}, Layout::plain, {}};
   const TensorDesc positions{DType::u64, Shape{m}, Layout::plain, {}};
 
+  layout = raw_layout(options.carry, data.sample_bytes(), m, augmenter.has_value());
+  const bool floats = options.carry == Carry::floats;
   slots.resize(static_cast<std::size_t>(std::max(2, options.ring)));
   for (Slot& slot : slots) {
-    const std::size_t bytes =
-        padded(sample.bytes()) + padded(target.bytes()) + padded(weight.bytes()) + padded(positions.bytes());
-    slot.memory.resize(bytes + alignment);
+    const std::size_t bytes = layout.bytes + (floats ? padded(sample.bytes()) : 0) + padded(target.bytes()) +
+                              padded(weight.bytes()) + padded(positions.bytes());
+    std::size_t space = bytes + alignment;
+    void* at = nullptr;
+    if (options.device != nullptr && options.device->asynchronous()) {
+      slot.pinned = HostBuffer(*options.device, space);
+      at = slot.pinned.data();
+      std::memset(at, 0, space);
+    } else {
+      slot.memory.resize(space);
+      at = slot.memory.data();
+    }
     slot.indices.resize(static_cast<std::size_t>(m));
-    std::size_t space = slot.memory.size();
-    void* at = slot.memory.data();
     auto* next = static_cast<std::byte*>(std::align(alignment, bytes, at, space));
+    slot.raw = next;
+    slot.batch.raw = {next, layout.bytes};
+    next += layout.bytes;
     const auto take = [&next](const TensorDesc& desc) {
       const Tensor tensor{desc, next};
       next += padded(desc.bytes());
       return tensor;
     };
-    slot.batch.sample = take(sample);
+    slot.batch.sample = floats ? take(sample) : Tensor{sample, nullptr};
     slot.batch.target = take(target);
     if (data.target() == TargetUse::none) slot.batch.target.data = nullptr;
     slot.batch.weight = take(weight);
@@ -171,18 +193,18 @@ void Loader::State::fill(std::uint64_t sequence, Slot& slot, std::byte* scratch)
   }
   batch.valid = static_cast<std::int64_t>(valid);
 
+  if (options.carry != Carry::floats) fill_raw(valid, slot);
+  const bool floats = options.carry == Carry::floats;
   const std::size_t elements = converter.elements();
   auto* sample = batch.sample.as<float>();
   auto* weight = batch.weight.as<float>();
   for (std::uint64_t i = 0; i < valid; ++i) {
     const std::uint64_t index = slot.indices[i];
-    const std::byte* stored = data.sample(index, scratch);
-    float* to = sample + i * elements;
-    const std::int64_t bad = augmenter ? (*augmenter)(stored, positions[i], to) : converter(stored, to);
-    if (bad >= 0) {
-      const double value =
-          stored_number(data.sample_type(), stored + static_cast<std::size_t>(bad) * size_of(data.sample_type()));
-      throw DataError(fmt::format("{}: value {} is {}; samples must be finite", data.where(index), bad, value));
+    if (floats) {
+      const std::byte* stored = data.sample(index, scratch);
+      float* to = sample + i * elements;
+      const std::int64_t bad = augmenter ? (*augmenter)(stored, positions[i], to) : converter(stored, to);
+      if (bad >= 0) throw_not_finite(index, stored, bad);
     }
     if (data.target() == TargetUse::labels) batch.target.as<std::int32_t>()[i] = data.label(index);
     if (data.target() == TargetUse::values) {
@@ -191,12 +213,34 @@ void Loader::State::fill(std::uint64_t sequence, Slot& slot, std::byte* scratch)
     weight[i] = 1;
   }
   if (valid < m) {
-    std::memset(sample + valid * elements, 0, (m - valid) * elements * sizeof(float));
+    if (floats) std::memset(sample + valid * elements, 0, (m - valid) * elements * sizeof(float));
     std::fill(weight + valid, weight + m, 0.0f);
     if (batch.target.data != nullptr) {
       const std::size_t row = batch.target.bytes() / m;
       std::memset(batch.target.as<std::byte>() + valid * row, 0, (m - valid) * row);
     }
+  }
+}
+
+void Loader::State::throw_not_finite(std::uint64_t index, const std::byte* stored, std::int64_t element) const {
+  const StoredType type = data.sample_type();
+  const double value = stored_number(type, stored + static_cast<std::size_t>(element) * size_of(type));
+  throw DataError(fmt::format("{}: value {} is {}; samples must be finite", data.where(index), element, value));
+}
+
+/// For a device to convert: bytes are finite whatever they are.
+void Loader::State::fill_raw(std::uint64_t valid, Slot& slot) const {
+  const auto m = static_cast<std::uint64_t>(options.micro_batch);
+  auto* rows = reinterpret_cast<std::uint64_t*>(slot.raw + layout.rows);
+  auto* draws = reinterpret_cast<ImageDraw*>(slot.raw + layout.draws);
+  const auto* positions = slot.batch.positions.as<std::uint64_t>();
+  for (std::uint64_t i = 0; i < m; ++i) {
+    rows[i] = i >= valid ? ImageBatch::none : options.carry == Carry::rows ? slot.indices[i] : i;
+    if (augmenter) draws[i] = i < valid ? image_draw(augmenter->draw(positions[i])) : ImageDraw{};
+    if (options.carry != Carry::bytes || i >= valid) continue;
+    std::byte* const to = slot.raw + layout.stored + i * data.sample_bytes();
+    const std::byte* const from = data.sample(slot.indices[i], to);  // perhaps in memory of its own
+    if (from != to) std::memcpy(to, from, data.sample_bytes());
   }
 }
 
@@ -253,6 +297,10 @@ Loader::~Loader() {
 
 std::int64_t Loader::batches() const noexcept {
   return state_->batches;
+}
+
+int Loader::most_held() const noexcept {
+  return static_cast<int>(state_->slots.size()) - 1;
 }
 
 const Batch& Loader::next() {

@@ -10,7 +10,12 @@
 
 #include "io/config.hpp"
 #include "io/dataset.hpp"
+#include "io/image_format.hpp"
 #include "runtime/tensor.hpp"
+
+namespace dtrain {
+class Device;
+}
 
 namespace dtrain::io {
 
@@ -19,10 +24,11 @@ namespace dtrain::io {
 struct Batch {
   static constexpr std::uint64_t no_sample = ~std::uint64_t{0};  // position and index of padding
 
-  Tensor sample;                           // f32 [m, input...]; channels_last if the input has rank 3
-  Tensor target;                           // i32 [m] labels, f32 [m, D] values, or no data
-  Tensor weight;                           // f32 [m]: 1, or 0 for padding
-  Tensor positions;                        // u64 [m]: stream position (evaluation: sample index)
+  Tensor sample;     // no data where `raw` is carried; f32 [m, input...]; channels_last if the input has rank 3
+  Tensor target;     // i32 [m] labels, f32 [m, D] values, or no data
+  Tensor weight;     // f32 [m]: 1, or 0 for padding
+  Tensor positions;  // u64 [m]: stream position (evaluation: sample index)
+  std::span<const std::byte> raw;          // what the device converts, see RawLayout
   std::span<const std::uint64_t> indices;  // [m]: sample of the set
   std::int64_t valid = 0;                  // rows that are not padding; they come first
   std::uint64_t step = 0;                  // training: global step; evaluation: 0
@@ -40,8 +46,10 @@ struct LoaderOptions {
   std::uint64_t seed = 1;
   bool shuffle = true;       // training only
   std::int64_t classes = 0;  // > 0: all labels must be below
+  Carry carry = Carry::floats;
   int threads = 1;
-  int ring = 4;  // micro batches; at least 2
+  int ring = 4;              // micro batches; at least 2
+  Device* device = nullptr;  // what the batches are copied to: the ring lies in memory that suits it; null: anywhere
 };
 
 /// How stored samples become the model's input.
@@ -71,8 +79,9 @@ class Loader {
 
   /// Micro batches of this rank a step (A), or of a pass of evaluation.
   std::int64_t batches() const noexcept;
-  /// Waits for the next micro batch in order; errors of the threads are thrown here, again at each call. Up to ring - 1
-  /// batches may be held at a time.
+  /// Batches that may be held at a time: ring - 1.
+  int most_held() const noexcept;
+  /// Waits for the next micro batch in order; errors of the threads are thrown here, again at each call.
   const Batch& next();
   /// Gives the oldest held batch back to the threads.
   void release();

@@ -1,7 +1,6 @@
 #include "launch/check.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -16,6 +15,7 @@
 #include "io/dataset.hpp"
 #include "launch/bench/predict.hpp"
 #include "launch/data.hpp"
+#include "launch/memory_fit.hpp"
 #include "launch/text.hpp"
 #include "models/build.hpp"
 #include "runtime/plan.hpp"
@@ -124,11 +124,7 @@ class Check {
     DataCheck data(config_, plan_.graph, notes_);
     data_.train_samples = data.samples(config_.data.train, "data.train");
     data_.eval_samples = data.samples(config_.data.eval, "data.eval");
-    memory_ = memory_use(plan_, state_count(config_.optimizer), shards());
-    if (config_.train.ema.decay > 0) memory_.optimizer += plan_.layout.total_floats() * sizeof(float);
-    // Micro batches that wait for others in the tree.
-    if (config_.deterministic == Deterministic::elastic)
-      memory_.gradients *= std::bit_width(static_cast<std::uint64_t>(share_.accumulation));
+    memory_ = run_memory(config_, plan_, ranks_, share_.accumulation);
     for (const Bucket& bucket : plan_.layout.buckets) gradient_bytes_ += static_cast<double>(bucket.bytes());
     wire_bytes_ = wire_bytes();
     if (data_.train_samples > 0 || config_.train.steps > 0)
@@ -219,8 +215,6 @@ class Check {
   }
 
  private:
-  int shards() const { return config_.optimizer.shard ? ranks_ : 1; }
-
   /// What a rank sends: gradients there and sums back, or, sharded, shares of gradients there and parameters back.
   double wire_bytes() const {
     const FlatLayout& layout = plan_.layout;

@@ -71,6 +71,10 @@ TypePtr<CudaConfig> cuda_table() {
       "tf32", &CudaConfig::tf32, boolean(),
       "precision: float32 rounds the factors of products and convolutions to TF32 (10 bits): several times faster, "
       "about 1e-3 from float32");
+  cuda.add("graphs", &CudaConfig::graphs, boolean(),
+           "record the work of a step once and replay it, with the same bits, where nothing stands against it");
+  cuda.add("synchronous", &CudaConfig::synchronous, boolean(),
+           "wait after each layer, so that an error names the layer it happened in; slow, without graphs");
   return shared(std::move(cuda));
 }
 

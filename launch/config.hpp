@@ -50,6 +50,8 @@ struct MemoryConfig {
 /// Of GPUs.
 struct CudaConfig {
   bool tf32 = false;
+  bool graphs = true;
+  bool synchronous = false;
 };
 
 struct RunConfig {

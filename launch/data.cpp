@@ -55,8 +55,10 @@ io::LoaderOptions loader_options(const RunConfig& config, std::int64_t micro_bat
 }
 
 io::LoaderOptions loader_options(const RunConfig& config, std::int64_t micro_batch, std::int64_t width,
-                                 const comm::World& world) {
-  return loader_options(config, micro_batch, width, world.rank(), world.size());
+                                 const comm::World& world, Device* device) {
+  io::LoaderOptions loading = loader_options(config, micro_batch, width, world.rank(), world.size());
+  loading.device = device;
+  return loading;
 }
 
 }  // namespace dtrain::launch

@@ -27,6 +27,7 @@ io::Dataset open_inputs(const RunConfig&, const std::vector<std::string>& patter
 
 /// How this rank's loaders read for that model.
 io::LoaderOptions loader_options(const RunConfig&, std::int64_t micro_batch, std::int64_t width, int rank, int ranks);
-io::LoaderOptions loader_options(const RunConfig&, std::int64_t micro_batch, std::int64_t width, const comm::World&);
+io::LoaderOptions loader_options(const RunConfig&, std::int64_t micro_batch, std::int64_t width, const comm::World&,
+                                 Device* device = nullptr);
 
 }  // namespace dtrain::launch

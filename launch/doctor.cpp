@@ -14,6 +14,7 @@
 #include "launch/machine.hpp"
 #include "launch/text.hpp"
 #include "runtime/device.hpp"
+#include "runtime/gpu_monitor.hpp"
 #include "runtime/version.hpp"
 
 namespace dtrain::launch {
@@ -85,12 +86,29 @@ std::vector<Advice> advice_for(const Machine& m, const Disk& disk, int ranks, in
   return out;
 }
 
+/// What NVML says of each GPU now; null where it does not know.
+Json gpu_readings(const GpuMonitor& monitor) {
+  const auto or_null = [](const auto& value) { return value ? Json(*value) : Json(); };
+  Json out = Json::array();
+  for (const GpuReading& r : monitor.read_all())
+    out.push_back({{"name", r.name},
+                   {"bus_id", r.bus_id},
+                   {"memory_bytes", or_null(r.memory_total)},
+                   {"memory_used_bytes", or_null(r.memory_used)},
+                   {"utilization_percent", or_null(r.utilization)},
+                   {"watts", or_null(r.watts)},
+                   {"celsius", or_null(r.celsius)},
+                   {"counts_energy", r.joules.has_value()}});
+  return out;
+}
+
 /// One host, as its first rank sees it.
 Json describe_host(const comm::World& world, const std::string& directory) {
   const Machine m = read_machine();
   const Disk disk = measure_disk(directory, disk_probe_bytes);
   std::string why;
   const int gpus = cuda_device_count(why);
+  const GpuMonitor monitor;
   Json advice = Json::array();
   for (const Advice& a : advice_for(m, disk, world.local_size(), world.cpus()))
     advice.push_back({{"what", a.what}, {"do", a.remedy}});
@@ -112,7 +130,12 @@ Json describe_host(const comm::World& world, const std::string& directory) {
         {"locked_memory", amount(m.locked_memory)},
         {"shared_memory", amount(m.shared_memory)},
         {"shared_memory_free", amount(m.shared_memory_free)}}},
-      {"gpus", {{"devices", cuda_devices()}, {"why_none", gpus == 0 ? Json(why) : Json()}}},
+      {"gpus",
+       {{"devices", cuda_devices()},
+        {"why_none", gpus == 0 ? Json(why) : Json()},
+        {"driver", monitor.driver().empty() ? Json() : Json(monitor.driver())},
+        {"nvml", gpu_readings(monitor)},
+        {"why_no_nvml", monitor.why_not().empty() ? Json() : Json(monitor.why_not())}}},
       {"infiniband", m.infiniband},
       {"mpirun", find_program("mpirun")},
       {"directory",
@@ -123,6 +146,21 @@ Json describe_host(const comm::World& world, const std::string& directory) {
         {"problem", disk.problem.empty() ? Json() : Json(disk.problem)}}},
       {"warnings", advice},
   };
+}
+
+/// "3 % busy, 0.9 of 139.8 GiB used, 55 C, 612 W"
+std::string gpu_text(const Json& g) {
+  std::vector<std::string> parts;
+  if (!g["utilization_percent"].is_null())
+    parts.push_back(fmt::format("{} % busy", g["utilization_percent"].get<int>()));
+  if (!g["memory_used_bytes"].is_null())
+    parts.push_back(fmt::format("{} of {} used", bytes_text(g["memory_used_bytes"].get<double>()),
+                                bytes_text(g["memory_bytes"].get<double>())));
+  if (!g["celsius"].is_null()) parts.push_back(fmt::format("{} C", g["celsius"].get<int>()));
+  if (!g["watts"].is_null()) parts.push_back(fmt::format("{:.0f} W", g["watts"].get<double>()));
+  if (!g["counts_energy"].get<bool>()) parts.emplace_back("does not count its energy");
+  return fmt::format("{} at {}: {}", g["name"].get<std::string>(), g["bus_id"].get<std::string>(),
+                     fmt::join(parts, ", "));
 }
 
 Json library_list() {
@@ -156,6 +194,10 @@ std::string host_text(const Json& h) {
   const auto devices = h["gpus"]["devices"].get<std::vector<std::string>>();
   if (devices.empty()) rows.emplace_back("GPUs", "none: " + h["gpus"]["why_none"].get<std::string>());
   for (std::size_t i = 0; i < devices.size(); ++i) rows.emplace_back(fmt::format("GPU {}", i), devices[i]);
+  if (!h["gpus"]["driver"].is_null()) rows.emplace_back("NVIDIA driver", h["gpus"]["driver"].get<std::string>());
+  for (const Json& g : h["gpus"]["nvml"]) rows.emplace_back("NVML", gpu_text(g));
+  if (h["gpus"]["nvml"].empty() && !devices.empty() && !h["gpus"]["why_no_nvml"].is_null())
+    rows.emplace_back("NVML", "nothing to be seen: " + h["gpus"]["why_no_nvml"].get<std::string>());
   const auto mpirun = h["mpirun"].get<std::string>();
   rows.emplace_back("mpirun", mpirun.empty() ? "not in PATH" : mpirun);
   rows.emplace_back(

@@ -6,15 +6,32 @@
 
 namespace dtrain::launch {
 
-Engine::Engine(const RunConfig& config, const comm::World& world)
-    : device_(make_run_device(config, world)),
+Engine::Engine(const RunConfig& config, const comm::World& world, std::unique_ptr<Device> device)
+    : device_(device ? std::move(device) : make_run_device(config, world)),
       compute_(device_->make_stream(StreamUse::compute)),
       feed_(*device_, *compute_),
       ranks_(world.size()) {}
 
 void Engine::bind(Graph graph, const RunConfig& config, Collective* statistics) {
   program_ = std::make_unique<Program>(*device_, std::move(graph), plan_options(config, ranks_), statistics);
+  program_->wait_after_each_step(config.cuda.synchronous && device_->asynchronous());
   store_ = std::make_unique<ParameterStore>(*device_, program_->plan().layout);
+}
+
+void Engine::pack() {
+  if (device_->asynchronous()) {
+    program_->pack(*store_, *compute_);
+  } else {
+    program_->parameters_changed();
+  }
+}
+
+void Engine::quiet() noexcept {
+  feed_.quiet();
+  try {
+    compute_->synchronize();
+  } catch (...) {  // the results of it were read, or are not wanted
+  }
 }
 
 int compute_threads(int configured, const comm::World& world) {
@@ -24,9 +41,10 @@ int compute_threads(int configured, const comm::World& world) {
 }
 
 std::unique_ptr<Device> make_run_device(const RunConfig& config, const comm::World& world) {
-  if (config.device == DeviceChoice::cuda)
+  std::string why_none;
+  if (config.device == DeviceChoice::cuda ||
+      (config.device == DeviceChoice::automatic && cuda_device_count(why_none) > 0))
     return make_device(DeviceKind::cuda, world.local_rank(), 0, cuda_options(config));
-  // `auto` means the CPU until the CUDA device has its kernels.
   if (config.precision == DType::f16)
     throw ConfigError("precision: float16 needs a GPU, and device: auto is the cpu here; use precision: bfloat16");
   return make_device(DeviceKind::cpu, 0, compute_threads(config.threads, world));

@@ -20,8 +20,8 @@ std::unique_ptr<Device> make_run_device(const RunConfig&, const comm::World&);
 
 class Engine {
  public:
-  /// The device alone; bind() makes the rest. Throws DeviceError.
-  Engine(const RunConfig&, const comm::World&);
+  /// The device alone; bind() makes the rest. Throws DeviceError. `device`: in place of the configured one.
+  Engine(const RunConfig&, const comm::World&, std::unique_ptr<Device> device = nullptr);
   /// Plans the graph for the device and allocates. Parameters are zero. Throws DeviceError, OutOfMemory.
   /// `statistics`: what sums over ranks inside the graph run on; not the gradients' one, behind which they would queue.
   void bind(Graph, const RunConfig&, Collective* statistics = nullptr);
@@ -32,8 +32,11 @@ class Engine {
   Program& program() const noexcept { return *program_; }
   const Plan& plan() const noexcept { return program_->plan(); }
   const ParameterStore& store() const noexcept { return *store_; }
-  /// After every change of the parameters: the next pass packs them.
-  void pack() { program_->parameters_changed(); }
+  /// After every change of the parameters: they are packed on an asynchronous device now, so that no recorded pass has
+  /// to, and by the next pass elsewhere.
+  void pack();
+  /// Nothing of what the device was given is under way any more, whatever came of it.
+  void quiet() noexcept;
 
  private:
   std::unique_ptr<Device> device_;

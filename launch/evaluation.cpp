@@ -1,5 +1,6 @@
 #include "launch/evaluation.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <span>
@@ -18,13 +19,21 @@ constexpr std::int64_t batches_between_questions = 16;
 
 }  // namespace
 
-Evaluator::Evaluator(Engine& engine, io::Loader& loader, Group& group, comm::Watchdog& watchdog, models::Loss loss)
+Evaluator::Evaluator(Engine& engine, io::Loader& loader, Group& group, comm::Watchdog& watchdog, models::Loss loss,
+                     bool graphs, const DeviceData* data)
     : engine_(engine),
       loader_(loader),
       group_(group),
       watchdog_(watchdog),
       loss_(loss),
-      sums_(engine.device(), engine.store().loss_sums().data, loss_sum_count * sizeof(float)) {}
+      data_(data),
+      memory_(engine.device()),
+      recordings_(engine.device(), graphs && engine.device().asynchronous()) {
+  memory_.reset({}, engine.compute());
+  for (int i = 0; i <= memory_.lag(); ++i)
+    sums_.push_back({HostMirror(engine.device(), engine.store().loss_sums().data, loss_sum_count * sizeof(float)),
+                     engine.device().make_event()});
+}
 
 std::optional<EvalMetrics> Evaluator::run(std::int64_t step, StopSignals* stop, ParameterAverage* average) {
   if (average == nullptr) return run_packed(step, stop);
@@ -45,21 +54,38 @@ std::optional<EvalMetrics> Evaluator::run(std::int64_t step, StopSignals* stop, 
 std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals* stop) {
   double sums[loss_sum_count] = {};
   NoHooks hooks;
-  const StepState state;
+  const auto behind = static_cast<std::int64_t>(sums_.size()) - 1;
+  const auto batch_sums = [&](std::int64_t batch) -> BatchSums& {
+    return sums_[static_cast<std::size_t>(batch) % sums_.size()];
+  };
+  const auto add = [&](std::int64_t batch) {
+    const BatchSums& b = batch_sums(batch);
+    b.there->synchronize();
+    for (std::size_t k = 0; k < loss_sum_count; ++k) sums[k] += static_cast<double>(b.image.as<float>()[k]);
+  };
   for (std::int64_t i = 0; i < loader_.batches(); ++i) {
     if (i % batches_between_questions == 1 && stop != nullptr && group_.any(stop->pending())) return std::nullopt;
     watchdog_.beat("evaluation", static_cast<std::uint64_t>(step),
                    first_ ? comm::Deadline::first_step : comm::Deadline::step);
     first_ = false;
     alone([&] {
-      engine_.feed().next(loader_, engine_.program().slot(0));
+      Stream& compute = engine_.compute();
+      const int slot = engine_.feed().next_slot(0);
+      engine_.feed().next(loader_, engine_.program(), slot, data_);
       engine_.feed().give_back(loader_);
-      engine_.program().run({Mode::evaluate, true, true}, 0, engine_.store(), state, hooks, engine_.compute());
-      sums_.pull(engine_.compute());
-      engine_.compute().synchronize();
-      for (std::size_t k = 0; k < loss_sum_count; ++k) sums[k] += static_cast<double>(sums_.as<float>()[k]);
+      recordings_.run(static_cast<std::uint64_t>(slot), compute, [&] {
+        engine_.program().run({Mode::evaluate, true, true}, slot, engine_.store(), memory_.state(), hooks, compute);
+      });
+      engine_.feed().read(slot);
+      batch_sums(i).image.pull(compute);
+      compute.record(*batch_sums(i).there);
+      if (i >= behind) add(i - behind);
     });
   }
+  alone([&] {
+    for (std::int64_t i = std::max<std::int64_t>(0, loader_.batches() - behind); i < loader_.batches(); ++i) add(i);
+    engine_.feed().settle();
+  });
   const auto all = group_.all_gather(std::span(reinterpret_cast<const std::byte*>(sums), sizeof sums));
   double total[loss_sum_count] = {};
   for (const auto& one : all) {

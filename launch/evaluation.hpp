@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "comm/watchdog.hpp"
 #include "io/loader.hpp"
@@ -15,12 +17,15 @@
 #include "runtime/average.hpp"
 #include "runtime/group.hpp"
 #include "runtime/host_mirror.hpp"
+#include "runtime/recordings.hpp"
+#include "runtime/step_memory.hpp"
 
 namespace dtrain::launch {
 
 class Evaluator {
  public:
-  Evaluator(Engine&, io::Loader&, Group&, comm::Watchdog&, models::Loss);
+  /// `graphs`: passes may be recorded. `data`: what the loader reads for, see Feed.
+  Evaluator(Engine&, io::Loader&, Group&, comm::Watchdog&, models::Loss, bool graphs, const DeviceData* data = nullptr);
 
   /// Each sample of the set once. With `average` its values take the parameters' place meanwhile. `step`: for the
   /// watchdog. Nothing where some rank was asked to stop, which is asked now and then: a scheduler does not wait for a
@@ -34,7 +39,15 @@ class Evaluator {
   Group& group_;
   comm::Watchdog& watchdog_;
   models::Loss loss_;
-  HostMirror sums_;
+  const DeviceData* data_;
+  StepMemory memory_;
+  Recordings recordings_;
+  /// Of a batch each, while the next ones are computed: read when the event is done.
+  struct BatchSums {
+    HostMirror image;
+    std::unique_ptr<Event> there;
+  };
+  std::vector<BatchSums> sums_;
   bool first_ = true;  // batch: kernels are used for the first time
 };
 

@@ -21,12 +21,8 @@ ModelState::ModelState(Device& device, const ParameterStore& store, const Optimi
       average_(average),
       collective_(collective),
       compute_(compute) {
-  static_assert(stop_extra < FlatLayout::extras);
   const std::size_t bytes = store.layout().total_floats() * sizeof(float);
-  float* const extras = store.gradients() + store.layout().state_end();
   params_ = HostMirror(device, store.params(), bytes);
-  sums_ = HostMirror(device, extras, FlatLayout::extras * sizeof(float));
-  wish_ = HostMirror(device, extras + stop_extra, sizeof(float));
   if (average_) averages_ = HostMirror(device, average_->data(), bytes);
   for (int i = 0; i < optimizer.states(); ++i) {
     moments_.emplace_back(device, optimizer.state(i), optimizer.state_floats() * sizeof(float));
@@ -135,17 +131,6 @@ std::string ModelState::first_nonfinite_gradient() {
   gradients.pull(compute_);
   compute_.synchronize();
   return first_nonfinite(gradients.as<float>(), store_.layout());
-}
-
-void ModelState::wish_to_stop(bool wish) {
-  *wish_.as<float>() = wish ? 1.0f : 0.0f;
-  wish_.push(compute_);
-}
-
-const float* ModelState::read_sums() {
-  sums_.pull(compute_);
-  compute_.synchronize();
-  return sums_.as<float>();
 }
 
 }  // namespace dtrain::launch

@@ -1,5 +1,5 @@
 // ModelState: what the host reads and writes of a run's device memory, so that the trainer's loop touches none of it:
-// parameters, their average and optimizer state for checkpoints and hashes, the sums of a step, the wish to stop.
+// parameters, their average and optimizer state for checkpoints and hashes.
 // Owns the host's images (none are needed on a cpu) and views store, optimizer and stream; used on the training thread.
 #pragma once
 
@@ -44,15 +44,10 @@ class ModelState {
   /// The first parameter with a gradient that is not finite; empty if all are.
   std::string first_nonfinite_gradient();
 
-  /// This rank's share of the extra in which ranks add up their wish to stop; before the last micro batch of a step.
-  void wish_to_stop(bool);
-  /// The sums of the latest pass, by LossSum; waits for the device.
-  const float* read_sums();
-  /// True where some rank wished to stop, in the sums read last.
-  bool stop_wished() const { return sums_.as<float>()[stop_extra] > 0; }
+  /// Which of the sums behind the gradients is that of the ranks' wishes to stop.
+  static constexpr std::size_t stop_sum = loss_sum_count;
 
  private:
-  static constexpr std::size_t stop_extra = loss_sum_count;
   void make_images();
   /// Calls visit(own share in the image, own share in the compact state, floats) for each bucket.
   template <class Visit>
@@ -64,7 +59,7 @@ class ModelState {
   ParameterAverage* average_;
   Collective& collective_;
   Stream& compute_;
-  HostMirror params_, sums_, wish_, averages_;
+  HostMirror params_, averages_;
   std::vector<HostMirror> moments_;         // as on the device: of the own shares, where sharded
   std::vector<std::vector<float>> images_;  // sharded: whole moments, while tensors() are in use
   std::vector<std::string> moment_names_;

@@ -48,6 +48,8 @@ void Reporter::tell(const io::SaveReport& r) {
 }
 
 void Reporter::announce(const Engine& engine, const BatchShare& batch, const RunStatus& status) {
+  asynchronous_ = engine.device().asynchronous();
+  gpu_.emplace(main_ ? engine.device().bus_id() : std::string());
   for (const auto& note : world_.notes()) say(note);
   const Plan& plan = engine.plan();
   say(fmt::format("dtrain {}: {} on {} {} ({}), {} parameters, global batch {} = {} x {} x {}", version(), config_.name,
@@ -95,6 +97,7 @@ void Reporter::summarize(const RunStatus& status, const Device& device, const st
                {"parameter_hash", parameter_hash},
                {"version", version()}};
   if (!average_hash.empty()) summary["average_hash"] = average_hash;
+  if (gpu_ && gpu_->joules_per_sample_of_all()) summary["joules_per_sample"] = *gpu_->joules_per_sample_of_all();
   if (status.best)
     summary["best"] = {{"step", status.best->step}, {name_of(config_.checkpoint.best), status.best->value}};
   write_whole_file(config_.log.directory, "summary.json", summary.dump(2) + "\n");
@@ -122,11 +125,16 @@ void Reporter::step_done(const RunStatus& status, const StepState& state, bool l
   show_progress(status);
 }
 
+/// Since the last logged step. A device that works behind the host's back says itself what it waited for.
+double Reporter::data_seconds(double waited) const {
+  return asynchronous_ ? seconds_.data : waited - waited_before_;
+}
+
 void Reporter::log_step(const RunStatus& status, const StepState& state, double waited) {
   const auto steps = static_cast<double>(interval_steps_);
   const double elapsed = since(interval_start_);
   now_ = {status.step, status.epoch(), status.loss, steps * static_cast<double>(config_.batch.global) / elapsed,
-          (waited - waited_before_) / elapsed};
+          data_seconds(waited) / elapsed};
   if (metrics_) {
     StepMetrics m{status.step,
                   status.epoch(),
@@ -136,9 +144,10 @@ void Reporter::log_step(const RunStatus& status, const StepState& state, double 
                   now_.samples_per_second,
                   resident_mib(),
                   {}};
-    m.seconds = {seconds_.step / steps,      (waited - waited_before_) / steps,      seconds_.forward / steps,
+    m.seconds = {seconds_.step / steps,      data_seconds(waited) / steps,           seconds_.forward / steps,
                  seconds_.backward / steps,  seconds_.communication_exposed / steps, seconds_.optimizer / steps,
                  seconds_.checkpoint / steps};
+    watch_gpu(status, m);
     metrics_->write(m);
   }
   train_seconds_ += seconds_.step;
@@ -147,6 +156,16 @@ void Reporter::log_step(const RunStatus& status, const StepState& state, double 
   interval_start_ = Clock::now();
   waited_before_ = waited;
   log_due_ = true;
+}
+
+/// Rank 0's GPU, and its share of the samples.
+void Reporter::watch_gpu(const RunStatus& status, StepMetrics& m) {
+  gpu_->look((status.step - status.first_step) * config_.batch.global / world_.size(), seconds_of(Clock::now()));
+  m.joules_per_sample = gpu_->joules_per_sample();
+  if (!gpu_->latest()) return;
+  const GpuReading& now = *gpu_->latest();
+  if (now.utilization) m.gpu_utilization = *now.utilization / 100.0;
+  if (now.memory_used) m.gpu_memory_mib = static_cast<double>(*now.memory_used) / (1 << 20);
 }
 
 void Reporter::show_progress(const RunStatus& status) {

@@ -12,6 +12,7 @@
 #include "launch/clock.hpp"
 #include "launch/config_file.hpp"
 #include "launch/engine.hpp"
+#include "launch/gpu_watch.hpp"
 #include "launch/progress.hpp"
 #include "launch/run_files.hpp"
 #include "launch/run_status.hpp"
@@ -51,6 +52,8 @@ class Reporter {
 
  private:
   void log_step(const RunStatus&, const StepState&, double waited);
+  void watch_gpu(const RunStatus&, StepMetrics&);
+  double data_seconds(double waited) const;
   void show_progress(const RunStatus&);
 
   const LoadedConfig& input_;
@@ -60,9 +63,10 @@ class Reporter {
   std::unique_ptr<Progress> progress_;
   Progress::Now now_;
   std::optional<MetricsFile> metrics_;
+  std::optional<GpuWatch> gpu_;
   PhaseSeconds seconds_;  // sums since the last logged step
   std::int64_t interval_steps_ = 0, last_line_ = 0;
-  bool log_due_ = false;
+  bool log_due_ = false, asynchronous_ = false;
   double waited_before_ = 0, train_seconds_ = 0;
   Clock::time_point start_, interval_start_;
 };

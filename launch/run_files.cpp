@@ -108,21 +108,25 @@ void MetricsFile::put(const Json& entry) {
 
 void MetricsFile::write(const StepMetrics& m) {
   const PhaseSeconds& s = m.seconds;
-  put(Json{{"step", m.step},
-           {"epoch", m.epoch},
-           {"loss", m.loss},
-           {"learning_rate", m.learning_rate},
-           {"grad_norm", m.grad_norm},
-           {"samples_per_second", m.samples_per_second},
-           {"memory_mib", m.memory_mib},
-           {"seconds",
-            {{"step", s.step},
-             {"data", s.data},
-             {"forward", s.forward},
-             {"backward", s.backward},
-             {"communication_exposed", s.communication_exposed},
-             {"optimizer", s.optimizer},
-             {"checkpoint", s.checkpoint}}}});
+  Json entry{{"step", m.step},
+             {"epoch", m.epoch},
+             {"loss", m.loss},
+             {"learning_rate", m.learning_rate},
+             {"grad_norm", m.grad_norm},
+             {"samples_per_second", m.samples_per_second},
+             {"memory_mib", m.memory_mib},
+             {"seconds",
+              {{"step", s.step},
+               {"data", s.data},
+               {"forward", s.forward},
+               {"backward", s.backward},
+               {"communication_exposed", s.communication_exposed},
+               {"optimizer", s.optimizer},
+               {"checkpoint", s.checkpoint}}}};
+  if (m.joules_per_sample) entry["joules_per_sample"] = *m.joules_per_sample;
+  if (m.gpu_utilization) entry["gpu_utilization"] = *m.gpu_utilization;
+  if (m.gpu_memory_mib) entry["gpu_memory_mib"] = *m.gpu_memory_mib;
+  put(entry);
 }
 
 std::string eval_json(const EvalMetrics& e) {

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <nlohmann/json_fwd.hpp>
@@ -28,6 +29,10 @@ struct StepMetrics {
   double samples_per_second = 0;
   double memory_mib = 0;  // resident, of rank 0
   PhaseSeconds seconds;
+  // Of the GPU, where there is one that says so.
+  std::optional<double> joules_per_sample{};
+  std::optional<double> gpu_utilization{};  // 0..1: of the time, in which any kernel ran
+  std::optional<double> gpu_memory_mib{};   // used, by whomever
 };
 
 struct EvalMetrics {

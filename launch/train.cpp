@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -17,8 +18,10 @@
 #include "launch/cli.hpp"
 #include "launch/clock.hpp"
 #include "launch/data.hpp"
+#include "launch/device_data.hpp"
 #include "launch/engine.hpp"
 #include "launch/evaluation.hpp"
+#include "launch/memory_fit.hpp"
 #include "launch/progress.hpp"
 #include "launch/report.hpp"
 #include "launch/run_files.hpp"
@@ -35,7 +38,7 @@ namespace {
 
 class Trainer {
  public:
-  Trainer(const LoadedConfig& input, comm::World& world, StopSignals& stop)
+  Trainer(const LoadedConfig& input, comm::World& world, StopSignals& stop, std::unique_ptr<Device> device)
       : input_(input),
         config_(input.config),
         world_(world),
@@ -44,7 +47,8 @@ class Trainer {
         collective_(world.make_collective(config_.communication.algorithm)),
         statistics_(world.make_collective()),
         watchdog_(world.watchdog()),
-        report_(input, world) {}
+        report_(input, world),
+        device_(std::move(device)) {}
 
   ExitCode run() {
     watchdog_.limit(config_.communication);
@@ -75,7 +79,7 @@ class Trainer {
  private:
   void set_up() {
     batch_ = check_batch(input_, world_.size());
-    engine_.emplace(config_, world_);
+    engine_.emplace(config_, world_, std::move(device_));
     Graph graph = models::build(config_.model, batch_.micro, config_.precision);
     const std::int64_t width = output_width(graph);
     const double cache = config_.data.cache_mib;
@@ -83,16 +87,31 @@ class Trainer {
     if (!config_.data.eval.empty()) {
       eval_data_.emplace(open_data(config_, config_.data.eval, width, cache, world_.rank(), world_.size()));
     }
-    engine_->bind(std::move(graph), config_, statistics_.get());
-    step_.emplace(config_, *engine_, *collective_, watchdog_, stop_, batch_.accumulation);
+    const std::size_t free = engine_->device().free_memory();
+    try {
+      engine_->bind(std::move(graph), config_, statistics_.get());
+      step_.emplace(config_, *engine_, *collective_, watchdog_, stop_, batch_.accumulation);
+    } catch (const OutOfMemory& e) {
+      if (free == 0) throw;
+      throw OutOfMemory(fmt::format("{}; {}", e.what(), memory_advice(config_, world_.size(), batch_.micro, free)));
+    }
     status_.global_batch = config_.batch.global;
     status_.samples = static_cast<std::int64_t>(train_data_->count());
     status_.total_steps = total_steps(config_, train_data_->count());
-    const io::LoaderOptions loading = loader_options(config_, batch_.micro, width, world_);
+    io::LoaderOptions loading = loader_options(config_, batch_.micro, width, world_, &engine_->device());
+    const auto on_device = [&](const io::Dataset& data, bool training) {
+      auto made = DeviceData::make(engine_->device(), engine_->compute(), data, loading, config_.data.device_cache_mib,
+                                   training);
+      loading.carry = made ? made->carry() : io::Carry::floats;
+      return made;
+    };
+    train_on_device_ = on_device(*train_data_, true);
     loader_ = io::Loader::training(*train_data_, loading);
     if (!eval_data_) return;
+    eval_on_device_ = on_device(*eval_data_, false);
     eval_loader_ = io::Loader::evaluation(*eval_data_, loading);
-    evaluator_.emplace(*engine_, *eval_loader_, *group_, watchdog_, config_.model.loss);
+    evaluator_.emplace(*engine_, *eval_loader_, *group_, watchdog_, config_.model.loss, config_.cuda.graphs,
+                       eval_on_device_.get());
   }
 
   std::string layout_text() const {
@@ -113,6 +132,7 @@ class Trainer {
     }
     // Initialization and files are equal on all ranks; the broadcast makes that a fact and not a hope.
     model.broadcast();
+    step_->start(status_);
     engine_->pack();
     loader_->seek(static_cast<std::uint64_t>(status_.step));
   }
@@ -139,18 +159,16 @@ class Trainer {
     if (saving_->resumes() && status_.evaluated_step != status_.step && evaluation_due() && !evaluate())
       return stopped();
     while (!status_.finished()) {
-      const bool logged = (status_.step + 1) % config_.log.every_steps == 0 || status_.step + 1 == status_.total_steps;
       step_->trace(tracing_->at(status_.step + 1));
-      const bool stop = step_->run(status_, *loader_, logged, report_.seconds());
-      require_finite();
+      step_->run(status_, *loader_, train_on_device_.get(), logged(status_.step + 1), report_.seconds());
       ++status_.step;
-      alone([&] { report_.step_done(status_, step_->state(), logged, loader_->waited_seconds()); });
+      // Results are read late, but before anything that they decide on.
+      const bool settled = status_.finished() || evaluation_due() || save_due();
+      const bool stop = read_results(settled ? 0 : step_->lag());
       saving_->poll(status_);
       if (stop && !status_.finished()) return stopped();
       if (evaluation_due() && !evaluate()) return stopped();
-      if (config_.checkpoint.every_steps > 0 && status_.step % config_.checkpoint.every_steps == 0 &&
-          !status_.finished())
-        save();
+      if (save_due()) save();
       tell(tracing_->write_if_done(status_.step + 1));
     }
     step_->settle();
@@ -158,6 +176,30 @@ class Trainer {
     report_.end_progress();
     summarize();
     return ExitCode::ok;
+  }
+
+  bool logged(std::int64_t step) const { return step % config_.log.every_steps == 0 || step == status_.total_steps; }
+  bool save_due() const {
+    return config_.checkpoint.every_steps > 0 && status_.step % config_.checkpoint.every_steps == 0 &&
+           !status_.finished();
+  }
+
+  /// Leaves so many of the steps under way unread. True where some rank was asked to stop.
+  bool read_results(int left) {
+    bool stop = false;
+    while (step_->under_way() > left) {
+      const StepState& done = step_->read(report_.seconds());
+      RunStatus then = status_;
+      then.step = static_cast<std::int64_t>(done.step) + 1;
+      then.loss = status_.loss = static_cast<double>(done.sums[loss_sum]) / static_cast<double>(done.sums[weight_sum]);
+      then.applied = status_.applied = done.applied_steps;
+      require_finite(then, done);
+      alone([&] { report_.step_done(then, done, logged(then.step), loader_->waited_seconds()); });
+      stop = TrainStep::stop_wished(done) || stop;
+    }
+    if (!step_->no_graphs_because().empty() && !std::exchange(no_graphs_told_, true))
+      report_.warn(fmt::format("steps are not replayed as CUDA graphs: {}", step_->no_graphs_because()));
+    return stop;
   }
 
   void save() {
@@ -171,14 +213,15 @@ class Trainer {
     if (!of_timeline.empty()) report_.say(of_timeline);
   }
 
-  /// The summed loss is the same on all ranks, so all throw alike.
-  void require_finite() {
-    if (std::isfinite(status_.loss)) return;
-    const std::string parameter = step_->first_nonfinite_gradient();
+  /// Sums over all ranks are the same on each, so all throw alike.
+  void require_finite(const RunStatus& then, const StepState& done) {
+    const bool finite = std::isfinite(then.loss);
+    if (finite && done.nonfinite == 0) return;
+    const std::string parameter = step_->first_nonfinite_gradient(done);
     const auto durable = saving_->durable_step();
     throw NumericError(fmt::format(
-        "step {}: the loss is {}{}; lower the learning rate, clip gradients (train.clip_norm) or look at the data; {}",
-        status_.step + 1, status_.loss,
+        "step {}: {}{}; lower the learning rate, clip gradients (train.clip_norm) or look at the data; {}", then.step,
+        finite ? std::string("a gradient is not finite") : fmt::format("the loss is {}", then.loss),
         parameter.empty() ? "" : fmt::format(", first gradient that is not finite: {}", parameter),
         durable ? fmt::format("the checkpoint of step {} is intact", *durable)
                 : std::string("no checkpoint was written yet")));
@@ -209,6 +252,7 @@ class Trainer {
   }
 
   ExitCode stopped() {
+    read_results(0);
     step_->settle();
     saving_->finish(status_, step_->model());
     report_.end_progress();
@@ -232,13 +276,16 @@ class Trainer {
   std::unique_ptr<Collective> collective_, statistics_;
   comm::Watchdog& watchdog_;
   Reporter report_;
+  std::unique_ptr<Device> device_;  // to be used in place of the configured one
+  bool no_graphs_told_ = false;
 
   BatchShare batch_;
   RunStatus status_;
   std::optional<Engine> engine_;
   std::optional<io::Dataset> train_data_, eval_data_;
-  std::optional<TrainStep> step_;
+  std::unique_ptr<DeviceData> train_on_device_, eval_on_device_;
   std::unique_ptr<io::Loader> loader_, eval_loader_;
+  std::optional<TrainStep> step_;  // behind what steps under way still read
   std::optional<Evaluator> evaluator_;
   std::optional<Saving> saving_;
   std::optional<Tracing> tracing_;
@@ -246,7 +293,7 @@ class Trainer {
 
 }  // namespace
 
-ExitCode train(const LoadedConfig& input, comm::World& world, StopSignals& stop) {
+ExitCode train(const LoadedConfig& input, comm::World& world, StopSignals& stop, std::unique_ptr<Device> device) {
   // Outlives the report of what went wrong: its end waits for a save under way and for a sum on the wire, and the
   // other ranks do not wait for long.
   std::optional<Trainer> trainer;
@@ -255,7 +302,7 @@ ExitCode train(const LoadedConfig& input, comm::World& world, StopSignals& stop)
     print_error(text);
   };
   try {
-    trainer.emplace(input, world, stop);
+    trainer.emplace(input, world, stop, std::move(device));
     return trainer->run();
   } catch (const RankFailure& e) {
     const std::string where = world.size() > 1 ? fmt::format("rank {} ({}): ", world.rank(), world.host()) : "";

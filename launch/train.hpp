@@ -2,15 +2,19 @@
 // Called by every rank on its main thread; owns everything of the run, and borrows the World.
 #pragma once
 
+#include <memory>
+
 #include "comm/world.hpp"
 #include "launch/config_file.hpp"
 #include "launch/signals.hpp"
+#include "runtime/device.hpp"
 #include "runtime/error.hpp"
 
 namespace dtrain::launch {
 
 /// Trains. Returns ok, stopped after a signal, or the code of an error that all ranks met alike, which rank 0 has
 /// printed: the caller ends MPI. An error of one rank inside a step is printed there and ends in World::abort.
-ExitCode train(const LoadedConfig&, comm::World&, StopSignals&);
+/// `device`: in place of the configured one.
+ExitCode train(const LoadedConfig&, comm::World&, StopSignals&, std::unique_ptr<Device> device = nullptr);
 
 }  // namespace dtrain::launch

@@ -19,6 +19,12 @@ std::optional<ParameterAverage> make_average(const RunConfig& config, const Engi
                                          engine.store().layout());
 }
 
+/// Work of a step may be recorded where nothing but device memory changes between steps.
+bool records(const RunConfig& config, const Engine& engine, const Collective& ranks) {
+  const bool sums_are = ranks.size() == 1 || (ranks.recordable() && !config.optimizer.shard);
+  return config.cuda.graphs && !config.cuda.synchronous && engine.device().asynchronous() && sums_are;
+}
+
 }  // namespace
 
 TrainStep::TrainStep(const RunConfig& config, Engine& engine, Collective& collective, comm::Watchdog& watchdog,
@@ -32,85 +38,147 @@ TrainStep::TrainStep(const RunConfig& config, Engine& engine, Collective& collec
       model_(engine.device(), engine.store(), optimizer_, average(), collective, engine.compute()),
       reducer_(engine.device(), collective, engine.store(), config.communication, config.optimizer.shard),
       ranks_(collective.size()),
-      accumulation_(accumulation) {
+      accumulation_(accumulation),
+      memory_(engine.device()),
+      recordings_(engine.device(), records(config, engine, collective)),
+      timers_(engine.device(), accumulation) {
   if (config.deterministic == Deterministic::elastic)
     tree_.emplace(engine.device(), engine.store(), static_cast<int>(accumulation), reducer_);
+}
+
+void TrainStep::start(const RunStatus& status) {
+  StepState state;
+  state.seed = config_.seed;
+  state.applied_steps = status.applied;
+  memory_.reset(state, engine_.compute());
 }
 
 void TrainStep::settle() {
   alone([&] { reducer_.wait_parameters(engine_.compute()); });
 }
 
-std::string TrainStep::first_nonfinite_gradient() {
+std::string TrainStep::first_nonfinite_gradient(const StepState& done) {
+  if (engine_.device().asynchronous()) {  // later steps have overwritten the gradients
+    if (done.nonfinite == 0) return {};
+    const std::size_t at = std::size_t{done.nonfinite_block} * norm_block;
+    std::string name;
+    for (const FlatParam& p : engine_.store().layout().params)
+      if (p.offset < at + norm_block && p.offset + p.size > at) name = p.name;
+    return name;
+  }
   return alone([&] {
     reducer_.gather_gradients(engine_.compute());
     return model_.first_nonfinite_gradient();
   });
 }
 
-bool TrainStep::run(RunStatus& status, io::Loader& loader, bool logged, PhaseSeconds& seconds) {
-  const auto deadline = status.step == status.first_step ? comm::Deadline::first_step : comm::Deadline::step;
-  const auto doing = [&](const char* phase) {
-    watchdog_.beat(phase, static_cast<std::uint64_t>(status.step + 1), deadline);
-  };
+void TrainStep::run(const RunStatus& status, io::Loader& loader, const DeviceData* data, bool logged,
+                    PhaseSeconds& seconds) {
+  const DeviceRange range(engine_.device(), "step");
   const auto begin = Clock::now();
-  state_.step = static_cast<std::uint64_t>(status.step);
-  state_.applied_steps = status.applied;
-  state_.seed = config_.seed;
-  state_.first_position = static_cast<std::uint64_t>(status.step * config_.batch.global);
-  state_.learning_rate = static_cast<float>(learning_rate(config_.schedule, base_learning_rate(config_.optimizer),
-                                                          config_.batch.global, status.step, status.total_steps));
-  state_.gradient_scale = 1;
-  state_.micro_batches = static_cast<float>(accumulation_ * ranks_);
-  reducer_.begin_step();
-  StepHooks& hooks = tree_ ? static_cast<StepHooks&>(*tree_) : reducer_;
+  Stream& compute = engine_.compute();
+  const bool timed = timers_.times(status.step);
+  begin_step(status);
+  if (timed) timers_.begin(compute);
   for (std::int64_t j = 0; j < accumulation_; ++j) {
     const Pass pass{Mode::train, j == 0 || tree_, j + 1 == accumulation_};
-    const int slot = static_cast<int>(j % Program::slots);
-    doing("data");
+    const int slot = engine_.feed().next_slot(j);
+    beat(status, "data");
     const double data_begin = comm::seconds_now();
     alone([&] {
-      load(loader, slot, status.step);
-      if (pass.last) model_.wish_to_stop(stop_.pending());
+      if (timed) timers_.data_wanted(j, compute);
+      load(loader, data, slot, status.step);
+      if (timed) timers_.data_there(j, compute);
+      if (pass.last) wish_to_stop(stop_.pending());
     });
-    const double data_end = comm::seconds_now();
-    doing("forward and backward");
+    note(Activity::data, data_begin, comm::seconds_now());
+    beat(status, "forward and backward");
     alone([&] {
-      engine_.program().run(pass, slot, engine_.store(), state_, hooks, engine_.compute());
-      if (tree_ && !pass.last) tree_->keep(engine_.compute());
+      if (tree_) tree_->begin(j);
+      recordings_.run(key(pass, slot, j, timed), compute, [&] {
+        engine_.program().mark_backward(timed && pass.last ? &timers_.backward() : nullptr);
+        engine_.program().run(pass, slot, engine_.store(), memory_.state(), hooks(), compute);
+        count_passes(seconds);
+        if (tree_ && !pass.last) tree_->keep(compute);
+        if (!pass.last) return;
+        if (timed) timers_.backward_done(compute);
+        update(status, logged, seconds);
+      });
+      engine_.feed().read(slot);
     });
-    const auto s = engine_.program().seconds();
-    seconds.forward += s.forward;
-    seconds.backward += s.backward;
-    const double backward_begin = s.begin + s.forward;
-    note(Activity::data, data_begin, data_end);
-    note(Activity::forward, s.begin, backward_begin);
-    note(Activity::backward, backward_begin, backward_begin + s.backward);
   }
-  // Parameters that were still on their way when forward wanted them.
-  const double exposed_forward = reducer_.exposed_seconds();
-  seconds.forward -= exposed_forward;
-  const auto update_begin = Clock::now();
-  doing("update");
-  const float* const sums = alone([&] {
-    update(logged);
-    return model_.read_sums();
+  alone([&] {
+    if (timed) timers_.end(compute);
+    memory_.end(compute);
   });
-  const double exposed = reducer_.exposed_seconds();
-  seconds.communication_exposed += exposed;
-  seconds.optimizer += since(update_begin) - (exposed - exposed_forward);
-  status.loss = static_cast<double>(sums[loss_sum]) / static_cast<double>(sums[weight_sum]);
-  ++status.applied;
-  const double end = comm::seconds_now();
-  note(Activity::update, seconds_of(update_begin), end);
-  note(Activity::step, seconds_of(begin), end);
+  note(Activity::step, seconds_of(begin), comm::seconds_now());
   note_buckets();
   seconds.step += since(begin);
-  return model_.stop_wished();
 }
 
-void TrainStep::load(io::Loader& loader, int slot, std::int64_t step) {
-  const io::Batch& batch = engine_.feed().next(loader, engine_.program().slot(slot));
+const StepState& TrainStep::read(PhaseSeconds& seconds) {
+  const auto begin = Clock::now();
+  const StepState& done = *alone([&] {
+    try {
+      return &memory_.read();
+    } catch (const DeviceError& e) {
+      throw DeviceError(engine_.program().explain(e.what()));
+    }
+  });
+  if (!engine_.device().asynchronous()) return done;
+  seconds.step += since(begin);
+  if (timers_.times(static_cast<std::int64_t>(done.step))) timers_.read();
+  const PhaseSeconds& s = timers_.latest();
+  seconds.forward += s.forward;
+  seconds.backward += s.backward;
+  seconds.optimizer += s.optimizer;
+  seconds.data += s.data;
+  return done;
+}
+
+void TrainStep::begin_step(const RunStatus& status) {
+  StepState s;
+  s.step = static_cast<std::uint64_t>(status.step);
+  s.seed = config_.seed;
+  s.first_position = static_cast<std::uint64_t>(status.step * config_.batch.global);
+  s.learning_rate = static_cast<float>(learning_rate(config_.schedule, base_learning_rate(config_.optimizer),
+                                                     config_.batch.global, status.step, status.total_steps));
+  s.micro_batches = static_cast<float>(accumulation_ * ranks_);
+  s.sum_weight = static_cast<float>(config_.batch.global);  // every training sample weighs 1
+  step_ = status.step;
+  alone([&] { memory_.begin(s, engine_.compute()); });
+  reducer_.begin_step();
+}
+
+/// All that decides on what a recording holds.
+std::uint64_t TrainStep::key(const Pass& pass, int slot, std::int64_t micro_batch, bool timed) const {
+  const std::uint64_t of_tree = tree_ ? static_cast<std::uint64_t>(micro_batch) << 8 : 0;  // what is kept where
+  return static_cast<std::uint64_t>(slot) << 3 | (pass.first ? 4u : 0u) | (pass.last ? 2u : 0u) |
+         (timed && pass.last ? 1u : 0u) | of_tree;
+}
+
+void TrainStep::wish_to_stop(bool wish) {
+  memory_.write_wish(wish, behind_gradients() + ModelState::stop_sum, engine_.compute());
+}
+
+void TrainStep::beat(const RunStatus& status, const char* phase) {
+  watchdog_.beat(phase, static_cast<std::uint64_t>(status.step + 1),
+                 status.step == status.first_step ? comm::Deadline::first_step : comm::Deadline::step);
+}
+
+/// Where the host computes, its clock says how long that took.
+void TrainStep::count_passes(PhaseSeconds& seconds) {
+  if (engine_.device().asynchronous()) return;
+  const auto s = engine_.program().seconds();
+  seconds.forward += s.forward;
+  seconds.backward += s.backward;
+  const double backward_begin = s.begin + s.forward;
+  note(Activity::forward, s.begin, backward_begin);
+  note(Activity::backward, backward_begin, backward_begin + s.backward);
+}
+
+void TrainStep::load(io::Loader& loader, const DeviceData* data, int slot, std::int64_t step) {
+  const io::Batch& batch = engine_.feed().next(loader, engine_.program(), slot, data);
   if (sample_log_.is_open()) {
     for (std::size_t i = 0; i < static_cast<std::size_t>(batch.valid); ++i)
       sample_log_ << step << ' ' << batch.positions.as<std::uint64_t>()[i] << ' ' << batch.indices[i] << '\n';
@@ -126,16 +194,11 @@ void TrainStep::wait(int bucket) {
 }
 
 void TrainStep::note(Activity activity, double begin, double end, int bucket) {
-  if (trace_)
-    trace_->add({.begin = begin,
-                 .end = end,
-                 .step = static_cast<std::int64_t>(state_.step) + 1,
-                 .bucket = bucket,
-                 .activity = activity});
+  if (trace_) trace_->add({.begin = begin, .end = end, .step = step_ + 1, .bucket = bucket, .activity = activity});
 }
 
 void TrainStep::note_buckets() {
-  if (!trace_) return;
+  if (!trace_ || engine_.device().asynchronous()) return;
   int bucket = 0;
   for (const comm::BucketTiming& t : reducer_.timings()) {
     note(Activity::queued, t.ready, t.begin, bucket);
@@ -143,39 +206,58 @@ void TrainStep::note_buckets() {
   }
 }
 
-/// Sums arrive bucket by bucket; without a norm to wait for, each is applied as it comes.
-void TrainStep::update(bool logged) {
+/// Sums arrive bucket by bucket; without a norm to wait for, each is applied as it comes. An asynchronous device always
+/// forms the norm: it skips an update with a gradient that is not finite, as the host hears of that too late.
+void TrainStep::update(const RunStatus& status, bool logged, PhaseSeconds& seconds) {
+  const double begin = comm::seconds_now(), exposed_forward = reducer_.exposed_seconds();
+  beat(status, "update");
   const ParameterStore& store = engine_.store();
   Stream& compute = engine_.compute();
-  state_.sum_weight = static_cast<float>(config_.batch.global);  // every training sample weighs 1
   const double max_norm = config_.train.clip.max_norm;
-  const bool norm = max_norm > 0 || logged, whole = needs_whole_parameters(config_.optimizer);
+  const bool norm = max_norm > 0 || logged || engine_.device().asynchronous();
+  const bool whole = needs_whole_parameters(config_.optimizer);
   const auto buckets = static_cast<int>(store.layout().buckets.size());
+  StepState& state = memory_.state();
   for (int b = 0; b < buckets && (norm || whole); ++b) wait(b);
-  if (norm) state_.grad_norm = static_cast<float>(gradient_norm());
-  if (max_norm > 0 && state_.grad_norm > max_norm)
-    state_.gradient_scale = static_cast<float>(max_norm / static_cast<double>(state_.grad_norm));
+  GradientArgs gradients{.step = &state, .max_norm = max_norm};
+  if (norm) {
+    const auto squares = optimizer_.block_squares(store, compute);
+    reducer_.gather_squares(squares, compute);
+    gradients.squares = squares.data();
+    gradients.blocks = squares.size();
+  }
+  engine_.device().finish_gradients(gradients, compute);
   if (whole) {
-    optimizer_.update(store, 0, store.layout().param_floats, state_, compute);
+    optimizer_.update(store, 0, store.layout().param_floats, state, compute);
   } else {
     for (int b = 0; b < buckets; ++b) {
       if (!norm) wait(b);
-      optimizer_.update_bucket(store, static_cast<std::size_t>(b), state_, compute);
+      optimizer_.update_bucket(store, static_cast<std::size_t>(b), state, compute);
     }
   }
-  optimizer_.update_states(store, state_, compute);
+  optimizer_.update_states(store, state, compute);
   reducer_.gather_parameters(compute);
   if (average_) {
     reducer_.wait_parameters(compute);  // each rank averages them all, also those that others updated
-    average_->update(store, 0, store.layout().param_floats, state_, compute);
+    average_->update(store, 0, store.layout().param_floats, state, compute);
   }
-  engine_.pack();
+  if (optimizer_.sharded()) {
+    engine_.program().parameters_changed();  // the others' shares are still on their way
+  } else {
+    engine_.pack();
+  }
+  engine_.device().finish_step({.step = &state, .sums = behind_gradients(), .scaling = {}}, compute);
+  if (engine_.device().asynchronous()) return;
+  // Parameters that were still on their way when forward wanted them.
+  seconds.forward -= exposed_forward;
+  const double exposed = reducer_.exposed_seconds(), end = comm::seconds_now();
+  seconds.communication_exposed += exposed;
+  seconds.optimizer += end - begin - (exposed - exposed_forward);
+  note(Activity::update, begin, end);
 }
 
-double TrainStep::gradient_norm() {
-  const auto squares = optimizer_.block_squares(engine_.store(), engine_.compute());
-  reducer_.gather_squares(squares, engine_.compute());
-  return Optimizer::norm_of(squares) / static_cast<double>(state_.sum_weight);
+float* TrainStep::behind_gradients() const noexcept {
+  return engine_.store().gradients() + engine_.store().layout().state_end();
 }
 
 }  // namespace dtrain::launch

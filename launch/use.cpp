@@ -28,6 +28,7 @@
 #include "launch/evaluation.hpp"
 #include "models/build.hpp"
 #include "runtime/host_mirror.hpp"
+#include "runtime/step_memory.hpp"
 #include "runtime/version.hpp"
 
 namespace dtrain::launch {
@@ -111,7 +112,7 @@ class Model {
   bool classifies() const noexcept { return config_.model.loss == models::Loss::cross_entropy; }
   std::string ranks_text() const { return fmt::format("{} {}", world_.size(), world_.size() == 1 ? "rank" : "ranks"); }
   std::unique_ptr<io::Loader> load_from(const io::Dataset& data) const {
-    io::LoaderOptions options = loader_options(config_, micro_, width_, world_);
+    io::LoaderOptions options = loader_options(config_, micro_, width_, world_, &engine_->device());
     if (data.target() == io::TargetUse::none) options.classes = 0;
     options.global_batch = micro_ * world_.size();
     return io::Loader::evaluation(data, options);
@@ -211,7 +212,8 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
   std::optional<io::Dataset> set;
   model.set_up([&] { set.emplace(open_data(input.config, files, model.width(), input.config.data.cache_mib)); });
   const auto loader = model.load_from(*set);
-  Evaluator evaluator(model.engine(), *loader, model.group(), model.watchdog(), input.config.model.loss);
+  Evaluator evaluator(model.engine(), *loader, model.group(), model.watchdog(), input.config.model.loss,
+                      input.config.cuda.graphs);
   const auto begin = Clock::now();
   EvalMetrics result = *evaluator.run(static_cast<std::int64_t>(model.found().state.step), nullptr);
   result.averaged = model.averaged();
@@ -253,7 +255,8 @@ std::string predict(const LoadedConfig& input, comm::World& world, const UseOpti
   if (slot.target) engine.device().zero(slot.target.data, slot.target.bytes(), engine.compute());
   const Tensor out = engine.program().output(0);
   const HostMirror values(engine.device(), out.data, out.bytes());
-  const StepState state;
+  StepMemory memory(engine.device());
+  memory.reset({}, engine.compute());
   NoHooks hooks;
   const auto begin = Clock::now();
   std::exception_ptr error;
@@ -262,11 +265,12 @@ std::string predict(const LoadedConfig& input, comm::World& world, const UseOpti
                           i == 0 ? comm::Deadline::first_step : comm::Deadline::step);
     try {
       if (!error) {
-        const io::Batch& batch = engine.feed().next(*loader, slot);
+        const io::Batch& batch = engine.feed().next(*loader, engine.program(), 0);
         const std::uint64_t first = batch.indices[0];
         const auto count = static_cast<std::size_t>(batch.valid);
         engine.feed().give_back(*loader);
-        engine.program().run({Mode::evaluate, true, true}, 0, engine.store(), state, hooks, engine.compute());
+        engine.program().run({Mode::evaluate, true, true}, 0, engine.store(), memory.state(), hooks, engine.compute());
+        engine.feed().read(0);
         values.pull(engine.compute());
         engine.compute().synchronize();
         predictions.write(first, count, values.as<float>());
@@ -276,6 +280,7 @@ std::string predict(const LoadedConfig& input, comm::World& world, const UseOpti
     }
     if (i % batches_between_questions == 0 && model.group().any(error != nullptr)) break;
   }
+  if (!error) engine.feed().settle();
   model.group().agree([&] {
     if (error) std::rethrow_exception(error);
   });

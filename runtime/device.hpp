@@ -145,6 +145,8 @@ class Device {
   virtual void cast(Tensor from, Tensor to, Stream&) = 0;
   /// Bytes that can still be allocated, as far as the device can say: 0 where it cannot.
   virtual std::size_t free_memory() const { return 0; }
+  /// Where the GPU sits, as NVML and CUDA write it: "00000000:1B:00.0". Empty on a cpu.
+  virtual std::string bus_id() const { return {}; }
   /// Names what the host does next, for a profiler that looks on; see DeviceRange.
   virtual void push_range(const char* /*name*/) noexcept {}
   virtual void pop_range() noexcept {}

@@ -20,6 +20,8 @@ class MicroBatchTree final : public StepHooks {
   /// `micro_batches` a step, a power of two. Store and hooks outlive the tree.
   MicroBatchTree(Device&, const ParameterStore&, int micro_batches, StepHooks& next);
 
+  /// Before each micro batch of a step: the number of those before it.
+  void begin(std::int64_t micro_batch) noexcept { kept_ = static_cast<unsigned>(micro_batch); }
   /// After each micro batch but the last of a step.
   void keep(Stream&);
   void bucket_ready(int bucket, Stream&) override;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include <fmt/format.h>
 
@@ -57,6 +58,9 @@ struct Program::State {
   std::vector<bool> stale;       // by node: its packed parameters are not those of the store
   Seconds seconds;
   StepObserver* observer = nullptr;
+  Event* backward_mark = nullptr;
+  bool waits = false;
+  const Call* current = nullptr;  // what was given to the device last
 
   State(Device& d, Collective* r) : device(d), ranks(r) {}
 
@@ -150,6 +154,7 @@ struct Program::State {
         c.evaluate.push_back(bind(plan.evaluate, t, store, s));
     }
     bound = store.params();
+    current = nullptr;
     stale.assign(kernels.size(), true);
   }
 
@@ -158,6 +163,45 @@ struct Program::State {
     if (!call.packed || !stale[idx(call.node)]) return;
     call.kernel->pack(call.params, call.packed, stream);
     stale[idx(call.node)] = false;
+  }
+
+  /// What a call does in this pass.
+  void give(Call& call, const OpArgs& args, const Pass& pass, StepHooks& hooks, Stream& stream) {
+    switch (call.kind) {
+      case Call::Kind::forward:
+      case Call::Kind::recompute:
+        refresh(call, stream);
+        call.kernel->forward(args, stream);
+        break;
+      case Call::Kind::activation:
+        call.kernel->backward_activation(args, call.out_gradients[0], stream);
+        break;
+      case Call::Kind::params:
+        for (std::size_t i = 0; i < call.param_slots.size(); ++i)
+          call.param_slots[i].write = pass.first && call.param_first[i] ? Write::overwrite : Write::accumulate;
+        [[fallthrough]];
+      case Call::Kind::data:
+        call.kernel->backward(args, {call.out_gradients, call.in_slots, call.param_slots}, stream);
+        break;
+      case Call::Kind::cross_rank_sum:
+        if (ranks) ranks->all_reduce(call.in[0], Reduce::sum, stream);
+        break;
+      case Call::Kind::bucket_ready:
+        if (pass.last) hooks.bucket_ready(call.bucket, stream);
+        break;
+      case Call::Kind::params_needed:
+        if (pass.first) hooks.params_needed(call.bucket, stream);
+        break;
+    }
+  }
+
+  /// "layer "conv_1" (conv2d)"
+  std::string text_of(const Call& call) const {
+    if (call.node < 0) return "what ranks exchange";
+    const GraphNode& node = plan.graph.nodes()[idx(call.node)];
+    const bool forward = call.kind == Call::Kind::forward || call.kind == Call::Kind::recompute;
+    return fmt::format("the {} pass of layer \"{}\" ({})", forward ? "forward" : "backward", node.name,
+                       name_of(node.op));
   }
 
   void allocate_inputs() {
@@ -209,10 +253,9 @@ Program::Program(Device& device, Graph graph, const PlanOptions& options, Collec
     s.packed = Buffer(device, std::max<std::size_t>(s.plan.packed_bytes, 64));
     s.allocate_inputs();
   } catch (const OutOfMemory& e) {
-    throw OutOfMemory(fmt::format(
-        "{}; the plan for a micro batch of {} needs {} MiB of activations and {} MiB of packed parameters; try "
-        "a smaller batch.micro",
-        e.what(), s.plan.graph.batch(), s.plan.arena_bytes() >> 20, s.plan.packed_bytes >> 20));
+    throw OutOfMemory(
+        fmt::format("{}; the plan for a micro batch of {} needs {} MiB of activations and {} MiB of packed parameters",
+                    e.what(), s.plan.graph.batch(), s.plan.arena_bytes() >> 20, s.plan.packed_bytes >> 20));
   }
 }
 
@@ -226,6 +269,19 @@ const InputSlot& Program::slot(int index) const noexcept {
 }
 Program::Seconds Program::seconds() const noexcept {
   return state_->seconds;
+}
+void Program::mark_backward(Event* mark) noexcept {
+  state_->backward_mark = mark;
+}
+void Program::wait_after_each_step(bool wait) noexcept {
+  state_->waits = wait;
+}
+std::string Program::explain(const std::string& what) const {
+  const State& s = *state_;
+  if (s.current == nullptr) return what;
+  return fmt::format(
+      "{}; the last work that the host gave the device itself was {}: cuda.synchronous: true says where it goes wrong",
+      what, s.text_of(*s.current));
 }
 void Program::observe(StepObserver* observer) noexcept {
   state_->observer = observer;
@@ -264,6 +320,7 @@ void Program::run(const Pass& pass, int slot, const ParameterStore& store, const
   const auto begin = std::chrono::steady_clock::now();
   auto backward_begin = begin;
   bool forward = true;
+  if (s.waits) stream.synchronize();  // what came before is no layer's fault
   StepObserver* const observer = train ? s.observer : nullptr;
   auto call_begin = begin;
   std::size_t number = 0;
@@ -272,37 +329,24 @@ void Program::run(const Pass& pass, int slot, const ParameterStore& store, const
         call.kind != Call::Kind::cross_rank_sum) {
       forward = false;
       backward_begin = std::chrono::steady_clock::now();
+      if (train && s.backward_mark != nullptr) stream.record(*s.backward_mark);
     }
     Pass of_call = pass;
     of_call.recompute = call.kind == Call::Kind::recompute;
     const OpArgs args{
         call.in,     call.out,       call.params, call.state, call.saved, call.state_sums, {&s.positions[idx(slot)], 1},
         call.packed, call.workspace, of_call,     step};
-    switch (call.kind) {
-      case Call::Kind::forward:
-      case Call::Kind::recompute:
-        s.refresh(call, stream);
-        call.kernel->forward(args, stream);
-        break;
-      case Call::Kind::activation:
-        call.kernel->backward_activation(args, call.out_gradients[0], stream);
-        break;
-      case Call::Kind::params:
-        for (std::size_t i = 0; i < call.param_slots.size(); ++i)
-          call.param_slots[i].write = pass.first && call.param_first[i] ? Write::overwrite : Write::accumulate;
-        [[fallthrough]];
-      case Call::Kind::data:
-        call.kernel->backward(args, {call.out_gradients, call.in_slots, call.param_slots}, stream);
-        break;
-      case Call::Kind::cross_rank_sum:
-        if (s.ranks) s.ranks->all_reduce(call.in[0], Reduce::sum, stream);
-        break;
-      case Call::Kind::bucket_ready:
-        if (pass.last) hooks.bucket_ready(call.bucket, stream);
-        break;
-      case Call::Kind::params_needed:
-        if (pass.first) hooks.params_needed(call.bucket, stream);
-        break;
+    s.current = &call;
+    std::optional<DeviceRange> range;
+    if (call.node >= 0 && s.device.asynchronous())
+      range.emplace(s.device, s.plan.graph.nodes()[idx(call.node)].name.c_str());
+    try {
+      s.give(call, args, pass, hooks, stream);
+      if (s.waits || (observer && s.device.asynchronous())) stream.synchronize();
+    } catch (const OutOfMemory&) {
+      throw;
+    } catch (const DeviceError& e) {
+      throw DeviceError(fmt::format("{}: {}", s.text_of(call), e.what()));
     }
     if (observer) {
       const auto now = std::chrono::steady_clock::now();

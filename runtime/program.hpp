@@ -63,6 +63,12 @@ class Program {
   /// Train: forward, backward into `store`'s gradients; loss sums are added to (or, in the first micro batch,
   /// overwrite) store.loss_sums(). Evaluate: forward only; loss sums likewise.
   void run(const Pass&, int slot, const ParameterStore& store, const StepState&, StepHooks&, Stream&);
+  /// The next training passes record this where forward ends; null: nothing.
+  void mark_backward(Event*) noexcept;
+  /// Waits after each step of the plan, so that an error names its layer: to look for a fault.
+  void wait_after_each_step(bool) noexcept;
+  /// `what` went wrong on the device some time ago: with what is known of where.
+  std::string explain(const std::string& what) const;
   /// Whom training passes tell of their steps; null: nobody.
   void observe(StepObserver*) noexcept;
   /// The value of a node's output of the latest pass, as it lies in the arena (tests; may have been overwritten by

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "runtime/error.hpp"
+#include "runtime/step_memory.hpp"
 
 namespace dtrain {
 
@@ -42,7 +43,8 @@ double product_rate(Device& device, DType dtype, std::int64_t n, double seconds)
     return Tensor{{DType::u8, Shape{static_cast<std::int64_t>(b.bytes())}}, b.data()};
   };
   const Tensor x{matrix, in.data()}, y{matrix, out.data()}, w{weights, params.data()};
-  const StepState state;
+  StepMemory memory(device);
+  memory.reset({}, *stream);
   OpArgs args{.in = {&x, 1},
               .out = {&y, 1},
               .params = {&w, 1},
@@ -53,7 +55,7 @@ double product_rate(Device& device, DType dtype, std::int64_t n, double seconds)
               .packed = {},
               .workspace = {},
               .pass = {},
-              .step = state};
+              .step = memory.state()};
   if (needs.packed > 0) {
     args.packed = bytes_of(packed);
     kernel->pack(args.params, args.packed, *stream);

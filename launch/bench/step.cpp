@@ -20,6 +20,7 @@
 #include "launch/bench/profile.hpp"
 #include "launch/bench/statistics.hpp"
 #include "launch/data.hpp"
+#include "launch/device_data.hpp"
 #include "launch/engine.hpp"
 #include "launch/machine.hpp"
 #include "launch/text.hpp"
@@ -96,8 +97,13 @@ class StepBench {
     status_.samples = static_cast<std::int64_t>(data_->count());
     status_.total_steps =
         std::max<std::int64_t>(total_steps(config_, data_->count()), options_.warm_up + options_.steps);
-    loader_ = io::Loader::training(*data_, loader_options(config_, batch_.micro, width, world_));
+    io::LoaderOptions loading = loader_options(config_, batch_.micro, width, world_, &engine_->device());
+    on_device_ =
+        DeviceData::make(engine_->device(), engine_->compute(), *data_, loading, config_.data.device_cache_mib, true);
+    if (on_device_) loading.carry = on_device_->carry();
+    loader_ = io::Loader::training(*data_, loading);
     step_->model().initialize(engine_->plan().graph, config_.seed);
+    step_->start(status_);
     engine_->pack();
     loader_->seek(0);
   }
@@ -112,9 +118,11 @@ class StepBench {
       if (i == 0) begin = comm::seconds_now();
       PhaseSeconds s;
       const double t = comm::seconds_now();
-      const bool stopped = step_->run(status_, *loader_, false, s);
-      const double seconds = comm::seconds_now() - t;
+      step_->run(status_, *loader_, on_device_.get(), false, s);
       ++status_.step;
+      bool stopped = false;
+      while (step_->under_way() > step_->lag()) stopped = TrainStep::stop_wished(step_->read(s)) || stopped;
+      const double seconds = comm::seconds_now() - t;
       if (stopped) throw Error(ExitCode::stopped, "stopped by a signal");
       if (i < 0) continue;
       const double rest = s.forward + s.backward + s.communication_exposed + s.optimizer;
@@ -122,6 +130,8 @@ class StepBench {
                                s.backward, s.communication_exposed,       s.optimizer};
       for (std::size_t p = 0; p < phase_count; ++p) phases_[p].seconds.push_back(values[p]);
     }
+    PhaseSeconds rest;
+    while (step_->under_way() > 0) step_->read(rest);
     mean_seconds_ = (comm::seconds_now() - begin) / options_.steps;
     step_->settle();
     engine_->pack();
@@ -308,8 +318,9 @@ class StepBench {
   RunStatus status_;
   std::optional<Engine> engine_;
   std::optional<io::Dataset> data_;
-  std::optional<TrainStep> step_;
+  std::unique_ptr<DeviceData> on_device_;
   std::unique_ptr<io::Loader> loader_;
+  std::optional<TrainStep> step_;
 
   std::array<Phase, phase_count> phases_{
       Phase{"step", {}}, {"data", {}}, {"forward", {}}, {"backward", {}}, {"exposed communication", {}},

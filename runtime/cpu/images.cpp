@@ -1,4 +1,4 @@
-// The CPU's way to load images: a plain loop over shared bodies, with the bits of io's Augmenter. A run on a CPU does
+// The CPU's way to load images: a plain loop over bodies that it shares with io's Augmenter. A run on a CPU does
 // not come here, as its loader's threads leave nothing to do.
 #include <algorithm>
 

@@ -1,12 +1,11 @@
-// The CUDA device's memory, streams and events; its kernels lie in files of their own.
-#include <atomic>
-#include <mutex>
-#include <vector>
-
+// The CUDA device's memory, and where its streams, events and kernels are made; they lie in files of their own.
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
+#include <nvtx3/nvToolsExt.h>
 
+#include "runtime/cuda/errors.hpp"
 #include "runtime/cuda/op_kernels.hpp"
+#include "runtime/cuda/streams.hpp"
 #include "runtime/cuda/update_ops.hpp"
 #include "runtime/device.hpp"
 #include "runtime/error.hpp"
@@ -14,100 +13,6 @@
 namespace dtrain::cuda {
 
 namespace {
-
-void check(cudaError_t status, const char* what) {
-  if (status != cudaSuccess) throw DeviceError(fmt::format("{}: {}", what, cudaGetErrorString(status)));
-}
-
-class CudaEvent final : public Event {
- public:
-  CudaEvent() { check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cannot create a CUDA event"); }
-  ~CudaEvent() override { cudaEventDestroy(event); }
-  CudaEvent(const CudaEvent&) = delete;
-  CudaEvent& operator=(const CudaEvent&) = delete;
-  bool done() const override { return cudaEventQuery(event) == cudaSuccess; }
-  double seconds_since(const Event& earlier) const override {
-    float milliseconds = 0;
-    const auto* before = dynamic_cast<const CudaEvent*>(&earlier);
-    if (!before) throw BugError("the time since an event of another device");
-    check(cudaEventElapsedTime(&milliseconds, before->event, event), "reading the time between CUDA events");
-    return static_cast<double>(milliseconds) * 1e-3;
-  }
-  void synchronize() override { check(cudaEventSynchronize(event), "waiting for a CUDA event"); }
-  cudaEvent_t event = nullptr;
-};
-
-cudaEvent_t native_of(Event& event) {
-  auto* own = dynamic_cast<CudaEvent*>(&event);
-  if (!own) throw BugError("a CUDA stream was given the event of another device");
-  return own->event;
-}
-
-class CudaStream final : public Stream {
- public:
-  static constexpr std::size_t capacity = 256;  // host functions under way
-
-  CudaStream() : tasks_(capacity) {
-    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cannot create a CUDA stream");
-    for (Slot& slot : tasks_) slot.owner = this;
-  }
-  ~CudaStream() override {
-    cudaStreamSynchronize(stream_);
-    cudaStreamDestroy(stream_);
-  }
-  CudaStream(const CudaStream&) = delete;
-  CudaStream& operator=(const CudaStream&) = delete;
-
-  void record(Event& event) override { check(cudaEventRecord(native_of(event), stream_), "recording a CUDA event"); }
-  void wait(Event& event) override {
-    rethrow();
-    check(cudaStreamWaitEvent(stream_, native_of(event), 0), "waiting for a CUDA event");
-  }
-  void host(const HostTask& task) override {
-    rethrow();
-    if (submitted_ - finished_.load() == capacity) check(cudaStreamSynchronize(stream_), "waiting for a CUDA stream");
-    Slot& slot = tasks_[submitted_ % capacity];
-    slot.task = task;
-    check(cudaLaunchHostFunc(stream_, run, &slot), "launching a host function");
-    ++submitted_;
-  }
-  void synchronize() override {
-    check(cudaStreamSynchronize(stream_), "waiting for a CUDA stream");
-    rethrow();
-  }
-  void* native() const noexcept override { return stream_; }
-
- private:
-  struct Slot {
-    CudaStream* owner = nullptr;
-    HostTask task;
-  };
-  static void CUDART_CB run(void* argument) {
-    auto& slot = *static_cast<Slot*>(argument);
-    CudaStream& self = *slot.owner;
-    try {
-      if (!self.failed_.load()) slot.task.run(slot.task.arguments);
-    } catch (...) {
-      const std::lock_guard lock(self.mutex_);
-      self.failure_ = std::current_exception();
-      self.failed_ = true;
-    }
-    ++self.finished_;
-  }
-  void rethrow() {
-    if (!failed_.load()) return;
-    const std::lock_guard lock(mutex_);
-    std::rethrow_exception(failure_);
-  }
-
-  cudaStream_t stream_ = nullptr;
-  std::vector<Slot> tasks_;
-  std::uint64_t submitted_ = 0;
-  std::atomic<std::uint64_t> finished_{0};
-  std::atomic<bool> failed_{false};
-  std::mutex mutex_;
-  std::exception_ptr failure_;
-};
 
 cudaStream_t native_of(Stream& stream) {
   return static_cast<cudaStream_t>(stream.native());
@@ -119,6 +24,8 @@ class CudaDevice final : public Device {
     check(cudaSetDevice(ordinal), "cannot use the CUDA device");
     cudaDeviceProp properties{};
     check(cudaGetDeviceProperties(&properties, ordinal), "cannot read the CUDA device's properties");
+    const std::string why_not = unsupported(ordinal, properties.name, properties.major * 10 + properties.minor);
+    if (!why_not.empty()) throw DeviceError(why_not);
     context_ = {ordinal, properties.name, properties.major * 10 + properties.minor, properties.multiProcessorCount,
                 properties.sharedMemPerBlockOptin};
     context_.options = options;
@@ -151,8 +58,24 @@ class CudaDevice final : public Device {
     return memory;
   }
   void release_host(void* memory) noexcept override { cudaFreeHost(memory); }
-  std::unique_ptr<Stream> make_stream(StreamUse) override { return std::make_unique<CudaStream>(); }
-  std::unique_ptr<Event> make_event() override { return std::make_unique<CudaEvent>(); }
+  std::unique_ptr<Stream> make_stream(StreamUse use) override { return make_cuda_stream(use); }
+  std::unique_ptr<Event> make_event() override { return make_cuda_event(false); }
+  std::unique_ptr<Event> make_timer() override { return make_cuda_event(true); }
+  std::unique_ptr<Replay> record(Stream& stream, const std::function<void()>& work, std::string& why_not) override {
+    return record_cuda_work(stream, work, why_not);
+  }
+  std::size_t free_memory() const override {
+    std::size_t free = 0, total = 0;
+    if (cudaMemGetInfo(&free, &total) != cudaSuccess) cudaGetLastError();
+    return free;
+  }
+  std::string bus_id() const override {
+    char id[32] = {};
+    if (cudaDeviceGetPCIBusId(id, sizeof id, context_.ordinal) != cudaSuccess) cudaGetLastError();
+    return id;
+  }
+  void push_range(const char* name) noexcept override { nvtxRangePushA(name); }
+  void pop_range() noexcept override { nvtxRangePop(); }
   void copy(void* dst, const void* src, std::size_t bytes, Stream& stream) override {
     check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, native_of(stream)), "a CUDA copy");
   }
@@ -203,7 +126,11 @@ int cuda_device_count(std::string& why_none) noexcept {
   cudaGetLastError();
   if (status == cudaSuccess && count > 0) return count;
   try {
-    why_none = status == cudaSuccess ? "CUDA sees no GPU" : cudaGetErrorString(status);
+    int driver = 0, runtime = 0;
+    if (cudaDriverGetVersion(&driver) != cudaSuccess) driver = 0;
+    if (cudaRuntimeGetVersion(&runtime) != cudaSuccess) runtime = 0;
+    cudaGetLastError();
+    why_none = cuda::no_device_text(status, driver, runtime);
   } catch (...) {
     why_none.clear();
   }

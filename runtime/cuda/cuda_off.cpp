@@ -29,7 +29,7 @@ std::vector<cuda::GraphSupport> cuda::check_graphs(const Graph&, const GpuDescri
 }
 
 std::vector<Library> cuda_libraries() {
-  return {{"CUDA", "", "not in this build"}, {"cuDNN", "", "not in this build"}};
+  return {{"CUDA", "", "not in this build"}, {"cuBLASLt", "", "not in this build"}, {"cuDNN", "", "not in this build"}};
 }
 
 std::vector<std::string> cuda_devices() {

@@ -1,6 +1,7 @@
 // What CUDA and cuDNN say of themselves, and the GPUs that are here.
 #include "runtime/libraries.hpp"
 
+#include <cublasLt.h>
 #include <cuda_runtime_api.h>
 #include <cudnn.h>
 #include <fmt/format.h>
@@ -24,8 +25,10 @@ std::vector<Library> cuda_libraries() {
   if (cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0)
     remark = fmt::format("the driver supports {}", cuda_number(driver));
   cudaGetLastError();
-  const std::size_t v = cudnnGetVersion();
-  return {{"CUDA", version, remark}, {"cuDNN", fmt::format("{}.{}.{}", v / 10000, v / 100 % 100, v % 100), ""}};
+  const std::size_t v = cudnnGetVersion(), b = cublasLtGetVersion();
+  return {{"CUDA", version, remark},
+          {"cuBLASLt", fmt::format("{}.{}.{}", b / 10000, b / 100 % 100, b % 100), ""},
+          {"cuDNN", fmt::format("{}.{}.{}", v / 10000, v / 100 % 100, v % 100), ""}};
 }
 
 std::vector<std::string> cuda_devices() {

@@ -24,6 +24,17 @@ class Doctor(harness.Case):
         for warning in report["warnings"]:
             self.assertTrue(warning["what"] and warning["do"])
 
+    def test_doctor_shows_what_nvml_says_of_gpus(self):
+        fake = os.path.join(os.path.dirname(harness.PROGRAM), "tests", "libdtrain_fake_nvml.so")
+        os.mkdir(self.path("lib"))
+        os.symlink(fake, self.path("lib/libnvidia-ml.so.1"))
+        prefix = ("env", "LD_LIBRARY_PATH=" + self.path("lib") + ":" + os.environ.get("LD_LIBRARY_PATH", ""))
+        gpus = json.loads(self.ok("doctor", "--json", prefix=prefix).out)["hosts"][0]["gpus"]
+        self.assertEqual(gpus["driver"], "570.86.15")
+        self.assertEqual([g["utilization_percent"] for g in gpus["nvml"]], [3, 97])
+        out = self.ok("doctor", prefix=prefix).out
+        self.assertIn("Fake H200 1 at 00000000:9B:00.0: 97 % busy, 954 MiB of 140 GiB used, 55 C, 612 W", out)
+
     def test_doctor_says_what_to_do(self):
         self.write("file", "")
         out = self.ok("doctor", "--directory", "file/runs").out

@@ -78,25 +78,6 @@ TEST(ModelState, what_is_loaded_reaches_the_device_and_comes_back) {
   EXPECT_EQ(names.size(), 8u);  // weight and bias: parameters, two moments and the average
 }
 
-TEST(ModelState, sums_and_the_wish_to_stop_travel_behind_the_gradients) {
-  test::FarDevice far;
-  Bound run(far);
-  const float device_sums[loss_sum_count] = {8, 4, 3, 0};
-  far.copy(run.store.loss_sums().data, device_sums, sizeof device_sums, *run.compute);
-  const float* sums = run.model.read_sums();
-  EXPECT_EQ(sums[loss_sum], 8);
-  EXPECT_EQ(sums[weight_sum], 4);
-  EXPECT_EQ(sums[correct_sum], 3);
-  EXPECT_FALSE(run.model.stop_wished());
-  run.model.wish_to_stop(true);
-  sums = run.model.read_sums();
-  EXPECT_TRUE(run.model.stop_wished());
-  EXPECT_EQ(sums[loss_sum], 8);
-  run.model.wish_to_stop(false);
-  run.model.read_sums();
-  EXPECT_FALSE(run.model.stop_wished());
-}
-
 TEST(ModelState, names_the_gradient_that_is_not_finite) {
   test::FarDevice far;
   Bound run(far);

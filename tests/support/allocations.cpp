@@ -7,10 +7,12 @@
 
 namespace {
 std::atomic<std::uint64_t> count{0};
+thread_local std::uint64_t count_of_thread = 0;
 
 /// Null where there is none.
 void* allocate_or_null(std::size_t bytes, std::size_t alignment) noexcept {
   count.fetch_add(1, std::memory_order_relaxed);
+  ++count_of_thread;
   // aligned_alloc wants whole multiples of the alignment.
   return alignment <= alignof(std::max_align_t)
              ? std::malloc(bytes == 0 ? 1 : bytes)
@@ -27,6 +29,9 @@ void* allocate(std::size_t bytes, std::size_t alignment) {
 namespace dtrain::test {
 std::uint64_t allocation_count() noexcept {
   return count.load(std::memory_order_relaxed);
+}
+std::uint64_t thread_allocation_count() noexcept {
+  return count_of_thread;
 }
 }  // namespace dtrain::test
 

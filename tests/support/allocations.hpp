@@ -8,5 +8,7 @@ namespace dtrain::test {
 
 /// Allocations since the start of the process.
 std::uint64_t allocation_count() noexcept;
+/// Those of the calling thread.
+std::uint64_t thread_allocation_count() noexcept;
 
 }  // namespace dtrain::test

@@ -1,0 +1,41 @@
+// GpuWatch: the energy, memory and utilization of the GPU that a rank computes on, for its reports.
+// Owns the monitor; used on the training thread. A reading costs the driver's time, so there is one a second at most.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "runtime/gpu_monitor.hpp"
+
+namespace dtrain::launch {
+
+class GpuWatch {
+ public:
+  /// Where `bus_id` is empty or NVML is missing there is never anything to see.
+  explicit GpuWatch(std::string bus_id, const char* library = "libnvidia-ml.so.1");
+
+  /// Reads, unless that was less than a second ago. `samples`: that this GPU has trained with so far; `now`: in seconds
+  /// of any steady clock.
+  void look(std::int64_t samples, double now);
+  /// What it said last.
+  const std::optional<GpuReading>& latest() const noexcept { return latest_; }
+  /// Between the latest two readings; nothing before the second one, or where the GPU does not count its energy.
+  std::optional<double> joules_per_sample() const noexcept { return recent_; }
+  /// From the first to the latest reading.
+  std::optional<double> joules_per_sample_of_all() const noexcept { return of_all_; }
+
+ private:
+  struct Mark {
+    double joules = 0;
+    std::int64_t samples = 0;
+  };
+  std::string bus_id_;
+  std::optional<GpuMonitor> monitor_;
+  double looked_ = 0;
+  std::optional<GpuReading> latest_;
+  std::optional<Mark> first_, last_;
+  std::optional<double> recent_, of_all_;
+};
+
+}  // namespace dtrain::launch

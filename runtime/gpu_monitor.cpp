@@ -1,0 +1,165 @@
+#include "runtime/gpu_monitor.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+
+namespace dtrain {
+
+namespace {
+
+// NVML's C interface, as far as it is used here: its ABI has been stable for ten years.
+using Device = void*;
+struct Memory {
+  unsigned long long total, free, used;
+};
+struct Utilization {
+  unsigned int gpu, memory;
+};
+struct Pci {
+  std::array<char, 16> legacy_bus_id;
+  unsigned int domain, bus, device, id, subsystem;
+  std::array<char, 32> bus_id;
+};
+constexpr int success = 0;
+
+/// "00000000:1B:00.0" and "0000:1b:00.0" are one place.
+std::string normalized(std::string id) {
+  std::transform(id.begin(), id.end(), id.begin(), [](unsigned char c) { return std::toupper(c); });
+  const auto colon = id.find(':');
+  if (colon == std::string::npos) return id;
+  return id.substr(std::min(id.find_first_not_of('0'), colon));
+}
+
+struct Close {
+  void operator()(void* library) const noexcept { dlclose(library); }
+};
+
+}  // namespace
+
+struct GpuMonitor::State {
+  std::unique_ptr<void, Close> library;
+  std::string why_not, driver;
+  bool begun = false;
+
+  int (*init)() = nullptr;
+  int (*shutdown)() = nullptr;
+  const char* (*error_string)(int) = nullptr;
+  int (*driver_version)(char*, unsigned) = nullptr;
+  int (*count)(unsigned*) = nullptr;
+  int (*handle)(unsigned, Device*) = nullptr;
+  int (*name)(Device, char*, unsigned) = nullptr;
+  int (*pci)(Device, Pci*) = nullptr;
+  int (*memory)(Device, Memory*) = nullptr;
+  int (*utilization)(Device, Utilization*) = nullptr;
+  int (*energy)(Device, unsigned long long*) = nullptr;
+  int (*power)(Device, unsigned*) = nullptr;
+  int (*temperature)(Device, int, unsigned*) = nullptr;
+
+  State() = default;
+  ~State() {
+    if (begun) shutdown();
+  }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
+  template <class F>
+  void find(F*& function, const char* symbol) {
+    function = reinterpret_cast<F*>(dlsym(library.get(), symbol));
+  }
+  void load(const char* file) {
+    library.reset(dlopen(file, RTLD_NOW | RTLD_LOCAL));
+    if (!library) {
+      why_not = fmt::format("{} cannot be loaded", file);
+      return;
+    }
+    find(init, "nvmlInit_v2");
+    find(shutdown, "nvmlShutdown");
+    find(error_string, "nvmlErrorString");
+    find(driver_version, "nvmlSystemGetDriverVersion");
+    find(count, "nvmlDeviceGetCount_v2");
+    find(handle, "nvmlDeviceGetHandleByIndex_v2");
+    find(name, "nvmlDeviceGetName");
+    find(pci, "nvmlDeviceGetPciInfo_v3");
+    find(memory, "nvmlDeviceGetMemoryInfo");
+    find(utilization, "nvmlDeviceGetUtilizationRates");
+    find(energy, "nvmlDeviceGetTotalEnergyConsumption");
+    find(power, "nvmlDeviceGetPowerUsage");
+    find(temperature, "nvmlDeviceGetTemperature");
+    if (!init || !shutdown || !count || !handle) {
+      why_not = fmt::format("{} lacks what every NVML has", file);
+      return;
+    }
+    if (const int status = init(); status != success) {
+      why_not = fmt::format("NVML: {}", error_string ? error_string(status) : fmt::format("error {}", status).c_str());
+      return;
+    }
+    begun = true;
+    std::array<char, 96> text{};
+    if (driver_version && driver_version(text.data(), text.size()) == success) driver = text.data();
+  }
+
+  std::string bus_id_of(Device device) const {
+    Pci info{};
+    return pci && pci(device, &info) == success ? std::string(info.bus_id.data()) : std::string();
+  }
+  GpuReading read(Device device) const {
+    GpuReading r;
+    std::array<char, 96> text{};
+    if (name && name(device, text.data(), text.size()) == success) r.name = text.data();
+    r.bus_id = bus_id_of(device);
+    Memory bytes{};
+    if (memory && memory(device, &bytes) == success) r.memory_total = bytes.total, r.memory_used = bytes.used;
+    Utilization rates{};
+    if (utilization && utilization(device, &rates) == success) r.utilization = static_cast<int>(rates.gpu);
+    unsigned long long millijoules = 0;
+    if (energy && energy(device, &millijoules) == success) r.joules = static_cast<double>(millijoules) * 1e-3;
+    unsigned value = 0;
+    if (power && power(device, &value) == success) r.watts = static_cast<double>(value) * 1e-3;
+    if (temperature && temperature(device, 0, &value) == success) r.celsius = static_cast<int>(value);
+    return r;
+  }
+  template <class Visit>
+  void each(Visit visit) const {
+    unsigned devices = 0;
+    if (!begun || count(&devices) != success) return;
+    for (unsigned i = 0; i < devices; ++i) {
+      Device device = nullptr;
+      if (handle(i, &device) == success) visit(device);
+    }
+  }
+};
+
+GpuMonitor::GpuMonitor(const char* library) : state_(std::make_unique<State>()) {
+  state_->load(library);
+}
+GpuMonitor::~GpuMonitor() = default;
+GpuMonitor::GpuMonitor(GpuMonitor&&) noexcept = default;
+GpuMonitor& GpuMonitor::operator=(GpuMonitor&&) noexcept = default;
+
+const std::string& GpuMonitor::why_not() const noexcept {
+  return state_->why_not;
+}
+const std::string& GpuMonitor::driver() const noexcept {
+  return state_->driver;
+}
+
+std::vector<GpuReading> GpuMonitor::read_all() const {
+  std::vector<GpuReading> all;
+  state_->each([&](Device device) { all.push_back(state_->read(device)); });
+  return all;
+}
+
+std::optional<GpuReading> GpuMonitor::read(const std::string& bus_id) const {
+  std::optional<GpuReading> found;
+  if (bus_id.empty()) return found;
+  state_->each([&](Device device) {
+    if (!found && normalized(state_->bus_id_of(device)) == normalized(bus_id)) found = state_->read(device);
+  });
+  return found;
+}
+
+}  // namespace dtrain

@@ -1,0 +1,46 @@
+// GpuMonitor: what NVIDIA's management library (NVML) says of the GPUs here: names, memory, utilization, energy.
+// Owns the library, which is looked for at run time and may be missing: then there is nothing to see, and a reason.
+// Used by one thread; a reading takes the driver up to some milliseconds.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace dtrain {
+
+/// What a GPU says of itself now; nothing where it does not know.
+struct GpuReading {
+  std::string name, bus_id;
+  std::optional<std::uint64_t> memory_total, memory_used;  // bytes
+  std::optional<int> utilization;                          // % of the latest sampling period, in which any kernel ran
+  std::optional<double> joules;                            // since the driver was loaded
+  std::optional<double> watts;
+  std::optional<int> celsius;
+};
+
+class GpuMonitor {
+ public:
+  /// `library`: the file to load. Never throws for what is missing.
+  explicit GpuMonitor(const char* library = "libnvidia-ml.so.1");
+  ~GpuMonitor();
+  GpuMonitor(GpuMonitor&&) noexcept;
+  GpuMonitor& operator=(GpuMonitor&&) noexcept;
+
+  /// Empty where NVML works.
+  const std::string& why_not() const noexcept;
+  /// "570.86.15"; empty where unknown.
+  const std::string& driver() const noexcept;
+  /// All that this process may see.
+  std::vector<GpuReading> read_all() const;
+  /// The one with this bus id, as CUDA writes it (upper or lower case, a domain of four or eight digits).
+  std::optional<GpuReading> read(const std::string& bus_id) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace dtrain

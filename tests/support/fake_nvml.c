@@ -1,0 +1,57 @@
+// A libnvidia-ml.so.1 with two GPUs that never change but for their energy, which grows by 1.5 J a reading of GPU 1.
+// Laid out as nvml.h of CUDA has it.
+#include <stdio.h>
+#include <string.h>
+
+struct memory {
+  unsigned long long total, free, used;
+};
+struct utilization {
+  unsigned gpu, memory;
+};
+struct pci {
+  char legacy[16];
+  unsigned domain, bus, device, id, subsystem;
+  char bus_id[32];
+};
+static int gpus[2];
+static unsigned long long millijoules = 500000;
+
+static int index_of(const void* device) { return device == &gpus[1]; }
+
+int nvmlInit_v2(void) { return 0; }
+int nvmlShutdown(void) { return 0; }
+const char* nvmlErrorString(int status) { return status ? "an error" : "success"; }
+int nvmlSystemGetDriverVersion(char* text, unsigned n) { return snprintf(text, n, "570.86.15") < 0; }
+int nvmlDeviceGetCount_v2(unsigned* n) { return *n = 2, 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, void** device) { return *device = &gpus[i], i > 1; }
+int nvmlDeviceGetName(void* device, char* text, unsigned n) {
+  return snprintf(text, n, "Fake H200 %d", index_of(device)) < 0;
+}
+int nvmlDeviceGetPciInfo_v3(void* device, struct pci* p) {
+  memset(p, 0, sizeof *p);
+  snprintf(p->bus_id, sizeof p->bus_id, "00000000:%s:00.0", index_of(device) ? "9B" : "1B");
+  return 0;
+}
+int nvmlDeviceGetMemoryInfo(void* device, struct memory* m) {
+  (void)device;
+  m->total = 150000000000ull;
+  m->used = 1000000000ull;
+  m->free = m->total - m->used;
+  return 0;
+}
+int nvmlDeviceGetUtilizationRates(void* device, struct utilization* u) {
+  u->gpu = index_of(device) ? 97 : 3;
+  u->memory = 40;
+  return 0;
+}
+int nvmlDeviceGetTotalEnergyConsumption(void* device, unsigned long long* out) {
+  if (!index_of(device)) return 3;  // not supported
+  *out = millijoules;
+  millijoules += 1500;
+  return 0;
+}
+int nvmlDeviceGetPowerUsage(void* device, unsigned* milliwatts) { return (void)device, *milliwatts = 612500, 0; }
+int nvmlDeviceGetTemperature(void* device, int sensor, unsigned* celsius) {
+  return (void)device, (void)sensor, *celsius = 55, 0;
+}

@@ -23,8 +23,8 @@ class LayerError : public ShapeError {
   std::size_t layer_;
 };
 
-/// Graph for micro batches of `batch` samples whose layers compute in f32, bf16 or f16: casts stand behind the input and
-/// before the loss. A dense layer on [C, H, W] needs a flatten before it, except directly on the input.
+/// Graph for micro batches of `batch` samples whose layers compute in f32, bf16 or f16: casts stand behind the input
+/// and before the loss. A dense layer on [C, H, W] needs a flatten before it, except directly on the input.
 ///
 /// Nodes are in the order of the layers, and so are parameters: of each layer first its weight, then its bias. A layer
 /// may become several nodes: `conv_silu` behind `conv` for an activation that no kernel applies inside, `norm_moments`

@@ -5,7 +5,7 @@
 #include <array>
 #include <cstdint>
 
-#include "runtime/rng.hpp"
+#include "runtime/index_math.hpp"
 
 namespace dtrain {
 
@@ -32,8 +32,8 @@ struct Windows {
   }
   /// The windows that see pixel i.
   DTRAIN_HOST_DEVICE PixelRange seeing(std::int64_t i) const {
-    const std::int64_t after = i + padding - size, end = (i + padding) / stride + 1;
-    return {after < 0 ? 0 : after / stride + 1, end < count ? end : count};
+    const std::int64_t after = i + padding - size, end = split(i + padding, stride).quotient + 1;
+    return {after < 0 ? 0 : split(after, stride).quotient + 1, end < count ? end : count};
   }
 };
 

@@ -46,8 +46,9 @@ macro(dtrain_enable_cuda)
     set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CURRENT_SOURCE_DIR}/launch/cmake/nvcc-resources)
     set(CMAKE_CUDA_STANDARD 20)
     set(CMAKE_CUDA_STANDARD_REQUIRED ON)
-    # constexpr functions of the standard library are called from device code.
-    set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} --expt-relaxed-constexpr")
+    # constexpr functions of the standard library are called from device code; compressed, kernels take a quarter of the
+    # room.
+    set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} --expt-relaxed-constexpr -Xfatbin=-compress-all")
     set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
     find_package(CUDAToolkit)
     find_package(CUDNN 9)

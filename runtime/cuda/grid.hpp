@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "runtime/index_math.hpp"
 #include "runtime/rng.hpp"
 
 #if defined(__CUDACC__)
@@ -46,7 +47,7 @@ struct Thread {
 };
 
 template <class Body>
-__global__ void __launch_bounds__(Body::threads) run(const __grid_constant__ Body body) {
+__global__ void __launch_bounds__(Body::threads, 1) run(const __grid_constant__ Body body) {
   __shared__ typename Body::Shared shared;
   Thread thread;
   body(thread, shared);
@@ -75,19 +76,6 @@ void launch(const Launch& where, std::int64_t blocks, const Body& body) {
 
 inline std::int64_t divide_up(std::int64_t n, std::int64_t by) {
   return (n + by - 1) / by;
-}
-
-/// Quotient and rest of an index; the hardware divides 32 bits several times faster than 64.
-struct Split {
-  std::int64_t quotient, rest;
-};
-DTRAIN_HOST_DEVICE inline Split split(std::int64_t i, std::int64_t by) {
-  if (((i | by) >> 32) == 0) {
-    const auto a = static_cast<std::uint32_t>(i), b = static_cast<std::uint32_t>(by);
-    const std::uint32_t q = a / b;
-    return {q, a - q * b};
-  }
-  return {i / by, i % by};
 }
 
 }  // namespace dtrain::cuda

@@ -409,13 +409,14 @@ struct FinishStepBody {
 struct AddPartsBody {
   using Element = float;
   static constexpr std::size_t most = 16;
-  const float* parts[most];
+  const float* parts[most];  // the innermost first
   std::size_t count;
   float* out;
   template <int width>
   DTRAIN_HOST_DEVICE void run(std::int64_t i) const {
-    Floats<width> sum = load_floats<width>(parts[count - 1] + i);
-    for (std::size_t p = count - 1; p-- > 0;) {
+    Floats<width> sum = load_floats<width>(parts[0] + i);
+    for (std::size_t p = 1; p < most; ++p) {  // a count that the compiler knows
+      if (p >= count) break;
       const Floats<width> more = load_floats<width>(parts[p] + i);
       for (int j = 0; j < width; ++j) sum.v[j] = more.v[j] + sum.v[j];
     }

@@ -72,8 +72,8 @@ void add_parts(const Launch& where, const float* const* parts, std::size_t count
     AddPartsBody body{};
     const std::size_t room = AddPartsBody::most - (sum != nullptr ? 1 : 0), taken = count < room ? count : room;
     bool vectors = aligned(out + begin);
-    for (std::size_t i = 0; i < taken; ++i) body.parts[body.count++] = parts[count - taken + i] + begin;
     if (sum != nullptr) body.parts[body.count++] = sum + begin;
+    for (std::size_t i = 0; i < taken; ++i) body.parts[body.count++] = parts[count - 1 - i] + begin;
     for (std::size_t i = 0; i < body.count; ++i) vectors = vectors && aligned(body.parts[i]);
     body.out = out + begin;
     for_elements(where, end - begin, vectors, body);

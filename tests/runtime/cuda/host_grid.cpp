@@ -59,14 +59,13 @@ class Fiber final : public cuda::Thread {
     getcontext(&context);
     context.uc_stack.ss_sp = stack_.get();
     context.uc_stack.ss_size = stack_bytes;
-    const auto self = reinterpret_cast<std::uintptr_t>(this);
-    makecontext(&context, reinterpret_cast<void (*)()>(&enter), 2, static_cast<unsigned>(self >> 32),
-                static_cast<unsigned>(self));
+    starting = this;
+    makecontext(&context, &enter, 0);
     setcontext(&context);
     throw BugError("a fiber does not start");
   }
-  static void enter(unsigned high, unsigned low) {
-    auto& self = *reinterpret_cast<Fiber*>(static_cast<std::uintptr_t>(high) << 32 | low);
+  static void enter() {
+    Fiber& self = *starting;
     for (;;) {
       self.work_.body(self.work_.arguments, self, self.work_.shared);
       self.wait(State::done);
@@ -84,6 +83,7 @@ class Fiber final : public cuda::Thread {
     return all_[from].slots_[place].data();
   }
 
+  static thread_local Fiber* starting;
   std::jmp_buf here_{}, scheduler_{};
   bool begun_ = false;
   Fiber* all_ = nullptr;
@@ -92,6 +92,8 @@ class Fiber final : public cuda::Thread {
   std::array<std::array<std::byte, 8>, 2> slots_{};
   std::size_t exchanges_ = 0;
 };
+
+thread_local Fiber* Fiber::starting = nullptr;
 
 struct Runner {
   Turns turns = Turns::forward;

@@ -277,7 +277,19 @@ TEST_F(FlatBuffers, images_have_the_cpus_bits) {
   }
 }
 
-// ---- float16 -------------------------------------------------------------------------------------------------------
+// ---- indices and float16
+// -------------------------------------------------------------------------------------------------------
+
+TEST(Indices, are_divided_whatever_their_size) {
+  const std::int64_t large = std::int64_t{1} << 40;
+  for (const std::int64_t i : {std::int64_t{0}, std::int64_t{17}, (std::int64_t{1} << 32) - 1, std::int64_t{1} << 32,
+                               large - 1, large + 12345, std::int64_t{0x7FFFFFFFFFFFFFFF}}) {
+    for (const std::int64_t by : {std::int64_t{1}, std::int64_t{3}, (std::int64_t{1} << 32) + 1, large}) {
+      EXPECT_EQ(split(i, by).quotient, i / by) << i << " " << by;
+      EXPECT_EQ(split(i, by).rest, i % by) << i << " " << by;
+    }
+  }
+}
 
 TEST(Half, converts_every_value_and_rounds_to_nearest_even) {
   for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {

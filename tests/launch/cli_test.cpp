@@ -69,7 +69,7 @@ TEST_F(Cli, TellsEachMistakeInOneLine) {
       {{"config", "show", "models/recipes/mnist-cnn.yaml", "sed=2"},
        "error: command line: sed=2: unknown key \"sed\"; expected one of name, seed, device, precision, threads, "
        "model, "
-       "data, batch, optimizer, schedule, train, memory, communication, checkpoint, deterministic, log; did you mean "
+       "data, batch, optimizer, schedule, train, memory, cuda, communication, checkpoint, deterministic, log; did you mean "
        "seed?\n"},
   };
   for (const Row& row : table) {

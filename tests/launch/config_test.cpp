@@ -52,7 +52,7 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        {},
        "c.yaml:9:1: unknown key \"optimzer\"; expected one of name, seed, device, precision, threads, model, data, "
        "batch, "
-       "optimizer, schedule, train, memory, communication, checkpoint, deterministic, log; did you mean optimizer?"},
+       "optimizer, schedule, train, memory, cuda, communication, checkpoint, deterministic, log; did you mean optimizer?"},
       {with("batch: {gobal: 64}\n"),
        {},
        "c.yaml:9:9: batch: unknown key \"gobal\"; expected global or micro; did you mean global?"},
@@ -69,7 +69,7 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        {},
        "c.yaml:9:1: unknown key \"epochs\"; expected one of name, seed, device, precision, threads, model, data, "
        "batch, "
-       "optimizer, schedule, train, memory, communication, checkpoint, deterministic, log; did you mean train.epochs?"},
+       "optimizer, schedule, train, memory, cuda, communication, checkpoint, deterministic, log; did you mean train.epochs?"},
       // types and ranges
       {with("batch: {global: abc}\n"),
        {},
@@ -114,7 +114,7 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
       {with("name2: x\n"),
        {},
        "c.yaml:9:1: unknown key \"name2\"; expected one of name, seed, device, precision, threads, model, data, batch, "
-       "optimizer, schedule, train, memory, communication, checkpoint, deterministic, log; did you mean name?"},
+       "optimizer, schedule, train, memory, cuda, communication, checkpoint, deterministic, log; did you mean name?"},
       {with("optimizer: {sgd: {}, adam: {}}\n"),
        {},
        "c.yaml:9:22: optimizer: 2 kinds are given (sgd and adam); expected one; are the keys below it indented?"},
@@ -155,7 +155,7 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
       {with("name2: 1\nlog: {every_steps: 0}\n"),
        {},
        "c.yaml:9:1: unknown key \"name2\"; expected one of name, seed, device, precision, threads, model, data, batch, "
-       "optimizer, schedule, train, memory, communication, checkpoint, deterministic, log; did you mean name?\n"
+       "optimizer, schedule, train, memory, cuda, communication, checkpoint, deterministic, log; did you mean name?\n"
        "c.yaml:10:20: log.every_steps: got 0; expected an integer of at least 1"},
       // known, but not there yet
       {with("precision: float16\n"),
@@ -254,7 +254,7 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        {"bach.global=5"},
        "command line: bach.global=5: unknown key \"bach\"; expected one of name, seed, device, precision, threads, "
        "model, data, "
-       "batch, optimizer, schedule, train, memory, communication, checkpoint, deterministic, log; did you mean batch?"},
+       "batch, optimizer, schedule, train, memory, cuda, communication, checkpoint, deterministic, log; did you mean batch?"},
       {std::string(small), {"nonsense"}, "command line: nonsense: expected key.sub=value"},
       {std::string(small), {"a..b=1"}, "command line: a..b=1: an empty part in the key; expected key.sub=value"},
       {std::string(small),

@@ -112,7 +112,7 @@ TEST_F(Sets, InterpolatedAndRecoloredPixelsAreTheSame) {
 }
 
 TEST_F(Sets, OnlyTheHostConvertsWhatIsNoByteOrHasAScaleForEachFeature) {
-  const Dataset data = open({1, 6, 5});
+  const Dataset data = open({30});
   EXPECT_TRUE(image_format(data, Shape{30}, {}));
   EXPECT_FALSE(image_format(open({30}), Shape{30}, {1, std::vector<double>(30, 0.5), {}}));
 }

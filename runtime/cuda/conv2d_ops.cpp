@@ -187,6 +187,7 @@ class Conv2dKernel final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> make_conv2d(CudaContext& context, const Conv2d& op, std::span<const TensorDesc> in) {
+  if (is_product(op)) return make_product_conv2d(context, op, in[0]);
   return std::make_unique<Conv2dKernel>(context, op, in[0]);
 }
 

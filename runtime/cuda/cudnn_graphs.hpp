@@ -38,6 +38,8 @@ struct ConvolutionGraph {
 
 /// The graph of a Conv2d on `in` for one pass; forward with bias and activation.
 ConvolutionGraph convolution_graph(const Conv2d&, const TensorDesc& in, ConvolutionPass);
+/// True for a convolution that is one product of matrices, pixels by channels: cuBLASLt runs it, and no graph does.
+bool is_product(const Conv2d&) noexcept;
 /// The same without what follows the convolution.
 ConvolutionGraph bare(ConvolutionGraph) noexcept;
 

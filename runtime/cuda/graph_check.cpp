@@ -13,7 +13,7 @@ std::vector<GraphSupport> check_graphs(const Graph& graph, const GpuDescription&
   const auto cudnn = describe_cudnn_graphs(gpu);
   for (const GraphNode& node : graph.nodes()) {
     const auto* convolution = std::get_if<Conv2d>(&node.op);
-    if (!convolution) continue;
+    if (!convolution || is_product(*convolution)) continue;
     for (const auto pass :
          {ConvolutionPass::forward, ConvolutionPass::data_gradient, ConvolutionPass::weight_gradient}) {
       ConvolutionGraph whole = convolution_graph(*convolution, graph.desc(node.in[0]), pass);

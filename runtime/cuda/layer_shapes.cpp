@@ -1,5 +1,6 @@
 // What of products, convolutions and the choice of their algorithms needs neither GPU nor library, and is built
 // everywhere: names, shapes, the quickest of some times.
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -61,6 +62,11 @@ ConvolutionGraph convolution_graph(const Conv2d& op, const TensorDesc& in, Convo
     g.activation = op.activation;
   }
   return g;
+}
+
+bool is_product(const Conv2d& op) noexcept {
+  constexpr std::array<std::int64_t, 2> one{1, 1}, none{0, 0};
+  return op.kernel == one && op.stride == one && op.padding == none && op.groups == 1;
 }
 
 ConvolutionGraph bare(ConvolutionGraph g) noexcept {

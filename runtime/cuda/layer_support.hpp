@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "runtime/cuda/op_support.hpp"
@@ -13,6 +14,9 @@ namespace dtrain::cuda {
 inline bool wanted(std::span<const GradSlot> slots, std::size_t i) {
   return i < slots.size() && wanted(slots[i]);
 }
+
+/// A convolution that is_product, as a linear layer over pixels: images lie channels last.
+std::unique_ptr<Kernel> make_product_conv2d(CudaContext&, const Conv2d&, const TensorDesc& in);
 
 /// The libraries want a workspace on a multiple of 256 bytes; a plan promises 64.
 inline constexpr std::size_t workspace_alignment = 256;

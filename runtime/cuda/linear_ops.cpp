@@ -1,5 +1,6 @@
-// Linear layers through cuBLASLt. float32 multiplies with the canonical weights; halves, and a flattened image's
-// columns, with a packed copy of weights and bias. Gradients of parameters are float and added in place.
+// Linear layers, and convolutions that look at one pixel, through cuBLASLt. float32 multiplies with the canonical
+// weights; halves, and a flattened image's columns, with a packed copy of weights and bias. Gradients of parameters are
+// float and added in place.
 #include <algorithm>
 #include <map>
 #include <utility>
@@ -16,12 +17,11 @@ namespace dtrain::cuda {
 
 namespace {
 
-constexpr const char* op_name = "linear";
-
 class LinearKernel final : public Kernel {
  public:
-  LinearKernel(CudaContext& context, const Linear& op, const TensorDesc& in)
-      : op_(op),
+  LinearKernel(CudaContext& context, const char* name, const Linear& op, const TensorDesc& in)
+      : name_(name),
+        op_(op),
         dtype_(in.dtype),
         element_(element_of(in)),
         n_(in.shape[0]),
@@ -41,7 +41,7 @@ class LinearKernel final : public Kernel {
   Needs needs() const override { return {workspace_, packed_}; }
 
   void pack(std::span<const Tensor> master, Tensor packed, Stream& stream) override {
-    const Launch where = at(stream, op_name);
+    const Launch where = at(stream, name_);
     auto* base = packed.as<std::byte>();
     const Slot weights{base, Put::overwrite};
     if (permuted_) {
@@ -53,7 +53,7 @@ class LinearKernel final : public Kernel {
   }
 
   void forward(const OpArgs& a, Stream& stream) override {
-    const Launch where = at(stream, op_name);
+    const Launch where = at(stream, name_);
     void* y = a.out[0].data;
     void* bias = op_.bias ? (packs_bias_ ? a.packed.as<std::byte>() + bias_at_ : a.params[1].data) : nullptr;
     forward_->run({a.in[0].data, weights(a), y, bias, false}, workspace_of(a), stream.native());
@@ -64,7 +64,7 @@ class LinearKernel final : public Kernel {
   }
 
   void backward_activation(const OpArgs& a, Tensor grad_out, Stream& stream) override {
-    activation_gradient(at(stream, op_name), element_, op_.activation, a.out[0].data, grad_out.data,
+    activation_gradient(at(stream, name_), element_, op_.activation, a.out[0].data, grad_out.data,
                         {grad_out.data, Put::overwrite}, grad_out.elements());
   }
 
@@ -78,7 +78,7 @@ class LinearKernel final : public Kernel {
     if (wanted(g.params, 0)) {
       weight_gradient(a, g, bias, stream);
     } else if (bias) {
-      column_sums(at(stream, op_name), element_, n_, op_.units, gy, slot_of(g.params[1]), workspace_of(a) + sums_at_);
+      column_sums(at(stream, name_), element_, n_, op_.units, gy, slot_of(g.params[1]), workspace_of(a) + sums_at_);
     }
   }
 
@@ -93,8 +93,8 @@ class LinearKernel final : public Kernel {
     return p;
   }
   DeviceError none(const char* what) const {
-    return DeviceError(fmt::format("cuBLASLt has no algorithm for {} of a linear layer of {} units on [{}, {}] in {}",
-                                   what, op_.units, n_, features_, name_of(dtype_)));
+    return DeviceError(fmt::format("cuBLASLt has no algorithm for {} of {} with {} units on [{}, {}] in {}", what,
+                                   name_, op_.units, n_, features_, name_of(dtype_)));
   }
 
   void prepare_forward(CudaContext& context) {
@@ -181,7 +181,7 @@ class LinearKernel final : public Kernel {
   const void* weights(const OpArgs& a) const { return packed_ > 0 ? a.packed.data : a.params[0].data; }
 
   void weight_gradient(const OpArgs& a, const OpGrads& g, bool bias, Stream& stream) {
-    const Launch where = at(stream, op_name);
+    const Launch where = at(stream, name_);
     auto* workspace = workspace_of(a);
     const bool direct = bias && g.params[1].write == Write::overwrite;
     void* vector = direct ? g.params[1].grad.data : workspace + vector_at_;
@@ -199,6 +199,7 @@ class LinearKernel final : public Kernel {
     }
   }
 
+  const char* name_;  // of the op, in messages
   Linear op_;
   DType dtype_;
   Element element_;
@@ -214,7 +215,13 @@ class LinearKernel final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> make_linear(CudaContext& context, const Linear& op, std::span<const TensorDesc> in) {
-  return std::make_unique<LinearKernel>(context, op, in[0]);
+  return std::make_unique<LinearKernel>(context, "linear", op, in[0]);
+}
+
+std::unique_ptr<Kernel> make_product_conv2d(CudaContext& context, const Conv2d& op, const TensorDesc& in) {
+  const Linear product{.units = op.filters, .bias = op.bias, .activation = op.activation};
+  const Shape pixels{in.shape[0] * in.shape[2] * in.shape[3], in.shape[1]};
+  return std::make_unique<LinearKernel>(context, "conv2d", product, TensorDesc{in.dtype, pixels});
 }
 
 }  // namespace dtrain::cuda

@@ -143,5 +143,12 @@ TEST(Convolution, a_graph_holds_the_ops_shape_and_forward_alone_what_follows) {
   EXPECT_NE(weights.key(), convolution_graph(op, in, ConvolutionPass::data_gradient).key());
 }
 
+TEST(Convolution, of_one_pixel_is_a_product) {
+  EXPECT_TRUE(is_product({.filters = 8}));
+  EXPECT_FALSE(is_product({.filters = 8, .kernel = {1, 3}, .padding = {0, 1}}));
+  EXPECT_FALSE(is_product({.filters = 8, .stride = {2, 2}}));
+  EXPECT_FALSE(is_product({.filters = 8, .groups = 2}));
+}
+
 }  // namespace
 }  // namespace dtrain::cuda

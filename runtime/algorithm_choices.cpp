@@ -13,7 +13,7 @@ namespace {
 constexpr std::string_view between = " = ";
 
 bool sound(std::string_view text) {
-  return !text.empty() && text.find('\n') == text.npos && text.find(between) == text.npos;
+  return !text.empty() && text.find('\n') == std::string_view::npos && text.find(between) == std::string_view::npos;
 }
 
 }  // namespace

@@ -28,6 +28,8 @@ class GpuMonitor {
   ~GpuMonitor();
   GpuMonitor(GpuMonitor&&) noexcept;
   GpuMonitor& operator=(GpuMonitor&&) noexcept;
+  GpuMonitor(const GpuMonitor&) = delete;
+  GpuMonitor& operator=(const GpuMonitor&) = delete;
 
   /// Empty where NVML works.
   const std::string& why_not() const noexcept;

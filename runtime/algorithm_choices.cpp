@@ -24,7 +24,7 @@ const std::string* AlgorithmChoices::find(const std::string& key) const {
 }
 
 void AlgorithmChoices::set(std::string key, std::string algorithm) {
-  if (!sound(key) || !sound(algorithm)) throw BugError(fmt::format("no choice: \"{}\" for \"{}\"", algorithm, key));
+  if (!sound(key) || !sound(algorithm)) throw BugError(fmt::format(R"(no choice: "{}" for "{}")", algorithm, key));
   choices_.insert_or_assign(std::move(key), std::move(algorithm));
 }
 

@@ -181,6 +181,24 @@ TEST_F(AsyncTraining, stops_at_a_step_that_all_agree_on_and_goes_on_from_there) 
   expect_same(whole, second);
 }
 
+TEST_F(AsyncTraining, without_enough_memory_it_says_what_would_fit) {
+  AsyncDevice::Options small;
+  small.memory_limit = 200'000;
+  const std::vector<std::string> large = {"batch.global=960", "train.steps=3", "data.device_cache_mib=0"};
+  const Outcome all = train_on(std::make_unique<AsyncDevice>(small), mlp, large, "large");
+  EXPECT_EQ(all.code, ExitCode::device);
+  const std::string said = "batch.micro: ";
+  const auto at = all.error.find(said);
+  ASSERT_NE(at, std::string::npos) << all.error;
+  const int fits = std::stoi(all.error.substr(at + said.size()));
+  EXPECT_GE(fits, 100);
+  EXPECT_LT(fits, 960);
+  // Half of it leaves room for what no plan knows of.
+  auto less = large;
+  less.push_back(fmt::format("batch.micro={}", fits / 2));
+  EXPECT_EQ(train_on(std::make_unique<AsyncDevice>(small), mlp, less, "less").code, ExitCode::ok);
+}
+
 TEST_F(AsyncTraining, an_error_names_the_step_it_happened_in) {
   const std::vector<std::string> hopeless = {"optimizer.sgd.learning_rate=1e30", "optimizer.sgd.momentum=0"};
   const Outcome cpu = train_on(nullptr, mlp, hopeless, "cpu");

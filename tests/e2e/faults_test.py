@@ -64,7 +64,8 @@ class Faults(harness.Case):
         """Communication may take 4 s here; mpirun ends a stopped process by SIGKILL 2 s later."""
         for victim in (1, 0):
             with self.subTest(victim=victim):
-                running = self.start_endless("communication.timeout_seconds=4")
+                # Without evaluations: the first batch of the first one may take longer.
+                running = self.start_endless("communication.timeout_seconds=4", "data.eval=[]")
                 running.kill(signal.SIGSTOP, rank=victim)
                 result, seconds = self.end_of(running, 30)
                 self.assertEqual(result.code, COMMUNICATION, f"\n{result}")

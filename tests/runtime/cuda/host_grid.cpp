@@ -1,7 +1,6 @@
 #include "tests/runtime/cuda/host_grid.hpp"
 
 #include <array>
-#include <csetjmp>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -43,8 +42,8 @@ class Fiber final : public cuda::Thread {
     state = State::ready;
   }
   void turn() {
-    if (_setjmp(scheduler_) != 0) return;
-    if (begun_) _longjmp(here_, 1);
+    if (__builtin_setjmp(scheduler_) != 0) return;
+    if (begun_) jump(here_);
     begin();
   }
   void sync() override { wait(State::in_sync); }
@@ -52,6 +51,8 @@ class Fiber final : public cuda::Thread {
   State state = State::done;
 
  private:
+  /// Not in the function that can be jumped to.
+  [[gnu::noinline, noreturn]] static void jump(void** to) { __builtin_longjmp(to, 1); }
   [[noreturn]] void begin() {
     if (!stack_) stack_ = std::make_unique<std::byte[]>(stack_bytes);
     begun_ = true;
@@ -73,7 +74,7 @@ class Fiber final : public cuda::Thread {
   }
   void wait(State s) {
     state = s;
-    if (_setjmp(here_) == 0) _longjmp(scheduler_, 1);
+    if (__builtin_setjmp(here_) == 0) jump(scheduler_);
   }
   /// Two places in turn: a thread may be one exchange ahead of another of its warp.
   const void* exchange(const void* value, std::size_t bytes, unsigned from) override {
@@ -84,7 +85,7 @@ class Fiber final : public cuda::Thread {
   }
 
   static thread_local Fiber* starting;
-  std::jmp_buf here_{}, scheduler_{};
+  void *here_[5]{}, *scheduler_[5]{};
   bool begun_ = false;
   Fiber* all_ = nullptr;
   Work work_{};

@@ -113,7 +113,8 @@ TypePtr<RunConfig> run_table() {
             "what computes; auto: GPUs where there are some");
     run.add("precision", &RunConfig::precision,
             choice<DType>({{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"float16", DType::f16}}),
-            "what layers compute with; parameters, their updates and losses stay float32; float16 needs device: cuda");
+            "what layers compute with; parameters, their updates and losses stay float32; float16 needs device: cuda, "
+            "and its loss is not scaled yet");
     run.add("threads", &RunConfig::threads, word_or("auto", 0, integer<int>({1, 4096})),
             "compute threads a rank on the cpu; auto: the cores that it may use");
     run.add("model", &RunConfig::model, models::model_table(), "the network").required();

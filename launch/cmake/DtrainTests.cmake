@@ -22,9 +22,6 @@ target_compile_options(dtrain_test_options INTERFACE -Wno-dangling-else
 function(dtrain_floor_tests floor)
   set(folder ${CMAKE_SOURCE_DIR}/tests/${floor})
   file(GLOB sources CONFIGURE_DEPENDS ${folder}/*_test.cpp)
-  if(DTRAIN_SANITIZE)  # with the address sanitizer its process ends at once and says nothing: not understood yet
-    list(FILTER sources EXCLUDE REGEX "/async_training_test\\.cpp$")
-  endif()
   if(sources)
     add_executable(tests_${floor} ${sources})
     target_link_libraries(tests_${floor} PRIVATE dtrain_${floor} dtrain_test_support dtrain_test_options GTest::gtest_main)

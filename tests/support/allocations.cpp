@@ -47,12 +47,18 @@ void* operator new(std::size_t bytes, std::align_val_t alignment) {
 void* operator new[](std::size_t bytes, std::align_val_t alignment) {
   return allocate(bytes, static_cast<std::size_t>(alignment));
 }
-// The library's own std::stable_sort asks in this way, and gives back to the operators below.
+// std::stable_sort and a checkpoint's snapshot ask in these ways, and give back to the operators below.
 void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
   return allocate_or_null(bytes, 1);
 }
 void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
   return allocate_or_null(bytes, 1);
+}
+void* operator new(std::size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return allocate_or_null(bytes, static_cast<std::size_t>(alignment));
+}
+void* operator new[](std::size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return allocate_or_null(bytes, static_cast<std::size_t>(alignment));
 }
 void operator delete(void* p) noexcept {
   std::free(p);

@@ -13,11 +13,19 @@ enum class Algorithm : std::uint8_t {
   fixed_order,  // exchange of shares, f32 sum in a fixed tree over ranks, all-gather
 };
 
+/// What carries the sums of GPUs.
+enum class Transport : std::uint8_t {
+  automatic,  // NCCL where the build has it
+  nccl,
+  staged,  // through the host's memory, over MPI
+};
+
 struct CommConfig {
   double bucket_mib = 25;
   double last_bucket_mib = 1;
   DType gradient_dtype = DType::f32;
   Algorithm algorithm = Algorithm::automatic;
+  Transport transport = Transport::automatic;
   // Without progress; which one counts when: deadlines.hpp.
   double timeout_seconds = 300;
   double set_up_timeout_seconds = 1800;

@@ -44,8 +44,6 @@ class Trainer {
         world_(world),
         stop_(stop),
         group_(world.make_group()),
-        collective_(world.make_collective(config_.communication.algorithm)),
-        statistics_(world.make_collective()),
         watchdog_(world.watchdog()),
         report_(input, world),
         device_(std::move(device)) {}
@@ -55,6 +53,11 @@ class Trainer {
     watchdog_.beat("set-up", 0, comm::Deadline::set_up);
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
+    group_->agree([&] {
+      batch_ = check_batch(input_, world_.size());
+      engine_.emplace(config_, world_, std::move(device_));
+    });
+    engine_->connect(config_, world_);
     group_->agree([&] { set_up(); });
     // Hosts with copies of their own may hold different data: other samples, another number of steps.
     const comm::Fact same[] = {{"the parameter layout", layout_text()},
@@ -78,8 +81,6 @@ class Trainer {
 
  private:
   void set_up() {
-    batch_ = check_batch(input_, world_.size());
-    engine_.emplace(config_, world_, std::move(device_));
     Graph graph = models::build(config_.model, batch_.micro, config_.precision);
     const std::int64_t width = output_width(graph);
     const double cache = config_.data.cache_mib;
@@ -89,8 +90,8 @@ class Trainer {
     }
     const std::size_t free = engine_->device().free_memory();
     try {
-      engine_->bind(std::move(graph), config_, statistics_.get());
-      step_.emplace(config_, *engine_, *collective_, watchdog_, stop_, batch_.accumulation);
+      engine_->bind(std::move(graph), config_);
+      step_.emplace(config_, *engine_, watchdog_, stop_, batch_.accumulation);
     } catch (const OutOfMemory& e) {
       if (free == 0) throw;
       throw OutOfMemory(fmt::format("{}; {}", e.what(), memory_advice(config_, world_.size(), batch_.micro, free)));
@@ -273,7 +274,6 @@ class Trainer {
   comm::World& world_;
   StopSignals& stop_;
   std::unique_ptr<Group> group_;
-  std::unique_ptr<Collective> collective_, statistics_;
   comm::Watchdog& watchdog_;
   Reporter report_;
   std::unique_ptr<Device> device_;  // to be used in place of the configured one

@@ -63,13 +63,16 @@ class StepBench {
         config_(input.config),
         options_(options),
         stop_(stop),
-        group_(world.make_group()),
-        collective_(world.make_collective(config_.communication.algorithm)),
-        statistics_(world.make_collective()) {}
+        group_(world.make_group()) {}
 
   BenchReport run() {
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
+    group_->agree([&] {
+      batch_ = check_batch(input_, world_.size());
+      engine_.emplace(config_, world_);
+    });
+    engine_->connect(config_, world_);
     group_->agree([&] { set_up(); });
     time_steps();
     if (!options_.brief) {
@@ -86,13 +89,11 @@ class StepBench {
 
  private:
   void set_up() {
-    batch_ = check_batch(input_, world_.size());
-    engine_.emplace(config_, world_);
     Graph graph = models::build(config_.model, batch_.micro, config_.precision);
     const std::int64_t width = output_width(graph);
     data_.emplace(open_data(config_, config_.data.train, width, config_.data.cache_mib));
-    engine_->bind(std::move(graph), config_, statistics_.get());
-    step_.emplace(config_, *engine_, *collective_, world_.watchdog(), stop_, batch_.accumulation);
+    engine_->bind(std::move(graph), config_);
+    step_.emplace(config_, *engine_, world_.watchdog(), stop_, batch_.accumulation);
     status_.global_batch = config_.batch.global;
     status_.samples = static_cast<std::int64_t>(data_->count());
     status_.total_steps =
@@ -313,7 +314,6 @@ class StepBench {
   const StepBenchOptions& options_;
   StopSignals& stop_;
   std::unique_ptr<Group> group_;
-  std::unique_ptr<Collective> collective_, statistics_;
   BatchShare batch_;
   RunStatus status_;
   std::optional<Engine> engine_;

@@ -155,7 +155,7 @@ TEST(RankPlacement, two_ranks_on_one_gpu_is_an_error_that_names_both) {
   const auto gpus = host_gpus('a', 3);
   const std::vector<RankView> views{{"a", {gpus[0], gpus[1]}, ""}, {"a", {gpus[2]}, ""}, {"a", {gpus[0], gpus[2]}, ""}};
   EXPECT_EQ(
-      outcome(views).substr(0, 102),
+      outcome(views).substr(0, 106),
       "error: ranks 0 and 2 of host a would compute on one GPU (NVIDIA H100 GPU-a000 at 0000:10:00.0); give each ");
   PlacementRules rules;
   rules.share_gpus = true;

@@ -18,6 +18,8 @@ struct CommConfig {
   double last_bucket_mib = 1;
   DType gradient_dtype = DType::f32;
   Algorithm algorithm = Algorithm::automatic;
+  static constexpr double automatic_probe = -1;  // two seconds on GPUs, none on the cpu
+  double probe_seconds = automatic_probe;
   // Without progress; which one counts when: deadlines.hpp.
   double timeout_seconds = 300;
   double set_up_timeout_seconds = 1800;

@@ -1,8 +1,10 @@
 #include "comm/world.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <set>
 #include <string>
 #include <thread>
@@ -48,6 +50,7 @@ struct World::State {
   void prepare_process();
   void start_mpi();
   void share_board(MPI_Comm local);
+  void link_hosts(Group&);
   bool barrier(double limit_seconds) noexcept;
 };
 
@@ -142,7 +145,32 @@ World::World() : state_(std::make_unique<State>()) {
   Watchdog::Options watching;
   watching.ranks = state_->size;
   state_->watchdog = std::make_unique<Watchdog>(*state_->board, std::move(watching));
-  if (state_->with_mpi) state_->hosts = make_group()->all_gather(state_->host);
+  if (!state_->with_mpi) return;
+  const auto group = make_group();
+  state_->hosts = group->all_gather(state_->host);
+  state_->link_hosts(*group);
+}
+
+/// Rank 0's watchdog hears of the ranks of other hosts by a way of its own. Where that cannot be, it does not.
+void World::State::link_hosts(Group& group) {
+  std::vector<std::string> others;
+  for (const auto& h : hosts)
+    if (h != hosts[0] && std::find(others.begin(), others.end(), h) == others.end()) others.push_back(h);
+  if (others.empty()) return;
+  std::string address;
+  if (rank == 0) {
+    try {
+      address = watchdog->listen(others);
+    } catch (const CommError& e) {
+      notes.push_back(fmt::format("{}; a rank of another host that hangs will not be named here", e.what()));
+    }
+  }
+  std::vector<std::byte> bytes(address.size());
+  std::memcpy(bytes.data(), address.data(), address.size());
+  group.broadcast(bytes, 0);
+  const bool leads = std::find(hosts.begin(), hosts.end(), host) == hosts.begin() + rank;
+  if (!bytes.empty() && host != hosts[0] && leads)
+    watchdog->connect(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
 }
 
 World::~World() {

@@ -98,8 +98,11 @@ TypePtr<LogConfig> log_table() {
 
 PlanOptions plan_options(const RunConfig& config, int ranks) {
   PlanOptions options;
-  options.buckets.bucket_mib = config.communication.bucket_mib;
-  options.buckets.last_bucket_mib = config.communication.last_bucket_mib;
+  // What is to be chosen at start has BucketOptions' default until then.
+  const comm::CommConfig& c = config.communication;
+  if (c.bucket_mib > 0) options.buckets.bucket_mib = c.bucket_mib;
+  if (c.last_bucket_mib > 0) options.buckets.last_bucket_mib = c.last_bucket_mib;
+  options.buckets.at_least = c.least_buckets;
   options.buckets.shards = config.optimizer.shard ? ranks : 1;
   options.recompute = config.memory.recompute;
   return options;

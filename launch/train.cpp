@@ -16,6 +16,7 @@
 #include "io/dataset.hpp"
 #include "io/loader.hpp"
 #include "launch/alone.hpp"
+#include "launch/bucket_tuning.hpp"
 #include "launch/cli.hpp"
 #include "launch/clock.hpp"
 #include "launch/data.hpp"
@@ -102,9 +103,17 @@ class Trainer {
 
   void prepare() {
     watchdog_.beat("set-up", 0, comm::Deadline::set_up);
+    RunConfig config = config_;
+    const SumPath sums{*group_, *collective_, engine_->device(), config.communication.gradient_dtype,
+                       config.optimizer.shard};
+    const std::string buckets = tune_buckets(config, *graph_, batch_.accumulation, world_, sums, choices_);
+    if (!buckets.empty()) {
+      report_.say(buckets);
+      remarks_.push_back(buckets);
+    }
     const std::size_t free = engine_->device().free_memory();
     const auto tally = choices_.prepare(engine_->device(), [&] {
-      with_advice(free, [&] { engine_->bind(std::move(*graph_), config_, statistics_.get()); });
+      with_advice(free, [&] { engine_->bind(std::move(*graph_), config, statistics_.get()); });
     });
     if (tally.recalled > 0 && tally.measured > 0)
       report_.say(
@@ -179,7 +188,7 @@ class Trainer {
   }
 
   void open_files() {
-    report_.open_files(status_);
+    report_.open_files(status_, remarks_);
     choices_.write(config_.log.directory);
     if (config_.log.samples)
       step_->log_samples(open_sample_log(config_.log.directory, world_.rank(), world_.size(), status_.step));
@@ -335,6 +344,7 @@ class Trainer {
   RunChoices choices_;
   std::unique_ptr<Device> device_;  // to be used in place of the configured one
   bool no_graphs_told_ = false, no_evaluation_graphs_told_ = false;
+  std::vector<std::string> remarks_;  // on what was chosen at start
 
   BatchShare batch_;
   RunStatus status_;

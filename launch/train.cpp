@@ -1,5 +1,6 @@
 #include "launch/train.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "io/dataset.hpp"
 #include "io/loader.hpp"
 #include "launch/alone.hpp"
+#include "launch/bucket_tuning.hpp"
 #include "launch/cli.hpp"
 #include "launch/clock.hpp"
 #include "launch/data.hpp"
@@ -24,6 +26,7 @@
 #include "launch/memory_fit.hpp"
 #include "launch/progress.hpp"
 #include "launch/report.hpp"
+#include "launch/run_choices.hpp"
 #include "launch/run_files.hpp"
 #include "launch/run_status.hpp"
 #include "launch/saving.hpp"
@@ -46,6 +49,7 @@ class Trainer {
         group_(world.make_group()),
         watchdog_(world.watchdog()),
         report_(input, world),
+        choices_(*group_),
         device_(std::move(device)) {}
 
   ExitCode run() {
@@ -60,19 +64,23 @@ class Trainer {
     engine_->connect(config_, world_);
     group_->agree([&] { set_up(); });
     // Hosts with copies of their own may hold different data: other samples, another number of steps.
-    const comm::Fact same[] = {{"the parameter layout", layout_text()},
-                               {"data.train (by its fingerprint)", train_data_->fingerprint()},
+    const comm::Fact data[] = {{"data.train (by its fingerprint)", train_data_->fingerprint()},
                                {"data.eval (by its fingerprint)", eval_data_ ? eval_data_->fingerprint() : "none"}};
-    comm::agree_on(*group_, world_.host(), same);
+    comm::agree_on(*group_, world_.host(), data);
     watchdog_.beat("load", 0, comm::Deadline::load);
-    saving_.emplace(input_, world_, *group_, report_, train_data_->fingerprint(), status_);
+    choices_.recall(config_.log.directory);
+    saving_.emplace(input_, world_, *group_, report_, choices_, train_data_->fingerprint(), status_);
     if (saving_->finished_before(status_)) return ExitCode::ok;
+    prepare();
+    const comm::Fact layout[] = {{"the parameter layout", layout_text()}};
+    comm::agree_on(*group_, world_.host(), layout);
     start_state();
     group_->agree([&] {
       if (world_.rank() == 0) make_directory(config_.log.directory, "log.directory");
     });
     group_->agree([&] { open_files(); });
     report_.announce(*engine_, batch_, status_);
+    watch_gpus();
     return loop();
   }
 
@@ -80,25 +88,57 @@ class Trainer {
   void end_progress() { report_.end_progress(); }
 
  private:
+  /// What needs to know neither what is resumed nor what was chosen before.
   void set_up() {
-    Graph graph = models::build(config_.model, batch_.micro, config_.precision);
-    const std::int64_t width = output_width(graph);
+    graph_.emplace(models::build(config_.model, batch_.micro, config_.precision));
+    const std::int64_t width = output_width(*graph_);
     const double cache = config_.data.cache_mib;
     train_data_.emplace(open_data(config_, config_.data.train, width, cache));
     if (!config_.data.eval.empty()) {
       eval_data_.emplace(open_data(config_, config_.data.eval, width, cache, world_.rank(), world_.size()));
     }
+    status_.global_batch = config_.batch.global;
+    status_.samples = static_cast<std::int64_t>(train_data_->count());
+    status_.total_steps = total_steps(config_, train_data_->count());
+  }
+
+  void prepare() {
+    watchdog_.beat("set-up", 0, comm::Deadline::set_up);
+    RunConfig config = config_;
+    const SumPath sums{*group_, engine_->collective(), engine_->device(), config.communication.gradient_dtype,
+                       config.optimizer.shard};
+    const std::string buckets = tune_buckets(config, *graph_, batch_.accumulation, world_, sums, choices_);
+    if (!buckets.empty()) {
+      report_.say(buckets);
+      remarks_.push_back(buckets);
+    }
     const std::size_t free = engine_->device().free_memory();
+    const auto tally = choices_.prepare(engine_->device(),
+                                        [&] { with_advice(free, [&] { engine_->bind(std::move(*graph_), config); }); });
+    if (tally.recalled > 0 && tally.measured > 0)
+      report_.say(
+          fmt::format("{} of the device's algorithms were measured anew: those kept with the run are of another "
+                      "GPU, library or shape",
+                      tally.measured));
+    group_->agree([&] {
+      with_advice(free, [&] { step_.emplace(config_, *engine_, watchdog_, stop_, batch_.accumulation); });
+      make_loaders();
+    });
+  }
+
+  /// Where memory ends: what would fit. `free`: bytes that there were; 0 where the device cannot say.
+  template <class F>
+  void with_advice(std::size_t free, F work) const {
     try {
-      engine_->bind(std::move(graph), config_);
-      step_.emplace(config_, *engine_, watchdog_, stop_, batch_.accumulation);
+      work();
     } catch (const OutOfMemory& e) {
       if (free == 0) throw;
       throw OutOfMemory(fmt::format("{}; {}", e.what(), memory_advice(config_, world_.size(), batch_.micro, free)));
     }
-    status_.global_batch = config_.batch.global;
-    status_.samples = static_cast<std::int64_t>(train_data_->count());
-    status_.total_steps = total_steps(config_, train_data_->count());
+  }
+
+  void make_loaders() {
+    const std::int64_t width = output_width(engine_->plan().graph);
     io::LoaderOptions loading = loader_options(config_, batch_.micro, width, world_, &engine_->device());
     const auto on_device = [&](const io::Dataset& data, bool training) {
       auto made = DeviceData::make(engine_->device(), engine_->compute(), data, loading, config_.data.device_cache_mib,
@@ -123,6 +163,15 @@ class Trainer {
     return text;
   }
 
+  /// Each GPU is asked by one rank alone, the first of those on it.
+  void watch_gpus() {
+    const std::string id = engine_->device().bus_id();
+    const auto all = group_->all_gather(id.empty() ? id : world_.host() + " " + id);
+    const auto mine = all.begin() + world_.rank();
+    const bool first = std::find(all.begin(), mine, *mine) == mine;
+    report_.watch_gpu(first ? id : "", static_cast<int>(std::count(all.begin(), all.end(), *mine)));
+  }
+
   void start_state() {
     watchdog_.beat("load", static_cast<std::uint64_t>(status_.step), comm::Deadline::load);
     ModelState& model = step_->model();
@@ -139,7 +188,8 @@ class Trainer {
   }
 
   void open_files() {
-    report_.open_files(status_);
+    report_.open_files(status_, remarks_);
+    choices_.write(config_.log.directory);
     if (config_.log.samples)
       step_->log_samples(open_sample_log(config_.log.directory, world_.rank(), world_.size(), status_.step));
   }
@@ -150,7 +200,7 @@ class Trainer {
     tracing_.emplace(config_.log.trace, config_.log.directory, engine_->store().layout(), batch_.accumulation, world_,
                      *group_);
     const ExitCode code = steps();
-    tell(tracing_->write());  // where the run ended before the steps that were asked for
+    tell(tracing_->write(device_clock()));  // where the run ended before the steps that were asked for
     return code;
   }
 
@@ -161,22 +211,29 @@ class Trainer {
       return stopped();
     while (!status_.finished()) {
       step_->trace(tracing_->at(status_.step + 1));
+      step_->spend(report_.energy_spent(status_));
       step_->run(status_, *loader_, train_on_device_.get(), logged(status_.step + 1), report_.seconds());
       ++status_.step;
       // Results are read late, but before anything that they decide on.
-      const bool settled = status_.finished() || evaluation_due() || save_due();
+      const bool settled =
+          status_.finished() || evaluation_due() || save_due() || tracing_->done_before(status_.step + 1);
       const bool stop = read_results(settled ? 0 : step_->lag());
       saving_->poll(status_);
       if (stop && !status_.finished()) return stopped();
       if (evaluation_due() && !evaluate()) return stopped();
       if (save_due()) save();
-      tell(tracing_->write_if_done(status_.step + 1));
+      tell(tracing_->write_if_done(status_.step + 1, device_clock()));
     }
     step_->settle();
     saving_->finish(status_, step_->model());
     report_.end_progress();
     summarize();
     return ExitCode::ok;
+  }
+
+  /// How exactly the times of the timeline are known; nothing where they are the host's own.
+  std::optional<double> device_clock() const {
+    return engine_->device().asynchronous() ? std::optional(step_->clock_error()) : std::nullopt;
   }
 
   bool logged(std::int64_t step) const { return step % config_.log.every_steps == 0 || step == status_.total_steps; }
@@ -195,12 +252,18 @@ class Trainer {
       then.loss = status_.loss = static_cast<double>(done.sums[loss_sum]) / static_cast<double>(done.sums[weight_sum]);
       then.applied = status_.applied = done.applied_steps;
       require_finite(then, done);
-      alone([&] { report_.step_done(then, done, logged(then.step), loader_->waited_seconds()); });
+      report_.count(TrainStep::energy_of(done));
+      alone(
+          [&] { report_.step_done(then, done, logged(then.step), loader_->waited_seconds(), step_->communication()); });
       stop = TrainStep::stop_wished(done) || stop;
     }
-    if (!step_->no_graphs_because().empty() && !std::exchange(no_graphs_told_, true))
-      report_.warn(fmt::format("steps are not replayed as CUDA graphs: {}", step_->no_graphs_because()));
+    warn_without_graphs("steps", step_->no_graphs_because(), no_graphs_told_);
     return stop;
+  }
+
+  void warn_without_graphs(const char* what, const std::string& why, bool& told) const {
+    if (!why.empty() && !std::exchange(told, true))
+      report_.warn(fmt::format("{} are not replayed as CUDA graphs: {}", what, why));
   }
 
   void save() {
@@ -242,6 +305,7 @@ class Trainer {
     const auto begin = Clock::now();
     step_->settle();
     const auto result = evaluator_->run(status_.step, status_.finished() ? nullptr : &stop_, step_->average());
+    warn_without_graphs("evaluation passes", evaluator_->no_graphs_because(), no_evaluation_graphs_told_);
     if (!result) return false;
     status_.eval = result;
     status_.evaluated_step = status_.step;
@@ -276,12 +340,15 @@ class Trainer {
   std::unique_ptr<Group> group_;
   comm::Watchdog& watchdog_;
   Reporter report_;
+  RunChoices choices_;
   std::unique_ptr<Device> device_;  // to be used in place of the configured one
-  bool no_graphs_told_ = false;
+  bool no_graphs_told_ = false, no_evaluation_graphs_told_ = false;
+  std::vector<std::string> remarks_;  // on what was chosen at start
 
   BatchShare batch_;
   RunStatus status_;
   std::optional<Engine> engine_;
+  std::optional<Graph> graph_;  // until the engine has it
   std::optional<io::Dataset> train_data_, eval_data_;
   std::unique_ptr<DeviceData> train_on_device_, eval_on_device_;
   std::unique_ptr<io::Loader> loader_, eval_loader_;

@@ -19,6 +19,7 @@
 #include "launch/bench/layers.hpp"
 #include "launch/bench/profile.hpp"
 #include "launch/bench/statistics.hpp"
+#include "launch/bucket_tuning.hpp"
 #include "launch/data.hpp"
 #include "launch/device_data.hpp"
 #include "launch/engine.hpp"
@@ -74,6 +75,11 @@ class StepBench {
     });
     engine_->connect(config_, world_);
     group_->agree([&] { set_up(); });
+    const SumPath sums{*group_, engine_->collective(), engine_->device(), config_.communication.gradient_dtype,
+                       config_.optimizer.shard};
+    RunChoices choices(*group_);
+    tune_buckets(config_, *graph_, batch_.accumulation, world_, sums, choices);
+    group_->agree([&] { prepare(); });
     time_steps();
     if (!options_.brief) {
       alone([&] { time_layers(); });
@@ -89,10 +95,13 @@ class StepBench {
 
  private:
   void set_up() {
-    Graph graph = models::build(config_.model, batch_.micro, config_.precision);
-    const std::int64_t width = output_width(graph);
-    data_.emplace(open_data(config_, config_.data.train, width, config_.data.cache_mib));
-    engine_->bind(std::move(graph), config_);
+    graph_.emplace(models::build(config_.model, batch_.micro, config_.precision));
+    data_.emplace(open_data(config_, config_.data.train, output_width(*graph_), config_.data.cache_mib));
+  }
+
+  void prepare() {
+    const std::int64_t width = output_width(*graph_);
+    engine_->bind(std::move(*graph_), config_);
     step_.emplace(config_, *engine_, world_.watchdog(), stop_, batch_.accumulation);
     status_.global_batch = config_.batch.global;
     status_.samples = static_cast<std::int64_t>(data_->count());
@@ -205,6 +214,8 @@ class StepBench {
     p.backward = median_of(backwards).value;
     p.update = phases_[optimizer].estimate.value;
     for (const auto& samples : ready.samples) p.ready.push_back(median_of(samples).value);
+    for (const Bucket& b : engine.store().layout().buckets)
+      p.ends.push_back(static_cast<double>(b.end * sizeof(float)));
     return p;
   }
 
@@ -310,13 +321,14 @@ class StepBench {
 
   comm::World& world_;
   const LoadedConfig& input_;
-  const RunConfig& config_;
+  RunConfig config_;  // with bucket sizes, once they are chosen
   const StepBenchOptions& options_;
   StopSignals& stop_;
   std::unique_ptr<Group> group_;
   BatchShare batch_;
   RunStatus status_;
   std::optional<Engine> engine_;
+  std::optional<Graph> graph_;  // until the engine has it
   std::optional<io::Dataset> data_;
   std::unique_ptr<DeviceData> on_device_;
   std::unique_ptr<io::Loader> loader_;

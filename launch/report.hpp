@@ -64,6 +64,7 @@ class Reporter {
   Progress::Now now_;
   std::optional<MetricsFile> metrics_;
   std::optional<GpuWatch> gpu_;
+  LossScaling scaling_;
   PhaseSeconds seconds_;  // sums since the last logged step
   std::int64_t interval_steps_ = 0, last_line_ = 0;
   bool log_due_ = false, asynchronous_ = false;

@@ -123,6 +123,8 @@ void MetricsFile::write(const StepMetrics& m) {
                {"communication_exposed", s.communication_exposed},
                {"optimizer", s.optimizer},
                {"checkpoint", s.checkpoint}}}};
+  if (m.loss_scale) entry["loss_scale"] = *m.loss_scale;
+  if (m.skipped) entry["skipped"] = *m.skipped;
   if (m.joules_per_sample) entry["joules_per_sample"] = *m.joules_per_sample;
   if (m.gpu_utilization) entry["gpu_utilization"] = *m.gpu_utilization;
   if (m.gpu_memory_mib) entry["gpu_memory_mib"] = *m.gpu_memory_mib;

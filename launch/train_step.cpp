@@ -39,9 +39,11 @@ TrainStep::TrainStep(const RunConfig& config, Engine& engine, Collective& collec
       reducer_(engine.device(), collective, engine.store(), config.communication, config.optimizer.shard),
       ranks_(collective.size()),
       accumulation_(accumulation),
+      scaling_(loss_scaling(config)),
       memory_(engine.device()),
       recordings_(engine.device(), records(config, engine, collective)),
       timers_(engine.device(), accumulation) {
+  if (!optimizer_.sharded()) optimizer_.leave(engine.program().packed_copies());
   if (config.deterministic == Deterministic::elastic)
     tree_.emplace(engine.device(), engine.store(), static_cast<int>(accumulation), reducer_);
 }
@@ -50,6 +52,8 @@ void TrainStep::start(const RunStatus& status) {
   StepState state;
   state.seed = config_.seed;
   state.applied_steps = status.applied;
+  state.loss_scale = status.loss_scale;
+  state.good_steps = status.good_steps;
   memory_.reset(state, engine_.compute());
 }
 
@@ -207,14 +211,15 @@ void TrainStep::note_buckets() {
 }
 
 /// Sums arrive bucket by bucket; without a norm to wait for, each is applied as it comes. An asynchronous device always
-/// forms the norm: it skips an update with a gradient that is not finite, as the host hears of that too late.
+/// forms the norm: it skips an update with a gradient that is not finite, as the host hears of that too late. So does a
+/// dynamic loss scale, which hangs on that.
 void TrainStep::update(const RunStatus& status, bool logged, PhaseSeconds& seconds) {
   const double begin = comm::seconds_now(), exposed_forward = reducer_.exposed_seconds();
   beat(status, "update");
   const ParameterStore& store = engine_.store();
   Stream& compute = engine_.compute();
   const double max_norm = config_.train.clip.max_norm;
-  const bool norm = max_norm > 0 || logged || engine_.device().asynchronous();
+  const bool norm = max_norm > 0 || logged || scaling_.dynamic || engine_.device().asynchronous();
   const bool whole = needs_whole_parameters(config_.optimizer);
   const auto buckets = static_cast<int>(store.layout().buckets.size());
   StepState& state = memory_.state();
@@ -244,9 +249,9 @@ void TrainStep::update(const RunStatus& status, bool logged, PhaseSeconds& secon
   if (optimizer_.sharded()) {
     engine_.program().parameters_changed();  // the others' shares are still on their way
   } else {
-    engine_.pack();
+    engine_.pack(Program::Changed::by_update);
   }
-  engine_.device().finish_step({.step = &state, .sums = behind_gradients(), .scaling = {}}, compute);
+  engine_.device().finish_step({.step = &state, .sums = behind_gradients(), .scaling = scaling_}, compute);
   if (engine_.device().asynchronous()) return;
   // Parameters that were still on their way when forward wanted them.
   seconds.forward -= exposed_forward;

@@ -97,6 +97,7 @@ class TrainStep {
   comm::GradientReducer reducer_;
   const int ranks_;
   std::int64_t accumulation_;
+  LossScaling scaling_;
   std::optional<MicroBatchTree> tree_;  // where bits must not depend on the number of ranks
   StepMemory memory_;
   Recordings recordings_;

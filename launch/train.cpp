@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <optional>
 #include <span>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "io/dataset.hpp"
 #include "io/loader.hpp"
 #include "launch/alone.hpp"
+#include "launch/bandwidth.hpp"
 #include "launch/cli.hpp"
 #include "launch/clock.hpp"
 #include "launch/data.hpp"
@@ -27,6 +29,7 @@
 #include "launch/run_files.hpp"
 #include "launch/run_status.hpp"
 #include "launch/saving.hpp"
+#include "launch/seat.hpp"
 #include "launch/tracing.hpp"
 #include "launch/train_step.hpp"
 #include "models/build.hpp"
@@ -55,6 +58,7 @@ class Trainer {
     watchdog_.beat("set-up", 0, comm::Deadline::set_up);
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
+    if (!device_) device_ = seated_device(config_, world_, *group_, seat_);
     group_->agree([&] { set_up(); });
     // Hosts with copies of their own may hold different data: other samples, another number of steps.
     const comm::Fact same[] = {{"the parameter layout", layout_text()},
@@ -70,6 +74,8 @@ class Trainer {
     });
     group_->agree([&] { open_files(); });
     report_.announce(*engine_, batch_, status_);
+    tell_seats();
+    probe();
     return loop();
   }
 
@@ -120,6 +126,24 @@ class Trainer {
     for (const FlatParam& p : layout.params) text += fmt::format("{}{}@{};", p.name, p.shape.str(), p.offset);
     for (const Bucket& b : layout.buckets) text += fmt::format("{}-{};", b.begin, b.end);
     return text;
+  }
+
+  void tell_seats() {
+    std::istringstream lines(seat_.table());
+    for (std::string line; std::getline(lines, line);) report_.say(line);
+    for (const std::string& text : seat_.warnings) report_.warn(text);
+  }
+
+  /// What sums reach, against what the links between the ranks' GPUs promise.
+  void probe() {
+    double seconds = config_.communication.probe_seconds;
+    if (seconds == comm::CommConfig::automatic_probe) seconds = seat_.on_gpu() ? 2 : 0;
+    if (seconds <= 0 || world_.size() == 1) return;
+    watchdog_.beat("set-up", 0, comm::Deadline::set_up);
+    BandwidthProbe probe = probe_bandwidth(engine_->device(), *collective_, *group_, seconds);
+    probe.promise = promise_of(links_of(seat_.places));
+    report_.say(probe_text(probe));
+    if (const std::string text = probe_warning(probe); !text.empty()) report_.warn(text);
   }
 
   void start_state() {
@@ -276,7 +300,8 @@ class Trainer {
   std::unique_ptr<Collective> collective_, statistics_;
   comm::Watchdog& watchdog_;
   Reporter report_;
-  std::unique_ptr<Device> device_;  // to be used in place of the configured one
+  std::unique_ptr<Device> device_;  // until the engine has it; a test may bring its own
+  Seat seat_;
   bool no_graphs_told_ = false;
 
   BatchShare batch_;

@@ -23,6 +23,7 @@
 #include "launch/device_data.hpp"
 #include "launch/engine.hpp"
 #include "launch/machine.hpp"
+#include "launch/seat.hpp"
 #include "launch/text.hpp"
 #include "launch/train_step.hpp"
 #include "models/build.hpp"
@@ -70,6 +71,7 @@ class StepBench {
   BenchReport run() {
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
+    device_ = seated_device(config_, world_, *group_, seat_);
     group_->agree([&] { set_up(); });
     time_steps();
     if (!options_.brief) {
@@ -87,7 +89,7 @@ class StepBench {
  private:
   void set_up() {
     batch_ = check_batch(input_, world_.size());
-    engine_.emplace(config_, world_);
+    engine_.emplace(config_, world_, std::move(device_));
     Graph graph = models::build(config_.model, batch_.micro, config_.precision);
     const std::int64_t width = output_width(graph);
     data_.emplace(open_data(config_, config_.data.train, width, config_.data.cache_mib));
@@ -174,7 +176,7 @@ class StepBench {
     std::optional<Engine> own;
     if (micro != batch_.micro) {
       group_->agree([&] {
-        own.emplace(config_, world_);
+        own.emplace(config_, world_, make_run_device(config_, world_, seat_));
         own->bind(models::build(config_.model, micro, config_.precision),
                   config_);  // sums inside the graph are communication
         copy_inputs(*own);
@@ -314,6 +316,8 @@ class StepBench {
   StopSignals& stop_;
   std::unique_ptr<Group> group_;
   std::unique_ptr<Collective> collective_, statistics_;
+  Seat seat_;
+  std::unique_ptr<Device> device_;  // until the engine has it
   BatchShare batch_;
   RunStatus status_;
   std::optional<Engine> engine_;

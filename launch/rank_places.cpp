@@ -21,12 +21,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-std::string rate_text(const RankPlace& p) {
-  if (p.network.empty()) return "-";
-  if (p.network_rate <= 0) return p.network;
-  return fmt::format("{} ({:.0f} Gbit/s)", p.network, p.network_rate * 8 / 1e9);
-}
-
 std::string or_dash(const std::string& text) {
   return text.empty() ? "-" : text;
 }
@@ -54,7 +48,7 @@ std::vector<HostRow> rows_of_hosts(std::span<const RankPlace> places) {
     row->ranks.push_back(static_cast<int>(r));
     ++row->models[p.gpu.name];
     row->nodes.push_back(node_text(p.numa_node));
-    row->cards.push_back(rate_text(p));
+    row->cards.push_back(card_text(p.network, p.network_rate));
   }
   return rows;
 }
@@ -125,13 +119,19 @@ RankPlace rank_place(const std::string& text) {
   }
 }
 
+std::string card_text(const std::string& name, double bytes_per_second) {
+  if (name.empty()) return "-";
+  if (bytes_per_second <= 0) return name;
+  return fmt::format("{} ({:.0f} Gbit/s)", name, bytes_per_second * 8 / 1e9);
+}
+
 std::string place_table(std::span<const RankPlace> places, std::size_t most_rows) {
   if (places.size() > most_rows) return table_of_hosts(places);
   TextTable table({"rank", "<host", "<GPU", "<UUID", "<PCI", "NUMA", "<cpus", "<network"});
   for (std::size_t r = 0; r < places.size(); ++r) {
     const RankPlace& p = places[r];
     table.row({std::to_string(r), p.host, fmt::format("{}: {}", p.ordinal, p.gpu.name), or_dash(p.gpu.uuid),
-               or_dash(p.gpu.bus_id), node_text(p.numa_node), or_dash(p.cpus), rate_text(p)});
+               or_dash(p.gpu.bus_id), node_text(p.numa_node), or_dash(p.cpus), card_text(p.network, p.network_rate)});
   }
   return table.str();
 }

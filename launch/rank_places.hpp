@@ -32,6 +32,9 @@ RankPlace rank_place(const std::string& text);
 /// one row a host, or one for hosts in a row that differ in nothing but names and numbers.
 std::string place_table(std::span<const RankPlace>, std::size_t most_rows = 16);
 
+/// "mlx5_0 (400 Gbit/s)"; "-" without a name.
+std::string card_text(const std::string& name, double bytes_per_second);
+
 /// What each rank's GPU can send to the others of the run.
 std::vector<RankLinks> links_of(std::span<const RankPlace>);
 

@@ -34,11 +34,18 @@ std::vector<RankView> gather_views(const RankView& mine, Group& group) {
   return all;
 }
 
-void agree_on_libraries(const comm::World& world, Group& group) {
+void agree_on_libraries(const std::string& host, Group& group, const std::vector<Library>& libraries) {
   std::vector<comm::Fact> facts;
-  for (const auto& list : {cuda_libraries(), comm::comm_libraries()})
-    for (const Library& l : list) facts.push_back({"the version of " + l.name, l.version.empty() ? "none" : l.version});
-  comm::agree_on(group, world.host(), facts);
+  for (const Library& l : libraries)
+    facts.push_back({"the version of " + l.name, l.version.empty() ? "none" : l.version});
+  comm::agree_on(group, host, facts);
+}
+
+std::vector<Library> libraries_of_gpu_runs() {
+  std::vector<Library> all = cuda_libraries();
+  const std::vector<Library> others = comm::comm_libraries();
+  all.insert(all.end(), others.begin(), others.end());
+  return all;
 }
 
 /// Binds this process near its GPU, as far as all ranks' wishes go together.
@@ -90,7 +97,10 @@ RankView view_gpus(const std::string& host) {
 }  // namespace
 
 SeatSources this_machine() {
-  return {view_gpus, [](const std::string& bus_id) { return comm::Topology::of_this_machine().near(bus_id); }, {}};
+  return {view_gpus,
+          [](const std::string& bus_id) { return comm::Topology::of_this_machine().near(bus_id); },
+          libraries_of_gpu_runs,
+          {}};
 }
 
 Seat take_seat(const RunConfig& config, comm::World& world, Group& group, const SeatSources& sources) {
@@ -103,7 +113,7 @@ Seat take_seat(const RunConfig& config, comm::World& world, Group& group, const 
   seat.warnings = std::move(placement.warnings);
   seat.ordinal = placement.ordinals[static_cast<std::size_t>(group.rank())];
   if (!seat.on_gpu()) return seat;
-  agree_on_libraries(world, group);
+  agree_on_libraries(mine.host, group, sources.libraries());
   if (placement.shared) part_ranks(mine.host, group.rank());
   const GpuIdentity& gpu = mine.gpus[static_cast<std::size_t>(seat.ordinal)];
   comm::NearDevice near;

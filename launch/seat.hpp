@@ -30,7 +30,8 @@ struct Seat {
 struct SeatSources {
   std::function<RankView(const std::string& host)> view;
   std::function<comm::NearDevice(const std::string& bus_id)> near;
-  std::string sys_root;  // of /sys
+  std::function<std::vector<Library>()> libraries;  // that must be the same everywhere
+  std::string sys_root;                             // of /sys
   const char* nvml = "libnvidia-ml.so.1";
 };
 SeatSources this_machine();

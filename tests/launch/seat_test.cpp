@@ -95,13 +95,19 @@ class Seats : public ::testing::Test {
                         [](const std::string& bus) {
                           return comm::NearDevice{bus == buses[0] ? 0 : 1, {}, {{"eth7", false, 1}}};
                         },
-                        "/no/such/root", DTRAIN_FAKE_NVML};
-    comm::run_local(ranks, [&](comm::LocalRank& local) {
+                        {},
+                        "/no/such/root",
+                        DTRAIN_FAKE_NVML};
+    comm::run_local(ranks, [&, sources](comm::LocalRank& local) mutable {
       const auto group = local.make_group();
+      sources.libraries = [&] {
+        return std::vector<Library>{{"CUDA", "13.0", ""}, {"NCCL", local.rank() == 1 ? nccl_of_rank_1 : "2.28.9", ""}};
+      };
       seats[static_cast<std::size_t>(local.rank())] = take_seat(config, world, *group, sources);
     });
     return seats;
   }
+  std::string nccl_of_rank_1 = "2.28.9";
   static constexpr const char* buses[] = {"0000:1b:00.0", "0000:9b:00.0"};
 };
 
@@ -132,6 +138,19 @@ TEST_F(Seats, on_the_cpu_have_nothing_to_say) {
   const auto seats = take(2, config, 2);
   EXPECT_FALSE(seats[0].on_gpu());
   EXPECT_EQ(seats[0].table(), "");
+}
+
+TEST_F(Seats, want_the_same_libraries_everywhere) {
+  nccl_of_rank_1 = "2.27.3";
+  try {
+    take(2, {}, 2);
+    FAIL() << "nothing was thrown";
+  } catch (const CommError& e) {
+    const std::string text = e.what();
+    EXPECT_TRUE(text.starts_with("ranks disagree on the version of NCCL: rank 0 (host ")) << text;
+    EXPECT_NE(text.find(" has 2.28.9, rank 1 (host "), std::string::npos) << text;
+  }
+  EXPECT_FALSE(take(2, {}, 0)[0].on_gpu());  // the cpu asks for nothing
 }
 
 TEST_F(Seats, that_are_too_few_are_an_error) {

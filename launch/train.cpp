@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <optional>
 #include <span>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "io/dataset.hpp"
 #include "io/loader.hpp"
 #include "launch/alone.hpp"
+#include "launch/bandwidth.hpp"
 #include "launch/bucket_tuning.hpp"
 #include "launch/cli.hpp"
 #include "launch/clock.hpp"
@@ -30,6 +32,7 @@
 #include "launch/run_files.hpp"
 #include "launch/run_status.hpp"
 #include "launch/saving.hpp"
+#include "launch/seat.hpp"
 #include "launch/tracing.hpp"
 #include "launch/train_step.hpp"
 #include "models/build.hpp"
@@ -58,6 +61,7 @@ class Trainer {
     watchdog_.beat("set-up", 0, comm::Deadline::set_up);
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
+    if (!device_) device_ = seated_device(config_, world_, *group_, seat_);
     group_->agree([&] {
       batch_ = check_batch(input_, world_.size());
       engine_.emplace(config_, world_, std::move(device_));
@@ -82,6 +86,8 @@ class Trainer {
     group_->agree([&] { open_files(); });
     report_.announce(*engine_, batch_, status_);
     watch_gpus();
+    tell_seats();
+    probe();
     return loop();
   }
 
@@ -173,6 +179,25 @@ class Trainer {
     const auto mine = all.begin() + world_.rank();
     const bool first = std::find(all.begin(), mine, *mine) == mine;
     report_.watch_gpu(first ? id : "", static_cast<int>(std::count(all.begin(), all.end(), *mine)));
+  }
+
+  void tell_seats() {
+    std::istringstream lines(seat_.table());
+    for (std::string line; std::getline(lines, line);) report_.say(line);
+    for (const std::string& text : seat_.warnings) report_.warn(text);
+  }
+
+  /// What sums reach, against what the links between the ranks' GPUs promise.
+  void probe() {
+    double seconds = config_.communication.probe_seconds;
+    if (seconds == comm::CommConfig::automatic_probe) seconds = seat_.on_gpu() ? 2 : 0;
+    if (seconds <= 0 || world_.size() == 1) return;
+    watchdog_.beat("set-up", 0, comm::Deadline::set_up);
+    BandwidthProbe probe = probe_bandwidth(engine_->device(), engine_->collective(), *group_, seconds);
+    probe.promise = promise_of(links_of(seat_.places));
+    report_.compare_with_probe(probe.bus_bytes_per_second);
+    report_.say(probe_text(probe));
+    if (const std::string text = probe_warning(probe); !text.empty()) report_.warn(text);
   }
 
   void start_state() {
@@ -355,7 +380,8 @@ class Trainer {
   comm::Watchdog& watchdog_;
   Reporter report_;
   RunChoices choices_;
-  std::unique_ptr<Device> device_;  // to be used in place of the configured one
+  std::unique_ptr<Device> device_;  // until the engine has it; a test may bring its own
+  Seat seat_;
   bool no_graphs_told_ = false, no_evaluation_graphs_told_ = false;
   std::vector<std::string> remarks_;  // on what was chosen at start
 

@@ -24,6 +24,7 @@
 #include "launch/device_data.hpp"
 #include "launch/engine.hpp"
 #include "launch/machine.hpp"
+#include "launch/seat.hpp"
 #include "launch/text.hpp"
 #include "launch/train_step.hpp"
 #include "models/build.hpp"
@@ -69,9 +70,10 @@ class StepBench {
   BenchReport run() {
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
+    device_ = seated_device(config_, world_, *group_, seat_);
     group_->agree([&] {
       batch_ = check_batch(input_, world_.size());
-      engine_.emplace(config_, world_);
+      engine_.emplace(config_, world_, std::move(device_));
     });
     engine_->connect(config_, world_);
     group_->agree([&] { set_up(); });
@@ -185,7 +187,7 @@ class StepBench {
     std::optional<Engine> own;
     if (micro != batch_.micro) {
       group_->agree([&] {
-        own.emplace(config_, world_);
+        own.emplace(config_, world_, make_run_device(config_, world_, seat_));
         own->bind(models::build(config_.model, micro, config_.precision),
                   config_);  // sums inside the graph are communication
         copy_inputs(*own);
@@ -326,6 +328,8 @@ class StepBench {
   const StepBenchOptions& options_;
   StopSignals& stop_;
   std::unique_ptr<Group> group_;
+  Seat seat_;
+  std::unique_ptr<Device> device_;  // until the engine has it
   BatchShare batch_;
   RunStatus status_;
   std::optional<Engine> engine_;

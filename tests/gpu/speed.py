@@ -47,14 +47,15 @@ def peer(host, *options):
 
 
 def bench(host, recipe, *settings, steps=100, run="bench"):
-    """`dtrain bench step --json` of a recipe. Its directory stays, and with it what was measured to be quickest."""
+    """`dtrain bench step --json` of a recipe, with what the run in that directory measured to be quickest."""
     path = pathlib.Path(host.settings(recipe, run)[0])
     return host.dtrain("bench", "step", path, f"device={host.device}", f"log.directory={run}", *settings, "--steps", steps, "--warm-up", 20,
                        "--json", "--brief").json()
 
 
 def memory_of(host, recipe, *settings, run="memory", like=None):
-    """MiB that a short training run takes of the GPU, as its driver counts, with the driver's own; None where it does not."""
+    """MiB that a short training run takes of the GPU, as its driver counts, with the driver's own; None where it does not say.
+    The run measures algorithms, unless one like it has."""
     host.fresh(run, like)
     before = host.used_memory()
     host.dtrain(*host.settings(recipe, run, *settings, "train.steps=30", "train.eval_every_steps=1000000", "checkpoint.resume=never"))
@@ -69,6 +70,7 @@ def against_torch(host, name, recipe, batch, modes, settings, bounds, steps, sha
         torch_python(host)
     except Skip as why:
         modes, broken = [], {"": str(why)}
+    own_memory = memory_of(host, recipe, *settings, f"batch.global={batch}", run=name)
     begin, took = time.monotonic(), 0
     for number in range(ROUNDS):
         if number > 0 and (time.monotonic() - begin + took > share or host.left() < took):
@@ -87,10 +89,9 @@ def against_torch(host, name, recipe, batch, modes, settings, bounds, steps, sha
                 if host.left() < 5:
                     break
         took = time.monotonic() - round_begin
-        if number == 0:  # the first compiles and measures algorithms, the others have them
+        if number == 0:  # the first compiles, the others have that
             host.report.add(host.part, f"{name}, first round", "measured", describe(ours, theirs, broken))
             took /= 2
-    own_memory = memory_of(host, recipe, *settings, f"batch.global={batch}", like=name)
     medians = {mode: statistics.median(values) for mode, values in theirs.items()}
     said = f"{describe(ours, theirs, broken)}; {len(ours)} rounds"
     if own_memory:

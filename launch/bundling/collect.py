@@ -16,7 +16,7 @@ import sys
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
-PROGRAMS = ["dtrain", "dtrain_without_cuda", "tests/tests_runtime", "tests/comm_suite_program"]
+PROGRAMS = ["dtrain", "dtrain_without_cuda", "tests/tests_runtime", "tests/comm_suite_program", "tests/gpu/libdtrain_busy.so"]
 C_LIBRARY = re.compile(r"(ld-linux-x86-64|lib(c|m|dl|rt|pthread|resolv|util|nsl|anl|mvec))\.so\.\d+$")
 COMPILER = re.compile(r"lib(stdc\+\+|gcc_s)\.so\.\d+$")
 CUDA = re.compile(r"lib(cuda|cudart|cublas|cublasLt|cudnn\w*|nccl|nvrtc|nvJitLink|nvidia-\w+)\.so\.\d+$")

@@ -151,13 +151,14 @@ class Host:
             self.environment.update(line.split("=", 1) for line in said.stdout.splitlines())
             self.program = pathlib.Path(self.environment["DTRAIN_BUNDLE_PROGRAM"])
             self.tests, self.comm_tests, self.mpirun = ROOT / "bin/tests_runtime", ROOT / "bin/comm_suite_program", str(ROOT / "mpirun")
+            self.busy = ROOT / "bin/libdtrain_busy.so"
             with_cuda = (ROOT / "bin/dtrain_without_cuda").exists()
             if with_cuda and self.program.name == "dtrain_without_cuda":
                 self.tests = self.comm_tests = None  # they need CUDA's libraries
         else:
             build = pathlib.Path(build or ROOT / "build/release").resolve()
             self.program, self.tests, self.comm_tests = build / "dtrain", build / "tests/tests_runtime", build / "tests/comm_suite_program"
-            self.mpirun = shutil.which("mpirun")
+            self.mpirun, self.busy = shutil.which("mpirun"), build / "tests/gpu/libdtrain_busy.so"
         if not os.access(self.program, os.X_OK):
             sys.exit(f"error: {self.program} is not there; build it, or name its folder with --build")
 
@@ -233,6 +234,17 @@ class Host:
 
     def losses(self, run):
         return [m["loss"] for m in self.metrics(run) if "loss" in m]
+
+    def cupti(self):
+        """The folder of CUDA's profiling library."""
+        toolkit = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+        python = subprocess.run([shutil.which("python3") or sys.executable, "-c", "import site; print(*site.getsitepackages(), site.getusersitepackages())"],
+                                stdout=subprocess.PIPE, text=True).stdout.split()
+        for folder in (toolkit + "/extras/CUPTI/lib64", toolkit + "/lib64", toolkit + "/lib", toolkit + "/targets/x86_64-linux/lib",
+                       *(f"{site}/nvidia/{package}/lib" for site in python for package in ("cu13", "cuda_cupti"))):
+            if os.path.exists(folder + "/libcupti.so.13"):
+                return folder
+        raise Skip("libcupti.so.13 was found neither in a toolkit nor in Python's wheels")
 
     # ---- what there is --------------------------------------------------------------------------------------------------
     def used_memory(self):

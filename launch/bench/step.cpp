@@ -80,8 +80,9 @@ class StepBench {
     const SumPath sums{*group_, engine_->collective(), engine_->device(), config_.communication.gradient_dtype,
                        config_.optimizer.shard};
     RunChoices choices(*group_);
+    choices.recall(config_.log.directory);  // of the run that is timed, where there is one
     tune_buckets(config_, *graph_, batch_.accumulation, world_, sums, choices);
-    group_->agree([&] { prepare(); });
+    choices.prepare(engine_->device(), [&] { prepare(); });
     time_steps();
     if (!options_.brief) {
       alone([&] { time_layers(); });

@@ -9,11 +9,13 @@
 
 #include "comm/communicator.hpp"
 #include "comm/config.hpp"
+#include "comm/launch_env.hpp"
 #include "runtime/error.hpp"
 #include "runtime/group.hpp"
 
 namespace dtrain::comm {
 
+class LocalRank;
 class Watchdog;
 
 class World {
@@ -21,6 +23,9 @@ class World {
   /// Reads the launch environment, widens mpirun's one-core default binding, and starts MPI with threads. Throws
   /// CommError.
   World();
+  /// The same for a rank that is a thread of this process (local.hpp), for tests: without MPI and without the others'
+  /// watchdogs.
+  explicit World(LocalRank&);
   /// Ends MPI as finish() does, where finish() or abort() were not called.
   ~World();
   World(const World&) = delete;
@@ -35,6 +40,11 @@ class World {
   const std::vector<std::string>& hosts() const noexcept;
   /// Cpus this process may use, after re-binding.
   int cpus() const noexcept;
+  const LaunchEnvironment& launch() const noexcept;
+  /// Those that a rank of a GPU run may choose from: free_cores() of launch_env.hpp.
+  const Cores& free_cores() const noexcept;
+  /// Binds every thread of this process, and those it starts later, to these cores. False where the kernel refuses.
+  bool use_cores(const Cores&);
   /// What the user should be told once (rank 0): "mpirun bound each rank to one core; re-bound to 4 of 8". May be
   /// empty.
   const std::vector<std::string>& notes() const noexcept;
@@ -49,6 +59,8 @@ class World {
   std::unique_ptr<Communicator> make_plain_communicator();
   /// For cpu streams.
   std::unique_ptr<Collective> make_collective(Algorithm = Algorithm::automatic);
+  /// What suits the device; see device_collective.hpp, also for what it throws. May add a note.
+  std::unique_ptr<Collective> make_collective(Device&, const CommConfig&);
 
   /// The orderly end, also of errors that all ranks agree on: whoever prints has printed; a barrier (at most
   /// `limit_seconds`), so that mpirun kills nobody who still prints; then MPI ends. Returns the code for main to

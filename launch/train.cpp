@@ -1,5 +1,6 @@
 #include "launch/train.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <optional>
@@ -46,8 +47,6 @@ class Trainer {
         world_(world),
         stop_(stop),
         group_(world.make_group()),
-        collective_(world.make_collective(config_.communication.algorithm)),
-        statistics_(world.make_collective()),
         watchdog_(world.watchdog()),
         report_(input, world),
         choices_(*group_),
@@ -58,6 +57,11 @@ class Trainer {
     watchdog_.beat("set-up", 0, comm::Deadline::set_up);
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
+    group_->agree([&] {
+      batch_ = check_batch(input_, world_.size());
+      engine_.emplace(config_, world_, std::move(device_));
+    });
+    engine_->connect(config_, world_);
     group_->agree([&] { set_up(); });
     // Hosts with copies of their own may hold different data: other samples, another number of steps.
     const comm::Fact data[] = {{"data.train (by its fingerprint)", train_data_->fingerprint()},
@@ -76,6 +80,7 @@ class Trainer {
     });
     group_->agree([&] { open_files(); });
     report_.announce(*engine_, batch_, status_);
+    watch_gpus();
     return loop();
   }
 
@@ -85,8 +90,6 @@ class Trainer {
  private:
   /// What needs to know neither what is resumed nor what was chosen before.
   void set_up() {
-    batch_ = check_batch(input_, world_.size());
-    engine_.emplace(config_, world_, std::move(device_));
     graph_.emplace(models::build(config_.model, batch_.micro, config_.precision));
     const std::int64_t width = output_width(*graph_);
     const double cache = config_.data.cache_mib;
@@ -102,7 +105,7 @@ class Trainer {
   void prepare() {
     watchdog_.beat("set-up", 0, comm::Deadline::set_up);
     RunConfig config = config_;
-    const SumPath sums{*group_, *collective_, engine_->device(), config.communication.gradient_dtype,
+    const SumPath sums{*group_, engine_->collective(), engine_->device(), config.communication.gradient_dtype,
                        config.optimizer.shard};
     const std::string buckets = tune_buckets(config, *graph_, batch_.accumulation, world_, sums, choices_);
     if (!buckets.empty()) {
@@ -111,7 +114,7 @@ class Trainer {
     }
     const std::size_t free = engine_->device().free_memory();
     const auto tally = choices_.prepare(engine_->device(), [&] {
-      with_advice(free, [&] { engine_->bind(std::move(*graph_), config, statistics_.get()); });
+      with_advice(free, [&] { engine_->bind(std::move(*graph_), config); });
     });
     if (tally.recalled > 0 && tally.measured > 0)
       report_.say(
@@ -119,7 +122,7 @@ class Trainer {
                       "GPU, library or shape",
                       tally.measured));
     group_->agree([&] {
-      with_advice(free, [&] { step_.emplace(config_, *engine_, *collective_, watchdog_, stop_, batch_.accumulation); });
+      with_advice(free, [&] { step_.emplace(config_, *engine_, watchdog_, stop_, batch_.accumulation); });
       make_loaders();
     });
   }
@@ -161,6 +164,15 @@ class Trainer {
     return text;
   }
 
+  /// Each GPU is asked by one rank alone, the first of those on it.
+  void watch_gpus() {
+    const std::string id = engine_->device().bus_id();
+    const auto all = group_->all_gather(id.empty() ? id : world_.host() + " " + id);
+    const auto mine = all.begin() + world_.rank();
+    const bool first = std::find(all.begin(), mine, *mine) == mine;
+    report_.watch_gpu(first ? id : "", static_cast<int>(std::count(all.begin(), all.end(), *mine)));
+  }
+
   void start_state() {
     watchdog_.beat("load", static_cast<std::uint64_t>(status_.step), comm::Deadline::load);
     ModelState& model = step_->model();
@@ -189,7 +201,7 @@ class Trainer {
     tracing_.emplace(config_.log.trace, config_.log.directory, engine_->store().layout(), batch_.accumulation, world_,
                      *group_);
     const ExitCode code = steps();
-    tell(tracing_->write());  // where the run ended before the steps that were asked for
+    tell(tracing_->write(device_clock()));  // where the run ended before the steps that were asked for
     return code;
   }
 
@@ -200,22 +212,29 @@ class Trainer {
       return stopped();
     while (!status_.finished()) {
       step_->trace(tracing_->at(status_.step + 1));
+      step_->spend(report_.energy_spent(status_));
       step_->run(status_, *loader_, train_on_device_.get(), logged(status_.step + 1), report_.seconds());
       ++status_.step;
       // Results are read late, but before anything that they decide on.
-      const bool settled = status_.finished() || evaluation_due() || save_due();
+      const bool settled =
+          status_.finished() || evaluation_due() || save_due() || tracing_->done_before(status_.step + 1);
       const bool stop = read_results(settled ? 0 : step_->lag());
       saving_->poll(status_);
       if (stop && !status_.finished()) return stopped();
       if (evaluation_due() && !evaluate()) return stopped();
       if (save_due()) save();
-      tell(tracing_->write_if_done(status_.step + 1));
+      tell(tracing_->write_if_done(status_.step + 1, device_clock()));
     }
     step_->settle();
     saving_->finish(status_, step_->model());
     report_.end_progress();
     summarize();
     return ExitCode::ok;
+  }
+
+  /// How exactly the times of the timeline are known; nothing where they are the host's own.
+  std::optional<double> device_clock() const {
+    return engine_->device().asynchronous() ? std::optional(step_->clock_error()) : std::nullopt;
   }
 
   bool logged(std::int64_t step) const { return step % config_.log.every_steps == 0 || step == status_.total_steps; }
@@ -234,12 +253,18 @@ class Trainer {
       then.loss = status_.loss = static_cast<double>(done.sums[loss_sum]) / static_cast<double>(done.sums[weight_sum]);
       then.applied = status_.applied = done.applied_steps;
       require_finite(then, done);
-      alone([&] { report_.step_done(then, done, logged(then.step), loader_->waited_seconds()); });
+      report_.count(TrainStep::energy_of(done));
+      alone(
+          [&] { report_.step_done(then, done, logged(then.step), loader_->waited_seconds(), step_->communication()); });
       stop = TrainStep::stop_wished(done) || stop;
     }
-    if (!step_->no_graphs_because().empty() && !std::exchange(no_graphs_told_, true))
-      report_.warn(fmt::format("steps are not replayed as CUDA graphs: {}", step_->no_graphs_because()));
+    warn_without_graphs("steps", step_->no_graphs_because(), no_graphs_told_);
     return stop;
+  }
+
+  void warn_without_graphs(const char* what, const std::string& why, bool& told) const {
+    if (!why.empty() && !std::exchange(told, true))
+      report_.warn(fmt::format("{} are not replayed as CUDA graphs: {}", what, why));
   }
 
   void save() {
@@ -281,6 +306,7 @@ class Trainer {
     const auto begin = Clock::now();
     step_->settle();
     const auto result = evaluator_->run(status_.step, status_.finished() ? nullptr : &stop_, step_->average());
+    warn_without_graphs("evaluation passes", evaluator_->no_graphs_because(), no_evaluation_graphs_told_);
     if (!result) return false;
     status_.eval = result;
     status_.evaluated_step = status_.step;
@@ -313,12 +339,11 @@ class Trainer {
   comm::World& world_;
   StopSignals& stop_;
   std::unique_ptr<Group> group_;
-  std::unique_ptr<Collective> collective_, statistics_;
   comm::Watchdog& watchdog_;
   Reporter report_;
   RunChoices choices_;
   std::unique_ptr<Device> device_;  // to be used in place of the configured one
-  bool no_graphs_told_ = false;
+  bool no_graphs_told_ = false, no_evaluation_graphs_told_ = false;
   std::vector<std::string> remarks_;  // on what was chosen at start
 
   BatchShare batch_;

@@ -1,7 +1,11 @@
 #include "comm/binding.hpp"
 
+#include <charconv>
+#include <filesystem>
 #include <fstream>
 #include <map>
+#include <string>
+#include <system_error>
 #include <utility>
 
 #include <fmt/format.h>
@@ -18,8 +22,16 @@ struct CpuMask {
   static constexpr std::size_t bytes = sizeof bits;
   CpuMask() { CPU_ZERO_S(bytes, bits); }
   bool get() { return sched_getaffinity(0, bytes, bits) == 0; }
-  bool set() const { return sched_setaffinity(0, bytes, bits) == 0; }
+  bool set(pid_t thread = 0) const { return sched_setaffinity(thread, bytes, bits) == 0; }
 };
+
+CpuMask mask_of(const Cores& cores) noexcept {
+  CpuMask mask;
+  for (const auto& core : cores) {
+    for (const int cpu : core) CPU_SET_S(static_cast<std::size_t>(cpu), CpuMask::bytes, mask.bits);
+  }
+  return mask;
+}
 
 int topology(int cpu, const char* what, int otherwise) {
   std::ifstream file(fmt::format("/sys/devices/system/cpu/cpu{}/topology/{}", cpu, what));
@@ -59,11 +71,19 @@ Cores available_cores() {
 }
 
 bool bind_to(const Cores& cores) noexcept {
-  CpuMask mask;
-  for (const auto& core : cores) {
-    for (int cpu : core) CPU_SET_S(static_cast<std::size_t>(cpu), CpuMask::bytes, mask.bits);
+  return mask_of(cores).set();
+}
+
+bool bind_all_threads_to(const Cores& cores) {
+  const CpuMask mask = mask_of(cores);
+  if (!mask.set()) return false;
+  std::error_code ignored;  // without /proc the others stay where they are
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task", ignored)) {
+    pid_t id = 0;
+    const std::string name = thread.path().filename().string();
+    if (std::from_chars(name.data(), name.data() + name.size(), id).ec == std::errc{}) (void)mask.set(id);
   }
-  return mask.set();
+  return true;
 }
 
 int count_cpus(const Cores& cores) noexcept {

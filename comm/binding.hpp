@@ -1,5 +1,5 @@
 // The cpus of this process as the kernel sees them: read from /sys and the affinity mask, and set.
-// Free functions for the main thread before any other thread exists; threads made later inherit the mask.
+// Free functions for the main thread, bind_to() before any other thread exists; threads made later inherit the mask.
 #pragma once
 
 #include "comm/launch_env.hpp"
@@ -12,6 +12,8 @@ Cores allowed_cores();
 Cores available_cores();
 /// False where the kernel refuses.
 bool bind_to(const Cores&) noexcept;
+/// The same for all threads that this process has; false where the kernel refuses for the caller's.
+bool bind_all_threads_to(const Cores&);
 int count_cpus(const Cores&) noexcept;
 
 }  // namespace dtrain::comm

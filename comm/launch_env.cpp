@@ -4,7 +4,9 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <optional>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -103,6 +105,45 @@ BindingPlan plan_binding(const LaunchEnvironment& launch, const Cores& allowed, 
   const std::size_t fair = count_cpus(available) / static_cast<std::size_t>(local_size);
   plan.yield_when_idle = std::min(mine, std::max<std::size_t>(fair, 1)) < 2;
   return plan;
+}
+
+std::string cpu_list(const Cores& cores) {
+  std::vector<int> cpus;
+  for (const auto& core : cores) cpus.insert(cpus.end(), core.begin(), core.end());
+  std::sort(cpus.begin(), cpus.end());
+  std::string out;
+  for (std::size_t i = 0; i < cpus.size();) {
+    std::size_t last = i;
+    while (last + 1 < cpus.size() && cpus[last + 1] == cpus[last] + 1) ++last;
+    out += fmt::format("{}{}", out.empty() ? "" : ",", cpus[i]);
+    if (last > i) out += fmt::format("-{}", cpus[last]);
+    i = last + 1;
+  }
+  return out;
+}
+
+Cores free_cores(const LaunchEnvironment& launch, const Cores& allowed, const Cores& available) {
+  if (launch.launcher == Launcher::mpirun && !launch.binding_chosen) return available;
+  return allowed == available ? allowed : Cores{};
+}
+
+std::vector<Cores> spread_near_gpus(const std::vector<CoresNearGpu>& ranks) {
+  std::vector<Cores> near(ranks.size());
+  std::map<std::pair<std::string, Cores>, std::vector<std::size_t>> sharing;
+  for (std::size_t r = 0; r < ranks.size(); ++r) {
+    for (const auto& core : ranks[r].free) {
+      const bool is_near = std::any_of(core.begin(), core.end(), [&](int cpu) {
+        return std::binary_search(ranks[r].near.begin(), ranks[r].near.end(), cpu);
+      });
+      if (is_near) near[r].push_back(core);
+    }
+    if (!near[r].empty()) sharing[{ranks[r].host, near[r]}].push_back(r);
+  }
+  std::vector<Cores> out(ranks.size());
+  for (const auto& [where, members] : sharing)
+    for (std::size_t i = 0; i < members.size(); ++i)
+      out[members[i]] = share_of_cores(where.second, static_cast<int>(i), static_cast<int>(members.size()));
+  return out;
 }
 
 }  // namespace dtrain::comm

@@ -45,4 +45,23 @@ struct BindingPlan {
 /// `allowed`: the cores this process is bound to now; `available`: all cores it could use.
 BindingPlan plan_binding(const LaunchEnvironment&, const Cores& allowed, const Cores& available);
 
+// ---- near a GPU
+
+/// "0-3,64-67", as the kernel and Slurm write it.
+std::string cpu_list(const Cores&);
+
+/// The cores from which a rank may choose: those it is bound to, or all where the binding is mpirun's default. Empty
+/// where the user or the site has chosen, whose binding stays.
+Cores free_cores(const LaunchEnvironment&, const Cores& allowed, const Cores& available);
+
+/// Where one rank of a run could compute.
+struct CoresNearGpu {
+  std::string host;
+  Cores free;             // free_cores(), by core
+  std::vector<int> near;  // cpus near its GPU, ascending; empty where not known
+};
+/// By rank: the cores to be bound to; none where a rank stays as it is. Ranks of a host whose GPUs are near the same
+/// cores share them equally.
+std::vector<Cores> spread_near_gpus(const std::vector<CoresNearGpu>& ranks);
+
 }  // namespace dtrain::comm

@@ -36,6 +36,8 @@ void flush_all() noexcept {
 }  // namespace
 
 struct World::State {
+  LaunchEnvironment launch;
+  Cores free;
   int rank = 0, size = 1, local_rank = 0, local_size = 1, cpus = 1;
   bool with_mpi = false;
   bool ended = false;
@@ -45,7 +47,7 @@ struct World::State {
   std::unique_ptr<HostBoard> board;
   std::unique_ptr<Watchdog> watchdog;
 
-  void prepare_process(const LaunchEnvironment& launch);
+  void prepare_process();
   void start_mpi();
   void share_board(MPI_Comm local);
   void link_hosts(Group&);
@@ -53,9 +55,10 @@ struct World::State {
 };
 
 // Before MPI_Init: its threads inherit the mask, and its parameters are read there.
-void World::State::prepare_process(const LaunchEnvironment& launch) {
+void World::State::prepare_process() {
   Cores allowed = allowed_cores();
   const Cores available = available_cores();
+  free = comm::free_cores(launch, allowed, available);
   const BindingPlan plan = plan_binding(launch, allowed, available);
   if (plan.rebind && bind_to(plan.cores)) {
     if (launch.rank == 0) {
@@ -132,9 +135,9 @@ bool World::State::barrier(double limit_seconds) noexcept {
 }
 
 World::World() : state_(std::make_unique<State>()) {
-  const LaunchEnvironment launch = discover_launch(process_environment());
-  state_->prepare_process(launch);
-  if (launch.launcher != Launcher::none) {
+  state_->launch = discover_launch(process_environment());
+  state_->prepare_process();
+  if (state_->launch.launcher != Launcher::none) {
     state_->start_mpi();
   } else {
     state_->board = make_lone_board(0, state_->host);
@@ -194,6 +197,17 @@ const std::vector<std::string>& World::hosts() const noexcept {
 }
 int World::cpus() const noexcept {
   return state_->cpus;
+}
+const LaunchEnvironment& World::launch() const noexcept {
+  return state_->launch;
+}
+const Cores& World::free_cores() const noexcept {
+  return state_->free;
+}
+bool World::use_cores(const Cores& cores) {
+  if (!bind_all_threads_to(cores)) return false;
+  state_->cpus = std::max(count_cpus(cores), 1);
+  return true;
 }
 const std::vector<std::string>& World::notes() const noexcept {
   return state_->notes;

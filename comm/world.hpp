@@ -9,6 +9,7 @@
 
 #include "comm/communicator.hpp"
 #include "comm/config.hpp"
+#include "comm/launch_env.hpp"
 #include "runtime/error.hpp"
 #include "runtime/group.hpp"
 
@@ -35,6 +36,11 @@ class World {
   const std::vector<std::string>& hosts() const noexcept;
   /// Cpus this process may use, after re-binding.
   int cpus() const noexcept;
+  const LaunchEnvironment& launch() const noexcept;
+  /// Those that a rank of a GPU run may choose from: free_cores() of launch_env.hpp.
+  const Cores& free_cores() const noexcept;
+  /// Binds every thread of this process, and those it starts later, to these cores. False where the kernel refuses.
+  bool use_cores(const Cores&);
   /// What the user should be told once (rank 0): "mpirun bound each rank to one core; re-bound to 4 of 8". May be
   /// empty.
   const std::vector<std::string>& notes() const noexcept;

@@ -14,8 +14,11 @@
 
 #include "io/dataset.hpp"
 #include "launch/bench/predict.hpp"
+#include "launch/bucket_choice.hpp"
+#include "launch/bucket_tuning.hpp"
 #include "launch/data.hpp"
 #include "launch/memory_fit.hpp"
+#include "launch/run_choices.hpp"
 #include "launch/text.hpp"
 #include "models/build.hpp"
 #include "runtime/plan.hpp"
@@ -119,6 +122,7 @@ class Check {
   Check(const LoadedConfig& loaded, const CheckOptions& asked)
       : loaded_(loaded), config_(loaded.config), ranks_(asked.ranks), share_(check_batch(loaded, asked.ranks)) {
     Graph graph = models::build(config_.model, share_.micro, config_.precision);
+    take_chosen_buckets();
     plan_ = make_plan(std::move(graph), plan_options(config_, ranks_));
     notes_.push_back("workspaces and packed parameters are stated upper bounds: no device was asked");
     DataCheck data(config_, plan_.graph, notes_);
@@ -215,6 +219,22 @@ class Check {
   }
 
  private:
+  /// Those that the run in this directory chose at start, where it did.
+  void take_chosen_buckets() {
+    if (config_.communication.bucket_mib > 0 || ranks_ == 1) return;
+    SoloGroup alone;
+    RunChoices choices(alone);
+    choices.recall(config_.log.directory);
+    for (const auto& [key, text] : choices.all()) {
+      if (!key.starts_with(bucket_key_of(ranks_))) continue;
+      set_buckets(config_.communication, parse_buckets(text));
+      notes_.push_back(fmt::format("buckets as {} chose them ({}): {}", config_.log.directory, key, text));
+      return;
+    }
+    if (config_.communication.bucket_mib == comm::bucket_auto || config_.device == DeviceChoice::cuda)
+      notes_.push_back("communication.bucket_mib is chosen at start, by measurement: shown are the buckets of 25 MiB");
+  }
+
   /// What a rank sends: gradients there and sums back, or, sharded, shares of gradients there and parameters back.
   double wire_bytes() const {
     const FlatLayout& layout = plan_.layout;
@@ -262,7 +282,7 @@ class Check {
   }
 
   const LoadedConfig& loaded_;
-  const RunConfig& config_;
+  RunConfig config_;
   int ranks_;
   BatchShare share_;
   Plan plan_;

@@ -75,6 +75,13 @@ TypePtr<CudaConfig> cuda_table() {
            "record the work of a step once and replay it, with the same bits, where nothing stands against it");
   cuda.add("synchronous", &CudaConfig::synchronous, boolean(),
            "wait after each layer, so that an error names the layer it happened in; slow, without graphs");
+  cuda.add(
+      "share_gpus", &CudaConfig::share_gpus, boolean(),
+      "let several ranks compute on one GPU, for tests: to NCCL each is a host of its own then, and sums are slow");
+  cuda.add("mixed_models", &CudaConfig::mixed_models, boolean(),
+           "train on GPUs of different models, at the pace of the slowest");
+  cuda.add("affinity", &CudaConfig::affinity, boolean(),
+           "bind each rank to its share of the cores near its GPU, where the launcher left it unbound");
   return shared(std::move(cuda));
 }
 
@@ -91,8 +98,11 @@ TypePtr<LogConfig> log_table() {
 
 PlanOptions plan_options(const RunConfig& config, int ranks) {
   PlanOptions options;
-  options.buckets.bucket_mib = config.communication.bucket_mib;
-  options.buckets.last_bucket_mib = config.communication.last_bucket_mib;
+  // What is to be chosen at start has BucketOptions' default until then.
+  const comm::CommConfig& c = config.communication;
+  if (c.bucket_mib > 0) options.buckets.bucket_mib = c.bucket_mib;
+  if (c.last_bucket_mib > 0) options.buckets.last_bucket_mib = c.last_bucket_mib;
+  options.buckets.at_least = c.least_buckets;
   options.buckets.shards = config.optimizer.shard ? ranks : 1;
   options.recompute = config.memory.recompute;
   return options;

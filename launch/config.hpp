@@ -52,6 +52,9 @@ struct CudaConfig {
   bool tf32 = false;
   bool graphs = true;
   bool synchronous = false;
+  bool share_gpus = false;    // several ranks may compute on one
+  bool mixed_models = false;  // GPUs may differ
+  bool affinity = true;       // ranks are bound to cores near their GPUs
 };
 
 struct RunConfig {

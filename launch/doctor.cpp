@@ -86,6 +86,14 @@ std::vector<Advice> advice_for(const Machine& m, const Disk& disk, int ranks, in
   return out;
 }
 
+/// "NVIDIA H200, 139.8 GiB"
+Json gpu_names() {
+  Json out = Json::array();
+  for (const GpuIdentity& g : cuda_gpus())
+    out.push_back(fmt::format("{}, {}", g.name, bytes_text(static_cast<double>(g.memory))));
+  return out;
+}
+
 /// What NVML says of each GPU now; null where it does not know.
 Json gpu_readings(const GpuMonitor& monitor) {
   const auto or_null = [](const auto& value) { return value ? Json(*value) : Json(); };
@@ -131,7 +139,7 @@ Json describe_host(const comm::World& world, const std::string& directory) {
         {"shared_memory", amount(m.shared_memory)},
         {"shared_memory_free", amount(m.shared_memory_free)}}},
       {"gpus",
-       {{"devices", cuda_devices()},
+       {{"devices", gpu_names()},
         {"why_none", gpus == 0 ? Json(why) : Json()},
         {"driver", monitor.driver().empty() ? Json() : Json(monitor.driver())},
         {"nvml", gpu_readings(monitor)},

@@ -66,9 +66,11 @@ void Reporter::end_progress() {
 
 // ---- files ----------------------------------------------------------------------------------------------------------
 
-void Reporter::open_files(const RunStatus& status) {
+void Reporter::open_files(const RunStatus& status, const std::vector<std::string>& remarks) {
   if (!main_) return;
-  write_whole_file(config_.log.directory, "config.yaml", input_.canonical);
+  std::string text = input_.canonical;
+  for (const std::string& remark : remarks) text += "# " + remark + "\n";
+  write_whole_file(config_.log.directory, "config.yaml", text);
   metrics_.emplace(config_.log.directory, status.step);
   std::error_code ignored;  // an older one is of a run that goes on now
   std::filesystem::remove(summary_path(), ignored);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "comm/world.hpp"
 #include "io/checkpoint_writer.hpp"
@@ -36,8 +37,9 @@ class Reporter {
 
   // ---- files
   std::string summary_path() const { return config_.log.directory + "/summary.json"; }
-  /// Writes config.yaml, and goes on with metrics.jsonl after the steps that are done.
-  void open_files(const RunStatus&);
+  /// Writes config.yaml, with remarks on what was chosen at start, and goes on with metrics.jsonl after the steps that
+  /// are done.
+  void open_files(const RunStatus&, const std::vector<std::string>& remarks);
   /// summary.json, and the lines that end a run. `average_hash`: empty without a moving average.
   void summarize(const RunStatus&, const Device&, const std::string& parameter_hash, const std::string& average_hash);
 

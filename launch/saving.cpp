@@ -43,13 +43,14 @@ std::string agree_on_run_id(Group& group) {
 
 }  // namespace
 
-Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Reporter& report,
+Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Reporter& report, RunChoices& choices,
                std::string data_fingerprint, RunStatus& status)
     : input_(input),
       config_(input.config),
       world_(world),
       group_(group),
       report_(report),
+      choices_(choices),
       data_fingerprint_(std::move(data_fingerprint)),
       run_id_(agree_on_run_id(group)) {
   writer_ = std::make_unique<io::CheckpointWriter>(group_, config_.checkpoint, run_id_);
@@ -60,6 +61,7 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   for (const auto& remark : io::check_compatible(*found_, now, config_.checkpoint.force))
     report_.say("resume: " + remark);
   recall(status);
+  choices.recall(found_->state.choices);
 }
 
 /// What a summary says beside the parameters is as of the checkpoint.
@@ -141,6 +143,7 @@ io::RunState Saving::run_state(const RunStatus& status) const {
   s.configuration = input_.canonical;
   s.configuration_hash = input_.hash;
   s.fields = input_.fields;
+  s.choices = choices_.all();
   s.versions = {{"dtrain", std::string(version())}};
   s.world_size = world_.size();
   s.run_id = run_id_;

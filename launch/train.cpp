@@ -16,6 +16,7 @@
 #include "io/dataset.hpp"
 #include "io/loader.hpp"
 #include "launch/alone.hpp"
+#include "launch/bucket_tuning.hpp"
 #include "launch/cli.hpp"
 #include "launch/clock.hpp"
 #include "launch/data.hpp"
@@ -25,6 +26,7 @@
 #include "launch/memory_fit.hpp"
 #include "launch/progress.hpp"
 #include "launch/report.hpp"
+#include "launch/run_choices.hpp"
 #include "launch/run_files.hpp"
 #include "launch/run_status.hpp"
 #include "launch/saving.hpp"
@@ -49,6 +51,7 @@ class Trainer {
         statistics_(world.make_collective()),
         watchdog_(world.watchdog()),
         report_(input, world),
+        choices_(*group_),
         device_(std::move(device)) {}
 
   ExitCode run() {
@@ -58,13 +61,16 @@ class Trainer {
     comm::agree_on(*group_, world_.host(), facts);
     group_->agree([&] { set_up(); });
     // Hosts with copies of their own may hold different data: other samples, another number of steps.
-    const comm::Fact same[] = {{"the parameter layout", layout_text()},
-                               {"data.train (by its fingerprint)", train_data_->fingerprint()},
+    const comm::Fact data[] = {{"data.train (by its fingerprint)", train_data_->fingerprint()},
                                {"data.eval (by its fingerprint)", eval_data_ ? eval_data_->fingerprint() : "none"}};
-    comm::agree_on(*group_, world_.host(), same);
+    comm::agree_on(*group_, world_.host(), data);
     watchdog_.beat("load", 0, comm::Deadline::load);
-    saving_.emplace(input_, world_, *group_, report_, train_data_->fingerprint(), status_);
+    choices_.recall(config_.log.directory);
+    saving_.emplace(input_, world_, *group_, report_, choices_, train_data_->fingerprint(), status_);
     if (saving_->finished_before(status_)) return ExitCode::ok;
+    prepare();
+    const comm::Fact layout[] = {{"the parameter layout", layout_text()}};
+    comm::agree_on(*group_, world_.host(), layout);
     start_state();
     group_->agree([&] {
       if (world_.rank() == 0) make_directory(config_.log.directory, "log.directory");
@@ -79,27 +85,60 @@ class Trainer {
   void end_progress() { report_.end_progress(); }
 
  private:
+  /// What needs to know neither what is resumed nor what was chosen before.
   void set_up() {
     batch_ = check_batch(input_, world_.size());
     engine_.emplace(config_, world_, std::move(device_));
-    Graph graph = models::build(config_.model, batch_.micro, config_.precision);
-    const std::int64_t width = output_width(graph);
+    graph_.emplace(models::build(config_.model, batch_.micro, config_.precision));
+    const std::int64_t width = output_width(*graph_);
     const double cache = config_.data.cache_mib;
     train_data_.emplace(open_data(config_, config_.data.train, width, cache));
     if (!config_.data.eval.empty()) {
       eval_data_.emplace(open_data(config_, config_.data.eval, width, cache, world_.rank(), world_.size()));
     }
+    status_.global_batch = config_.batch.global;
+    status_.samples = static_cast<std::int64_t>(train_data_->count());
+    status_.total_steps = total_steps(config_, train_data_->count());
+  }
+
+  void prepare() {
+    watchdog_.beat("set-up", 0, comm::Deadline::set_up);
+    RunConfig config = config_;
+    const SumPath sums{*group_, *collective_, engine_->device(), config.communication.gradient_dtype,
+                       config.optimizer.shard};
+    const std::string buckets = tune_buckets(config, *graph_, batch_.accumulation, world_, sums, choices_);
+    if (!buckets.empty()) {
+      report_.say(buckets);
+      remarks_.push_back(buckets);
+    }
     const std::size_t free = engine_->device().free_memory();
+    const auto tally = choices_.prepare(engine_->device(), [&] {
+      with_advice(free, [&] { engine_->bind(std::move(*graph_), config, statistics_.get()); });
+    });
+    if (tally.recalled > 0 && tally.measured > 0)
+      report_.say(
+          fmt::format("{} of the device's algorithms were measured anew: those kept with the run are of another "
+                      "GPU, library or shape",
+                      tally.measured));
+    group_->agree([&] {
+      with_advice(free, [&] { step_.emplace(config_, *engine_, *collective_, watchdog_, stop_, batch_.accumulation); });
+      make_loaders();
+    });
+  }
+
+  /// Where memory ends: what would fit. `free`: bytes that there were; 0 where the device cannot say.
+  template <class F>
+  void with_advice(std::size_t free, F work) const {
     try {
-      engine_->bind(std::move(graph), config_, statistics_.get());
-      step_.emplace(config_, *engine_, *collective_, watchdog_, stop_, batch_.accumulation);
+      work();
     } catch (const OutOfMemory& e) {
       if (free == 0) throw;
       throw OutOfMemory(fmt::format("{}; {}", e.what(), memory_advice(config_, world_.size(), batch_.micro, free)));
     }
-    status_.global_batch = config_.batch.global;
-    status_.samples = static_cast<std::int64_t>(train_data_->count());
-    status_.total_steps = total_steps(config_, train_data_->count());
+  }
+
+  void make_loaders() {
+    const std::int64_t width = output_width(engine_->plan().graph);
     io::LoaderOptions loading = loader_options(config_, batch_.micro, width, world_, &engine_->device());
     const auto on_device = [&](const io::Dataset& data, bool training) {
       auto made = DeviceData::make(engine_->device(), engine_->compute(), data, loading, config_.data.device_cache_mib,
@@ -149,7 +188,8 @@ class Trainer {
   }
 
   void open_files() {
-    report_.open_files(status_);
+    report_.open_files(status_, remarks_);
+    choices_.write(config_.log.directory);
     if (config_.log.samples)
       step_->log_samples(open_sample_log(config_.log.directory, world_.rank(), world_.size(), status_.step));
   }
@@ -301,12 +341,15 @@ class Trainer {
   std::unique_ptr<Collective> collective_, statistics_;
   comm::Watchdog& watchdog_;
   Reporter report_;
+  RunChoices choices_;
   std::unique_ptr<Device> device_;  // to be used in place of the configured one
   bool no_graphs_told_ = false, no_evaluation_graphs_told_ = false;
+  std::vector<std::string> remarks_;  // on what was chosen at start
 
   BatchShare batch_;
   RunStatus status_;
   std::optional<Engine> engine_;
+  std::optional<Graph> graph_;  // until the engine has it
   std::optional<io::Dataset> train_data_, eval_data_;
   std::unique_ptr<DeviceData> train_on_device_, eval_on_device_;
   std::unique_ptr<io::Loader> loader_, eval_loader_;

@@ -24,7 +24,23 @@ struct Pci {
   unsigned int domain, bus, device, id, subsystem;
   std::array<char, 32> bus_id;
 };
+union Value {
+  double number;
+  unsigned int as_unsigned;
+  unsigned long long as_long;
+};
+struct Field {
+  unsigned int id, scope;
+  long long timestamp, latency;
+  int type, status;
+  Value value;
+};
 constexpr int success = 0;
+constexpr unsigned most_nvlinks = 18;
+constexpr unsigned speed_of_link = 164, speed_of_all_links = 90;  // fields, in MB/s
+constexpr int other_end_is_gpu = 0, other_end_is_switch = 2;
+/// Where the driver does not say: NVLink 2 to 4 carry 25 GB/s each.
+constexpr double usual_nvlink_rate = 25e9;
 
 /// "00000000:1B:00.0" and "0000:1b:00.0" are one place.
 std::string normalized(std::string id) {
@@ -32,6 +48,10 @@ std::string normalized(std::string id) {
   const auto colon = id.find(':');
   if (colon == std::string::npos) return id;
   return id.substr(std::min(id.find_first_not_of('0'), colon));
+}
+
+bool same_place(const std::string& a, const std::string& b) {
+  return normalized(a) == normalized(b);
 }
 
 struct Close {
@@ -58,6 +78,13 @@ struct GpuMonitor::State {
   int (*energy)(Device, unsigned long long*) = nullptr;
   int (*power)(Device, unsigned*) = nullptr;
   int (*temperature)(Device, int, unsigned*) = nullptr;
+  int (*uuid)(Device, char*, unsigned) = nullptr;
+  int (*link_state)(Device, unsigned, int*) = nullptr;
+  int (*link_other_end)(Device, unsigned, int*) = nullptr;
+  int (*link_pci)(Device, unsigned, Pci*) = nullptr;
+  int (*fields)(Device, int, Field*) = nullptr;
+  int (*pcie_generation)(Device, unsigned*) = nullptr;
+  int (*pcie_lanes)(Device, unsigned*) = nullptr;
 
   State() = default;
   ~State() {
@@ -89,6 +116,13 @@ struct GpuMonitor::State {
     find(energy, "nvmlDeviceGetTotalEnergyConsumption");
     find(power, "nvmlDeviceGetPowerUsage");
     find(temperature, "nvmlDeviceGetTemperature");
+    find(uuid, "nvmlDeviceGetUUID");
+    find(link_state, "nvmlDeviceGetNvLinkState");
+    find(link_other_end, "nvmlDeviceGetNvLinkRemoteDeviceType");
+    find(link_pci, "nvmlDeviceGetNvLinkRemotePciInfo_v2");
+    find(fields, "nvmlDeviceGetFieldValues");
+    find(pcie_generation, "nvmlDeviceGetMaxPcieLinkGeneration");
+    find(pcie_lanes, "nvmlDeviceGetMaxPcieLinkWidth");
     if (!init || !shutdown || !count || !handle) {
       why_not = fmt::format("{} lacks what every NVML has", file);
       return;
@@ -111,6 +145,8 @@ struct GpuMonitor::State {
     std::array<char, 96> text{};
     if (name && name(device, text.data(), text.size()) == success) r.name = text.data();
     r.bus_id = bus_id_of(device);
+    text = {};
+    if (uuid && uuid(device, text.data(), text.size()) == success) r.uuid = text.data();
     Memory bytes{};
     if (memory && memory(device, &bytes) == success) r.memory_total = bytes.total, r.memory_used = bytes.used;
     Utilization rates{};
@@ -121,6 +157,35 @@ struct GpuMonitor::State {
     if (power && power(device, &value) == success) r.watts = static_cast<double>(value) * 1e-3;
     if (temperature && temperature(device, 0, &value) == success) r.celsius = static_cast<int>(value);
     return r;
+  }
+  double link_rate(Device device, unsigned link) const {
+    if (!fields) return usual_nvlink_rate;
+    // Old drivers know the first field only, and new ones only the second.
+    for (const unsigned id : {speed_of_link, speed_of_all_links}) {
+      Field field{};
+      field.id = id;
+      field.scope = id == speed_of_link ? link : 0;
+      if (fields(device, 1, &field) == success && field.status == success && field.value.as_unsigned > 0)
+        return field.value.as_unsigned * 1e6;
+    }
+    return usual_nvlink_rate;
+  }
+  GpuLinks links_of(Device device) const {
+    GpuLinks out;
+    for (unsigned i = 0; link_state && i < most_nvlinks; ++i) {
+      int up = 0, other_end = other_end_is_switch;
+      if (link_state(device, i, &up) != success || up == 0) continue;
+      if (link_other_end && link_other_end(device, i, &other_end) != success) continue;
+      GpuLinks::NvLink link{other_end == other_end_is_switch, {}, link_rate(device, i)};
+      Pci pci_of_other{};
+      if (other_end == other_end_is_gpu && link_pci && link_pci(device, i, &pci_of_other) == success)
+        link.bus_id = pci_of_other.bus_id.data();
+      out.nvlinks.push_back(std::move(link));
+    }
+    unsigned value = 0;
+    if (pcie_generation && pcie_generation(device, &value) == success) out.pcie_generation = static_cast<int>(value);
+    if (pcie_lanes && pcie_lanes(device, &value) == success) out.pcie_lanes = static_cast<int>(value);
+    return out;
   }
   template <class Visit>
   void each(Visit visit) const {
@@ -153,11 +218,27 @@ std::vector<GpuReading> GpuMonitor::read_all() const {
   return all;
 }
 
+std::optional<GpuLinks> GpuMonitor::links(const std::string& bus_id) const {
+  std::optional<GpuLinks> found;
+  if (bus_id.empty()) return found;
+  state_->each([&](Device device) {
+    if (!found && same_place(state_->bus_id_of(device), bus_id)) found = state_->links_of(device);
+  });
+  return found;
+}
+
+double GpuLinks::pcie_rate() const noexcept {
+  // After encoding, a lane.
+  constexpr std::array<double, 7> rates{0, 0.25e9, 0.5e9, 0.985e9, 1.969e9, 3.938e9, 7.563e9};
+  const auto last = static_cast<int>(rates.size()) - 1;
+  return rates[static_cast<std::size_t>(std::clamp(pcie_generation, 0, last))] * pcie_lanes;
+}
+
 std::optional<GpuReading> GpuMonitor::read(const std::string& bus_id) const {
   std::optional<GpuReading> found;
   if (bus_id.empty()) return found;
   state_->each([&](Device device) {
-    if (!found && normalized(state_->bus_id_of(device)) == normalized(bus_id)) found = state_->read(device);
+    if (!found && same_place(state_->bus_id_of(device), bus_id)) found = state_->read(device);
   });
   return found;
 }

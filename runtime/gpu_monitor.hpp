@@ -13,12 +13,24 @@ namespace dtrain {
 
 /// What a GPU says of itself now; nothing where it does not know.
 struct GpuReading {
-  std::string name, bus_id;
+  std::string name, bus_id, uuid;
   std::optional<std::uint64_t> memory_total, memory_used;  // bytes
   std::optional<int> utilization;                          // % of the latest sampling period, in which any kernel ran
   std::optional<double> joules;                            // since the driver was loaded
   std::optional<double> watts;
   std::optional<int> celsius;
+};
+
+/// What a GPU is joined to; rates in bytes/s one way, 0 where it does not know.
+struct GpuLinks {
+  struct NvLink {
+    bool to_switch = false;
+    std::string bus_id;  // of the GPU at the other end, where it is one
+    double rate = 0;
+  };
+  std::vector<NvLink> nvlinks;              // those that are up
+  int pcie_generation = 0, pcie_lanes = 0;  // the best that GPU and slot can do: an idle GPU lowers what it uses
+  double pcie_rate() const noexcept;
 };
 
 class GpuMonitor {
@@ -39,6 +51,7 @@ class GpuMonitor {
   std::vector<GpuReading> read_all() const;
   /// The one with this bus id, as CUDA writes it (upper or lower case, a domain of four or eight digits).
   std::optional<GpuReading> read(const std::string& bus_id) const;
+  std::optional<GpuLinks> links(const std::string& bus_id) const;
 
  private:
   struct State;

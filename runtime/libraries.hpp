@@ -2,6 +2,7 @@
 // Free functions that own nothing; for any thread.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,15 @@ std::vector<Library> runtime_libraries();
 
 /// CUDA and cuDNN. Two definitions: runtime/cuda and the stub cuda_off.cpp.
 std::vector<Library> cuda_libraries();
-/// "NVIDIA H200, 139.8 GiB" of each GPU; never throws for want of one.
-std::vector<std::string> cuda_devices();
+
+/// A GPU as CUDA names it.
+struct GpuIdentity {
+  std::string name;    // "NVIDIA H200"
+  std::string uuid;    // "GPU-8c2f2a5e-..."; of a MIG instance its own
+  std::string bus_id;  // "0000:1b:00.0"; MIG instances of one GPU share it
+  std::uint64_t memory = 0;
+};
+/// Those that this process sees, by ordinal; none where there is none. Starts the driver.
+std::vector<GpuIdentity> cuda_gpus();
 
 }  // namespace dtrain

@@ -1,6 +1,6 @@
 // Times of the layers of a program, forward and backward, with the operations and bytes that the plan says they need.
 // LayerTimes observes a Program, by events on its stream where the device works behind the host's back, and owns them;
-// what it found are plain rows.
+// what it found are plain rows. Costs are pure functions of the plan's steps.
 #pragma once
 
 #include <memory>
@@ -13,6 +13,16 @@
 #include "runtime/program.hpp"
 
 namespace dtrain::launch {
+
+/// What a step of a pass needs at least: floating point operations, and bytes read and written, were nothing in a
+/// cache.
+struct StepCost {
+  double flops = 0, bytes = 0;
+};
+/// Nothing for steps that belong to no node.
+StepCost cost_of(const Step&, const Graph&);
+/// -1 for steps that belong to none.
+NodeId node_of(const Step&) noexcept;
 
 struct LayerPass {
   Estimate seconds;

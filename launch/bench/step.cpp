@@ -19,6 +19,7 @@
 #include "launch/bench/layers.hpp"
 #include "launch/bench/profile.hpp"
 #include "launch/bench/statistics.hpp"
+#include "launch/bucket_tuning.hpp"
 #include "launch/data.hpp"
 #include "launch/device_data.hpp"
 #include "launch/engine.hpp"
@@ -113,6 +114,11 @@ class StepBench {
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
     group_->agree([&] { set_up(); });
+    const SumPath sums{*group_, *collective_, engine_->device(), config_.communication.gradient_dtype,
+                       config_.optimizer.shard};
+    RunChoices choices(*group_);
+    tune_buckets(config_, *graph_, batch_.accumulation, world_, sums, choices);
+    group_->agree([&] { prepare(); });
     time_steps();
     if (!options_.brief) {
       alone([&] { time_layers(); });
@@ -130,10 +136,13 @@ class StepBench {
   void set_up() {
     batch_ = check_batch(input_, world_.size());
     engine_.emplace(config_, world_, std::move(device_));
-    Graph graph = models::build(config_.model, batch_.micro, config_.precision);
-    const std::int64_t width = output_width(graph);
-    data_.emplace(open_data(config_, config_.data.train, width, config_.data.cache_mib));
-    engine_->bind(std::move(graph), config_, statistics_.get());
+    graph_.emplace(models::build(config_.model, batch_.micro, config_.precision));
+    data_.emplace(open_data(config_, config_.data.train, output_width(*graph_), config_.data.cache_mib));
+  }
+
+  void prepare() {
+    const std::int64_t width = output_width(*graph_);
+    engine_->bind(std::move(*graph_), config_, statistics_.get());
     step_.emplace(config_, *engine_, *collective_, world_.watchdog(), stop_, batch_.accumulation);
     status_.global_batch = config_.batch.global;
     status_.samples = static_cast<std::int64_t>(data_->count());
@@ -258,6 +267,8 @@ class StepBench {
     p.backward = median_of(times.backwards).value;
     p.update = phases_[optimizer].estimate.value;
     for (const auto& samples : times.samples) p.ready.push_back(median_of(samples).value);
+    for (const Bucket& b : engine.store().layout().buckets)
+      p.ends.push_back(static_cast<double>(b.end * sizeof(float)));
     return p;
   }
 
@@ -363,7 +374,7 @@ class StepBench {
 
   comm::World& world_;
   const LoadedConfig& input_;
-  const RunConfig& config_;
+  RunConfig config_;  // with bucket sizes, once they are chosen
   const StepBenchOptions& options_;
   StopSignals& stop_;
   std::unique_ptr<Device> device_;  // to be used in place of the configured one
@@ -372,6 +383,7 @@ class StepBench {
   BatchShare batch_;
   RunStatus status_;
   std::optional<Engine> engine_;
+  std::optional<Graph> graph_;  // until the engine has it
   std::optional<io::Dataset> data_;
   std::unique_ptr<DeviceData> on_device_;
   std::unique_ptr<io::Loader> loader_;

@@ -32,7 +32,7 @@ std::vector<Library> cuda_libraries() {
   return {{"CUDA", "", "not in this build"}, {"cuBLASLt", "", "not in this build"}, {"cuDNN", "", "not in this build"}};
 }
 
-std::vector<std::string> cuda_devices() {
+std::vector<GpuIdentity> cuda_gpus() {
   return {};
 }
 

@@ -1,6 +1,9 @@
 // What CUDA and cuDNN say of themselves, and the GPUs that are here.
 #include "runtime/libraries.hpp"
 
+#include <cstddef>
+#include <span>
+
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 #include <cudnn.h>
@@ -11,6 +14,16 @@
 namespace dtrain {
 
 namespace {
+
+/// "GPU-8c2f2a5e-91b3-...": as nvidia-smi and CUDA_VISIBLE_DEVICES write it.
+std::string uuid_text(std::span<const std::byte> bytes) {
+  std::string out = "GPU";
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    if (i == 0 || i == 4 || i == 6 || i == 8 || i == 10) out += '-';
+    out += fmt::format("{:02x}", std::to_integer<unsigned>(bytes[i]));
+  }
+  return out;
+}
 
 std::string cuda_number(int v) {
   return fmt::format("{}.{}", v / 1000, v % 1000 / 10);
@@ -31,13 +44,21 @@ std::vector<Library> cuda_libraries() {
           {"cuDNN", fmt::format("{}.{}.{}", v / 10000, v / 100 % 100, v % 100), ""}};
 }
 
-std::vector<std::string> cuda_devices() {
-  std::vector<std::string> out;
+std::vector<GpuIdentity> cuda_gpus() {
+  std::vector<GpuIdentity> out;
   std::string why_none;
-  for (int i = 0; i < cuda_device_count(why_none); ++i) {
+  const int count = cuda_device_count(why_none);
+  for (int i = 0; i < count; ++i) {
+    GpuIdentity& gpu = out.emplace_back();  // also where CUDA says nothing of it: places are ordinals
     cudaDeviceProp p{};
-    if (cudaGetDeviceProperties(&p, i) != cudaSuccess) continue;
-    out.push_back(fmt::format("{}, {:.1f} GiB", p.name, static_cast<double>(p.totalGlobalMem) / (1 << 30)));
+    char bus_id[32] = {};
+    if (cudaGetDeviceProperties(&p, i) == cudaSuccess) {
+      gpu.name = p.name;
+      gpu.memory = p.totalGlobalMem;
+      gpu.uuid = uuid_text(std::as_bytes(std::span(p.uuid.bytes)));
+    }
+    if (cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, i) == cudaSuccess) gpu.bus_id = bus_id;
+    cudaGetLastError();
   }
   return out;
 }

@@ -215,7 +215,7 @@ std::unique_ptr<Event> make_cuda_event(bool timed) {
 }
 
 std::unique_ptr<Replay> record_cuda_work(Stream& stream, const std::function<void()>& work, std::string& why_not) {
-  const cudaStream_t on = native_of(stream);
+  cudaStream_t on = native_of(stream);
   Graph graph;
   {
     Capture capture(on);

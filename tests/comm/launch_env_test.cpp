@@ -1,10 +1,14 @@
 #include "comm/launch_env.hpp"
 
+#include <algorithm>
+#include <future>
 #include <map>
 #include <string>
+#include <thread>
 
 #include <gtest/gtest.h>
 
+#include "comm/binding.hpp"
 #include "runtime/error.hpp"
 
 namespace dtrain::comm {
@@ -133,6 +137,80 @@ TEST(Binding, waiting_yields_where_threads_exceed_cpus) {
   EXPECT_TRUE(plan_binding(under_mpirun(0, 2), {two[0]}, two).yield_when_idle);
   EXPECT_TRUE(plan_binding(under_mpirun(0, 4), two, two).yield_when_idle);
   EXPECT_FALSE(plan_binding(under_mpirun(0, 1), two, two).yield_when_idle);
+}
+
+// ---- near a GPU ----------------------------------------------------------------------------------------------------
+
+std::vector<int> cpus_of(const Cores& part) {
+  std::vector<int> out;
+  for (const auto& core : part) out.insert(out.end(), core.begin(), core.end());
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+TEST(Binding, cpus_are_written_as_the_kernel_writes_them) {
+  EXPECT_EQ(cpu_list({}), "");
+  EXPECT_EQ(cpu_list({{5}}), "5");
+  EXPECT_EQ(cpu_list({{0, 8}, {1, 9}, {3, 11}}), "0-1,3,8-9,11");
+}
+
+TEST(Binding, near_gpus_only_where_nobody_has_chosen) {
+  const Cores all = cores(8, 2), one{all[1]}, four(all.begin(), all.begin() + 4);
+  LaunchEnvironment chosen = under_mpirun(1, 2), slurm, alone;
+  chosen.binding_chosen = true;
+  slurm.launcher = Launcher::srun;
+  slurm.binding_chosen = true;
+  EXPECT_EQ(free_cores(under_mpirun(1, 2), one, all), all);   // mpirun's default of one core
+  EXPECT_EQ(free_cores(under_mpirun(1, 4), four, all), all);  // and of a package
+  EXPECT_EQ(free_cores(chosen, four, all), Cores{});
+  EXPECT_EQ(free_cores(chosen, all, all), all);  // --bind-to none
+  EXPECT_EQ(free_cores(slurm, four, all), Cores{});
+  EXPECT_EQ(free_cores(slurm, four, four), four);    // a cpuset without a binding in it
+  EXPECT_EQ(free_cores(alone, four, all), Cores{});  // taskset
+  EXPECT_EQ(free_cores(alone, all, all), all);
+}
+
+TEST(Binding, ranks_spread_over_the_cores_near_their_gpus) {
+  // Two nodes of four cores with two threads; three GPUs near the first, one near the second; another host.
+  const Cores all = cores(8, 2);
+  const std::vector<int> first = cpus_of({all.begin(), all.begin() + 4}),
+                         second = cpus_of({all.begin() + 4, all.end()});
+  const auto out = spread_near_gpus({{"a", all, first}, {"a", all, second}, {"a", all, first}, {"b", all, first}});
+  EXPECT_EQ(out[0], Cores(all.begin(), all.begin() + 2));
+  EXPECT_EQ(out[2], Cores(all.begin() + 2, all.begin() + 4));
+  EXPECT_EQ(out[1], Cores(all.begin() + 4, all.end()));
+  EXPECT_EQ(out[3], Cores(all.begin(), all.begin() + 4));
+}
+
+TEST(Binding, stays_where_nothing_near_is_free_or_known) {
+  const Cores all = cores(8, 1);
+  const auto out = spread_near_gpus(
+      {{"a", all, {}}, {"a", {}, {0, 1}}, {"a", {all[6], all[7]}, {0, 1}}, {"a", {all[0], all[7]}, {0, 1}}});
+  EXPECT_TRUE(out[0].empty());
+  EXPECT_TRUE(out[1].empty());
+  EXPECT_TRUE(out[2].empty());
+  EXPECT_EQ(out[3], Cores{all[0]});
+}
+
+TEST(Binding, reaches_threads_that_run_already) {
+  const Cores before = allowed_cores();
+  if (before.size() < 2) GTEST_SKIP() << "one core is all there is";
+  std::promise<void> bound;
+  Cores seen;
+  std::thread other([&, go = bound.get_future()] {
+    go.wait();
+    seen = allowed_cores();
+  });
+  const Cores one{before[1]};
+  const bool done = bind_all_threads_to(one);
+  bound.set_value();
+  other.join();
+  const Cores mine = allowed_cores();
+  bind_all_threads_to(before);
+  EXPECT_TRUE(done);
+  EXPECT_EQ(mine, one);
+  EXPECT_EQ(seen, one);
+  EXPECT_EQ(allowed_cores(), before);
 }
 
 }  // namespace

@@ -24,6 +24,7 @@ VENDORS = [
     (r"(cublas|cudnn|cub/|cooperative_groups|nvtx3|nvml|thrust/)", {"runtime"}),
     (r"mpi(-ext)?\.h", {"comm"}),
     (r"nccl", {"comm"}),
+    (r"hwloc", {"comm"}),
     (r"(hdf5|H5\w*)\.h", {"io"}),
     (r"(zlib|zconf|zstd|libdeflate)\.h", {"io"}),
     (r"openssl/", {"io"}),

@@ -23,6 +23,7 @@ TEST(GpuMonitor, reads_what_each_gpu_says) {
   ASSERT_EQ(gpus.size(), 2u);
   EXPECT_EQ(gpus[0].name, "Fake H200 0");
   EXPECT_EQ(gpus[0].bus_id, "00000000:1B:00.0");
+  EXPECT_EQ(gpus[0].uuid, "GPU-00000000-0000-0000-0000-000000000000");
   EXPECT_EQ(gpus[0].memory_total, 150000000000u);
   EXPECT_EQ(gpus[0].memory_used, 1000000000u);
   EXPECT_EQ(gpus[0].utilization, 3);
@@ -41,6 +42,25 @@ TEST(GpuMonitor, finds_a_gpu_by_its_place_however_that_is_written) {
   }
   EXPECT_FALSE(monitor.read("0000:1c:00.0"));
   EXPECT_FALSE(monitor.read(""));
+}
+
+TEST(GpuMonitor, says_what_a_gpu_is_joined_to) {
+  const GpuMonitor monitor(DTRAIN_FAKE_NVML);
+  const auto first = monitor.links("0000:1b:00.0"), second = monitor.links("0000:9b:00.0");
+  ASSERT_TRUE(first && second);
+  ASSERT_EQ(first->nvlinks.size(), 3u);  // the fourth is down
+  EXPECT_TRUE(first->nvlinks[0].to_switch);
+  EXPECT_EQ(first->nvlinks[0].bus_id, "");
+  EXPECT_EQ(first->nvlinks[0].rate, 26.562e9);
+  EXPECT_FALSE(first->nvlinks[2].to_switch);
+  EXPECT_EQ(first->nvlinks[2].bus_id, "00000000:9B:00.0");
+  EXPECT_EQ(second->nvlinks[2].bus_id, "00000000:1B:00.0");
+  EXPECT_EQ(second->nvlinks[0].rate, 25e9);
+  EXPECT_EQ(first->pcie_generation, 5);
+  EXPECT_NEAR(first->pcie_rate(), 63e9, 0.1e9);
+  EXPECT_NEAR(second->pcie_rate(), 31.5e9, 0.1e9);
+  EXPECT_EQ(GpuLinks{}.pcie_rate(), 0);
+  EXPECT_FALSE(monitor.links("0000:1c:00.0"));
 }
 
 }  // namespace

@@ -339,6 +339,14 @@ class AsyncKernel final : public Kernel {
 std::unique_ptr<Kernel> AsyncDevice::prepare(const OpSpec& op, std::span<const TensorDesc> in) {
   auto inner = near_->prepare(op, in);
   if (!inner) return nullptr;
+  if (!options_.model.empty()) {
+    std::string key = fmt::format("{}: {}", options_.model, name_of(op));
+    for (const TensorDesc& t : in) key += " " + t.shape.str();
+    if (choices_.find(key) == nullptr) {
+      ++measured;
+      choices_.set(key, options_.algorithm);
+    }
+  }
   return std::make_unique<AsyncKernel>(*this, std::move(inner), *inline_);
 }
 

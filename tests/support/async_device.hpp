@@ -27,6 +27,8 @@ class AsyncDevice final : public Device {
     std::size_t memory_limit = 0;  // 0: none
     bool far = true;               // false: memory that the host could touch, too, for sums that are not the device's
     std::string bus_id = {};
+    std::string model;             // "async H1": prepare() chooses an algorithm for each op of this device; empty: none
+    std::string algorithm;         // which it finds the quickest
   };
   AsyncDevice() : AsyncDevice(Options()) {}
   explicit AsyncDevice(const Options&);
@@ -41,6 +43,7 @@ class AsyncDevice final : public Device {
   /// The host has waited for a stream, or for an event that had not been reached.
   std::atomic<int> stream_waits{0}, event_waits{0};
   std::atomic<int> recordings{0}, replays{0}, allocations{0}, kernel_calls{0};
+  int measured = 0;  // algorithms, since no choice was known
   /// Where device memory really is.
   static void* real(const void* memory);
   template <class T>
@@ -62,6 +65,8 @@ class AsyncDevice final : public Device {
   void copy(void* dst, const void* src, std::size_t bytes, Stream&) override;
   void zero(void* dst, std::size_t bytes, Stream&) override;
   std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in) override;
+  AlgorithmChoices choices() const override { return choices_; }
+  void use(const AlgorithmChoices& choices) override { choices_.merge(choices); }
   void update(const UpdateRule&, const UpdateArgs&, Stream&) override;
   void update_states(const StateUpdateArgs&, Stream&) override;
   void average(float* average, const float* params, std::size_t n, double decay, const StepState&, Stream&) override;
@@ -95,6 +100,7 @@ class AsyncDevice final : public Device {
   Recording* recording_ = nullptr;
   std::size_t used_ = 0;
   std::map<void*, std::size_t> sizes_;
+  AlgorithmChoices choices_;
 };
 
 }  // namespace dtrain::test

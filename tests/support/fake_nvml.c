@@ -16,6 +16,16 @@ struct pci {
   unsigned domain, bus, device, id, subsystem;
   char bus_id[32];
 };
+struct field {
+  unsigned id, scope;
+  long long timestamp, latency;
+  int type, status;
+  union {
+    double number;
+    unsigned as_unsigned;
+    unsigned long long as_long;
+  } value;
+};
 static int gpus[2];
 static unsigned long long millijoules = 500000;
 
@@ -49,6 +59,33 @@ int nvmlDeviceGetPciInfo_v3(void* device, struct pci* p) {
   snprintf(p->bus_id, sizeof p->bus_id, "00000000:%s:00.0", index_of(device) ? "9B" : "1B");
   return 0;
 }
+int nvmlDeviceGetUUID(void* device, char* text, unsigned n) {
+  return snprintf(text, n, "GPU-00000000-0000-0000-0000-00000000000%d", index_of(device)) < 0;
+}
+// Two links to a switch, one to the other GPU, and one that is down; nothing beyond.
+int nvmlDeviceGetNvLinkState(void* device, unsigned link, int* up) {
+  return (void)device, *up = link != 1, link < 4 ? 0 : 2;
+}
+int nvmlDeviceGetNvLinkRemoteDeviceType(void* device, unsigned link, int* type) {
+  return (void)device, *type = link == 3 ? 0 : 2, 0;
+}
+int nvmlDeviceGetNvLinkRemotePciInfo_v2(void* device, unsigned link, struct pci* p) {
+  (void)link;
+  memset(p, 0, sizeof *p);
+  snprintf(p->bus_id, sizeof p->bus_id, "00000000:%s:00.0", index_of(device) ? "1B" : "9B");
+  return 0;
+}
+// GPU 0 knows the speed of each link, GPU 1 only the common one.
+int nvmlDeviceGetFieldValues(void* device, int n, struct field* fields) {
+  for (int i = 0; i < n; ++i) {
+    const int common = fields[i].id == 90, each = fields[i].id == 164;
+    fields[i].status = index_of(device) ? !common : !each;
+    fields[i].value.as_unsigned = common ? 25000 : 26562;
+  }
+  return 0;
+}
+int nvmlDeviceGetMaxPcieLinkGeneration(void* device, unsigned* out) { return (void)device, *out = 5, 0; }
+int nvmlDeviceGetMaxPcieLinkWidth(void* device, unsigned* out) { return *out = index_of(device) ? 8 : 16, 0; }
 int nvmlDeviceGetMemoryInfo(void* device, struct memory* m) {
   (void)device;
   m->total = 150000000000ull;

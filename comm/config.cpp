@@ -33,6 +33,10 @@ TypePtr<CommConfig> communication_table() {
         "probe_seconds", &CommConfig::probe_seconds, word_or("auto", CommConfig::automatic_probe, number({0, 3600})),
         "how long a start measures what sums reach, to compare it with what the links promise; auto: 2 on "
         "GPUs, 0 on the cpu");
+    communication.add(
+        "transport", &CommConfig::transport,
+        choice<Transport>({{"auto", Transport::automatic}, {"nccl", Transport::nccl}, {"staged", Transport::staged}}),
+        "what GPUs' sums travel on; auto: NCCL where the program has it; staged: the host's memory and MPI, slower");
     for (const DeadlineSetting& d : deadline_settings)
       communication.add(d.name, d.seconds, number({0, 1e6, true}), d.help);
     return shared(std::move(communication));

@@ -16,6 +16,12 @@ enum class Algorithm : std::uint8_t {
 /// In place of a number of MiB.
 constexpr double bucket_auto = 0;        // chosen at start, by measurement
 constexpr double bucket_by_device = -1;  // bucket_auto on GPUs, 25 on a cpu
+/// What carries the sums of GPUs.
+enum class Transport : std::uint8_t {
+  automatic,  // NCCL where the build has it
+  nccl,
+  staged,  // through the host's memory, over MPI
+};
 
 struct CommConfig {
   double bucket_mib = bucket_by_device;
@@ -25,6 +31,7 @@ struct CommConfig {
   Algorithm algorithm = Algorithm::automatic;
   static constexpr double automatic_probe = -1;  // two seconds on GPUs, none on the cpu
   double probe_seconds = automatic_probe;
+  Transport transport = Transport::automatic;
   // Without progress; which one counts when: deadlines.hpp.
   double timeout_seconds = 300;
   double set_up_timeout_seconds = 1800;

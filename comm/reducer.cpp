@@ -49,7 +49,8 @@ GradientReducer::GradientReducer(Device& device, Collective& collective, const P
       const Bucket params = parameters_of(layout_, b);
       largest = std::max(largest, params.end - params.begin);
     }
-    wire_ = Buffer(device, largest * size_of(DType::bf16));
+    Memory* const memory = collective.memory();
+    wire_ = Buffer(memory ? *memory : device, largest * size_of(DType::bf16));
   }
   stream_ = device.make_stream(StreamUse::communication);
   before_ = device.make_event();

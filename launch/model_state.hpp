@@ -61,6 +61,7 @@ class ModelState {
   Collective& collective_;
   Stream& compute_;
   HostMirror params_, averages_;
+  HostMirror gathered_;                     // of the gradients, where moments of all ranks come together; sharded only
   std::vector<HostMirror> moments_;         // as on the device: of the own shares, where sharded
   std::vector<std::vector<float>> images_;  // sharded: whole moments, while tensors() are in use
   std::vector<std::string> moment_names_;

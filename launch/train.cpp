@@ -47,8 +47,6 @@ class Trainer {
         world_(world),
         stop_(stop),
         group_(world.make_group()),
-        collective_(world.make_collective(config_.communication.algorithm)),
-        statistics_(world.make_collective()),
         watchdog_(world.watchdog()),
         report_(input, world),
         choices_(*group_),
@@ -59,6 +57,11 @@ class Trainer {
     watchdog_.beat("set-up", 0, comm::Deadline::set_up);
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
+    group_->agree([&] {
+      batch_ = check_batch(input_, world_.size());
+      engine_.emplace(config_, world_, std::move(device_));
+    });
+    engine_->connect(config_, world_);
     group_->agree([&] { set_up(); });
     // Hosts with copies of their own may hold different data: other samples, another number of steps.
     const comm::Fact data[] = {{"data.train (by its fingerprint)", train_data_->fingerprint()},
@@ -87,8 +90,6 @@ class Trainer {
  private:
   /// What needs to know neither what is resumed nor what was chosen before.
   void set_up() {
-    batch_ = check_batch(input_, world_.size());
-    engine_.emplace(config_, world_, std::move(device_));
     graph_.emplace(models::build(config_.model, batch_.micro, config_.precision));
     const std::int64_t width = output_width(*graph_);
     const double cache = config_.data.cache_mib;
@@ -104,7 +105,7 @@ class Trainer {
   void prepare() {
     watchdog_.beat("set-up", 0, comm::Deadline::set_up);
     RunConfig config = config_;
-    const SumPath sums{*group_, *collective_, engine_->device(), config.communication.gradient_dtype,
+    const SumPath sums{*group_, engine_->collective(), engine_->device(), config.communication.gradient_dtype,
                        config.optimizer.shard};
     const std::string buckets = tune_buckets(config, *graph_, batch_.accumulation, world_, sums, choices_);
     if (!buckets.empty()) {
@@ -113,7 +114,7 @@ class Trainer {
     }
     const std::size_t free = engine_->device().free_memory();
     const auto tally = choices_.prepare(engine_->device(), [&] {
-      with_advice(free, [&] { engine_->bind(std::move(*graph_), config, statistics_.get()); });
+      with_advice(free, [&] { engine_->bind(std::move(*graph_), config); });
     });
     if (tally.recalled > 0 && tally.measured > 0)
       report_.say(
@@ -121,7 +122,7 @@ class Trainer {
                       "GPU, library or shape",
                       tally.measured));
     group_->agree([&] {
-      with_advice(free, [&] { step_.emplace(config_, *engine_, *collective_, watchdog_, stop_, batch_.accumulation); });
+      with_advice(free, [&] { step_.emplace(config_, *engine_, watchdog_, stop_, batch_.accumulation); });
       make_loaders();
     });
   }
@@ -338,7 +339,6 @@ class Trainer {
   comm::World& world_;
   StopSignals& stop_;
   std::unique_ptr<Group> group_;
-  std::unique_ptr<Collective> collective_, statistics_;
   comm::Watchdog& watchdog_;
   Reporter report_;
   RunChoices choices_;

@@ -21,32 +21,34 @@ std::optional<ParameterAverage> make_average(const RunConfig& config, const Engi
 }
 
 /// Work of a step may be recorded where nothing but device memory changes between steps.
-bool records(const RunConfig& config, const Engine& engine, const Collective& ranks) {
-  const bool sums_are = ranks.size() == 1 || (ranks.recordable() && !config.optimizer.shard);
-  return config.cuda.graphs && !config.cuda.synchronous && engine.device().asynchronous() && sums_are;
+bool records(const RunConfig& config, const Engine& engine) {
+  const Collective& ranks = engine.collective();
+  return config.cuda.graphs && !config.cuda.synchronous && engine.device().asynchronous() && ranks.recordable();
 }
 
 }  // namespace
 
-TrainStep::TrainStep(const RunConfig& config, Engine& engine, Collective& collective, comm::Watchdog& watchdog,
-                     StopSignals& stop, std::int64_t accumulation)
+TrainStep::TrainStep(const RunConfig& config, Engine& engine, comm::Watchdog& watchdog, StopSignals& stop,
+                     std::int64_t accumulation)
     : config_(config),
       engine_(engine),
       watchdog_(watchdog),
       stop_(stop),
-      optimizer_(engine.device(), config.optimizer, engine.store().layout(), shard_of(config.optimizer, collective)),
+      optimizer_(engine.device(), config.optimizer, engine.store().layout(),
+                 shard_of(config.optimizer, engine.collective())),
       average_(make_average(config, engine)),
-      model_(engine.device(), engine.store(), optimizer_, average(), collective, engine.compute()),
+      model_(engine.device(), engine.store(), optimizer_, average(), engine.collective(), engine.compute()),
       memory_(engine.device()),
       timers_(engine.device(), {.micro_batches = accumulation,
-                                .buckets = collective.size() > 1 ? engine.store().layout().buckets.size() : 0,
+                                .buckets = engine.collective().size() > 1 ? engine.store().layout().buckets.size() : 0,
                                 .gathers = config.optimizer.shard,
                                 .lag = memory_.lag(),
                                 .timeline = config.log.trace.steps > 0}),
-      reducer_(engine.device(), collective, engine.store(), config.communication, config.optimizer.shard),
-      ranks_(collective.size()),
+      reducer_(engine.device(), engine.collective(), engine.store(), config.communication, config.optimizer.shard),
+      ranks_(engine.collective().size()),
+      gathers_first_(optimizer_.sharded() && engine.device().asynchronous() && !average_),
       accumulation_(accumulation),
-      recordings_(engine.device(), records(config, engine, collective)) {
+      recordings_(engine.device(), records(config, engine)) {
   reducer_.follow(&memory_.state().step);
   communication_.exposed.resize(reducer_.timings().size());
   communication_.bytes_per_step = reducer_.bytes_per_step();
@@ -73,7 +75,11 @@ void TrainStep::start(const RunStatus& status) {
 }
 
 void TrainStep::settle() {
-  alone([&] { reducer_.wait_parameters(engine_.compute()); });
+  alone([&] {
+    if (gathers_first_) reducer_.gather_parameters(engine_.compute());
+    reducer_.wait_parameters(engine_.compute());
+    if (gathers_first_) engine_.pack();
+  });
 }
 
 std::string TrainStep::first_nonfinite_gradient(const StepState& done) {
@@ -115,8 +121,10 @@ void TrainStep::run(const RunStatus& status, io::Loader& loader, const DeviceDat
     alone([&] {
       if (tree_) tree_->begin(j);
       const auto work = [&] {
+        if (j == 0) gather_first();
         engine_.program().mark_backward(timers_.backward(j));
         engine_.program().run(pass, slot, engine_.store(), memory_.state(), hooks(), compute);
+        if (gathers_first_) reducer_.wait_parameters(compute);  // of buckets that no forward asked for
         count_passes(seconds);
         if (tree_ && !pass.last) tree_->keep(compute);
         timers_.pass_done(j, compute);
@@ -157,6 +165,7 @@ const StepState& TrainStep::read(PhaseSeconds& seconds) {
   });
   ++reading_step_;
   if (!waits) return done;
+  alone([&] { engine_.check_ranks(); });
   seconds.step += since(begin);
   timers_.read(static_cast<std::int64_t>(done.step));
   count_buckets(timers_.latest_buckets());
@@ -190,6 +199,14 @@ std::uint64_t TrainStep::key(const Pass& pass, int slot, std::int64_t micro_batc
   const std::uint64_t of_tree = tree_ ? static_cast<std::uint64_t>(micro_batch) << 8 : 0;  // what is kept where
   return static_cast<std::uint64_t>(slot) << 3 | (pass.first ? 4u : 0u) | (pass.last ? 2u : 0u) | (timed ? 1u : 0u) |
          of_tree;
+}
+
+/// What ranks updated in the step before is gathered at the beginning of a step, where it can be recorded together with
+/// the forward pass that waits for it, bucket by bucket. On a cpu, which records nothing, it is on its way already.
+void TrainStep::gather_first() {
+  if (!gathers_first_) return;
+  reducer_.gather_parameters(engine_.compute());
+  engine_.program().parameters_changed();
 }
 
 /// What travels with the sums of the loss: this rank's wish to stop, and its GPU's energy.
@@ -290,16 +307,12 @@ void TrainStep::update(const RunStatus& status, bool logged, PhaseSeconds& secon
     }
   }
   optimizer_.update_states(store, state, compute);
-  reducer_.gather_parameters(compute);
+  if (!gathers_first_) reducer_.gather_parameters(compute);
   if (average_) {
     reducer_.wait_parameters(compute);  // each rank averages them all, also those that others updated
     average_->update(store, 0, store.layout().param_floats, state, compute);
   }
-  if (optimizer_.sharded()) {
-    engine_.program().parameters_changed();  // the others' shares are still on their way
-  } else {
-    engine_.pack();
-  }
+  if (!gathers_first_) engine_.pack();  // otherwise the others' shares are not here yet
   engine_.device().finish_step({.step = &state, .sums = behind_gradients(), .scaling = {}}, compute);
   if (engine_.device().asynchronous()) return;
   // Parameters that were still on their way when forward wanted them.

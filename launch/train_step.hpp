@@ -32,8 +32,8 @@ namespace dtrain::launch {
 
 class TrainStep {
  public:
-  /// `accumulation`: micro batches a step.
-  TrainStep(const RunConfig&, Engine&, Collective&, comm::Watchdog&, StopSignals&, std::int64_t accumulation);
+  /// `accumulation`: micro batches a step. The engine is connected and bound.
+  TrainStep(const RunConfig&, Engine&, comm::Watchdog&, StopSignals&, std::int64_t accumulation);
 
   /// Steps may be under way.
   ~TrainStep() {
@@ -45,7 +45,7 @@ class TrainStep {
 
   ModelState& model() noexcept { return model_; }
   /// The parameters of the latest step are there, before anything but the next step reads them: sharded, they are on
-  /// their way until then. Throws RankFailure.
+  /// their way until then. All ranks call it together. Throws RankFailure.
   void settle();
   /// The first parameter, in the sums over all ranks, with a gradient that is not finite in this step, as far as that
   /// can still be known; collective. Throws RankFailure.
@@ -93,6 +93,7 @@ class TrainStep {
   void begin_step(const RunStatus&);
   void load(io::Loader&, const DeviceData*, int slot, std::int64_t step);
   void update(const RunStatus&, bool logged, PhaseSeconds&);
+  void gather_first();
   void wait(int bucket);
   void put_wishes(bool last);
   void beat(std::int64_t step, const char* phase);
@@ -117,6 +118,7 @@ class TrainStep {
   StepTimers timers_;
   comm::GradientReducer reducer_;
   const int ranks_;
+  const bool gathers_first_;
   std::int64_t accumulation_;
   std::optional<MicroBatchTree> tree_;  // where bits must not depend on the number of ranks
   Recordings recordings_;

@@ -106,15 +106,18 @@ class StepBench {
         options_(options),
         stop_(stop),
         device_(std::move(device)),
-        group_(world.make_group()),
-        collective_(world.make_collective(config_.communication.algorithm)),
-        statistics_(world.make_collective()) {}
+        group_(world.make_group()) {}
 
   BenchReport run() {
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
+    group_->agree([&] {
+      batch_ = check_batch(input_, world_.size());
+      engine_.emplace(config_, world_, std::move(device_));
+    });
+    engine_->connect(config_, world_);
     group_->agree([&] { set_up(); });
-    const SumPath sums{*group_, *collective_, engine_->device(), config_.communication.gradient_dtype,
+    const SumPath sums{*group_, engine_->collective(), engine_->device(), config_.communication.gradient_dtype,
                        config_.optimizer.shard};
     RunChoices choices(*group_);
     tune_buckets(config_, *graph_, batch_.accumulation, world_, sums, choices);
@@ -134,16 +137,14 @@ class StepBench {
 
  private:
   void set_up() {
-    batch_ = check_batch(input_, world_.size());
-    engine_.emplace(config_, world_, std::move(device_));
     graph_.emplace(models::build(config_.model, batch_.micro, config_.precision));
     data_.emplace(open_data(config_, config_.data.train, output_width(*graph_), config_.data.cache_mib));
   }
 
   void prepare() {
     const std::int64_t width = output_width(*graph_);
-    engine_->bind(std::move(*graph_), config_, statistics_.get());
-    step_.emplace(config_, *engine_, *collective_, world_.watchdog(), stop_, batch_.accumulation);
+    engine_->bind(std::move(*graph_), config_);
+    step_.emplace(config_, *engine_, world_.watchdog(), stop_, batch_.accumulation);
     status_.global_batch = config_.batch.global;
     status_.samples = static_cast<std::int64_t>(data_->count());
     status_.total_steps =
@@ -207,7 +208,7 @@ class StepBench {
 
   /// Passes by themselves are replayed where steps are: no layer waits for the host then.
   bool replays() const {
-    return config_.cuda.graphs && engine_->device().asynchronous() && (world_.size() == 1 || collective_->recordable());
+    return config_.cuda.graphs && engine_->device().asynchronous() && engine_->collective().recordable();
   }
   /// Passes until one is replayed.
   int warm_up() const { return engine_->device().asynchronous() ? 3 : 0; }
@@ -379,7 +380,6 @@ class StepBench {
   StopSignals& stop_;
   std::unique_ptr<Device> device_;  // to be used in place of the configured one
   std::unique_ptr<Group> group_;
-  std::unique_ptr<Collective> collective_, statistics_;
   BatchShare batch_;
   RunStatus status_;
   std::optional<Engine> engine_;

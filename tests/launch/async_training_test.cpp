@@ -256,15 +256,15 @@ TEST_F(AsyncTraining, an_error_names_the_step_it_happened_in) {
 
 /// Steps, one by one.
 struct Steps {
-  Steps(const LoadedConfig& loaded, std::unique_ptr<AsyncDevice> d)
-      : config(loaded.config), device(*d), collective(world.make_collective()) {
+  Steps(const LoadedConfig& loaded, std::unique_ptr<AsyncDevice> d) : config(loaded.config), device(*d) {
     const BatchShare batch = check_batch(loaded, 1);
     engine.emplace(config, world, std::move(d));
+    engine->connect(config, world);
     Graph graph = models::build(config.model, batch.micro, config.precision);
     const std::int64_t width = output_width(graph);
     data.emplace(open_data(config, config.data.train, width, config.data.cache_mib));
     engine->bind(std::move(graph), config);
-    step.emplace(config, *engine, *collective, world.watchdog(), stop, batch.accumulation);
+    step.emplace(config, *engine, world.watchdog(), stop, batch.accumulation);
     status.total_steps = 1000;
     status.global_batch = config.batch.global;
     io::LoaderOptions loading = loader_options(config, batch.micro, width, world, &engine->device());
@@ -294,7 +294,6 @@ struct Steps {
   StopSignals stop;
   comm::World world;
   AsyncDevice& device;
-  std::unique_ptr<Collective> collective;
   RunStatus status;
   PhaseSeconds seconds;
   float loss = 0;

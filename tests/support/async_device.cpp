@@ -20,9 +20,6 @@ namespace {
 
 constexpr std::uintptr_t far = std::uintptr_t{1} << 62;  // not canonical: a touch ends the process
 
-void* moved(void* memory) {
-  return reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(memory) | far);
-}
 Tensor real_tensor(const Tensor& t) {
   Tensor out = t;
   out.data = AsyncDevice::real(t.data);
@@ -31,6 +28,9 @@ Tensor real_tensor(const Tensor& t) {
 
 }  // namespace
 
+void* AsyncDevice::moved(void* memory) {
+  return reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(memory) | far);
+}
 void* AsyncDevice::real(const void* memory) {
   return reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(memory) & ~far);
 }
@@ -66,7 +66,7 @@ class AsyncStream final : public Stream {
     ++device.stream_waits;
     inner->synchronize();
   }
-  void* native() const noexcept override { return const_cast<AsyncStream*>(this); }
+  void* native() const noexcept override { return static_cast<Stream*>(const_cast<AsyncStream*>(this)); }
 
   void submit(const HostTask& task) {
     inner->host(HostTask::of([d = &device, u = use] { d->pass_gate(u); }));

@@ -44,7 +44,8 @@ class AsyncDevice final : public Device {
   std::atomic<int> stream_waits{0}, event_waits{0};
   std::atomic<int> recordings{0}, replays{0}, allocations{0}, kernel_calls{0};
   int measured = 0;  // algorithms, since no choice was known
-  /// Where device memory really is.
+  /// Where device memory really is, and where it seems to be.
+  static void* moved(void* memory);
   static void* real(const void* memory);
   template <class T>
   static T* real(T* memory) {

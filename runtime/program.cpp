@@ -376,9 +376,11 @@ void Program::run(const Pass& pass, int slot, const ParameterStore& store, const
     std::optional<DeviceRange> range;
     if (call.node >= 0 && s.device.asynchronous())
       range.emplace(s.device, s.plan.graph.nodes()[idx(call.node)].name.c_str());
+    Event* const mark = observer && s.device.asynchronous() ? observer->mark(number) : nullptr;
+    if (mark != nullptr) stream.record(*mark);
     try {
       s.give(call, args, pass, hooks, stream);
-      if (s.waits || (observer && s.device.asynchronous())) stream.synchronize();
+      if (s.waits || (observer && mark == nullptr && s.device.asynchronous())) stream.synchronize();
     } catch (const OutOfMemory&) {
       throw;
     } catch (const DeviceError& e) {
@@ -386,10 +388,14 @@ void Program::run(const Pass& pass, int slot, const ParameterStore& store, const
     }
     if (observer) {
       const auto now = std::chrono::steady_clock::now();
-      observer->ran(s.plan.train.steps[number++], std::chrono::duration<double>(now - call_begin).count());
+      if (mark == nullptr)
+        observer->ran(s.plan.train.steps[number], std::chrono::duration<double>(now - call_begin).count());
       call_begin = now;
+      ++number;
     }
   }
+  if (observer && s.device.asynchronous())
+    if (Event* const mark = observer->mark(number)) stream.record(*mark);
   if (train) {
     using Duration = std::chrono::duration<double>;
     s.seconds = {Duration(begin.time_since_epoch()).count(), Duration(backward_begin - begin).count(),

@@ -192,7 +192,7 @@ void* AsyncDevice::allocate(std::size_t bytes) {
   used_ += bytes;
   sizes_[memory] = bytes;
   ++allocations;
-  return moved(memory);
+  return options_.far ? moved(memory) : memory;
 }
 
 void AsyncDevice::release(void* memory) noexcept {

@@ -26,6 +26,8 @@ class AsyncDevice final : public Device {
     int copy_delay_us = 0, compute_delay_us = 0;  // before each piece of work
     bool records = true;
     std::size_t memory_limit = 0;  // 0: none
+    bool far = true;               // false: memory that the host could touch, too, for sums that are not the device's
+    std::string bus_id = {};
     std::string model;             // "async H1": prepare() chooses an algorithm for each op of this device; empty: none
     std::string algorithm;         // which it finds the quickest
     std::function<std::unique_ptr<Device>()> near;  // what it wraps; by default the CPU device with one thread
@@ -85,6 +87,7 @@ class AsyncDevice final : public Device {
   void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, Stream&) override;
   void cast(Tensor from, Tensor to, Stream&) override;
   std::size_t free_memory() const override;
+  std::string bus_id() const override { return options_.bus_id; }
 
  private:
   friend class AsyncStream;

@@ -1,10 +1,12 @@
 // Training on several ranks, each with a device that works behind the host's back: over the simulated NCCL and over the
 // host's memory the same bits as on cpus, from recorded steps or not, with the optimizer's state sharded or not.
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <fmt/format.h>
@@ -15,11 +17,14 @@
 #include "comm/local.hpp"
 #include "comm/world.hpp"
 #include "io/import_mnist.hpp"
+#include "launch/alone.hpp"
 #include "launch/config_file.hpp"
 #include "launch/signals.hpp"
 #include "launch/train.hpp"
 #include "tests/comm/simulated_nccl.hpp"
+#include "tests/support/allocations.hpp"
 #include "tests/support/async_device.hpp"
+#include "tests/support/training.hpp"
 
 namespace dtrain::launch {
 namespace {
@@ -27,6 +32,7 @@ namespace {
 using Json = nlohmann::json;
 using test::AsyncDevice;
 using test::simulated_nccl;
+using test_training::Steps;
 
 constexpr const char* mlp = R"(
 name: digits
@@ -96,12 +102,16 @@ class RanksTraining : public testing::TestWithParam<int> {
     simulated_nccl().reset();
   }
 
-  Outcome run(int ranks, On on, std::string text, Overrides overrides, const std::string& name) const {
+  LoadedConfig config(On on, std::string text, Overrides overrides, const std::string& name) const {
     for (auto at = text.find("DIGITS"); at != std::string::npos; at = text.find("DIGITS")) text.replace(at, 6, digits_);
     overrides.push_back("log.directory=" + (folder_ / name).string());
     if (on != On::cpus)
       overrides.push_back(on == On::nccl ? "communication.transport=nccl" : "communication.transport=staged");
-    const LoadedConfig loaded = parse_config(text, "test.yaml", overrides);
+    return parse_config(text, "test.yaml", overrides);
+  }
+
+  Outcome run(int ranks, On on, const std::string& text, const Overrides& overrides, const std::string& name) const {
+    const LoadedConfig loaded = config(on, text, overrides, name);
     simulated_nccl().reset();
     Outcome result;
     std::atomic<int> failures{0};
@@ -240,6 +250,73 @@ TEST_P(RanksTraining, sums_of_nccl_itself_give_the_same_bits_recorded_or_not) {
   const Overrides eager{"communication.algorithm=auto", "cuda.graphs=false"};
   expect_same(run(GetParam(), On::nccl, cnn, plain, "recorded"), run(GetParam(), On::nccl, cnn, eager, "eager"),
               "nccl");
+}
+
+/// Ranks that take steps, each on its thread, until they all have done `work`.
+using RankWork = std::function<void(Steps&, Group&)>;
+void on_ranks(int ranks, const LoadedConfig& config, const RankWork& work) {
+  comm::run_local(ranks, [&](comm::LocalRank& rank) {
+    Steps s(config, std::make_unique<AsyncDevice>(), &rank);
+    const auto group = s.world.make_group();
+    work(s, *group);
+    group->barrier();
+  });
+}
+
+TEST_P(RanksTraining, steps_with_collectives_neither_wait_nor_allocate) {
+  for (const char* shard : {"optimizer.shard=false", "optimizer.shard=true"}) {
+    SCOPED_TRACE(shard);
+    on_ranks(GetParam(), config(On::nccl, mlp, {shard}, "counted"), [](Steps& s, Group& group) {
+      s.go(40);
+      s.read(0);
+      group.barrier();
+      const int calls = simulated_nccl().calls, replays = s.device.replays, kernels = s.device.kernel_calls;
+      const int streams = s.device.stream_waits, on_device = s.device.allocations;
+      group.barrier();
+      s.device.hold();
+      const auto allocations = test::thread_allocation_count();
+      s.run();  // whoever waits for the device, or the other ranks, now waits for ever
+      s.run();
+      EXPECT_EQ(test::thread_allocation_count(), allocations);
+      s.device.go();
+      s.go(18);
+      s.read(0);
+      group.barrier();
+      EXPECT_EQ(simulated_nccl().calls, calls);
+      EXPECT_EQ(s.device.replays, replays + 20);
+      EXPECT_EQ(s.device.kernel_calls, kernels);
+      EXPECT_EQ(s.device.stream_waits, streams);
+      EXPECT_EQ(s.device.allocations, on_device);
+    });
+    simulated_nccl().reset();
+  }
+}
+
+TEST_P(RanksTraining, the_death_of_a_rank_ends_the_others_soon) {
+  std::atomic<int> ended{0};
+  const int ranks = GetParam();
+  on_ranks(ranks, config(On::nccl, mlp, {}, "death"), [&](Steps& s, Group& group) {
+    s.go(20);
+    group.barrier();
+    if (s.world.rank() + 1 == ranks) {
+      simulated_nccl().dead_rank = ranks - 1;
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      simulated_nccl().noticed = true;
+      while (ended < ranks - 1) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      return;
+    }
+    while (simulated_nccl().dead_rank < 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    const auto begin = std::chrono::steady_clock::now();
+    try {
+      s.go(200);
+      ADD_FAILURE() << "nothing was noticed";
+    } catch (const RankFailure& e) {
+      EXPECT_EQ(e.code(), ExitCode::communication);
+      EXPECT_NE(std::string(e.what()).find("remote process exited"), std::string::npos) << e.what();
+    }
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
+    ++ended;
+  });
 }
 
 }  // namespace

@@ -113,6 +113,7 @@ TEST_F(Nccl, memory_is_registered_and_given_back) {
     }
     group->barrier();
     EXPECT_EQ(simulated_nccl().registered, own);
+    group->barrier();
   });
   EXPECT_EQ(simulated_nccl().registered, 0);
   EXPECT_EQ(simulated_nccl().allocated, 0);

@@ -112,7 +112,7 @@ class StepBench {
   BenchReport run() {
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
-    device_ = seated_device(config_, world_, *group_, seat_);
+    if (!device_) device_ = seated_device(config_, world_, *group_, seat_);
     group_->agree([&] {
       batch_ = check_batch(input_, world_.size());
       engine_.emplace(config_, world_, std::move(device_));
@@ -382,10 +382,9 @@ class StepBench {
   RunConfig config_;  // with bucket sizes, once they are chosen
   const StepBenchOptions& options_;
   StopSignals& stop_;
-  std::unique_ptr<Device> device_;  // to be used in place of the configured one
+  std::unique_ptr<Device> device_;  // until the engine has it; a test may bring its own
   std::unique_ptr<Group> group_;
   Seat seat_;
-  std::unique_ptr<Device> device_;  // until the engine has it
   BatchShare batch_;
   RunStatus status_;
   std::optional<Engine> engine_;

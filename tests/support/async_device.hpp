@@ -28,8 +28,8 @@ class AsyncDevice final : public Device {
     std::size_t memory_limit = 0;  // 0: none
     bool far = true;               // false: memory that the host could touch, too, for sums that are not the device's
     std::string bus_id = {};
-    std::string model;             // "async H1": prepare() chooses an algorithm for each op of this device; empty: none
-    std::string algorithm;         // which it finds the quickest
+    std::string model;      // "async H1": prepare() chooses an algorithm for each op of this device; empty: none
+    std::string algorithm;  // which it finds the quickest
     std::function<std::unique_ptr<Device>()> near;  // what it wraps; by default the CPU device with one thread
   };
   AsyncDevice() : AsyncDevice(Options()) {}

@@ -80,6 +80,7 @@ void TrainStep::start(const RunStatus& status) {
 
 void TrainStep::settle() {
   alone([&] {
+    reducer_.begin_step();  // what follows is of no step, and is not timed
     if (gathers_first_) reducer_.gather_parameters(engine_.compute());
     reducer_.wait_parameters(engine_.compute());
     if (gathers_first_) engine_.pack();

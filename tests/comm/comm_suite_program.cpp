@@ -9,8 +9,10 @@
 
 #include "comm/watchdog.hpp"
 #include "comm/world.hpp"
+#include "tests/comm/device_suite.hpp"
 #include "tests/comm/reducer_suite.hpp"
 #include "tests/comm/suite.hpp"
+#include "tests/support/async_device.hpp"
 
 using namespace dtrain;
 using namespace dtrain::comm;
@@ -24,6 +26,14 @@ int suite_of(World& world) {
   const auto device = make_cpu_device(1);
   suite::check_collectives(maker, *device);
   suite::check_reducers(maker);
+  test::AsyncDevice far;
+  const auto staged = [&](Algorithm algorithm) {
+    CommConfig config;
+    config.algorithm = algorithm;
+    config.transport = Transport::staged;
+    return world.make_collective(far, config);
+  };
+  suite::check_device_collectives({world.rank(), world.size(), &far, staged, true});
   return 0;
 }
 

@@ -193,6 +193,22 @@ TEST_P(RanksTraining, shards_have_the_bits_of_the_whole_and_so_does_a_run_that_g
   }
 }
 
+TEST_P(RanksTraining, kernels_pack_what_all_ranks_have_updated) {
+  // Evaluations between the steps leave packed parameters behind, and must find none that are old.
+  for (const char* precision : {"precision=float32", "precision=bfloat16"}) {
+    SCOPED_TRACE(precision);
+    const Overrides common{precision, "train={steps: 14, eval_every_steps: 3}", "batch={global: 48}"};
+    Overrides shard = common, eager = common;
+    shard.push_back("optimizer.shard=true");
+    eager = shard;
+    eager.push_back("cuda.graphs=false");
+    const auto named = [&](const char* how) { return fmt::format("{}-{}", how, precision); };
+    const Outcome whole = run(GetParam(), On::cpus, cnn, common, named("whole"));
+    expect_same(whole, run(GetParam(), On::nccl, cnn, shard, named("recorded")), "recorded");
+    expect_same(whole, run(GetParam(), On::nccl, cnn, eager, named("eager")), "not recorded");
+  }
+}
+
 TEST_P(RanksTraining, gradients_that_travel_as_bfloat16_are_those_of_cpus) {
   const int ranks = GetParam();
   for (const char* shard : {"optimizer.shard=false", "optimizer.shard=true"}) {

@@ -31,11 +31,11 @@ void Engine::bind(Graph graph, const RunConfig& config) {
   store_ = std::make_unique<ParameterStore>(*device_, program_->plan().layout, memory);
 }
 
-void Engine::pack() {
+void Engine::pack(Program::Changed changed) {
   if (device_->asynchronous()) {
-    program_->pack(*store_, *compute_);
+    program_->pack(*store_, *compute_, changed);
   } else {
-    program_->parameters_changed();
+    program_->parameters_changed(changed);
   }
 }
 

@@ -40,7 +40,7 @@ class Engine {
   const ParameterStore& store() const noexcept { return *store_; }
   /// After every change of the parameters: they are packed on an asynchronous device now, so that no recorded pass has
   /// to, and by the next pass elsewhere.
-  void pack();
+  void pack(Program::Changed = Program::Changed::anyhow);
   /// Nothing of what the device was given is under way any more, whatever came of it.
   void quiet() noexcept;
 

@@ -44,6 +44,7 @@ class Trainer {
   Trainer(const LoadedConfig& input, comm::World& world, StopSignals& stop, std::unique_ptr<Device> device)
       : input_(input),
         config_(input.config),
+        scaling_(loss_scaling(input.config)),
         world_(world),
         stop_(stop),
         group_(world.make_group()),
@@ -100,6 +101,7 @@ class Trainer {
     status_.global_batch = config_.batch.global;
     status_.samples = static_cast<std::int64_t>(train_data_->count());
     status_.total_steps = total_steps(config_, train_data_->count());
+    status_.loss_scale = scaling_.initial;
   }
 
   void prepare() {
@@ -248,11 +250,13 @@ class Trainer {
     bool stop = false;
     while (step_->under_way() > left) {
       const StepState& done = step_->read(report_.seconds());
-      RunStatus then = status_;
+      RunStatus then = status_;  // with the loss scale of that step
       then.step = static_cast<std::int64_t>(done.step) + 1;
       then.loss = status_.loss = static_cast<double>(done.sums[loss_sum]) / static_cast<double>(done.sums[weight_sum]);
       then.applied = status_.applied = done.applied_steps;
       require_finite(then, done);
+      status_.loss_scale = done.loss_scale;
+      status_.good_steps = done.good_steps;
       report_.count(TrainStep::energy_of(done));
       alone(
           [&] { report_.step_done(then, done, logged(then.step), loader_->waited_seconds(), step_->communication()); });
@@ -278,18 +282,26 @@ class Trainer {
     if (!of_timeline.empty()) report_.say(of_timeline);
   }
 
-  /// Sums over all ranks are the same on each, so all throw alike.
+  /// Sums over all ranks are the same on each, so all throw alike. A dynamic loss scale is halved where a gradient is
+  /// not finite, which may go on for as many steps as it has halves: no gradient that is finite at its minimum ends a
+  /// run. It does not help a loss that is not finite, which is not scaled.
   void require_finite(const RunStatus& then, const StepState& done) {
     const bool finite = std::isfinite(then.loss);
     if (finite && done.nonfinite == 0) return;
+    if (finite && scaling_.dynamic && then.loss_scale > scaling_.minimum) return;  // the device skipped the update
     const std::string parameter = step_->first_nonfinite_gradient(done);
     const auto durable = saving_->durable_step();
     throw NumericError(fmt::format(
         "step {}: {}{}; lower the learning rate, clip gradients (train.clip_norm) or look at the data; {}", then.step,
-        finite ? std::string("a gradient is not finite") : fmt::format("the loss is {}", then.loss),
+        finite ? fmt::format("a gradient is not finite{}", at_scale(then)) : fmt::format("the loss is {}", then.loss),
         parameter.empty() ? "" : fmt::format(", first gradient that is not finite: {}", parameter),
         durable ? fmt::format("the checkpoint of step {} is intact", *durable)
                 : std::string("no checkpoint was written yet")));
+  }
+
+  std::string at_scale(const RunStatus& then) const {
+    if (scaling_.dynamic) return fmt::format(" at a loss scale of {}, its minimum", then.loss_scale);
+    return then.loss_scale != 1 ? fmt::format(" at a loss scale of {}", then.loss_scale) : std::string();
   }
 
   bool evaluation_due() const {
@@ -336,6 +348,7 @@ class Trainer {
 
   const LoadedConfig& input_;
   const RunConfig& config_;
+  const LossScaling scaling_;
   comm::World& world_;
   StopSignals& stop_;
   std::unique_ptr<Group> group_;

@@ -113,6 +113,7 @@ class StepBench {
     if (on_device_) loading.carry = on_device_->carry();
     loader_ = io::Loader::training(*data_, loading);
     step_->model().initialize(engine_->plan().graph, config_.seed);
+    status_.loss_scale = loss_scaling(config_).initial;
     step_->start(status_);
     engine_->pack();
     loader_->seek(0);

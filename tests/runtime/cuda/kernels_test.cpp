@@ -1,5 +1,6 @@
 // The CUDA device's own kernels, run on the host: with the threads in another order, and what the op table does not
 // reach.
+#include <array>
 #include <cmath>
 
 #include <gtest/gtest.h>
@@ -187,6 +188,68 @@ TEST_F(FlatBuffers, updates_leave_packed_copies) {
     for (std::size_t i = 0; i < 1037; ++i) ASSERT_EQ(a[i].bits, to_bf16(w[i]).bits) << rule.kind.index() << " " << i;
     for (std::size_t i = 0; i < 2051; ++i) ASSERT_EQ(b[i].bits, to_f16(w[1040 + i]).bits) << rule.kind.index();
   }
+}
+
+/// As swap_inner() would, also where a thread's four neighbours lie in several rows, and a range ends within one.
+TEST_F(FlatBuffers, updates_leave_swapped_copies) {
+  const std::vector<UpdateRule> rules{{Sgd{}}, {Adam{}}, {Lars{}}, {Lamb{}}};
+  for (const UpdateRule& rule : rules) {
+    for (const auto& [rows, channels, pixels] :
+         {std::array<std::uint32_t, 3>{7, 3, 9}, {2, 64, 9}, {5, 1, 9}, {5, 9, 1}, {33, 3, 2}, {1, 2, 49}}) {
+      const std::size_t size = rows * channels * pixels, floats = (size + 15) / 16 * 16 + 16;
+      FlatLayout layout;
+      layout.params = {{0, "a", Shape{5}, 0, 5, true},
+                       {1, "b", Shape{static_cast<std::int64_t>(size)}, 16, size, true}};
+      layout.param_floats = floats;
+      auto w = test::signed_draws(6, 0, static_cast<std::int64_t>(floats));
+      const auto g = test::signed_draws(6, 1, static_cast<std::int64_t>(floats));
+      std::vector<float> m(floats), v(floats);
+      alignas(16) Bf16 half[1200];
+      alignas(16) float whole[1200];
+      std::vector<double> norms(norm_scratch(layout));
+      StepState step;
+      step.learning_rate = 0.1f;
+      step.sum_weight = 1;
+      const auto update = [&](std::size_t begin, std::size_t end, PackedCopy copy) {
+        const PackedCopy packed[2] = {{}, copy};
+        device_.update(rule,
+                       {w.data(), g.data(), {m.data(), v.data()}, begin, end, &layout, &step, norms.data(), 0, packed},
+                       *stream_);
+      };
+      const std::size_t cut = needs_whole_parameters(rule) ? 16 : 16 + size / 2 + 1;
+      for (const auto& [begin, end] : {std::pair<std::size_t, std::size_t>{0, cut}, {cut, floats}})
+        update(begin, end, {half, DType::bf16, channels, pixels});
+      const auto check = [&](auto bits_of, const auto& seen) {
+        for (std::size_t r = 0, at = 16; r < rows; ++r)
+          for (std::size_t c = 0; c < channels; ++c)
+            for (std::size_t p = 0; p < pixels; ++p, ++at)
+              ASSERT_EQ(bits_of(seen[(r * pixels + p) * channels + c]), bits_of(w[at])) << r << " " << c << " " << p;
+      };
+      struct Bits {
+        std::uint16_t operator()(Bf16 b) const { return b.bits; }
+        std::uint16_t operator()(float f) const { return to_bf16(f).bits; }
+      };
+      check(Bits(), half);
+      update(0, floats, {whole, DType::f32, channels, pixels});
+      check([](float f) { return f; }, whole);
+      // A step that is skipped leaves the copy alone.
+      step.nonfinite = 1;
+      whole[0] = 1e9f;
+      update(0, floats, {whole, DType::f32, channels, pixels});
+      EXPECT_EQ(whole[0], 1e9f);
+    }
+  }
+}
+
+TEST_F(FlatBuffers, swapped_copies_of_other_rows_are_refused) {
+  FlatLayout layout;
+  layout.params = {{0, "a", Shape{20}, 0, 20, true}};
+  layout.param_floats = 32;
+  std::vector<float> w(32), g(32);
+  StepState step;
+  const PackedCopy packed[1] = {{w.data(), DType::f32, 3, 2}};
+  EXPECT_THROW(device_.update({Sgd{}}, {w.data(), g.data(), {}, 0, 32, &layout, &step, nullptr, 0, packed}, *stream_),
+               BugError);
 }
 
 // ---- images --------------------------------------------------------------------------------------------------------

@@ -72,9 +72,9 @@ void TrainStep::start(const RunStatus& status) {
   StepState state;
   state.seed = config_.seed;
   state.applied_steps = status.applied;
-  first_step_ = reading_step_ = status.step;
   state.loss_scale = status.loss_scale;
   state.good_steps = status.good_steps;
+  first_step_ = reading_step_ = status.step;
   memory_.reset(state, engine_.compute());
 }
 

@@ -113,9 +113,8 @@ class Trainer {
       remarks_.push_back(buckets);
     }
     const std::size_t free = engine_->device().free_memory();
-    const auto tally = choices_.prepare(engine_->device(), [&] {
-      with_advice(free, [&] { engine_->bind(std::move(*graph_), config); });
-    });
+    const auto tally = choices_.prepare(engine_->device(),
+                                        [&] { with_advice(free, [&] { engine_->bind(std::move(*graph_), config); }); });
     if (tally.recalled > 0 && tally.measured > 0)
       report_.say(
           fmt::format("{} of the device's algorithms were measured anew: those kept with the run are of another "

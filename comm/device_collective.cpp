@@ -9,6 +9,7 @@
 #include "comm/fixed_order.hpp"
 #include "comm/staged.hpp"
 #include "runtime/error.hpp"
+#include "runtime/flat.hpp"
 
 namespace dtrain::comm {
 
@@ -54,7 +55,9 @@ std::unique_ptr<Collective> make_device_collective(const CollectiveMaker& make, 
   }
   auto nccl = make_nccl_collective(*group, device, config, make.last_resort);
   if (config.algorithm != Algorithm::fixed_order) return nccl;
-  const double mib = std::min(std::ceil(config.bucket_mib), most_workspace_mib);
+  // Where buckets are cut later, by measuring this: as for those of the default.
+  const double bucket = config.bucket_mib > 0 ? config.bucket_mib : BucketOptions{}.bucket_mib;
+  const double mib = std::min(std::ceil(bucket), most_workspace_mib);
   return make_device_fixed_order(device, std::move(nccl), static_cast<std::size_t>(mib) << 20);
 }
 

@@ -38,8 +38,11 @@ StepCost cost_of(const Step& step, const Graph& graph) {
   return {node.shape.flops, out + bytes_of(node.in, graph) + params};
 }
 
-LayerTimes::LayerTimes(const Plan& plan)
-    : plan_(plan), forward_(plan.graph.nodes().size()), backward_(plan.graph.nodes().size()) {}
+LayerTimes::LayerTimes(const Plan& plan, Device& device)
+    : plan_(plan), forward_(plan.graph.nodes().size()), backward_(plan.graph.nodes().size()) {
+  if (!device.asynchronous()) return;
+  for (std::size_t i = 0; i <= plan.train.steps.size(); ++i) marks_.push_back(device.make_timer());
+}
 
 void LayerTimes::ran(const Step& step, double seconds) {
   const NodeId n = node_of(step);
@@ -54,6 +57,8 @@ void LayerTimes::ran(const Step& step, double seconds) {
 }
 
 void LayerTimes::pass_done() {
+  for (std::size_t i = 0; i + 1 < marks_.size(); ++i)
+    ran(plan_.train.steps[i], marks_[i + 1]->seconds_since(*marks_[i]));
   counted_ = true;
   for (auto* passes : {&forward_, &backward_}) {
     for (Pass& pass : *passes) pass.samples.push_back(std::exchange(pass.seconds, 0));

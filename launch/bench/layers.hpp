@@ -1,11 +1,14 @@
 // Times of the layers of a program, forward and backward, with the operations and bytes that the plan says they need.
-// LayerTimes observes a Program; what it found are plain rows. Costs are pure functions of the plan's steps.
+// LayerTimes observes a Program, by events on its stream where the device works behind the host's back, and owns them;
+// what it found are plain rows. Costs are pure functions of the plan's steps.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "launch/bench/statistics.hpp"
+#include "runtime/device.hpp"
 #include "runtime/plan.hpp"
 #include "runtime/program.hpp"
 
@@ -33,9 +36,10 @@ struct LayerRow {
 
 class LayerTimes final : public StepObserver {
  public:
-  explicit LayerTimes(const Plan&);
+  LayerTimes(const Plan&, Device&);
   void ran(const Step&, double seconds) override;
-  /// Ends a pass.
+  Event* mark(std::size_t index) override { return marks_.empty() ? nullptr : marks_[index].get(); }
+  /// Ends a pass, which the device has done.
   void pass_done();
   std::vector<LayerRow> rows() const;
 
@@ -46,6 +50,7 @@ class LayerTimes final : public StepObserver {
   };
   const Plan& plan_;
   std::vector<Pass> forward_, backward_;  // by node
+  std::vector<std::unique_ptr<Event>> marks_;
   bool counted_ = false;
 };
 

@@ -59,8 +59,8 @@ int agreed_error(World& world) {
   std::_Exit(99);
 }
 
-// Rank 1 stops or dies before the second all_reduce, for which the others wait.
-int lost(World& world, int signal, double timeout) {
+// A rank stops or dies before the second all_reduce, for which the others wait.
+int lost(World& world, int signal, double timeout, int victim = 1) {
   Watchdog& watchdog = world.watchdog();
   watchdog.limit(timeout);
   const auto communicator = world.make_communicator();
@@ -68,9 +68,23 @@ int lost(World& world, int signal, double timeout) {
   watchdog.beat("all_reduce", 1);
   communicator->all_reduce(&x, 1, DType::f32, Reduce::sum);
   watchdog.beat("all_reduce", 2);
-  if (world.rank() == 1) kill(getpid(), signal);
+  // The messages of a second between hosts are said first.
+  if (victim > 1 || world.hosts().front() != world.hosts().back()) std::this_thread::sleep_for(std::chrono::seconds(2));
+  if (world.rank() == victim) kill(getpid(), signal);
   communicator->all_reduce(&x, 1, DType::f32, Reduce::sum);
   return 0;
+}
+
+// All exchange for ever, with a deadline that is far away.
+int talking(World& world) {
+  world.watchdog().limit(300);
+  const auto communicator = world.make_communicator();
+  float x = 1;
+  for (std::uint64_t step = 1;; ++step) {
+    world.watchdog().beat("all_reduce", step);
+    communicator->all_reduce(&x, 1, DType::f32, Reduce::max);
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
 }
 
 // Rank 1 dies while the others compute and nobody expects anything of it.
@@ -122,6 +136,8 @@ int main(int argc, char** argv) {
       if (mode == "agreed") return agreed_error(world);
       if (mode == "lonely") lonely_error(world);
       if (mode == "stopped") result = lost(world, SIGSTOP, 4);
+      if (mode == "stopped-last") result = lost(world, SIGSTOP, 6, world.size() - 1);
+      if (mode == "talking") result = talking(world);
       if (mode == "killed") result = lost(world, SIGKILL, 60);
       if (mode == "killed-alone") result = dies_alone(world);
       if (mode == "slow") result = slow(world);

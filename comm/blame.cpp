@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -32,12 +33,24 @@ Indices lowest(std::span<const RankSight> ranks, const Indices& among, Value val
   return out;
 }
 
-std::string place(const RankNote& n) {
-  return fmt::format("phase '{}' of step {}", n.phase.data(), n.step);
+/// Where the device is, as its sums tell: empty where it has begun none.
+std::string device_place(const DeviceNote& d) {
+  if (d.bucket < 0) return {};
+  return fmt::format("{} at step {}, bucket {}", d.asynchronous ? "device" : "sums", d.step, d.bucket);
 }
 
-std::string name(const RankNote& n, const std::string& host) {
-  return fmt::format("rank {} (host {}, pid {})", n.rank, host, n.pid);
+/// In a sentence that blames: the host may be ahead of its device.
+std::string place(const RankNote& n) {
+  const std::string text = fmt::format("phase '{}' of step {}", n.phase.data(), n.step);
+  return n.device.bucket < 0 ? text : fmt::format("{} ({})", text, device_place(n.device));
+}
+
+std::string name(const RankSight& r) {
+  return fmt::format("rank {} (host {}, pid {})", r.note.rank, r.host, r.note.pid);
+}
+
+bool one_host(std::span<const RankSight> ranks) {
+  return std::all_of(ranks.begin(), ranks.end(), [&](const RankSight& r) { return r.host == ranks[0].host; });
 }
 
 /// One sentence for each of the first ones.
@@ -53,7 +66,8 @@ std::string sentences(const Indices& which, Sentence sentence) {
 }  // namespace
 
 Indices ranks_behind(std::span<const RankSight> ranks) {
-  if (Indices stopped = select(ranks, [](const RankSight& r) { return r.watched() && r.stopped; }); !stopped.empty())
+  if (Indices stopped = select(ranks, [](const RankSight& r) { return r.watched() && (r.stopped || r.silent); });
+      !stopped.empty())
     return stopped;
   const Indices all = select(ranks, [](const RankSight& r) { return !r.dead && !r.note.ends(); });
   if (all.size() < 2) return {};
@@ -62,21 +76,25 @@ Indices ranks_behind(std::span<const RankSight> ranks) {
   Indices out =
       lowest(ranks, all, [base](const RankSight& r) { return static_cast<std::int32_t>(r.note.entered - base); });
   if (out.empty()) out = lowest(ranks, all, [](const RankSight& r) { return r.note.waits(); });
+  const bool devices = std::all_of(all.begin(), all.end(), [&](std::size_t i) {
+    return ranks[i].note.device.asynchronous && ranks[i].note.device.bucket >= 0;
+  });
+  if (out.empty() && devices) {
+    out = lowest(ranks, all, [](const RankSight& r) { return std::pair(r.note.device.step, r.note.device.bucket); });
+  }
   if (out.empty()) out = lowest(ranks, all, [](const RankSight& r) { return r.note.step; });
   return out;
 }
 
-std::string death_text(std::span<const RankSight> ranks, const std::string& host) {
+std::string death_text(std::span<const RankSight> ranks) {
   const Indices dead = select(ranks, [](const RankSight& r) { return r.dead && !r.note.ends(); });
   return sentences(dead,
-                   [&](std::size_t i) {
-                     return fmt::format("{} died in {}", name(ranks[i].note, host), place(ranks[i].note));
-                   }) +
+                   [&](std::size_t i) { return fmt::format("{} died in {}", name(ranks[i]), place(ranks[i].note)); }) +
          "; it was killed (by the kernel for want of memory, say) or crashed; run the same command again to resume "
          "from the last checkpoint";
 }
 
-std::string stall_text(std::span<const RankSight> ranks, const std::string& host, bool elsewhere) {
+std::string stall_text(std::span<const RankSight> ranks, bool elsewhere) {
   Indices behind = ranks_behind(ranks);
   const Indices watched = select(ranks, [](const RankSight& r) { return r.watched(); });
   const Indices waiting = select(ranks, [](const RankSight& r) { return r.watched() && r.note.waits(); });
@@ -87,15 +105,19 @@ std::string stall_text(std::span<const RankSight> ranks, const std::string& host
     for (std::size_t i : watched) longest = std::max(longest, idle(i));
     return fmt::format(
         "{} made no progress for {:.0f} s in {}: {} in exchange {}, {}",
-        watched.size() == 1 ? name(first.note, host) : fmt::format("the {} ranks of host {}", watched.size(), host),
+        watched.size() == 1 ? name(first)
+        : one_host(ranks)   ? fmt::format("the {} ranks of host {}", watched.size(), first.host)
+                            : fmt::format("all {} ranks", watched.size()),
         longest, place(first.note), watched.size() == 1 ? "it waits" : "all wait", first.note.entered,
         elsewhere ? "so a rank of another host or the network is lost or stuck" : "so the exchange itself is stuck");
   }
   if (behind.empty()) behind = watched;
   std::string text = sentences(behind, [&](std::size_t i) {
-    return fmt::format("{} {}made no progress for {:.0f} s in {}", name(ranks[i].note, host),
-                       ranks[i].stopped ? "is stopped (SIGSTOP or a debugger) and " : "", idle(i),
-                       place(ranks[i].note));
+    return fmt::format("{} {}made no progress for {:.0f} s in {}", name(ranks[i]),
+                       ranks[i].stopped  ? "is stopped (SIGSTOP or a debugger) and "
+                       : ranks[i].silent ? "has sent nothing (it is stopped, or its link is cut) and "
+                                         : "",
+                       idle(i), place(ranks[i].note));
   });
   std::size_t others = 0;
   for (std::size_t i : waiting) others += std::find(behind.begin(), behind.end(), i) == behind.end() ? 1 : 0;
@@ -105,19 +127,52 @@ std::string stall_text(std::span<const RankSight> ranks, const std::string& host
   return text;
 }
 
+std::string ranks_text(std::span<const RankSight> ranks) {
+  std::vector<int> numbers;
+  for (const RankSight& r : ranks) numbers.push_back(r.note.rank);
+  std::sort(numbers.begin(), numbers.end());
+  std::vector<std::string> parts;
+  for (std::size_t i = 0; i < numbers.size();) {
+    std::size_t end = i + 1;
+    while (end < numbers.size() && numbers[end] == numbers[end - 1] + 1) ++end;
+    if (end - i < 3) end = i + 1;
+    parts.push_back(end - i > 1 ? fmt::format("{} to {}", numbers[i], numbers[end - 1]) : std::to_string(numbers[i]));
+    i = end;
+  }
+  std::string text = numbers.size() == 1 ? "rank " : "ranks ";
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    text += (i == 0 ? "" : i + 1 == parts.size() ? " and " : ", ") + parts[i];
+  return text;
+}
+
 std::string rank_table(std::span<const RankSight> ranks) {
-  std::string text;
+  std::vector<const RankSight*> by_rank;
+  std::size_t width = 0;
   for (const RankSight& r : ranks) {
+    by_rank.push_back(&r);
+    width = std::max(width, r.host.size());
+  }
+  std::sort(by_rank.begin(), by_rank.end(),
+            [](const RankSight* a, const RankSight* b) { return a->note.rank < b->note.rank; });
+  std::string text;
+  for (const RankSight* const sight : by_rank) {
+    const RankSight& r = *sight;
     const RankNote& n = r.note;
     const char* const state = r.dead                          ? "dead"
                               : n.state == RankState::leaving ? "leaving"
                               : n.state == RankState::failed  ? "failed"
                               : r.stopped                     ? "stopped"
+                              : r.silent                      ? "silent"
                               : n.state == RankState::paused  ? "paused"
                               : n.waits()                     ? "waiting"
                                                               : "busy";
-    fmt::format_to(std::back_inserter(text), "  rank {:<5} pid {:<8} {:<8} {} (exchange {}) for {:.0f} s\n", n.rank,
-                   n.pid, state, place(n), n.entered, r.idle);
+    fmt::format_to(std::back_inserter(text),
+                   "  rank {:<5} {:<{}}  pid {:<8} {:<8} phase '{}' of step {} (exchange {}) for {:.0f} s", n.rank,
+                   r.host, width, n.pid, state, n.phase.data(), n.step, n.entered, r.idle);
+    if (n.device.bucket >= 0) text += "; " + device_place(n.device);
+    if (n.device.sequence > 0) fmt::format_to(std::back_inserter(text), ", collective {}", n.device.sequence);
+    if (n.device.state[0] != 0) fmt::format_to(std::back_inserter(text), "; {}", n.device.state.data());
+    text += '\n';
   }
   return text;
 }

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "runtime/device.hpp"
 #include "runtime/error.hpp"
 
 namespace dtrain::comm {
@@ -30,7 +31,29 @@ class SoloCommunicator final : public Communicator {
   [[noreturn]] static void alone() { throw BugError("a message between ranks in a run of one rank"); }
 };
 
+class SoloCollective final : public Collective {
+ public:
+  explicit SoloCollective(Device& device) : device_(device) {}
+  int rank() const noexcept override { return 0; }
+  int size() const noexcept override { return 1; }
+  void all_reduce(Tensor, Reduce, Stream&) override {}
+  void reduce_scatter(Tensor in, Tensor out, Reduce, Stream& stream) override { move(in, out, stream); }
+  void all_gather(Tensor in, Tensor out, Stream& stream) override { move(in, out, stream); }
+  void broadcast(Tensor, int, Stream&) override {}
+  bool recordable() const noexcept override { return true; }
+
+ private:
+  void move(const Tensor& in, const Tensor& out, Stream& stream) {
+    if (in.data != out.data && in.elements() > 0) device_.copy(out.data, in.data, in.bytes(), stream);
+  }
+  Device& device_;
+};
+
 }  // namespace
+
+std::unique_ptr<Collective> make_solo_collective(Device& device) {
+  return std::make_unique<SoloCollective>(device);
+}
 
 std::unique_ptr<Communicator> make_solo_communicator() {
   return std::make_unique<SoloCommunicator>();

@@ -10,6 +10,10 @@
 #include "runtime/group.hpp"
 #include "runtime/tensor.hpp"
 
+namespace dtrain {
+class Device;
+}
+
 namespace dtrain::comm {
 
 /// All ranks call the same sequence with the same sizes and all in place or none. Counts are in elements and may exceed
@@ -42,6 +46,9 @@ class Communicator {
 
 /// The only rank: every exchange is a copy at most.
 std::unique_ptr<Communicator> make_solo_communicator();
+
+/// The same for any device's streams; the Device outlives it.
+std::unique_ptr<Collective> make_solo_collective(Device&);
 
 /// A Collective for cpu streams: each call is enqueued as a host task, so the stream's own thread makes the blocking
 /// call. Calls are numbered; a CommError carries the number.

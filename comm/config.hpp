@@ -13,13 +13,26 @@ enum class Algorithm : std::uint8_t {
   fixed_order,  // exchange of shares, f32 sum in a fixed tree over ranks, all-gather
 };
 
+/// In place of a number of MiB.
+constexpr double bucket_auto = 0;        // chosen at start, by measurement
+constexpr double bucket_by_device = -1;  // bucket_auto on GPUs, 25 on a cpu
+
+/// What carries the sums of GPUs.
+enum class Transport : std::uint8_t {
+  automatic,  // NCCL where the build has it
+  nccl,
+  staged,  // through the host's memory, over MPI
+};
+
 struct CommConfig {
-  double bucket_mib = 25;
-  double last_bucket_mib = 1;
+  double bucket_mib = bucket_by_device;
+  double last_bucket_mib = bucket_auto;  // beside a number of bucket_mib: 1
+  int least_buckets = 4;                 // where bucket_mib is a number
   DType gradient_dtype = DType::f32;
   Algorithm algorithm = Algorithm::automatic;
   static constexpr double automatic_probe = -1;  // two seconds on GPUs, none on the cpu
   double probe_seconds = automatic_probe;
+  Transport transport = Transport::automatic;
   // Without progress; which one counts when: deadlines.hpp.
   double timeout_seconds = 300;
   double set_up_timeout_seconds = 1800;

@@ -9,6 +9,7 @@
 
 #include "runtime/bf16.hpp"
 #include "runtime/error.hpp"
+#include "runtime/f16.hpp"
 
 namespace dtrain::comm {
 
@@ -28,20 +29,22 @@ void combine(const float* a, const float* b, float* out, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) out[i] = Op::apply(a[i], b[i]);
 }
 
-// What travels is float, or bfloat16; what is added is float. `widen` gives floats of n elements, in place
-// where they are floats already.
+// What travels is float, or a type of half its size; what is added is float. `widen` gives floats of n elements, in
+// place where they are floats already.
 const float* widen(const float* part, std::size_t, float*) {
   return part;
 }
-const float* widen(const Bf16* part, std::size_t n, float* room) {
+template <class Half>
+const float* widen(const Half* part, std::size_t n, float* room) {
   for (std::size_t i = 0; i < n; ++i) room[i] = to_float(part[i]);
   return room;
 }
 void narrow(const float* sum, float* out, std::size_t n) {
   if (sum != out) std::memcpy(out, sum, n * sizeof(float));
 }
-void narrow(const float* sum, Bf16* out, std::size_t n) {
-  for (std::size_t i = 0; i < n; ++i) out[i] = to_bf16(sum[i]);
+template <class Half>
+void narrow(const float* sum, Half* out, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = from_float<Half>(sum[i]);
 }
 
 // The tree over parts [lo, hi), n <= tile elements from `begin` on. Returns where the result lies: a part itself, or
@@ -85,7 +88,7 @@ std::size_t scratch_floats(int ranks) {
 class FixedOrder final : public Communicator {
  public:
   FixedOrder(std::unique_ptr<Communicator> below, FixedOrderOptions options)
-      : below_(std::move(below)), ranks_(below_->size()), peers_(ranks_ - 1), others_below_(options.others_below) {
+      : below_(std::move(below)), ranks_(below_->size()), peers_(ranks_ - 1), options_(options) {
     std::size_t bytes = options.chunk_bytes;
     // Large enough that a message's latency does not count, small enough that sum and transfer overlap, and that the
     // workspace (two chunks a peer) stays small on many ranks.
@@ -102,15 +105,17 @@ class FixedOrder final : public Communicator {
   int size() const noexcept override { return ranks_; }
 
   void all_reduce(void* inout, std::size_t count, DType dtype, Reduce reduce) override {
-    if (dtype == DType::f32) return reduce_all(static_cast<float*>(inout), count, reduce);
-    if (dtype == DType::bf16) return reduce_all(static_cast<Bf16*>(inout), count, reduce);
+    if (adds(dtype, DType::f32)) return reduce_all(static_cast<float*>(inout), count, reduce);
+    if (adds(dtype, DType::bf16)) return reduce_all(static_cast<Bf16*>(inout), count, reduce);
+    if (adds(dtype, DType::f16)) return reduce_all(static_cast<F16*>(inout), count, reduce);
     require_others_below(dtype);
     below_->all_reduce(inout, count, dtype, reduce);
   }
 
   void reduce_scatter(void* in, void* out, std::size_t share, DType dtype, Reduce reduce) override {
-    if (dtype == DType::f32) return reduce_shares(static_cast<float*>(in), static_cast<float*>(out), share, reduce);
-    if (dtype == DType::bf16) return reduce_shares(static_cast<Bf16*>(in), static_cast<Bf16*>(out), share, reduce);
+    if (adds(dtype, DType::f32)) return reduce_shares(static_cast<float*>(in), static_cast<float*>(out), share, reduce);
+    if (adds(dtype, DType::bf16)) return reduce_shares(static_cast<Bf16*>(in), static_cast<Bf16*>(out), share, reduce);
+    if (adds(dtype, DType::f16)) return reduce_shares(static_cast<F16*>(in), static_cast<F16*>(out), share, reduce);
     require_others_below(dtype);
     below_->reduce_scatter(in, out, share, dtype, reduce);
   }
@@ -138,9 +143,10 @@ class FixedOrder final : public Communicator {
   // Kinds of transfers in flight; two rounds of each at once.
   enum Kind { share_in, share_out, sum_in, sum_out };
 
+  bool adds(DType dtype, DType one) const { return dtype == one && !(dtype == DType::f32 && options_.f32_below); }
   void require_others_below(DType dtype) const {
-    if (!others_below_)
-      throw CommError("the fixed order adds float32 and bfloat16 only, not " + std::string(name_of(dtype)));
+    if (!options_.others_below && !(dtype == DType::f32 && options_.f32_below))
+      throw CommError("the fixed order adds float32, bfloat16 and float16 only, not " + std::string(name_of(dtype)));
   }
 
   template <class Element>
@@ -237,11 +243,11 @@ class FixedOrder final : public Communicator {
 
   std::unique_ptr<Communicator> below_;
   int ranks_, peers_;
-  bool others_below_;
+  FixedOrderOptions options_;
   std::size_t chunk_ = 0;            // bytes
   std::vector<std::byte> received_;  // elements of either type
   std::vector<float> scratch_;
-  std::tuple<std::vector<const float*>, std::vector<const Bf16*>> parts_;
+  std::tuple<std::vector<const float*>, std::vector<const Bf16*>, std::vector<const F16*>> parts_;
 };
 
 }  // namespace

@@ -21,6 +21,7 @@ using Half = std::atomic<std::uint32_t>;
 static_assert(Word::is_always_lock_free && Half::is_always_lock_free, "processes share them");
 
 constexpr int deadline_bit = 56;
+constexpr std::uint32_t asynchronous_bit = 1u << 31;
 
 [[noreturn]] void fail(const char* what) {
   throw CommError(
@@ -40,6 +41,11 @@ struct alignas(64) HostBoard::Line {
   Half entered, left;
   Word step;  // the Deadline from bit 56 on
   std::array<Word, RankNote::phase_room / sizeof(Word)> phase;
+  // ---- another writer's
+  Half device_version;  // odd while what follows is being written
+  Half device_bucket;   // 1 + the bucket; asynchronous_bit
+  Word device_step, sequence;
+  std::array<Word, DeviceNote::state_room / sizeof(Word)> state_text;
 };
 
 HostBoard::HostBoard(int slots) : slots_(slots) {
@@ -88,7 +94,7 @@ void HostBoard::close_descriptor() noexcept {
 }
 
 HostBoard::Line& HostBoard::line(int slot) const noexcept {
-  static_assert(sizeof(Head) == 64 && sizeof(Line) == 64);
+  static_assert(sizeof(Head) == 64 && sizeof(Line) == 192);
   return *reinterpret_cast<Line*>(reinterpret_cast<std::byte*>(head_ + 1) +
                                   sizeof(Line) * static_cast<std::size_t>(slot));
 }
@@ -147,6 +153,39 @@ void HostBoard::leave_exchange() noexcept {
   if (slot_ >= 0) line(slot_).left.fetch_add(1, std::memory_order_relaxed);
 }
 
+void HostBoard::note(const DeviceNote& n) noexcept {
+  if (slot_ < 0) return;
+  Line& l = line(slot_);
+  std::array<std::uint64_t, DeviceNote::state_room / sizeof(Word)> words{};
+  std::memcpy(words.data(), n.state.data(), strnlen(n.state.data(), DeviceNote::state_room));
+  const std::uint32_t version = l.device_version.load(std::memory_order_relaxed) | 1u;
+  l.device_version.store(version, std::memory_order_relaxed);
+  for (std::size_t i = 0; i < words.size(); ++i) l.state_text[i].store(words[i], std::memory_order_release);
+  l.device_bucket.store(static_cast<std::uint32_t>(n.bucket + 1) | (n.asynchronous ? asynchronous_bit : 0),
+                        std::memory_order_release);
+  l.device_step.store(n.step, std::memory_order_release);
+  l.sequence.store(n.sequence, std::memory_order_release);
+  l.device_version.store(version + 1, std::memory_order_release);
+}
+
+DeviceNote HostBoard::read_device(int slot) const noexcept {
+  const Line& l = line(slot);
+  DeviceNote n;
+  for (int attempt = 0; attempt < 1000; ++attempt) {
+    const std::uint32_t before = l.device_version.load(std::memory_order_acquire);
+    std::array<std::uint64_t, DeviceNote::state_room / sizeof(Word)> words{};
+    for (std::size_t i = 0; i < words.size(); ++i) words[i] = l.state_text[i].load(std::memory_order_acquire);
+    std::memcpy(n.state.data(), words.data(), DeviceNote::state_room);
+    const std::uint32_t bucket = l.device_bucket.load(std::memory_order_acquire);
+    n.asynchronous = (bucket & asynchronous_bit) != 0;
+    n.bucket = static_cast<int>(bucket & ~asynchronous_bit) - 1;
+    n.step = l.device_step.load(std::memory_order_acquire);
+    n.sequence = l.sequence.load(std::memory_order_acquire);
+    if (before == l.device_version.load(std::memory_order_relaxed) && before % 2 == 0) break;
+  }
+  return n;
+}
+
 RankNote HostBoard::read(int slot) const noexcept {
   const Line& l = line(slot);
   RankNote n;
@@ -159,6 +198,7 @@ RankNote HostBoard::read(int slot) const noexcept {
   n.started = l.started.load();
   n.entered = l.entered.load();
   n.left = l.left.load();
+  n.device = read_device(slot);
   // A process that dies or stops while it writes leaves an odd version behind: then the words are taken as they are.
   for (int attempt = 0; attempt < 1000; ++attempt) {
     const std::uint32_t before = l.version.load(std::memory_order_acquire);

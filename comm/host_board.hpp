@@ -1,4 +1,4 @@
-// HostBoard: a page of memory that all ranks of one host share, with one cache line a rank that says what the rank is
+// HostBoard: a page of memory that all ranks of one host share, with a few cache lines a rank that say what the rank is
 // doing, so that a lost or stuck rank can be named by the others.
 // World owns the board of this process and lets the ranks join at start. A rank writes its own line only, from any
 // thread and without locks; everybody reads all of them. The page has no name and goes with its last process.
@@ -24,6 +24,16 @@ enum class RankState : std::uint8_t {
   failed,   // ends on its own, and has said why
 };
 
+/// Where a rank's sums over all ranks are: the host may be ahead of its device.
+struct DeviceNote {
+  static constexpr std::size_t state_room = 96;
+  bool asynchronous = false;                    // a device works behind the host's back
+  int bucket = -1;                              // whose sum has begun last; -1: none yet
+  std::uint64_t step = 0;                       // in which that was, counted from 1
+  std::uint64_t sequence = 0;                   // of the collective library's latest call; 0: not known
+  std::array<char, state_room + 1> state = {};  // what the library says of itself: "NCCL: remote error"; may be empty
+};
+
 /// What a rank wrote, as another one reads it.
 struct RankNote {
   static constexpr std::size_t phase_room = 24;
@@ -39,6 +49,7 @@ struct RankNote {
   std::uint64_t step = 0;
   Deadline deadline = Deadline::set_up;  // of what it does
   std::array<char, phase_room + 1> phase{};
+  DeviceNote device = {};
 
   bool waits() const noexcept { return entered != left; }
   bool ends() const noexcept { return state == RankState::leaving || state == RankState::failed; }
@@ -73,6 +84,8 @@ class HostBoard {
   void end(RankState, int exit_code) noexcept;
   void enter_exchange() noexcept;
   void leave_exchange() noexcept;
+  /// By one thread at a time, which need not be that of beat().
+  void note(const DeviceNote&) noexcept;
 
   RankNote read(int slot) const noexcept;
 
@@ -88,6 +101,7 @@ class HostBoard {
   void map(bool fresh);
   Line& line(int slot) const noexcept;
   bool mine() const noexcept;
+  DeviceNote read_device(int slot) const noexcept;
 
   int descriptor_ = -1, slots_ = 0, slot_ = -1;
   Head* head_ = nullptr;

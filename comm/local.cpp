@@ -12,6 +12,7 @@
 
 #include <fmt/format.h>
 
+#include "comm/device_collective.hpp"
 #include "comm/fixed_order.hpp"
 #include "runtime/error.hpp"
 
@@ -335,6 +336,14 @@ std::unique_ptr<Communicator> LocalRank::make_communicator(Algorithm algorithm) 
 
 std::unique_ptr<Collective> LocalRank::make_collective(Algorithm algorithm) {
   return make_host_collective(make_communicator(algorithm));
+}
+
+std::unique_ptr<Collective> LocalRank::make_collective(Device& device, const CommConfig& config) {
+  CollectiveMaker make{.size = size(), .host = "local"};
+  make.group = [this] { return make_group(); };
+  make.communicator = [this](Algorithm algorithm) { return make_communicator(algorithm); };
+  std::string note;
+  return make_device_collective(make, device, config, note);
 }
 
 void run_local(int ranks, const std::function<void(LocalRank&)>& work, double timeout_seconds) {

@@ -23,6 +23,8 @@ class LocalRank {
   std::unique_ptr<Group> make_group();
   std::unique_ptr<Communicator> make_communicator(Algorithm = Algorithm::automatic);
   std::unique_ptr<Collective> make_collective(Algorithm = Algorithm::automatic);
+  /// What suits the device; see device_collective.hpp.
+  std::unique_ptr<Collective> make_collective(Device&, const CommConfig&);
 
  private:
   LocalWorld& world_;

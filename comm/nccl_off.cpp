@@ -12,8 +12,10 @@ std::string nccl_version() {
   return {};
 }
 
-std::unique_ptr<Collective> make_nccl_collective(Group&, int) {
-  throw DeviceError("this dtrain was built without NCCL; use device: cpu, or build it with -DDTRAIN_CUDA=ON");
+std::unique_ptr<DeviceExchange> make_nccl_collective(Group&, Device&, const CommConfig&, LastResort) {
+  throw DeviceError(
+      "this dtrain was built without NCCL; use communication.transport: staged, or build it with "
+      "-DDTRAIN_CUDA=ON");
 }
 
 }  // namespace dtrain::comm

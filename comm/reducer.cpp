@@ -1,7 +1,9 @@
 #include "comm/reducer.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -15,6 +17,9 @@ Tensor view(DType dtype, void* data, std::size_t begin, std::size_t end) {
   auto* const at = static_cast<std::byte*>(data) + begin * size_of(dtype);
   return {{dtype, Shape{static_cast<std::int64_t>(end - begin)}}, at};
 }
+
+using Mark = BucketTimers::Mark;
+constexpr std::uint64_t never = std::numeric_limits<std::uint64_t>::max();
 
 }  // namespace
 
@@ -44,7 +49,8 @@ GradientReducer::GradientReducer(Device& device, Collective& collective, const P
       const Bucket params = parameters_of(layout_, b);
       largest = std::max(largest, params.end - params.begin);
     }
-    wire_ = Buffer(device, largest * size_of(DType::bf16));
+    Memory* const memory = collective.memory();
+    wire_ = Buffer(memory ? *memory : device, largest * size_of(DType::bf16));
   }
   stream_ = device.make_stream(StreamUse::communication);
   before_ = device.make_event();
@@ -75,8 +81,38 @@ GradientReducer::GradientReducer(Device& device, Collective& collective, const P
 // The stream's destructor finishes what was enqueued; gradients and collective are still there.
 GradientReducer::~GradientReducer() = default;
 
-void GradientReducer::begin_step() noexcept {
+void GradientReducer::begin_step(BucketTimers* timers) noexcept {
   exposed_ = 0;
+  timers_ = timers;
+}
+
+void GradientReducer::follow(const std::uint64_t* step) {
+  if (!stream_) return;
+  step_ = step;
+  begun_ = HostBuffer(device_, timings_.size() * sizeof *step);
+  std::fill_n(static_cast<std::uint64_t*>(begun_.data()), timings_.size(), never);
+}
+
+/// A few bytes that the stream itself sends to the host, so that nobody has to ask the device where it is.
+void GradientReducer::note_begin(std::size_t bucket) {
+  if (step_ == nullptr) return;
+  auto* const begun = static_cast<std::uint64_t*>(begun_.data()) + bucket;
+  if (on_host_) {
+    stream_->host(
+        HostTask::of([begun, step = step_] { std::atomic_ref(*begun).store(*step, std::memory_order_relaxed); }));
+  } else {
+    device_.copy(begun, step_, sizeof *step_, *stream_);
+  }
+}
+
+SumPlace GradientReducer::reached() const noexcept {
+  SumPlace place;
+  if (step_ == nullptr) return place;
+  for (std::size_t b = 0; b < timings_.size(); ++b) {
+    const std::uint64_t step = std::atomic_ref(static_cast<std::uint64_t*>(begun_.data())[b]).load();
+    if (step != never && (place.bucket < 0 || step >= place.step)) place = {step, static_cast<int>(b)};
+  }
+  return place;
 }
 
 void GradientReducer::bucket_ready(int bucket, Stream& compute) {
@@ -84,12 +120,18 @@ void GradientReducer::bucket_ready(int bucket, Stream& compute) {
   Pending& p = pending_.at(static_cast<std::size_t>(bucket));
   BucketTiming& timing = timings_[static_cast<std::size_t>(bucket)];
   if (p.started) throw BugError("a bucket became ready again before its sum was waited for");
-  timing = {.ready = seconds_now(), .begin = 0, .end = 0};
+  const auto b = static_cast<std::size_t>(bucket);
+  timing = {};
+  timing.ready = seconds_now();
+  mark(Mark::ready, b, compute);
   compute.record(*p.ready);
   stream_->wait(*p.ready);
+  mark(Mark::begin, b, *stream_);
+  note_begin(b);
   if (on_host_) stream_->host(HostTask::of([&timing] { timing.begin = seconds_now(); }));
   sum(p);
   if (on_host_) stream_->host(HostTask::of([&timing] { timing.end = seconds_now(); }));
+  mark(Mark::end, b, *stream_);
   stream_->record(*p.done);
   p.started = true;
 }
@@ -118,7 +160,12 @@ void GradientReducer::wait(int bucket, Stream& compute) {
   Pending& p = pending_.at(static_cast<std::size_t>(bucket));
   if (!p.started) return;
   p.started = false;
+  const auto b = static_cast<std::size_t>(bucket);
+  mark(Mark::wanted, b, compute);
+  timings_[b].wanted = seconds_now();
   blocked_wait(*p.done, compute);
+  timings_[b].there = seconds_now();
+  mark(Mark::there, b, compute);
 }
 
 void GradientReducer::wait_all(Stream& compute) {
@@ -143,7 +190,9 @@ void GradientReducer::params_needed(int bucket, Stream& compute) {
   Pending& p = pending_.at(static_cast<std::size_t>(bucket));
   if (!p.gathering) return;
   p.gathering = false;
+  mark(Mark::parameters_wanted, static_cast<std::size_t>(bucket), compute);
   blocked_wait(*p.gathered, compute);
+  mark(Mark::parameters_there, static_cast<std::size_t>(bucket), compute);
 }
 
 void GradientReducer::wait_parameters(Stream& compute) {
@@ -157,7 +206,9 @@ void GradientReducer::gather_now(Stream& compute, Gather gather) {
   stream_->wait(*before_);
   for (std::size_t b = 0; b < pending_.size(); ++b) gather(b, pending_[b]);
   stream_->record(*after_);
+  if (timers_ != nullptr) timers_->record(Mark::parameters_wanted, timers_->norms(), compute);
   blocked_wait(*after_, compute);
+  if (timers_ != nullptr) timers_->record(Mark::parameters_there, timers_->norms(), compute);
 }
 
 void GradientReducer::gather_squares(std::span<double> squares, Stream& compute) {

@@ -11,21 +11,24 @@
 #include <span>
 #include <vector>
 
+#include "comm/bucket_timers.hpp"
 #include "comm/config.hpp"
 #include "runtime/device.hpp"
 #include "runtime/flat.hpp"
 #include "runtime/group.hpp"
+#include "runtime/host_buffer.hpp"
 #include "runtime/program.hpp"
 
 namespace dtrain::comm {
 
-/// Seconds of the steady clock (seconds_now) at which a bucket's gradients were ready, its sum began, and ended.
-struct BucketTiming {
-  double ready = 0, begin = 0, end = 0;
-};
-
 /// Seconds of std::chrono::steady_clock.
 double seconds_now() noexcept;
+
+/// The last sum that a communication stream has begun: of bucket `bucket` in the step with this index; -1: none yet.
+struct SumPlace {
+  std::uint64_t step = 0;
+  int bucket = -1;
+};
 
 class GradientReducer final : public StepHooks {
  public:
@@ -36,8 +39,13 @@ class GradientReducer final : public StepHooks {
   GradientReducer(const GradientReducer&) = delete;
   GradientReducer& operator=(const GradientReducer&) = delete;
 
-  /// Before the first micro batch of a step: clears exposed_seconds() and timings().
-  void begin_step() noexcept;
+  /// Before the first micro batch of a step: clears exposed_seconds() and timings(). `timers`: what the step is marked
+  /// in on a device that works behind the host's back; null: nothing.
+  void begin_step(BucketTimers* timers = nullptr) noexcept;
+  /// From now on reached() can tell: `step` is the index of the step under way, in device memory.
+  void follow(const std::uint64_t* step);
+  /// From any thread; asks neither device nor library.
+  SumPlace reached() const noexcept;
   /// From Program::run, once a bucket and step: starts the sum. Never blocks.
   void bucket_ready(int bucket, Stream& compute) override;
   /// Later work of `compute` sees the summed bucket (sharded: the own share of its parameters, and all of what lies
@@ -61,7 +69,7 @@ class GradientReducer final : public StepHooks {
 
   /// Host seconds of this step spent blocked in the waits above.
   double exposed_seconds() const noexcept { return exposed_; }
-  /// By bucket; of a step whose buckets were all waited for.
+  /// By bucket, on the clock of seconds_now(); of a step whose buckets were all waited for, on a cpu.
   std::span<const BucketTiming> timings() const noexcept { return timings_; }
   /// Bytes that this rank's gradients put into sums each step; 0 with one rank.
   std::size_t bytes_per_step() const noexcept;
@@ -75,6 +83,10 @@ class GradientReducer final : public StepHooks {
     bool started = false, gathering = false;
   };
   void sum(Pending&);
+  void mark(BucketTimers::Mark m, std::size_t bucket, Stream& stream) {
+    if (timers_ != nullptr) timers_->record(m, bucket, stream);
+  }
+  void note_begin(std::size_t bucket);
   void blocked_wait(Event&, Stream& compute);
   template <class Gather>
   void gather_now(Stream& compute, Gather gather);
@@ -87,6 +99,9 @@ class GradientReducer final : public StepHooks {
   std::vector<BucketTiming> timings_;
   Buffer wire_;
   double exposed_ = 0;
+  BucketTimers* timers_ = nullptr;  // of this step
+  const std::uint64_t* step_ = nullptr;
+  HostBuffer begun_;  // by bucket: the index of the latest step in which its sum has begun
   std::unique_ptr<Event> before_, after_;
   // Null with one rank. Last: its destructor finishes work that touches the events and timings.
   std::unique_ptr<Stream> stream_;

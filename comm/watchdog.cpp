@@ -6,6 +6,9 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <mutex>
+#include <optional>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -28,6 +31,9 @@ using Time = Clock::time_point;
 double seconds(Clock::duration d) {
   return std::chrono::duration<double>(d).count();
 }
+double seconds(Time t) {
+  return seconds(t.time_since_epoch());
+}
 
 // A launcher that ends the run kills all ranks of a host within milliseconds: whoever lives longer has seen a death of
 // its own. mpirun itself kills the rest a second after a rank died.
@@ -36,6 +42,8 @@ constexpr double settle = 0.2;
 constexpr double next_in_line = 0.5;
 // A pause of this thread: the whole job was stopped, and goes on.
 constexpr double own_stop = 2;
+// Without progress, and without the other host: its own ranks and the launcher had their time to end the run.
+constexpr double without_host = 5, told_after = 3;
 // After a rank has failed with a message of its own: the launcher's time to end the others.
 constexpr double after_failure = 5;
 
@@ -75,10 +83,24 @@ struct Watchdog::State {
   std::atomic<bool> ended{false};
   int wake = -1;
   std::thread thread;
+  std::mutex mutex;  // of what the thread is given; held by it for as long as it uses that
+  DeviceWatch* device = nullptr;
+  std::optional<LeaderServer> server;
+  std::optional<LeaderClient> client;
 
   // Of the thread alone.
   std::vector<Watched> ranks;
-  std::vector<RankSight> sights;
+  std::vector<RankSight> sights;  // of this host's ranks
+  std::vector<RankSight> all;     // and behind them, on rank 0, of those of other hosts
+  struct LostHost {
+    std::string name, why;
+    LinkState link = LinkState::ended;
+    double lost = 0;
+    std::vector<RankSight> ranks;
+  };
+  std::vector<LostHost> lost_hosts;  // now; on other hosts' first ranks: rank 0's
+  std::set<std::string> told_lost;
+  bool linked = false;         // rank 0 hears of this host
   std::vector<pollfd> events;  // of the ranks, and `wake`
   bool first_host = false;     // rank 0 is here
   bool told = false;
@@ -99,6 +121,7 @@ struct Watchdog::State {
       w.sight.note = board.read(slot);
       w.changed = Clock::now();
       const RankNote& n = w.sight.note;
+      w.sight.host = board.host();
       first_host = first_host || (n.rank == 0 && n.state != RankState::absent);
       w.visible = slot != board.slot() && n.pid != 0 && n.pid_space == own_pid_space();
       events.push_back({w.visible ? open_process(n.pid) : -1, POLLIN, 0});
@@ -149,9 +172,42 @@ struct Watchdog::State {
       }
       const bool stopped_myself = seconds(now - before) > wait + own_stop;
       before = now;
+      follow_device();
       look(now, stopped_myself);
+      look_at_hosts(now, stopped_myself);
       if (!told) judge(now);
     }
+  }
+
+  void follow_device() {
+    const std::lock_guard lock(mutex);
+    if (device != nullptr) board.note(device->look());
+  }
+
+  /// What links say, and what they are told. Nothing is allocated where all is well.
+  void look_at_hosts(Time now, bool stopped_myself) {
+    const std::lock_guard lock(mutex);
+    lost_hosts.clear();
+    const double t = seconds(now);
+    all = sights;
+    if (server) {
+      server->look(t);
+      for (const LeaderServer::Host& host : server->hosts()) {
+        all.insert(all.end(), host.ranks.begin(), host.ranks.end());
+        const bool ends =
+            std::any_of(host.ranks.begin(), host.ranks.end(), [](const RankSight& r) { return r.note.ends(); });
+        if ((host.link == LinkState::ended || host.link == LinkState::cut) && !ends)
+          lost_hosts.push_back({host.name, host.why, host.link, host.lost, host.ranks});
+      }
+    }
+    if (client) {
+      client->look(sights, t);
+      if (client->lost_for(t) > 0)
+        lost_hosts.push_back({"", client->why(), client->state(), t - client->lost_for(t), {}});
+    }
+    linked = client && client->alive(t);
+    if (stopped_myself)
+      for (LostHost& host : lost_hosts) host.lost = t;
   }
 
   void look(Time now, bool stopped_myself) {
@@ -161,7 +217,8 @@ struct Watchdog::State {
       // Before the note is read, so that a dead rank's note is its last.
       if (w.visible && !s.dead) s.dead = died(i);
       const RankNote n = board.read(static_cast<int>(i));
-      const bool same = n.beats == s.note.beats && n.entered == s.note.entered && n.left == s.note.left;
+      const bool same = n.beats == s.note.beats && n.entered == s.note.entered && n.left == s.note.left &&
+                        n.device.step == s.note.device.step && n.device.bucket == s.note.device.bucket;
       if (!same || n.state != RankState::running || stopped_myself) w.changed = now;
       s.note = n;
       s.idle = s.watched() ? seconds(now - w.changed) : 0;
@@ -200,9 +257,10 @@ struct Watchdog::State {
         code = s.note.exit_code;
       }
     }
-    if (!death && !failure && !deadline_passed()) {
+    const LostHost* const without = failure || death ? nullptr : missed_host(now);
+    if (!death && !failure && without == nullptr && !deadline_passed()) {
       trouble = {};
-      return warn();
+      return warn(now);
     }
     if (trouble == Time{}) trouble = now;
     const double since = seconds(now - trouble);
@@ -210,34 +268,58 @@ struct Watchdog::State {
       if (since > after_failure) leave(code);
       return;
     }
-    double due = death ? settle : first_host ? 0 : 2;
+    double due = death ? settle : first_host || without != nullptr ? 0 : 2;
     due += next_in_line * static_cast<double>(before_me());
     if (since < due) return;
     if (!board.claim()) {
       if (since > due + 1) leave(lost);
       return;
     }
-    report(death ? death_text(sights, board.host())
-                 : fmt::format("{} (communication.{} is {:g}; raise it where that is too short); run the same command "
-                               "again to resume from the last checkpoint\n{}",
-                               stall_text(sights, board.host(), elsewhere()), setting_of(blamed().note.deadline).name,
-                               limit_of(blamed()), rank_table(sights)));
+    if (death) {
+      report(death_text(sights) + (sights.size() < all.size() ? "\n" + rank_table(all) : ""));
+    } else if (without != nullptr) {
+      report(fmt::format("{}; run the same command again to resume from the last checkpoint\n{}", lost_text(*without),
+                         rank_table(all)));
+    } else {
+      report(fmt::format(
+          "{} (communication.{} is {:g}; raise it where that is too short); run the same command "
+          "again to resume from the last checkpoint\n{}",
+          stall_text(all, elsewhere()), setting_of(blamed().note.deadline).name, limit_of(blamed()), rank_table(all)));
+    }
+  }
+
+  static std::string lost_text(const LostHost& host) {
+    const std::string who =
+        host.name.empty() ? "the host of rank 0" : fmt::format("host {} ({})", host.name, ranks_text(host.ranks));
+    return host.link == LinkState::cut
+               ? fmt::format("{} is not to be reached any more ({}): its link is cut, or it is down", who, host.why)
+               : fmt::format("{} sends no more messages ({})", who, host.why);
+  }
+
+  /// A lost host for which the ranks here wait: its link alone may be lost while what they exchange goes other ways.
+  const LostHost* missed_host(Time now) const {
+    const bool waits = std::any_of(sights.begin(), sights.end(), [](const RankSight& s) {
+      return s.watched() && s.note.waits() && s.idle >= without_host;
+    });
+    for (const LostHost& host : lost_hosts)
+      if (waits && seconds(now) - host.lost >= without_host) return &host;
+    return nullptr;
   }
 
   /// Whose deadline it is.
   const RankSight& blamed() const {
-    if (const auto behind = ranks_behind(sights); !behind.empty()) return sights[behind[0]];
-    return *std::max_element(sights.begin(), sights.end(),
+    if (const auto behind = ranks_behind(all); !behind.empty()) return all[behind[0]];
+    return *std::max_element(all.begin(), all.end(),
                              [this](const RankSight& a, const RankSight& b) { return late(a) < late(b); });
   }
 
-  bool elsewhere() const { return options.ranks > board.slots(); }
+  bool elsewhere() const { return static_cast<std::size_t>(options.ranks) > all.size(); }
 
   /// Someone is late, and whoever is behind is not merely slow.
   bool deadline_passed() const {
-    if (std::none_of(sights.begin(), sights.end(), [this](const RankSight& s) { return late(s); })) return false;
-    const auto behind = ranks_behind(sights);
-    return std::all_of(behind.begin(), behind.end(), [&](std::size_t i) { return late(sights[i]); });
+    if (std::none_of(all.begin(), all.end(), [this](const RankSight& s) { return late(s); })) return false;
+    const auto behind = ranks_behind(all);
+    return std::all_of(behind.begin(), behind.end(), [&](std::size_t i) { return late(all[i]); });
   }
 
   /// How many ranks are there to speak before this one.
@@ -266,11 +348,21 @@ struct Watchdog::State {
     _exit(code);
   }
 
+  void warn_of_lost_hosts(Time now) {
+    for (const LostHost& host : lost_hosts) {
+      if (seconds(now) - host.lost < told_after) continue;  // a run that ends is told by its own error
+      if (before_me() > 0 || !told_lost.insert(host.name).second) continue;
+      options.on_warning(lost_text(host) + "; training goes on as long as there is progress");
+    }
+  }
+
   /// Only where the others wait, or a rank is stopped: a step may rightly take long.
-  void warn() {
+  void warn(Time now) {
+    warn_of_lost_hosts(now);
+    if (linked) return;  // rank 0 sees what there is to see here
     double idle = 0;
     bool waits = false, slow = false;
-    for (const RankSight& s : sights) {
+    for (const RankSight& s : all) {
       const bool long_idle = s.idle >= warn_after(s);
       slow = slow || long_idle;
       waits = waits || (s.watched() && s.note.waits() && long_idle);
@@ -279,11 +371,11 @@ struct Watchdog::State {
       next_warning = 0;
       return;
     }
-    const auto behind = ranks_behind(sights);
+    const auto behind = ranks_behind(all);
     for (std::size_t i : behind) {
-      const double one = sights[i].idle;
-      if (one < warn_after(sights[i])) return;
-      waits = waits || sights[i].stopped;
+      const double one = all[i].idle;
+      if (one < warn_after(all[i])) return;
+      waits = waits || all[i].stopped;
       idle = std::max(idle, one);
     }
     if (!waits) {
@@ -292,12 +384,12 @@ struct Watchdog::State {
     }
     if (behind.empty()) {
       if (!elsewhere() || !first_host) return;
-      for (const RankSight& s : sights) idle = std::max(idle, s.idle);
+      for (const RankSight& s : all) idle = std::max(idle, s.idle);
     }
     if (idle < next_warning || before_me() > 0) return;
     next_warning = std::max(idle, next_warning) * 2;  // said less and less often
     const double limit = limit_of(blamed());
-    options.on_warning(stall_text(sights, board.host(), elsewhere()) +
+    options.on_warning(stall_text(all, elsewhere()) +
                        (limit > 0 ? fmt::format("; the run ends after {:g} s of this", limit) : ""));
   }
 };
@@ -328,6 +420,28 @@ void Watchdog::beat(const char* phase, std::uint64_t step, Deadline deadline) no
 
 void Watchdog::pause() noexcept {
   state_->board.pause();
+}
+
+void Watchdog::follow(DeviceWatch* device) {
+  const std::lock_guard lock(state_->mutex);
+  state_->device = device;
+}
+
+Watchdog::Wait::Wait(Watchdog* watchdog) noexcept : watchdog_(watchdog) {
+  if (watchdog_ != nullptr) watchdog_->state_->board.enter_exchange();
+}
+Watchdog::Wait::~Wait() {
+  if (watchdog_ != nullptr) watchdog_->state_->board.leave_exchange();
+}
+
+std::string Watchdog::listen(const std::vector<std::string>& other_hosts) {
+  const std::lock_guard lock(state_->mutex);
+  return state_->server.emplace(other_hosts, state_->options.links).address();
+}
+
+void Watchdog::connect(const std::string& address) {
+  const std::lock_guard lock(state_->mutex);
+  state_->client.emplace(address, state_->board.host(), state_->options.links);
 }
 
 }  // namespace dtrain::comm

@@ -1,8 +1,10 @@
 #include "comm/world.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <set>
 #include <string>
 #include <thread>
@@ -11,9 +13,11 @@
 #include <unistd.h>
 
 #include "comm/binding.hpp"
+#include "comm/device_collective.hpp"
 #include "comm/fixed_order.hpp"
 #include "comm/host_board.hpp"
 #include "comm/launch_env.hpp"
+#include "comm/local.hpp"
 #include "comm/marked.hpp"
 #include "comm/mpi_detail.hpp"
 #include "comm/watchdog.hpp"
@@ -38,6 +42,7 @@ struct World::State {
   Cores free;
   int rank = 0, size = 1, local_rank = 0, local_size = 1, cpus = 1;
   bool with_mpi = false;
+  LocalRank* thread = nullptr;  // of a World of local ranks
   bool ended = false;
   std::string host = host_name();
   std::vector<std::string> hosts{host};
@@ -48,6 +53,7 @@ struct World::State {
   void prepare_process();
   void start_mpi();
   void share_board(MPI_Comm local);
+  void link_hosts(Group&);
   bool barrier(double limit_seconds) noexcept;
 };
 
@@ -142,7 +148,43 @@ World::World() : state_(std::make_unique<State>()) {
   Watchdog::Options watching;
   watching.ranks = state_->size;
   state_->watchdog = std::make_unique<Watchdog>(*state_->board, std::move(watching));
-  if (state_->with_mpi) state_->hosts = make_group()->all_gather(state_->host);
+  if (!state_->with_mpi) return;
+  const auto group = make_group();
+  state_->hosts = group->all_gather(state_->host);
+  state_->link_hosts(*group);
+}
+
+/// Rank 0's watchdog hears of the ranks of other hosts by a way of its own. Where that cannot be, it does not.
+void World::State::link_hosts(Group& group) {
+  std::vector<std::string> others;
+  for (const auto& h : hosts)
+    if (h != hosts[0] && std::find(others.begin(), others.end(), h) == others.end()) others.push_back(h);
+  if (others.empty()) return;
+  std::string address;
+  if (rank == 0) {
+    try {
+      address = watchdog->listen(others);
+    } catch (const CommError& e) {
+      notes.push_back(fmt::format("{}; a rank of another host that hangs will not be named here", e.what()));
+    }
+  }
+  std::vector<std::byte> bytes(address.size());
+  std::memcpy(bytes.data(), address.data(), address.size());
+  group.broadcast(bytes, 0);
+  const bool leads = std::find(hosts.begin(), hosts.end(), host) == hosts.begin() + rank;
+  if (!bytes.empty() && host != hosts[0] && leads)
+    watchdog->connect(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+}
+
+World::World(LocalRank& local) : state_(std::make_unique<State>()) {
+  state_->thread = &local;
+  state_->rank = state_->local_rank = local.rank();
+  state_->size = state_->local_size = local.size();
+  state_->hosts.assign(static_cast<std::size_t>(local.size()), state_->host);
+  state_->board = make_lone_board(local.rank(), state_->host);
+  Watchdog::Options watching;
+  watching.ranks = state_->size;
+  state_->watchdog = std::make_unique<Watchdog>(*state_->board, std::move(watching));
 }
 
 World::~World() {
@@ -190,6 +232,7 @@ Watchdog& World::watchdog() noexcept {
 }
 
 std::unique_ptr<Group> World::make_group() {
+  if (state_->thread) return state_->thread->make_group();
   if (!state_->with_mpi) return std::make_unique<SoloGroup>();
   const Exchange duplicating(*state_->board);
   return make_marked(make_mpi_group(MPI_COMM_WORLD), *state_->board);
@@ -211,6 +254,7 @@ std::unique_ptr<Communicator> World::make_plain_communicator() {
 
 std::unique_ptr<Communicator> World::make_communicator(Algorithm algorithm) {
   if (size() == 1) return make_solo_communicator();
+  if (state_->thread) return state_->thread->make_communicator(algorithm);
   const Exchange duplicating(*state_->board);
   auto communicator = make_mpi_communicator(MPI_COMM_WORLD);
   // Of what all ranks know alike, since all must choose alike.
@@ -226,6 +270,22 @@ std::unique_ptr<Communicator> World::make_communicator(Algorithm algorithm) {
 
 std::unique_ptr<Collective> World::make_collective(Algorithm algorithm) {
   return make_host_collective(make_communicator(algorithm));
+}
+
+std::unique_ptr<Collective> World::make_collective(Device& device, const CommConfig& config) {
+  const Exchange starting(*state_->board);
+  CollectiveMaker make{.size = size(), .host = host()};
+  make.group = [this] { return make_group(); };
+  make.communicator = [this](Algorithm algorithm) { return make_communicator(algorithm); };
+  make.last_resort = [this](const std::string& text) {
+    (void)std::fputs(fmt::format("error: rank {} ({}): {}\n", rank(), host(), text).c_str(), stderr);
+    abort(ExitCode::communication);
+  };
+  std::string note;
+  auto collective = make_device_collective(make, device, config, note);
+  auto& notes = state_->notes;
+  if (rank() == 0 && !note.empty() && std::find(notes.begin(), notes.end(), note) == notes.end()) notes.push_back(note);
+  return collective;
 }
 
 int World::finish(ExitCode code, double limit_seconds) noexcept {

@@ -15,6 +15,7 @@
 
 namespace dtrain::comm {
 
+class LocalRank;
 class Watchdog;
 
 class World {
@@ -22,6 +23,9 @@ class World {
   /// Reads the launch environment, widens mpirun's one-core default binding, and starts MPI with threads. Throws
   /// CommError.
   World();
+  /// The same for a rank that is a thread of this process (local.hpp), for tests: without MPI and without the others'
+  /// watchdogs.
+  explicit World(LocalRank&);
   /// Ends MPI as finish() does, where finish() or abort() were not called.
   ~World();
   World(const World&) = delete;
@@ -55,6 +59,8 @@ class World {
   std::unique_ptr<Communicator> make_plain_communicator();
   /// For cpu streams.
   std::unique_ptr<Collective> make_collective(Algorithm = Algorithm::automatic);
+  /// What suits the device; see device_collective.hpp, also for what it throws. May add a note.
+  std::unique_ptr<Collective> make_collective(Device&, const CommConfig&);
 
   /// The orderly end, also of errors that all ranks agree on: whoever prints has printed; a barrier (at most
   /// `limit_seconds`), so that mpirun kills nobody who still prints; then MPI ends. Returns the code for main to

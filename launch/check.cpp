@@ -14,8 +14,11 @@
 
 #include "io/dataset.hpp"
 #include "launch/bench/predict.hpp"
+#include "launch/bucket_choice.hpp"
+#include "launch/bucket_tuning.hpp"
 #include "launch/data.hpp"
 #include "launch/memory_fit.hpp"
+#include "launch/run_choices.hpp"
 #include "launch/text.hpp"
 #include "models/build.hpp"
 #include "runtime/plan.hpp"
@@ -119,6 +122,7 @@ class Check {
   Check(const LoadedConfig& loaded, const CheckOptions& asked)
       : loaded_(loaded), config_(loaded.config), ranks_(asked.ranks), share_(check_batch(loaded, asked.ranks)) {
     Graph graph = models::build(config_.model, share_.micro, config_.precision);
+    take_chosen_buckets();
     plan_ = make_plan(std::move(graph), plan_options(config_, ranks_));
     notes_.push_back("workspaces and packed parameters are stated upper bounds: no device was asked");
     DataCheck data(config_, plan_.graph, notes_);
@@ -137,6 +141,11 @@ class Check {
       for (const ParamId id : node.params)
         row.parameters += plan_.graph.params().at(static_cast<std::size_t>(id)).shape.elements();
       layers_.push_back(std::move(row));
+    }
+    if (asked.cluster.given()) {
+      const auto profile = asked.profile.empty() ? std::optional<Profile>() : read_profile(asked.profile);
+      scaling_ = model_scaling(loaded, asked.cluster, profile ? &*profile : nullptr, ranks_, asked.ranks_per_host);
+      return;
     }
     if (asked.profile.empty()) return;
     std::vector<std::size_t> bytes;
@@ -171,6 +180,7 @@ class Check {
     }
     if (steps_ > 0) out += fmt::format("Run: {} steps\n", grouped(steps_));
     if (prediction_) out += prediction_text(*prediction_);
+    if (scaling_) out += "\n" + text_of(*scaling_);
     for (const std::string& note : notes_) out += "Note: " + note + '\n';
     return out;
   }
@@ -209,12 +219,29 @@ class Check {
         {"steps_per_epoch", data_.train_samples > 0 ? Json(steps_per_epoch()) : Json()},
         {"total_steps", known(steps_)},
         {"prediction", prediction_ ? prediction_json(*prediction_) : Json()},
+        {"scaling", scaling_ ? to_json(*scaling_) : Json()},
         {"notes", notes_},
     };
     return report.dump(2) + "\n";
   }
 
  private:
+  /// Those that the run in this directory chose at start, where it did.
+  void take_chosen_buckets() {
+    if (config_.communication.bucket_mib > 0 || ranks_ == 1) return;
+    SoloGroup alone;
+    RunChoices choices(alone);
+    choices.recall(config_.log.directory);
+    for (const auto& [key, text] : choices.all()) {
+      if (!key.starts_with(bucket_key_of(ranks_))) continue;
+      set_buckets(config_.communication, parse_buckets(text));
+      notes_.push_back(fmt::format("buckets as {} chose them ({}): {}", config_.log.directory, key, text));
+      return;
+    }
+    if (config_.communication.bucket_mib == comm::bucket_auto || config_.device == DeviceChoice::cuda)
+      notes_.push_back("communication.bucket_mib is chosen at start, by measurement: shown are the buckets of 25 MiB");
+  }
+
   /// What a rank sends: gradients there and sums back, or, sharded, shares of gradients there and parameters back.
   double wire_bytes() const {
     const FlatLayout& layout = plan_.layout;
@@ -262,7 +289,7 @@ class Check {
   }
 
   const LoadedConfig& loaded_;
-  const RunConfig& config_;
+  RunConfig config_;
   int ranks_;
   BatchShare share_;
   Plan plan_;
@@ -273,6 +300,7 @@ class Check {
   std::vector<LayerRow> layers_;
   std::vector<std::string> notes_;
   std::optional<Prediction> prediction_;
+  std::optional<ScaleModel> scaling_;
 };
 
 }  // namespace

@@ -172,13 +172,28 @@ class CommandLine {
     CLI::App* check_app = command(app_, "check", "Validate a configuration and show the plan; needs no GPU and no MPI",
                                   "  dtrain check config.yaml\n"
                                   "  dtrain check config.yaml batch.global=512 --ranks 8 --json\n"
-                                  "  dtrain check config.yaml --ranks 64 --ranks-per-host 8 --profile profile.json\n");
+                                  "  dtrain check config.yaml --ranks 64 --ranks-per-host 8 --profile profile.json\n"
+                                  "  dtrain check config.yaml batch.global=262144 --ranks 1024 --link nvlink --network "
+                                  "400gbit --flops 989t --efficiency 0.17\n");
     add_config_arguments(check_app);
     check_app->add_option("--ranks", check_.ranks, "Ranks that will share the batch")->check(CLI::Range(1, 1 << 20));
     check_app->add_option("--profile", check_.profile,
                           "Parts measured by `bench step` and `bench comm`: predicts the step");
     check_app->add_option("--ranks-per-host", check_.ranks_per_host, "For the prediction; by default as measured")
         ->check(CLI::Range(1, 1 << 20));
+    check_app->add_option("--link", check_.cluster.link,
+                          "Models how the run scales: what joins the ranks of a host (nvlink, nvlink3, pcie, a rate)");
+    check_app->add_option("--network", check_.cluster.network, "The same: what joins hosts, a card (400gbit)");
+    check_app->add_option("--cards", check_.cluster.cards, "Network cards of a host; by default one a rank")
+        ->check(CLI::Range(1, 1 << 20));
+    check_app->add_option("--flops", check_.cluster.flops,
+                          "FLOP/s of a rank (989t), where no --profile has measured its computation");
+    check_app->add_option("--efficiency", check_.cluster.efficiency, "The share of these that it reaches")
+        ->check(CLI::Range(1e-6, 1.0));
+    check_app
+        ->add_option("--sum-processor", check_.cluster.processor,
+                     "Share of its processor that a sum takes of a rank; by default 0.08")
+        ->check(CLI::Range(0.0, 1.0));
     check_app->add_flag("--json", json_, "Print one JSON object");
     check_app->callback([this] {
       action_ = [this] {

@@ -10,17 +10,30 @@ Engine::Engine(const RunConfig&, const comm::World& world, std::unique_ptr<Devic
       feed_(*device_, *compute_),
       ranks_(world.size()) {}
 
-void Engine::bind(Graph graph, const RunConfig& config, Collective* statistics) {
-  program_ = std::make_unique<Program>(*device_, std::move(graph), plan_options(config, ranks_), statistics);
-  program_->wait_after_each_step(config.cuda.synchronous && device_->asynchronous());
-  store_ = std::make_unique<ParameterStore>(*device_, program_->plan().layout);
+void Engine::connect(const RunConfig& config, comm::World& world) {
+  collective_ = world.make_collective(*device_, config.communication);
+  comm::CommConfig of_statistics = config.communication;
+  of_statistics.algorithm = comm::Algorithm::automatic;
+  statistics_ = world.make_collective(*device_, of_statistics);
 }
 
-void Engine::pack() {
+void Engine::check_ranks() {
+  if (collective_) collective_->check();
+  if (statistics_) statistics_->check();
+}
+
+void Engine::bind(Graph graph, const RunConfig& config) {
+  program_ = std::make_unique<Program>(*device_, std::move(graph), plan_options(config, ranks_), statistics_.get());
+  program_->wait_after_each_step(config.cuda.synchronous && device_->asynchronous());
+  Memory* const memory = collective_ ? collective_->memory() : nullptr;
+  store_ = std::make_unique<ParameterStore>(*device_, program_->plan().layout, memory);
+}
+
+void Engine::pack(Program::Changed changed) {
   if (device_->asynchronous()) {
-    program_->pack(*store_, *compute_);
+    program_->pack(*store_, *compute_, changed);
   } else {
-    program_->parameters_changed();
+    program_->parameters_changed(changed);
   }
 }
 

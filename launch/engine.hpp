@@ -1,5 +1,5 @@
-// Engine: a model on this rank's device, ready to compute: device, compute stream, feed, program and parameters.
-// Owns all of these; one a rank, used on the thread that trains, evaluates or predicts.
+// Engine: a model on this rank's device, ready to compute: device, what sums over the ranks run on, compute stream,
+// feed, program and parameters. Owns all of these; one a rank, used on the thread that trains, evaluates or predicts.
 #pragma once
 
 #include <memory>
@@ -16,11 +16,17 @@ class Engine {
  public:
   /// The device alone, see seat.hpp; bind() makes the rest. Throws DeviceError.
   Engine(const RunConfig&, const comm::World&, std::unique_ptr<Device> device);
+  /// For who trains, before bind(), all ranks together: what sums of gradients run on, and one more for the sums inside
+  /// the graph, which would queue behind the others. Throws CommError, as all ranks do then.
+  void connect(const RunConfig&, comm::World&);
   /// Plans the graph for the device and allocates. Parameters are zero. Throws DeviceError, OutOfMemory.
-  /// `statistics`: what sums over ranks inside the graph run on; not the gradients' one, behind which they would queue.
-  void bind(Graph, const RunConfig&, Collective* statistics = nullptr);
+  void bind(Graph, const RunConfig&);
 
   Device& device() const noexcept { return *device_; }
+  /// After connect().
+  Collective& collective() const noexcept { return *collective_; }
+  /// Throws CommError where a sum over the ranks has failed behind the host's back. Free where all is well.
+  void check_ranks();
   Stream& compute() const noexcept { return *compute_; }
   Feed& feed() noexcept { return feed_; }
   Program& program() const noexcept { return *program_; }
@@ -28,12 +34,13 @@ class Engine {
   const ParameterStore& store() const noexcept { return *store_; }
   /// After every change of the parameters: they are packed on an asynchronous device now, so that no recorded pass has
   /// to, and by the next pass elsewhere.
-  void pack();
+  void pack(Program::Changed = Program::Changed::anyhow);
   /// Nothing of what the device was given is under way any more, whatever came of it.
   void quiet() noexcept;
 
  private:
   std::unique_ptr<Device> device_;
+  std::unique_ptr<Collective> collective_, statistics_;
   std::unique_ptr<Stream> compute_;
   Feed feed_;
   int ranks_;

@@ -31,6 +31,8 @@ class Evaluator {
   /// watchdog. Nothing where some rank was asked to stop, which is asked now and then: a scheduler does not wait for a
   /// long evaluation. Without `stop` it is always finished. Throws RankFailure.
   std::optional<EvalMetrics> run(std::int64_t step, StopSignals* stop, ParameterAverage* average = nullptr);
+  /// Why passes are not replayed although that was asked for; empty where there is nothing to say.
+  const std::string& no_graphs_because() const noexcept { return recordings_.refusal(); }
 
  private:
   std::optional<EvalMetrics> run_packed(std::int64_t step, StopSignals* stop);

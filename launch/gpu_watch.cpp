@@ -15,15 +15,15 @@ void GpuWatch::look(std::int64_t samples, double now) {
   looked_ = now;
   latest_ = monitor_->read(bus_id_);
   if (!latest_ || !latest_->joules) return;
-  const Mark mark{*latest_->joules, samples};
-  const auto between = [&](const Mark& from) -> std::optional<double> {
-    if (mark.samples <= from.samples) return std::nullopt;
-    return (mark.joules - from.joules) / static_cast<double>(mark.samples - from.samples);
-  };
-  if (last_) recent_ = between(*last_);
-  if (first_) of_all_ = between(*first_);
-  if (!first_) first_ = mark;
-  last_ = mark;
+  last_ = {*latest_->joules, samples};
+  if (!taken_) taken_ = last_;
+}
+
+Energy GpuWatch::take() noexcept {
+  if (!last_ || last_->samples == taken_->samples) return {};
+  const Energy spent{last_->joules - taken_->joules, static_cast<double>(last_->samples - taken_->samples)};
+  taken_ = last_;
+  return spent.joules < 0 ? Energy{} : spent;  // its counter began anew
 }
 
 }  // namespace dtrain::launch

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "launch/run_files.hpp"
 #include "runtime/gpu_monitor.hpp"
 
 namespace dtrain::launch {
@@ -20,10 +21,9 @@ class GpuWatch {
   void look(std::int64_t samples, double now);
   /// What it said last.
   const std::optional<GpuReading>& latest() const noexcept { return latest_; }
-  /// Between the latest two readings; nothing before the second one, or where the GPU does not count its energy.
-  std::optional<double> joules_per_sample() const noexcept { return recent_; }
-  /// From the first to the latest reading.
-  std::optional<double> joules_per_sample_of_all() const noexcept { return of_all_; }
+  /// From the reading at the call before (at first: from the first one) to the latest. Nothing where the GPU does not
+  /// count its energy.
+  Energy take() noexcept;
 
  private:
   struct Mark {
@@ -34,8 +34,7 @@ class GpuWatch {
   std::optional<GpuMonitor> monitor_;
   double looked_ = 0;
   std::optional<GpuReading> latest_;
-  std::optional<Mark> first_, last_;
-  std::optional<double> recent_, of_all_;
+  std::optional<Mark> taken_, last_;
 };
 
 }  // namespace dtrain::launch

@@ -28,6 +28,8 @@ ModelState::ModelState(Device& device, const ParameterStore& store, const Optimi
     moments_.emplace_back(device, optimizer.state(i), optimizer.state_floats() * sizeof(float));
     moment_names_.push_back(state_name(optimizer.rule(), i));
   }
+  if (optimizer.sharded())
+    gathered_ = HostMirror(device, store.gradients(), store.layout().param_floats * sizeof(float));
   // The gaps between parameters are zero on the device, so they are in what is pushed back.
   pull_parameters();
   for (const HostMirror& m : moments_) m.pull(compute_);
@@ -63,14 +65,20 @@ void ModelState::pull() {
   make_images();
   const FlatLayout& layout = store_.layout();
   const auto stream = device_.make_stream(StreamUse::communication);
+  // In device memory, between two steps: the next one overwrites all gradients.
   for (std::size_t m = 0; m < moments_.size(); ++m) {
-    each_share(m, [](float* image, float* own, std::size_t floats) { std::copy_n(own, floats, image); });
+    auto* share = static_cast<float*>(moments_[m].range());
     for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
       const Bucket all = parameters_of(layout, b), own = share_of(layout, b, optimizer_.shard());
-      collective_.all_gather(flat_view(images_[m].data(), own), flat_view(images_[m].data(), all), *stream);
+      const std::size_t floats = own.end - own.begin;
+      collective_.all_gather(flat_view(share, {0, floats}), flat_view(store_.gradients(), all), *stream);
+      share += floats;
     }
+    gathered_.pull(*stream);
+    stream->synchronize();
+    collective_.check();
+    std::copy_n(gathered_.as<float>(), layout.param_floats, images_[m].data());
   }
-  stream->synchronize();
 }
 
 void ModelState::push() {
@@ -124,6 +132,7 @@ void ModelState::broadcast() {
     for (const HostMirror& m : moments_) collective_.broadcast({all, m.range()}, 0, *stream);
   if (average_) collective_.broadcast({all, average_->data()}, 0, *stream);
   stream->synchronize();
+  collective_.check();
 }
 
 std::string ModelState::first_nonfinite_gradient() {

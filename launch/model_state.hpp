@@ -44,8 +44,9 @@ class ModelState {
   /// The first parameter with a gradient that is not finite; empty if all are.
   std::string first_nonfinite_gradient();
 
-  /// Which of the sums behind the gradients is that of the ranks' wishes to stop.
-  static constexpr std::size_t stop_sum = loss_sum_count;
+  /// Which of the sums behind the gradients is that of the ranks' wishes to stop, and behind it those of the energy
+  /// that GPUs have used and of the samples that it was used for.
+  static constexpr std::size_t stop_sum = loss_sum_count, joules_sum = stop_sum + 1, joules_samples_sum = stop_sum + 2;
 
  private:
   void make_images();
@@ -60,6 +61,7 @@ class ModelState {
   Collective& collective_;
   Stream& compute_;
   HostMirror params_, averages_;
+  HostMirror gathered_;                     // of the gradients, where moments of all ranks come together; sharded only
   std::vector<HostMirror> moments_;         // as on the device: of the own shares, where sharded
   std::vector<std::vector<float>> images_;  // sharded: whole moments, while tensors() are in use
   std::vector<std::string> moment_names_;

@@ -17,7 +17,11 @@ namespace dtrain::launch {
 using Json = nlohmann::ordered_json;
 
 Reporter::Reporter(const LoadedConfig& input, const comm::World& world)
-    : input_(input), config_(input.config), world_(world), main_(world.rank() == 0) {}
+    : input_(input),
+      config_(input.config),
+      world_(world),
+      main_(world.rank() == 0),
+      scaling_(loss_scaling(input.config)) {}
 
 // ---- lines ----------------------------------------------------------------------------------------------------------
 
@@ -49,7 +53,6 @@ void Reporter::tell(const io::SaveReport& r) {
 
 void Reporter::announce(const Engine& engine, const BatchShare& batch, const RunStatus& status) {
   asynchronous_ = engine.device().asynchronous();
-  gpu_.emplace(main_ ? engine.device().bus_id() : std::string());
   for (const auto& note : world_.notes()) say(note);
   const Plan& plan = engine.plan();
   say(fmt::format("dtrain {}: {} on {} {} ({}), {} parameters, global batch {} = {} x {} x {}", version(), config_.name,
@@ -67,9 +70,11 @@ void Reporter::end_progress() {
 
 // ---- files ----------------------------------------------------------------------------------------------------------
 
-void Reporter::open_files(const RunStatus& status) {
+void Reporter::open_files(const RunStatus& status, const std::vector<std::string>& remarks) {
   if (!main_) return;
-  write_whole_file(config_.log.directory, "config.yaml", input_.canonical);
+  std::string text = input_.canonical;
+  for (const std::string& remark : remarks) text += "# " + remark + "\n";
+  write_whole_file(config_.log.directory, "config.yaml", text);
   metrics_.emplace(config_.log.directory, status.step);
   std::error_code ignored;  // an older one is of a run that goes on now
   std::filesystem::remove(summary_path(), ignored);
@@ -96,8 +101,9 @@ void Reporter::summarize(const RunStatus& status, const Device& device, const st
                {"configuration_hash", input_.hash},
                {"parameter_hash", parameter_hash},
                {"version", version()}};
+  if (scaling_.dynamic) summary["loss_scale"] = {{"last", status.loss_scale}, {"skipped_steps", status.skipped()}};
   if (!average_hash.empty()) summary["average_hash"] = average_hash;
-  if (gpu_ && gpu_->joules_per_sample_of_all()) summary["joules_per_sample"] = *gpu_->joules_per_sample_of_all();
+  if (all_energy_.samples > 0) summary["joules_per_sample"] = all_energy_.joules / all_energy_.samples;
   if (status.best)
     summary["best"] = {{"step", status.best->step}, {name_of(config_.checkpoint.best), status.best->value}};
   write_whole_file(config_.log.directory, "summary.json", summary.dump(2) + "\n");
@@ -107,6 +113,9 @@ void Reporter::summarize(const RunStatus& status, const Device& device, const st
     if (status.eval->top5_accuracy >= 0) say(fmt::format("test top-5 accuracy {:.4f}", status.eval->top5_accuracy));
     say(fmt::format("test loss {:.4f}", status.eval->loss));
   }
+  if (scaling_.dynamic && status.skipped() > 0)
+    say(fmt::format("{} of {} steps were skipped: a gradient was not finite at their loss scale; it is {} now",
+                    status.skipped(), status.step, status.loss_scale));
   say(fmt::format("done: {} steps in {}, {:.0f} samples/s; summary in {}/summary.json", steps, format_duration(seconds),
                   rate, config_.log.directory));
 }
@@ -119,9 +128,10 @@ void Reporter::begin(const RunStatus& status, double waited) {
   waited_before_ = waited;
 }
 
-void Reporter::step_done(const RunStatus& status, const StepState& state, bool logged, double waited) {
+void Reporter::step_done(const RunStatus& status, const StepState& state, bool logged, double waited,
+                         CommunicationSeconds& sums) {
   ++interval_steps_;
-  if (logged) log_step(status, state, waited);
+  if (logged) log_step(status, state, waited, sums);
   show_progress(status);
 }
 
@@ -130,7 +140,7 @@ double Reporter::data_seconds(double waited) const {
   return asynchronous_ ? seconds_.data : waited - waited_before_;
 }
 
-void Reporter::log_step(const RunStatus& status, const StepState& state, double waited) {
+void Reporter::log_step(const RunStatus& status, const StepState& state, double waited, CommunicationSeconds& sums) {
   const auto steps = static_cast<double>(interval_steps_);
   const double elapsed = since(interval_start_);
   now_ = {status.step, status.epoch(), status.loss, steps * static_cast<double>(config_.batch.global) / elapsed,
@@ -147,9 +157,13 @@ void Reporter::log_step(const RunStatus& status, const StepState& state, double 
     m.seconds = {seconds_.step / steps,      data_seconds(waited) / steps,           seconds_.forward / steps,
                  seconds_.backward / steps,  seconds_.communication_exposed / steps, seconds_.optimizer / steps,
                  seconds_.checkpoint / steps};
-    watch_gpu(status, m);
+    if (scaling_.dynamic || scaling_.initial != 1) m.loss_scale = static_cast<double>(status.loss_scale);
+    if (scaling_.dynamic) m.skipped = status.skipped();
+    m.communication = communication_metrics(sums, world_.size(), probe_);
+    put_gpu(m);
     metrics_->write(m);
   }
+  sums.clear();
   train_seconds_ += seconds_.step;
   seconds_ = {};
   interval_steps_ = 0;
@@ -158,11 +172,32 @@ void Reporter::log_step(const RunStatus& status, const StepState& state, double 
   log_due_ = true;
 }
 
-/// Rank 0's GPU, and its share of the samples.
-void Reporter::watch_gpu(const RunStatus& status, StepMetrics& m) {
-  gpu_->look((status.step - status.first_step) * config_.batch.global / world_.size(), seconds_of(Clock::now()));
-  m.joules_per_sample = gpu_->joules_per_sample();
-  if (!gpu_->latest()) return;
+void Reporter::watch_gpu(const std::string& bus_id, int ranks) {
+  gpu_.emplace(bus_id);
+  ranks_on_gpu_ = ranks;
+}
+
+Energy Reporter::energy_spent(const RunStatus& status) {
+  if (!gpu_) return {};
+  gpu_->look((status.step - status.first_step) * config_.batch.global / world_.size() * ranks_on_gpu_,
+             seconds_of(Clock::now()));
+  return gpu_->take();
+}
+
+void Reporter::count(const Energy& of_all) noexcept {
+  for (Energy* energy : {&recent_energy_, &all_energy_}) {
+    energy->joules += of_all.joules;
+    energy->samples += of_all.samples;
+  }
+}
+
+void Reporter::put_gpu(StepMetrics& m) {
+  if (recent_energy_.samples > 0) {
+    joules_per_sample_ = recent_energy_.joules / recent_energy_.samples;
+    recent_energy_ = {};
+  }
+  m.joules_per_sample = joules_per_sample_;
+  if (!gpu_ || !gpu_->latest()) return;
   const GpuReading& now = *gpu_->latest();
   if (now.utilization) m.gpu_utilization = *now.utilization / 100.0;
   if (now.memory_used) m.gpu_memory_mib = static_cast<double>(*now.memory_used) / (1 << 20);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "comm/world.hpp"
 #include "io/checkpoint_writer.hpp"
@@ -36,8 +37,9 @@ class Reporter {
 
   // ---- files
   std::string summary_path() const { return config_.log.directory + "/summary.json"; }
-  /// Writes config.yaml, and goes on with metrics.jsonl after the steps that are done.
-  void open_files(const RunStatus&);
+  /// Writes config.yaml, with remarks on what was chosen at start, and goes on with metrics.jsonl after the steps that
+  /// are done.
+  void open_files(const RunStatus&, const std::vector<std::string>& remarks);
   /// summary.json, and the lines that end a run. `average_hash`: empty without a moving average.
   void summarize(const RunStatus&, const Device&, const std::string& parameter_hash, const std::string& average_hash);
 
@@ -45,14 +47,24 @@ class Reporter {
   void begin(const RunStatus&, double waited);
   /// What phases add to, until the next logged step.
   PhaseSeconds& seconds() noexcept { return seconds_; }
-  /// A step was done. `logged`: metrics are due.
-  void step_done(const RunStatus&, const StepState&, bool logged, double waited);
+  /// A step was done. `logged`: metrics are due. `sums`: what sums over ranks took; cleared where it was logged.
+  void step_done(const RunStatus&, const StepState&, bool logged, double waited, CommunicationSeconds& sums);
+  /// What the all-reduce reached at start, in bytes/s of bus bandwidth: what is achieved later is compared with it.
+  void compare_with_probe(double bus_bytes_per_second) noexcept { probe_ = bus_bytes_per_second; }
+
+  // ---- energy. Every rank asks its own GPU, and the sums of a step carry the answers to rank 0
+  /// This rank sees to the GPU at `bus_id`, for so many ranks that compute on it; empty: another rank does, or nobody.
+  void watch_gpu(const std::string& bus_id, int ranks);
+  /// What the GPU used since the last call, or nothing: it is asked once a second at most.
+  Energy energy_spent(const RunStatus&);
+  /// What all ranks told of in a step.
+  void count(const Energy& of_all) noexcept;
   /// An evaluation that took so many seconds; they do not count as training.
   void evaluated(const RunStatus&, double seconds);
 
  private:
-  void log_step(const RunStatus&, const StepState&, double waited);
-  void watch_gpu(const RunStatus&, StepMetrics&);
+  void log_step(const RunStatus&, const StepState&, double waited, CommunicationSeconds&);
+  void put_gpu(StepMetrics&);
   double data_seconds(double waited) const;
   void show_progress(const RunStatus&);
 
@@ -64,6 +76,11 @@ class Reporter {
   Progress::Now now_;
   std::optional<MetricsFile> metrics_;
   std::optional<GpuWatch> gpu_;
+  int ranks_on_gpu_ = 1;
+  Energy recent_energy_, all_energy_;        // of all GPUs; since metrics had it last, and since the start
+  std::optional<double> joules_per_sample_;  // that metrics had last
+  double probe_ = 0;
+  LossScaling scaling_;
   PhaseSeconds seconds_;  // sums since the last logged step
   std::int64_t interval_steps_ = 0, last_line_ = 0;
   bool log_due_ = false, asynchronous_ = false;

@@ -1,5 +1,6 @@
 #include "launch/run_files.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -106,6 +107,23 @@ void MetricsFile::put(const Json& entry) {
   failed_ = true;
 }
 
+void CommunicationSeconds::clear() noexcept {
+  std::fill(exposed.begin(), exposed.end(), 0.0);
+  sums = 0;
+  steps = 0;
+}
+
+std::optional<CommunicationMetrics> communication_metrics(const CommunicationSeconds& c, int ranks, double probe) {
+  if (c.steps == 0) return std::nullopt;
+  const auto steps = static_cast<double>(c.steps);
+  CommunicationMetrics m;
+  for (const double seconds : c.exposed) m.exposed.push_back(seconds / steps);
+  m.sums = c.sums / steps;
+  if (m.sums > 0) m.bus_bytes_per_second = static_cast<double>(c.bytes_per_step) * 2 * (ranks - 1) / ranks / m.sums;
+  if (probe > 0) m.share_of_probe = m.bus_bytes_per_second / probe;
+  return m;
+}
+
 void MetricsFile::write(const StepMetrics& m) {
   const PhaseSeconds& s = m.seconds;
   Json entry{{"step", m.step},
@@ -123,6 +141,15 @@ void MetricsFile::write(const StepMetrics& m) {
                {"communication_exposed", s.communication_exposed},
                {"optimizer", s.optimizer},
                {"checkpoint", s.checkpoint}}}};
+  if (m.loss_scale) entry["loss_scale"] = *m.loss_scale;
+  if (m.skipped) entry["skipped"] = *m.skipped;
+  if (const auto& c = m.communication) {
+    entry["communication"] = {
+        {"exposed", c->exposed}, {"sums", c->sums}, {"bus_bytes_per_second", c->bus_bytes_per_second}};
+    if (c->share_of_probe) entry["communication"]["share_of_probe"] = *c->share_of_probe;
+  }
+  if (m.loss_scale) entry["loss_scale"] = *m.loss_scale;
+  if (m.skipped) entry["skipped"] = *m.skipped;
   if (m.joules_per_sample) entry["joules_per_sample"] = *m.joules_per_sample;
   if (m.gpu_utilization) entry["gpu_utilization"] = *m.gpu_utilization;
   if (m.gpu_memory_mib) entry["gpu_memory_mib"] = *m.gpu_memory_mib;

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -20,6 +21,30 @@ struct PhaseSeconds {
   double step = 0, data = 0, forward = 0, backward = 0, communication_exposed = 0, optimizer = 0, checkpoint = 0;
 };
 
+/// What sums over ranks took, over the steps since the last logged one of which that is known.
+struct CommunicationSeconds {
+  std::vector<double> exposed;  // by bucket: the step waited for it
+  double sums = 0;              // from a sum's begin to its end, of all buckets
+  std::int64_t steps = 0;
+  std::size_t bytes_per_step = 0;
+
+  void clear() noexcept;
+};
+/// The same as metrics have it.
+struct CommunicationMetrics {
+  std::vector<double> exposed;      // seconds a step, by bucket
+  double sums = 0;                  // seconds a step
+  double bus_bytes_per_second = 0;  // bytes x 2 (N - 1) / N / seconds of the sums; they wait for late ranks, too
+  std::optional<double> share_of_probe = {};  // of what the probe at start reached
+};
+/// Nothing where no step is known. `probe`: bytes/s; 0: there was none.
+std::optional<CommunicationMetrics> communication_metrics(const CommunicationSeconds&, int ranks, double probe);
+
+/// What a GPU used, and the samples that it was used for.
+struct Energy {
+  double joules = 0, samples = 0;
+};
+
 struct StepMetrics {
   std::int64_t step = 0;  // steps done
   double epoch = 0;
@@ -29,8 +54,16 @@ struct StepMetrics {
   double samples_per_second = 0;
   double memory_mib = 0;  // resident, of rank 0
   PhaseSeconds seconds;
-  // Of the GPU, where there is one that says so.
+  // Where the loss is scaled.
+  std::optional<double> loss_scale{};      // of this step
+  std::optional<std::uint64_t> skipped{};  // steps without an update so far, this one included
+  std::optional<CommunicationMetrics> communication{};  // where there are several ranks
+  // Where the loss is scaled.
+  std::optional<double> loss_scale{};      // of this step
+  std::optional<std::uint64_t> skipped{};  // steps without an update so far, this one included
+  // Of all GPUs that say so.
   std::optional<double> joules_per_sample{};
+  // Of rank 0's GPU, where it says so.
   std::optional<double> gpu_utilization{};  // 0..1: of the time, in which any kernel ran
   std::optional<double> gpu_memory_mib{};   // used, by whomever
 };

@@ -14,6 +14,7 @@
 #include "launch/config_file.hpp"
 #include "launch/model_state.hpp"
 #include "launch/report.hpp"
+#include "launch/run_choices.hpp"
 #include "launch/run_status.hpp"
 #include "runtime/group.hpp"
 
@@ -21,8 +22,9 @@ namespace dtrain::launch {
 
 class Saving {
  public:
-  /// Takes the lock of the directory and finds what to resume from, which sets `status`. Throws CheckpointError.
-  Saving(const LoadedConfig&, comm::World&, Group&, Reporter&, std::string data_fingerprint, RunStatus&);
+  /// Takes the lock of the directory and finds what to resume from, which sets `status` and adds to the choices; these
+  /// are kept in each checkpoint from then on. Throws CheckpointError.
+  Saving(const LoadedConfig&, comm::World&, Group&, Reporter&, RunChoices&, std::string data_fingerprint, RunStatus&);
 
   /// Does the run go on from a checkpoint?
   bool resumes() const noexcept { return found_.has_value(); }
@@ -45,6 +47,7 @@ class Saving {
  private:
   io::RunState run_state(const RunStatus&) const;
   void recall(RunStatus&) const;
+  void recall_loss_scale(RunStatus&) const;
   void recall_best(RunStatus&);
   void write(RunStatus&, ModelState&);
   void label(const RunStatus&);
@@ -55,6 +58,7 @@ class Saving {
   comm::World& world_;
   Group& group_;
   Reporter& report_;
+  const RunChoices& choices_;
   std::string data_fingerprint_, run_id_;
   std::unique_ptr<io::CheckpointWriter> writer_;
   std::optional<io::FoundCheckpoint> found_;

@@ -95,6 +95,7 @@ class RankEvents {
 /// What a rank sends: its offset, how many spans its ring lost, and the spans.
 struct Header {
   ClockOffset offset;
+  double device_clock_error = 0;
   std::uint64_t dropped = 0;
 };
 
@@ -134,11 +135,11 @@ void Tracing::note(Activity activity, Clock::time_point begin, std::int64_t step
     trace->add({.begin = seconds_of(begin), .end = seconds_of(Clock::now()), .step = step, .activity = activity});
 }
 
-std::string Tracing::write_if_done(std::int64_t next) {
-  return next - config_.first_step >= config_.steps ? write() : "";
+std::string Tracing::write_if_done(std::int64_t next, std::optional<double> device_clock) {
+  return done_before(next) ? write(device_clock) : "";
 }
 
-std::string Tracing::write() {
+std::string Tracing::write(std::optional<double> device_clock) {
   if (!std::exchange(open_, false)) return {};
   const std::vector<Span> spans = trace_.spans();
   // Measured now, beside what it is used for: clocks drift.
@@ -151,10 +152,10 @@ std::string Tracing::write() {
     origin = std::min(origin, first);
   }
   if (origin == std::numeric_limits<double>::infinity()) return {};  // the run began after the window
-  return write_events(origin, offset);
+  return write_events(origin, offset, device_clock);
 }
 
-std::string Tracing::write_events(double origin, const ClockOffset& offset) {
+std::string Tracing::write_events(double origin, const ClockOffset& offset, std::optional<double> device_clock) {
   const bool main = world_.rank() == 0;
   const std::string temporary = path_ + ".tmp";
   std::unique_ptr<std::FILE, Close> file;
@@ -168,7 +169,7 @@ std::string Tracing::write_events(double origin, const ClockOffset& offset) {
   // One rank after another, so that rank 0 never holds more than one of them.
   for (int rank = 0; rank < world_.size(); ++rank) {
     std::vector<std::byte> bytes;
-    if (rank == world_.rank()) bytes = pack({offset, trace_.dropped()}, trace_.spans());
+    if (rank == world_.rank()) bytes = pack({offset, device_clock.value_or(0), trace_.dropped()}, trace_.spans());
     group_.broadcast(bytes, rank);
     if (!main) continue;
     auto [header, spans] = unpack(bytes);
@@ -180,9 +181,16 @@ std::string Tracing::write_events(double origin, const ClockOffset& offset) {
                      {"clock_offset_seconds", header.offset.seconds},
                      {"clock_error_seconds", header.offset.error},
                      {"spans_dropped", header.dropped}});
+    if (device_clock) ranks.back()["device_clock_error_seconds"] = header.device_clock_error;
   }
-  const Json other{
-      {"dtrain", version()}, {"first_step", config_.first_step}, {"steps", config_.steps}, {"ranks", ranks}};
+  Json other{
+      {"dtrain", version()},
+      {"first_step", config_.first_step},
+      {"steps", config_.steps},
+      {"times", device_clock ? "of the devices, by events on their streams, on the hosts' clock" : "of the hosts"},
+      {"ranks", ranks}};
+  // An event in a replayed step would be recorded again before it was read.
+  if (device_clock) other["replayed"] = false;
   put("\n],\"otherData\":" + other.dump() + "}\n");
   if (!main) return {};
   // A timeline that cannot be written must not end a run that computes.

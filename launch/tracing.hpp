@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "comm/world.hpp"
@@ -25,14 +26,17 @@ class Tracing {
   Trace* at(std::int64_t step) noexcept;
   /// Something between steps, from `begin` until now.
   void note(Activity, Clock::time_point begin, std::int64_t step) noexcept;
+  /// The last step that was asked for is among those before `next`, and the timeline is not written yet.
+  bool done_before(std::int64_t next) const noexcept { return open_ && next - config_.first_step >= config_.steps; }
   /// Before step `next`: writes the timeline where the last step that was asked for is done. Collective. Returns what
-  /// rank 0 should say; empty: nothing.
-  std::string write_if_done(std::int64_t next);
+  /// rank 0 should say; empty: nothing. `device_clock`: steps were timed by a device, whose clock is within this of the
+  /// host's; nothing: by the host.
+  std::string write_if_done(std::int64_t next, std::optional<double> device_clock = {});
   /// The same at the end of the run, whatever is left to do.
-  std::string write();
+  std::string write(std::optional<double> device_clock = {});
 
  private:
-  std::string write_events(double origin, const ClockOffset&);
+  std::string write_events(double origin, const ClockOffset&, std::optional<double> device_clock);
 
   TraceConfig config_;
   std::string path_;

@@ -1,5 +1,6 @@
 #include "launch/train_step.hpp"
 
+#include <array>
 #include <cstddef>
 
 #include "launch/alone.hpp"
@@ -20,41 +21,70 @@ std::optional<ParameterAverage> make_average(const RunConfig& config, const Engi
 }
 
 /// Work of a step may be recorded where nothing but device memory changes between steps.
-bool records(const RunConfig& config, const Engine& engine, const Collective& ranks) {
-  const bool sums_are = ranks.size() == 1 || (ranks.recordable() && !config.optimizer.shard);
-  return config.cuda.graphs && !config.cuda.synchronous && engine.device().asynchronous() && sums_are;
+bool records(const RunConfig& config, const Engine& engine) {
+  const Collective& ranks = engine.collective();
+  return config.cuda.graphs && !config.cuda.synchronous && engine.device().asynchronous() && ranks.recordable();
 }
 
 }  // namespace
 
-TrainStep::TrainStep(const RunConfig& config, Engine& engine, Collective& collective, comm::Watchdog& watchdog,
-                     StopSignals& stop, std::int64_t accumulation)
+TrainStep::TrainStep(const RunConfig& config, Engine& engine, comm::Watchdog& watchdog, StopSignals& stop,
+                     std::int64_t accumulation)
     : config_(config),
       engine_(engine),
       watchdog_(watchdog),
       stop_(stop),
-      optimizer_(engine.device(), config.optimizer, engine.store().layout(), shard_of(config.optimizer, collective)),
+      optimizer_(engine.device(), config.optimizer, engine.store().layout(),
+                 shard_of(config.optimizer, engine.collective())),
       average_(make_average(config, engine)),
-      model_(engine.device(), engine.store(), optimizer_, average(), collective, engine.compute()),
-      reducer_(engine.device(), collective, engine.store(), config.communication, config.optimizer.shard),
-      ranks_(collective.size()),
-      accumulation_(accumulation),
+      model_(engine.device(), engine.store(), optimizer_, average(), engine.collective(), engine.compute()),
       memory_(engine.device()),
-      recordings_(engine.device(), records(config, engine, collective)),
-      timers_(engine.device(), accumulation) {
+      timers_(engine.device(), {.micro_batches = accumulation,
+                                .buckets = engine.collective().size() > 1 ? engine.store().layout().buckets.size() : 0,
+                                .gathers = config.optimizer.shard,
+                                .lag = memory_.lag(),
+                                .timeline = config.log.trace.steps > 0}),
+      reducer_(engine.device(), engine.collective(), engine.store(), config.communication, config.optimizer.shard),
+      ranks_(engine.collective().size()),
+      gathers_first_(optimizer_.sharded() && engine.device().asynchronous() && !average_),
+      accumulation_(accumulation),
+      scaling_(loss_scaling(config)),
+      recordings_(engine.device(), records(config, engine)) {
+  if (!optimizer_.sharded()) optimizer_.leave(engine.program().packed_copies());
+  reducer_.follow(&memory_.state().step);
+  communication_.exposed.resize(reducer_.timings().size());
+  communication_.bytes_per_step = reducer_.bytes_per_step();
   if (config.deterministic == Deterministic::elastic)
     tree_.emplace(engine.device(), engine.store(), static_cast<int>(accumulation), reducer_);
+  watchdog.follow(&place_);
+}
+
+comm::DeviceNote TrainStep::Place::look() noexcept {
+  const comm::SumPlace reached = step.reducer_.reached();
+  comm::DeviceNote note;
+  note.asynchronous = step.engine_.device().asynchronous();
+  if (reached.bucket >= 0) note.step = reached.step + 1;
+  note.bucket = reached.bucket;
+  return note;
 }
 
 void TrainStep::start(const RunStatus& status) {
   StepState state;
   state.seed = config_.seed;
   state.applied_steps = status.applied;
+  state.loss_scale = status.loss_scale;
+  state.good_steps = status.good_steps;
+  first_step_ = reading_step_ = status.step;
   memory_.reset(state, engine_.compute());
 }
 
 void TrainStep::settle() {
-  alone([&] { reducer_.wait_parameters(engine_.compute()); });
+  alone([&] {
+    reducer_.begin_step();  // what follows is of no step, and is not timed
+    if (gathers_first_) reducer_.gather_parameters(engine_.compute());
+    reducer_.wait_parameters(engine_.compute());
+    if (gathers_first_) engine_.pack();
+  });
 }
 
 std::string TrainStep::first_nonfinite_gradient(const StepState& done) {
@@ -77,62 +107,79 @@ void TrainStep::run(const RunStatus& status, io::Loader& loader, const DeviceDat
   const DeviceRange range(engine_.device(), "step");
   const auto begin = Clock::now();
   Stream& compute = engine_.compute();
-  const bool timed = timers_.times(status.step);
+  timers_.choose(status.step, trace_, !recordings_.wanted(), compute);
   begin_step(status);
-  if (timed) timers_.begin(compute);
+  timers_.begin(compute);
   for (std::int64_t j = 0; j < accumulation_; ++j) {
     const Pass pass{Mode::train, j == 0 || tree_, j + 1 == accumulation_};
     const int slot = engine_.feed().next_slot(j);
-    beat(status, "data");
+    beat(status.step, "data");
     const double data_begin = comm::seconds_now();
     alone([&] {
-      if (timed) timers_.data_wanted(j, compute);
+      timers_.data_wanted(j, compute);
       load(loader, data, slot, status.step);
-      if (timed) timers_.data_there(j, compute);
-      if (pass.last) wish_to_stop(stop_.pending());
+      timers_.data_there(j, compute);
+      put_wishes(pass.last);
     });
     note(Activity::data, data_begin, comm::seconds_now());
-    beat(status, "forward and backward");
+    beat(status.step, "forward and backward");
     alone([&] {
       if (tree_) tree_->begin(j);
-      recordings_.run(key(pass, slot, j, timed), compute, [&] {
-        engine_.program().mark_backward(timed && pass.last ? &timers_.backward() : nullptr);
+      const auto work = [&] {
+        if (j == 0) gather_first();
+        engine_.program().mark_backward(timers_.backward(j));
         engine_.program().run(pass, slot, engine_.store(), memory_.state(), hooks(), compute);
+        if (gathers_first_) reducer_.wait_parameters(compute);  // of buckets that no forward asked for
         count_passes(seconds);
         if (tree_ && !pass.last) tree_->keep(compute);
-        if (!pass.last) return;
-        if (timed) timers_.backward_done(compute);
-        update(status, logged, seconds);
-      });
+        timers_.pass_done(j, compute);
+        if (pass.last) update(status, logged, seconds);
+      };
+      if (timers_.traced()) {
+        work();
+      } else {
+        recordings_.run(key(pass, slot, j), compute, work);
+      }
       engine_.feed().read(slot);
     });
   }
   alone([&] {
-    if (timed) timers_.end(compute);
+    timers_.end(compute);
     memory_.end(compute);
   });
   note(Activity::step, seconds_of(begin), comm::seconds_now());
-  note_buckets();
+  if (!engine_.device().asynchronous()) {
+    note_buckets();
+    count_buckets(reducer_.timings());
+  }
   seconds.step += since(begin);
 }
 
 const StepState& TrainStep::read(PhaseSeconds& seconds) {
   const auto begin = Clock::now();
+  const bool waits = engine_.device().asynchronous();
+  if (waits) beat(reading_step_, "results");
   const StepState& done = *alone([&] {
+    // Whoever waits here waits for the sums of all ranks.
+    const comm::Watchdog::Wait wait(waits && ranks_ > 1 ? &watchdog_ : nullptr);
     try {
       return &memory_.read();
     } catch (const DeviceError& e) {
       throw DeviceError(engine_.program().explain(e.what()));
     }
   });
-  if (!engine_.device().asynchronous()) return done;
+  ++reading_step_;
+  if (!waits) return done;
+  alone([&] { engine_.check_ranks(); });
   seconds.step += since(begin);
-  if (timers_.times(static_cast<std::int64_t>(done.step))) timers_.read();
+  timers_.read(static_cast<std::int64_t>(done.step));
+  count_buckets(timers_.latest_buckets());
   const PhaseSeconds& s = timers_.latest();
   seconds.forward += s.forward;
   seconds.backward += s.backward;
   seconds.optimizer += s.optimizer;
   seconds.data += s.data;
+  seconds.communication_exposed += s.communication_exposed;
   return done;
 }
 
@@ -147,23 +194,42 @@ void TrainStep::begin_step(const RunStatus& status) {
   s.sum_weight = static_cast<float>(config_.batch.global);  // every training sample weighs 1
   step_ = status.step;
   alone([&] { memory_.begin(s, engine_.compute()); });
-  reducer_.begin_step();
+  reducer_.begin_step(timers_.buckets());
 }
 
 /// All that decides on what a recording holds.
-std::uint64_t TrainStep::key(const Pass& pass, int slot, std::int64_t micro_batch, bool timed) const {
+std::uint64_t TrainStep::key(const Pass& pass, int slot, std::int64_t micro_batch) const {
+  // Parameters of other shards are waited for in the first pass.
+  const bool timed = timers_.timed() && (pass.last || (pass.first && optimizer_.sharded()));
   const std::uint64_t of_tree = tree_ ? static_cast<std::uint64_t>(micro_batch) << 8 : 0;  // what is kept where
-  return static_cast<std::uint64_t>(slot) << 3 | (pass.first ? 4u : 0u) | (pass.last ? 2u : 0u) |
-         (timed && pass.last ? 1u : 0u) | of_tree;
+  return static_cast<std::uint64_t>(slot) << 3 | (pass.first ? 4u : 0u) | (pass.last ? 2u : 0u) | (timed ? 1u : 0u) |
+         of_tree;
 }
 
-void TrainStep::wish_to_stop(bool wish) {
-  memory_.write_wish(wish, behind_gradients() + ModelState::stop_sum, engine_.compute());
+/// What ranks updated in the step before is gathered at the beginning of a step, where it can be recorded together with
+/// the forward pass that waits for it, bucket by bucket. On a cpu, which records nothing, it is on its way already.
+void TrainStep::gather_first() {
+  if (!gathers_first_) return;
+  reducer_.gather_parameters(engine_.compute());
+  engine_.program().parameters_changed();
 }
 
-void TrainStep::beat(const RunStatus& status, const char* phase) {
-  watchdog_.beat(phase, static_cast<std::uint64_t>(status.step + 1),
-                 status.step == status.first_step ? comm::Deadline::first_step : comm::Deadline::step);
+/// What travels with the sums of the loss: this rank's wish to stop, and its GPU's energy.
+void TrainStep::put_wishes(bool last) {
+  float* const to = behind_gradients() + ModelState::stop_sum;
+  if (last) {
+    const std::array<float, StepMemory::wishes> mine{stop_.pending() ? 1.0f : 0.0f, static_cast<float>(spent_.joules),
+                                                     static_cast<float>(spent_.samples)};
+    memory_.write_wishes(mine, to, engine_.compute());
+    spent_ = {};
+  } else if (tree_) {  // which also adds up what lies there
+    engine_.device().zero(to, StepMemory::wishes * sizeof(float), engine_.compute());
+  }
+}
+
+void TrainStep::beat(std::int64_t step, const char* phase) {
+  watchdog_.beat(phase, static_cast<std::uint64_t>(step + 1),
+                 step == first_step_ ? comm::Deadline::first_step : comm::Deadline::step);
 }
 
 /// Where the host computes, its clock says how long that took.
@@ -193,12 +259,22 @@ void TrainStep::wait(int bucket) {
   if (trace_ && !reducer_.timings().empty()) note(Activity::exposed, begin, comm::seconds_now(), bucket);
 }
 
+/// On the host's clock: an asynchronous device's spans are read later.
 void TrainStep::note(Activity activity, double begin, double end, int bucket) {
-  if (trace_) trace_->add({.begin = begin, .end = end, .step = step_ + 1, .bucket = bucket, .activity = activity});
+  if (trace_ && !engine_.device().asynchronous())
+    trace_->add({.begin = begin, .end = end, .step = step_ + 1, .bucket = bucket, .activity = activity});
+}
+
+void TrainStep::count_buckets(std::span<const comm::BucketTiming> timings) {
+  if (timings.empty()) return;
+  ++communication_.steps;
+  for (std::size_t b = 0; b < timings.size(); ++b) {
+    communication_.exposed[b] += timings[b].exposed();
+    communication_.sums += timings[b].end - timings[b].begin;
+  }
 }
 
 void TrainStep::note_buckets() {
-  if (!trace_ || engine_.device().asynchronous()) return;
   int bucket = 0;
   for (const comm::BucketTiming& t : reducer_.timings()) {
     note(Activity::queued, t.ready, t.begin, bucket);
@@ -207,14 +283,15 @@ void TrainStep::note_buckets() {
 }
 
 /// Sums arrive bucket by bucket; without a norm to wait for, each is applied as it comes. An asynchronous device always
-/// forms the norm: it skips an update with a gradient that is not finite, as the host hears of that too late.
+/// forms the norm: it skips an update with a gradient that is not finite, as the host hears of that too late. So does a
+/// dynamic loss scale, which hangs on that.
 void TrainStep::update(const RunStatus& status, bool logged, PhaseSeconds& seconds) {
   const double begin = comm::seconds_now(), exposed_forward = reducer_.exposed_seconds();
-  beat(status, "update");
+  beat(status.step, "update");
   const ParameterStore& store = engine_.store();
   Stream& compute = engine_.compute();
   const double max_norm = config_.train.clip.max_norm;
-  const bool norm = max_norm > 0 || logged || engine_.device().asynchronous();
+  const bool norm = max_norm > 0 || logged || scaling_.dynamic || engine_.device().asynchronous();
   const bool whole = needs_whole_parameters(config_.optimizer);
   const auto buckets = static_cast<int>(store.layout().buckets.size());
   StepState& state = memory_.state();
@@ -236,17 +313,14 @@ void TrainStep::update(const RunStatus& status, bool logged, PhaseSeconds& secon
     }
   }
   optimizer_.update_states(store, state, compute);
-  reducer_.gather_parameters(compute);
+  if (!gathers_first_) reducer_.gather_parameters(compute);
   if (average_) {
     reducer_.wait_parameters(compute);  // each rank averages them all, also those that others updated
     average_->update(store, 0, store.layout().param_floats, state, compute);
   }
-  if (optimizer_.sharded()) {
-    engine_.program().parameters_changed();  // the others' shares are still on their way
-  } else {
-    engine_.pack();
-  }
-  engine_.device().finish_step({.step = &state, .sums = behind_gradients(), .scaling = {}}, compute);
+  // Where they are gathered at the beginning of the next step, the others' shares are not here yet.
+  if (!gathers_first_) engine_.pack(optimizer_.sharded() ? Program::Changed::anyhow : Program::Changed::by_update);
+  engine_.device().finish_step({.step = &state, .sums = behind_gradients(), .scaling = scaling_}, compute);
   if (engine_.device().asynchronous()) return;
   // Parameters that were still on their way when forward wanted them.
   seconds.forward -= exposed_forward;

@@ -26,6 +26,7 @@
 #include "launch/data.hpp"
 #include "launch/engine.hpp"
 #include "launch/evaluation.hpp"
+#include "launch/run_choices.hpp"
 #include "launch/seat.hpp"
 #include "models/build.hpp"
 #include "runtime/host_mirror.hpp"
@@ -91,6 +92,7 @@ class Model {
   /// Opens the data between the two: what does not fit the model is said before anything is allocated.
   template <class Open>
   void set_up(Open open) {
+    std::optional<Graph> graph;
     Seat seat;
     std::unique_ptr<Device> device = seated_device(config_, world_, *group_, seat);
     group_->agree([&] {
@@ -98,11 +100,13 @@ class Model {
       // As many samples at once as in training, whether or not these ranks could share its batch.
       const std::int64_t ranks = world_.size();
       micro_ = config_.batch.micro > 0 ? config_.batch.micro : (config_.batch.global + ranks - 1) / ranks;
-      Graph graph = models::build(config_.model, micro_, config_.precision);
-      width_ = output_width(graph);
+      graph.emplace(models::build(config_.model, micro_, config_.precision));
+      width_ = output_width(*graph);
       open();
-      engine_->bind(std::move(graph), config_);
     });
+    RunChoices choices(*group_);  // of the run that trained it, where they suit
+    choices.recall(found_->state.choices);
+    choices.prepare(engine_->device(), [&] { engine_->bind(std::move(*graph), config_); });
     load();
   }
 

@@ -45,6 +45,18 @@ class Event {
   virtual double seconds_since(const Event& earlier) const = 0;
 };
 
+/// A number that only grows: host and streams raise it, and wait until it is there. The one way for a stream to wait
+/// for the host that keeps no thread of a driver busy. Outlives the work that names it.
+class Timeline {
+ public:
+  virtual ~Timeline() = default;
+  virtual std::uint64_t reached() const noexcept = 0;
+  /// From any thread.
+  virtual void reach(std::uint64_t value) noexcept = 0;
+  /// Blocks the calling host thread until the value is reached, for at most so long: whether it is.
+  virtual bool wait(std::uint64_t value, double seconds) const = 0;
+};
+
 /// A host function with its arguments by value: small and trivially copyable, so that enqueueing allocates nothing.
 struct HostTask {
   static constexpr std::size_t capacity = 128;
@@ -71,6 +83,10 @@ class Stream {
   /// Runs a host function in stream order. An exception in it is kept and rethrown by synchronize() and by every later
   /// call.
   virtual void host(const HostTask&) = 0;
+  /// Raises the timeline when all earlier work is done. Neither this nor await() can be recorded.
+  virtual void reach(Timeline&, std::uint64_t value);
+  /// Later work of this stream runs after the timeline has reached the value.
+  virtual void await(Timeline&, std::uint64_t value);
   /// Blocks the calling thread until all work is done; rethrows what failed.
   virtual void synchronize() = 0;
   /// The vendor handle (cudaStream_t) or null on the cpu.
@@ -87,18 +103,25 @@ class Replay {
 /// Compute streams of the cpu run inline on the caller; communication streams own a thread.
 enum class StreamUse : std::uint8_t { compute, communication, copy };
 
-class Device {
+/// Where device memory comes from: the device, or who needs it to be of a special kind.
+class Memory {
  public:
-  virtual ~Device() = default;
+  virtual ~Memory() = default;
+  /// 64-byte aligned (cpu) or 256-byte aligned (cuda). Throws OutOfMemory with the size asked for.
+  virtual void* allocate(std::size_t bytes) = 0;
+  virtual void release(void*) noexcept = 0;
+};
+
+class Device : public Memory {
+ public:
   virtual DeviceKind kind() const noexcept = 0;
   /// "cpu (Intel Xeon, 2 threads)", "cuda:0 (NVIDIA H200)"
   virtual std::string name() const = 0;
   /// True where streams work behind the host's back and in memory that it cannot touch; false where compute runs on
   /// the caller's thread and device memory is the host's.
   virtual bool asynchronous() const noexcept { return false; }
-  /// 64-byte aligned (cpu) or 256-byte aligned (cuda). Throws OutOfMemory with the size asked for.
-  virtual void* allocate(std::size_t bytes) = 0;
-  virtual void release(void*) noexcept = 0;
+  /// Libraries that the calling thread uses next take this device for theirs.
+  virtual void make_current() {}
   /// Host memory that copies to and from the device reach without a detour: pinned on cuda, the device's own on a cpu.
   virtual void* allocate_host(std::size_t bytes) { return allocate(bytes); }
   virtual void release_host(void* memory) noexcept { release(memory); }
@@ -106,6 +129,7 @@ class Device {
   virtual std::unique_ptr<Event> make_event() = 0;
   /// An event that knows when it was reached.
   virtual std::unique_ptr<Event> make_timer() { return make_event(); }
+  virtual std::unique_ptr<Timeline> make_timeline();
   /// Records what `work` gives to this stream, and to others that wait for it and that it waits for again, without
   /// running it: addresses and arguments are fixed from then on, what the memory holds is not. Null, with `why_not`
   /// filled, where the device has no such thing or `work` does what cannot be recorded; none of it was given then.
@@ -180,12 +204,12 @@ int cuda_device_count(std::string& why_none) noexcept;
 class Buffer {
  public:
   Buffer() = default;
-  Buffer(Device& device, std::size_t bytes)
-      : device_(&device), data_(bytes ? device.allocate(bytes) : nullptr), bytes_(bytes) {}
+  Buffer(Memory& memory, std::size_t bytes)
+      : memory_(&memory), data_(bytes ? memory.allocate(bytes) : nullptr), bytes_(bytes) {}
   Buffer(Buffer&& o) noexcept
-      : device_(o.device_), data_(std::exchange(o.data_, nullptr)), bytes_(std::exchange(o.bytes_, 0)) {}
+      : memory_(o.memory_), data_(std::exchange(o.data_, nullptr)), bytes_(std::exchange(o.bytes_, 0)) {}
   Buffer& operator=(Buffer&& o) noexcept {
-    std::swap(device_, o.device_);
+    std::swap(memory_, o.memory_);
     std::swap(data_, o.data_);
     std::swap(bytes_, o.bytes_);
     return *this;
@@ -193,14 +217,14 @@ class Buffer {
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   ~Buffer() {
-    if (data_) device_->release(data_);
+    if (data_) memory_->release(data_);
   }
   void* data() const noexcept { return data_; }
   std::size_t bytes() const noexcept { return bytes_; }
   std::byte* at(std::size_t offset) const noexcept { return static_cast<std::byte*>(data_) + offset; }
 
  private:
-  Device* device_ = nullptr;
+  Memory* memory_ = nullptr;
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
 };

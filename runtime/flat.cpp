@@ -57,10 +57,10 @@ std::vector<Bucket> cut_buckets(std::size_t total, const BucketOptions& o, std::
   return buckets;
 }
 
-ParameterStore::ParameterStore(Device& device, const FlatLayout& layout)
+ParameterStore::ParameterStore(Device& device, const FlatLayout& layout, Memory* memory)
     : layout_(layout),
-      params_(device, layout.total_floats() * sizeof(float)),
-      gradients_(device, layout.total_floats() * sizeof(float)) {
+      params_(memory ? *memory : device, layout.total_floats() * sizeof(float)),
+      gradients_(memory ? *memory : device, layout.total_floats() * sizeof(float)) {
   auto stream = device.make_stream(StreamUse::compute);
   device.zero(params_.data(), params_.bytes(), *stream);
   device.zero(gradients_.data(), gradients_.bytes(), *stream);

@@ -82,7 +82,8 @@ std::vector<Bucket> cut_buckets(std::size_t total_floats, const BucketOptions&, 
 /// Owns parameters and gradients, f32, flat.
 class ParameterStore {
  public:
-  ParameterStore(Device&, const FlatLayout&);
+  /// `memory`: in place of the device's own.
+  ParameterStore(Device&, const FlatLayout&, Memory* memory = nullptr);
   const FlatLayout& layout() const noexcept { return layout_; }
   float* params() const noexcept { return static_cast<float*>(params_.data()); }
   float* gradients() const noexcept { return static_cast<float*>(gradients_.data()); }

@@ -14,6 +14,7 @@
 
 namespace dtrain {
 
+class Memory;
 class Stream;
 
 enum class Reduce : std::uint8_t { sum, max };
@@ -33,6 +34,14 @@ class Collective {
   virtual void broadcast(Tensor inout, int root, Stream&) = 0;
   /// True where calls may be part of a Device::record.
   virtual bool recordable() const noexcept { return false; }
+  /// Throws CommError where an earlier call has failed, so that what it left in memory is worth nothing. Where streams
+  /// carry errors themselves, as on a cpu, there is nothing to throw here.
+  virtual void check() {}
+  /// One line for whoever asks why a run stands still: "nccl 2.28.9: no error, call 1234 is all_reduce of 26214400
+  /// bytes". From any thread; takes no lock that a call may hold for long. Empty where there is nothing to say.
+  virtual std::string state() const { return {}; }
+  /// Where tensors that travel again and again lie best; null: in the device's own memory. Goes with the collective.
+  virtual Memory* memory() noexcept { return nullptr; }
 };
 
 /// Host side: small messages, blocking, for set-up and step boundaries.

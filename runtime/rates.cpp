@@ -74,7 +74,11 @@ double product_rate(Device& device, DType dtype, std::int64_t n, double seconds)
 double measure_matrix_rate(Device& device, DType dtype, double seconds) {
   double best = 0;
   try {
-    for (const std::int64_t n : {256, 512, 1024}) best = std::max(best, product_rate(device, dtype, n, seconds / 3));
+    for (const std::int64_t n : {256, 512, 1024}) {
+      const auto size = static_cast<double>(n);
+      if (best > 0 && 4 * 2 * size * size * size / best > seconds) break;  // a slow device, or a busy one
+      best = std::max(best, product_rate(device, dtype, n, seconds / 3));
+    }
   } catch (const DeviceError&) {
     return 0;
   }

@@ -30,6 +30,8 @@ class Recordings {
     if (!entry.replay) return work();
     entry.replay->launch(stream);
   }
+  /// Work is recorded, as far as the device has not refused.
+  bool wanted() const noexcept { return wanted_; }
   /// Before anything that they hold changes: addresses, shapes.
   void clear() noexcept { entries_.clear(); }
   /// Why the device recorded nothing although it was wanted; empty where all is well.

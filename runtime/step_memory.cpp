@@ -1,5 +1,6 @@
 #include "runtime/step_memory.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 
@@ -39,12 +40,12 @@ void StepMemory::begin(const StepState& step, Stream& stream) {
   }
 }
 
-void StepMemory::write_wish(bool wish, float* to, Stream& stream) {
+void StepMemory::write_wishes(const std::array<float, wishes>& mine, float* to, Stream& stream) {
   if (images_ != nullptr) {
-    image(ended_).wish = wish ? 1.0f : 0.0f;
-    device_.copy(to, &image(ended_).wish, sizeof(float), stream);
+    image(ended_).wish = mine;
+    device_.copy(to, image(ended_).wish.data(), sizeof mine, stream);
   } else {
-    *to = wish ? 1.0f : 0.0f;
+    std::copy(mine.begin(), mine.end(), to);
   }
 }
 

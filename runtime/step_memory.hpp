@@ -4,6 +4,8 @@
 // struct, which host and kernels share. Used on the training thread; nothing is allocated after creation.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -28,8 +30,10 @@ class StepMemory {
   void reset(const StepState&, Stream&);
   /// Gives the device the host's part of the next step.
   void begin(const StepState& step, Stream&);
-  /// In the step that began last: `wish` into device memory, where ranks add it up.
-  void write_wish(bool wish, float* to, Stream&);
+  /// Numbers of this rank that travel with the sums of a step.
+  static constexpr std::size_t wishes = 3;
+  /// In the step that began last, once: into device memory, where ranks add them up.
+  void write_wishes(const std::array<float, wishes>&, float* to, Stream&);
   /// After Device::finish_step: the step is under way until its state is read.
   void end(Stream&);
   int under_way() const noexcept { return static_cast<int>(ended_ - read_); }
@@ -42,7 +46,7 @@ class StepMemory {
   /// In pinned memory.
   struct Image {
     StepState begin, end;
-    float wish = 0;
+    std::array<float, wishes> wish{};
   };
   Image& image(std::uint64_t step) const noexcept { return images_[step % done_.size()]; }
 

@@ -15,34 +15,50 @@ double bytes_of(const std::vector<ValueId>& values, const Graph& graph) {
 
 }  // namespace
 
-LayerTimes::LayerTimes(const Plan& plan)
-    : plan_(plan), forward_(plan.graph.nodes().size()), backward_(plan.graph.nodes().size()) {}
-
-void LayerTimes::ran(const Step& step, double seconds) {
-  const auto node_of = [](const auto& s) {
+NodeId node_of(const Step& step) noexcept {
+  const auto node = [](const auto& s) {
     if constexpr (requires { s.node; })
       return s.node;
     else
       return NodeId{-1};
   };
-  const NodeId n = std::visit(node_of, step);
+  return std::visit(node, step);
+}
+
+StepCost cost_of(const Step& step, const Graph& graph) {
+  const NodeId n = node_of(step);
+  if (n < 0) return {};
+  const GraphNode& node = graph.nodes()[static_cast<std::size_t>(n)];
+  const double out = bytes_of(node.out, graph);
+  // An activation works in place on the gradient of its output; every other step reads one side and writes the other.
+  if (std::holds_alternative<BackwardActivation>(step)) return {0, 3 * out};
+  double params = 0;
+  for (const ParamId p : node.params)
+    params += 4.0 * static_cast<double>(graph.params()[static_cast<std::size_t>(p)].shape.elements());
+  return {node.shape.flops, out + bytes_of(node.in, graph) + params};
+}
+
+LayerTimes::LayerTimes(const Plan& plan, Device& device)
+    : plan_(plan), forward_(plan.graph.nodes().size()), backward_(plan.graph.nodes().size()) {
+  if (!device.asynchronous()) return;
+  for (std::size_t i = 0; i <= plan.train.steps.size(); ++i) marks_.push_back(device.make_timer());
+}
+
+void LayerTimes::ran(const Step& step, double seconds) {
+  const NodeId n = node_of(step);
   if (n < 0) return;
   const auto i = static_cast<std::size_t>(n);
   Pass& pass = std::holds_alternative<Forward>(step) ? forward_[i] : backward_[i];
   pass.seconds += seconds;
   if (counted_) return;
-  const GraphNode& node = plan_.graph.nodes()[i];
-  double params = 0;
-  for (const ParamId p : node.params)
-    params += 4.0 * static_cast<double>(plan_.graph.params()[static_cast<std::size_t>(p)].shape.elements());
-  // An activation works in place on the gradient of its output; every other step reads one side and writes the other.
-  const bool activation = std::holds_alternative<BackwardActivation>(step);
-  if (!activation) pass.flops += node.shape.flops;
-  pass.bytes += bytes_of(node.out, plan_.graph) * (activation ? 3 : 1);
-  if (!activation) pass.bytes += bytes_of(node.in, plan_.graph) + params;
+  const StepCost cost = cost_of(step, plan_.graph);
+  pass.flops += cost.flops;
+  pass.bytes += cost.bytes;
 }
 
 void LayerTimes::pass_done() {
+  for (std::size_t i = 0; i + 1 < marks_.size(); ++i)
+    ran(plan_.train.steps[i], marks_[i + 1]->seconds_since(*marks_[i]));
   counted_ = true;
   for (auto* passes : {&forward_, &backward_}) {
     for (Pass& pass : *passes) pass.samples.push_back(std::exchange(pass.seconds, 0));

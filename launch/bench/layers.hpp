@@ -1,15 +1,28 @@
 // Times of the layers of a program, forward and backward, with the operations and bytes that the plan says they need.
-// LayerTimes observes a Program; what it found are plain rows.
+// LayerTimes observes a Program, by events on its stream where the device works behind the host's back, and owns them;
+// what it found are plain rows. Costs are pure functions of the plan's steps.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "launch/bench/statistics.hpp"
+#include "runtime/device.hpp"
 #include "runtime/plan.hpp"
 #include "runtime/program.hpp"
 
 namespace dtrain::launch {
+
+/// What a step of a pass needs at least: floating point operations, and bytes read and written, were nothing in a
+/// cache.
+struct StepCost {
+  double flops = 0, bytes = 0;
+};
+/// Nothing for steps that belong to no node.
+StepCost cost_of(const Step&, const Graph&);
+/// -1 for steps that belong to none.
+NodeId node_of(const Step&) noexcept;
 
 struct LayerPass {
   Estimate seconds;
@@ -23,9 +36,10 @@ struct LayerRow {
 
 class LayerTimes final : public StepObserver {
  public:
-  explicit LayerTimes(const Plan&);
+  LayerTimes(const Plan&, Device&);
   void ran(const Step&, double seconds) override;
-  /// Ends a pass.
+  Event* mark(std::size_t index) override { return marks_.empty() ? nullptr : marks_[index].get(); }
+  /// Ends a pass, which the device has done.
   void pass_done();
   std::vector<LayerRow> rows() const;
 
@@ -36,6 +50,7 @@ class LayerTimes final : public StepObserver {
   };
   const Plan& plan_;
   std::vector<Pass> forward_, backward_;  // by node
+  std::vector<std::unique_ptr<Event>> marks_;
   bool counted_ = false;
 };
 

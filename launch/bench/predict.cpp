@@ -4,10 +4,10 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
-#include <numeric>
 
 #include <fmt/format.h>
 
+#include "launch/bucket_choice.hpp"
 #include "runtime/error.hpp"
 
 namespace dtrain::launch {
@@ -81,7 +81,8 @@ StepProfile parts_of(const Profile& profile, const LoadedConfig& loaded, std::in
   if (found != ranks_on_host)
     notes.push_back(fmt::format("computation was measured with {} {} on a host, not {}", found,
                                 found == 1 ? "rank" : "ranks", ranks_on_host));
-  std::erase_if(usable, [&](const auto& s) { return s.ranks_on_host != found; });
+  const std::vector<double> ends = nearest->ends;
+  std::erase_if(usable, [&](const auto& s) { return s.ranks_on_host != found || s.ends != ends; });
   return at_micro(usable, micro, notes);
 }
 
@@ -161,6 +162,24 @@ double all_reduce_seconds(const CommProfile& c, double bytes, int ranks) {
   return latency * std::log2(ranks) / std::log2(c.ranks) + (measured - latency) * ring(ranks) / ring(c.ranks);
 }
 
+double all_reduce_processor(const CommProfile& c, double bytes) {
+  return at_size(c, bytes, &CommProfile::Point::processor, false);
+}
+
+RankWork measured_work(const Profile& profile, const LoadedConfig& loaded, const BatchShare& share, int ranks_on_host,
+                       std::vector<std::string>& notes) {
+  const StepProfile parts = parts_of(profile, loaded, share.micro, ranks_on_host, notes);
+  RankWork work;
+  const auto batches = static_cast<double>(share.accumulation);
+  work.before = batches * (parts.data + parts.forward) + (batches - 1) * parts.backward;
+  work.backward = parts.backward;
+  work.update = parts.update;
+  work.shares_processor = parts.cpus < parts.threads + 1;
+  for (std::size_t b = 0; b < parts.ready.size(); ++b)
+    work.complete.push_back({static_cast<std::size_t>(parts.ends[b]) / sizeof(float), parts.ready[b]});
+  return work;
+}
+
 Prediction predict(const Profile& profile, const LoadedConfig& loaded, const std::vector<std::size_t>& bucket_bytes,
                    int ranks, int ranks_per_host) {
   Prediction out;
@@ -168,12 +187,8 @@ Prediction predict(const Profile& profile, const LoadedConfig& loaded, const std
   if (ranks_per_host <= 0) ranks_per_host = measured_ranks_per_host(profile, ranks);
   out.hosts = (ranks + ranks_per_host - 1) / ranks_per_host;
   const BatchShare share = check_batch(loaded, ranks);
-  const StepProfile parts = parts_of(profile, loaded, share.micro, std::min(ranks, ranks_per_host), out.notes);
-  const auto batches = static_cast<double>(share.accumulation);
-  StepModel model;
-  model.before = batches * (parts.data + parts.forward) + (batches - 1) * parts.backward;
-  model.backward = parts.backward;
-  out.compute = model.before + model.backward + parts.update;
+  const RankWork work = measured_work(profile, loaded, share, std::min(ranks, ranks_per_host), out.notes);
+  out.compute = work.before + work.backward + work.update;
   if (ranks == 1) {
     out.step = out.compute;
   } else {
@@ -188,20 +203,15 @@ Prediction predict(const Profile& profile, const LoadedConfig& loaded, const std
     if (comm->ranks != ranks || comm->hosts != out.hosts)
       out.notes.push_back(fmt::format("all-reduce was measured over {} ranks on {} {}, not {} on {}", comm->ranks,
                                       comm->hosts, comm->hosts == 1 ? "host" : "hosts", ranks, out.hosts));
-    const double total = std::accumulate(bucket_bytes.begin(), bucket_bytes.end(), 0.0);
-    model.ready = parts.ready;
-    model.ready.resize(bucket_bytes.size(), parts.backward);
     const double wire = static_cast<double>(size_of(loaded.config.communication.gradient_dtype)) / sizeof(float);
     if (wire < 1) out.notes.push_back("16-bit gradients: taken as float32 of half the size");
     if (loaded.config.optimizer.shard) out.notes.push_back("sharded optimizer: its gather is taken as part of the sum");
-    for (const std::size_t bucket : bucket_bytes) {
-      const double bytes = static_cast<double>(bucket) * wire;
-      model.sum.push_back(all_reduce_seconds(*comm, bytes, ranks));
-      model.processor.push_back(at_size(*comm, bytes, &CommProfile::Point::processor, false));
-      model.update.push_back(parts.update * static_cast<double>(bucket) / total);
+    std::vector<Bucket> buckets;
+    for (const std::size_t bytes : bucket_bytes) {
+      const std::size_t begin = buckets.empty() ? 0 : buckets.back().end;
+      buckets.push_back({begin, begin + bytes / sizeof(float)});
     }
-    model.shares_processor = parts.cpus < parts.threads + 1;
-    const SimulatedStep step = simulate(model);
+    const SimulatedStep step = simulate(step_model(work, buckets, sum_costs(*comm, ranks), wire));
     out.step = step.seconds;
     out.exposed = step.exposed;
   }

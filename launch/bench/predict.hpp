@@ -32,6 +32,14 @@ SimulatedStep simulate(const StepModel&);
 /// Seconds of an all-reduce of `bytes` over `ranks`, from what was measured over others: the part that the smallest
 /// message takes grows with log2 of the ranks, the rest with 2(N-1)/N, as a ring's.
 double all_reduce_seconds(const CommProfile&, double bytes, int ranks);
+/// The share of a processor that it takes of a rank.
+double all_reduce_processor(const CommProfile&, double bytes);
+
+struct RankWork;
+/// What one rank computes, from the parts that were measured nearest to this share of the batch and to so many ranks on
+/// a host; `notes` gets what was not measured, but scaled. Throws ConfigError that says what to measure.
+RankWork measured_work(const Profile&, const LoadedConfig&, const BatchShare&, int ranks_on_host,
+                       std::vector<std::string>& notes);
 
 struct Prediction {
   int ranks = 1, hosts = 1;

@@ -19,7 +19,7 @@ using Json = nlohmann::ordered_json;
 
 namespace {
 
-constexpr int format = 1;
+constexpr int format = 2;
 
 Json to_json(const CommProfile& c) {
   Json points = Json::array();
@@ -37,7 +37,8 @@ Json to_json(const StepProfile& s) {
       {"cpus", s.cpus},
       {"seconds",
        {{"data", s.data}, {"forward", s.forward}, {"backward", s.backward}, {"update", s.update}, {"other", s.other}}},
-      {"ready", s.ready}};
+      {"ready", s.ready},
+      {"ends", s.ends}};
 }
 
 CommProfile comm_of(const Json& j) {
@@ -61,6 +62,8 @@ StepProfile step_of(const Json& j) {
   s.update = seconds.at("update").get<double>();
   s.other = seconds.at("other").get<double>();
   s.ready = j.at("ready").get<std::vector<double>>();
+  s.ends = j.at("ends").get<std::vector<double>>();
+  if (s.ready.size() != s.ends.size()) throw ConfigError("");
   return s;
 }
 
@@ -95,15 +98,8 @@ Profile read_or_new(const std::string& path) {
 }  // namespace
 
 std::string work_hash(const LoadedConfig& loaded) {
-  constexpr const char* sections[] = {"model.",
-                                      "memory.",
-                                      "optimizer.",
-                                      "precision",
-                                      "device",
-                                      "deterministic",
-                                      "communication.bucket_mib",
-                                      "communication.last_bucket_mib",
-                                      "communication.gradient_dtype"};
+  constexpr const char* sections[] = {
+      "model.", "memory.", "optimizer.", "precision", "device", "deterministic", "communication.gradient_dtype"};
   std::string text;
   for (const auto& field : loaded.fields)
     if (std::any_of(std::begin(sections), std::end(sections),

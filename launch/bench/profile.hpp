@@ -30,6 +30,7 @@ struct StepProfile {
   double data = 0, forward = 0, backward = 0;  // seconds, of a micro batch
   double update = 0, other = 0;                // of a step
   std::vector<double> ready;                   // by bucket: seconds of backward after which it is complete
+  std::vector<double> ends;                    // by bucket: bytes of gradients up to its end
 };
 
 struct Profile {
@@ -37,7 +38,7 @@ struct Profile {
   std::vector<StepProfile> steps;
 };
 
-/// Hash of the settings on which the time of a micro batch depends: model, optimizer, precision, buckets.
+/// Hash of the settings on which the time of a micro batch depends: model, optimizer, precision.
 std::string work_hash(const LoadedConfig&);
 
 /// Throws ConfigError naming the path where it is not there or no profile.

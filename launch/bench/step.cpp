@@ -19,6 +19,7 @@
 #include "launch/bench/layers.hpp"
 #include "launch/bench/profile.hpp"
 #include "launch/bench/statistics.hpp"
+#include "launch/bucket_tuning.hpp"
 #include "launch/data.hpp"
 #include "launch/device_data.hpp"
 #include "launch/engine.hpp"
@@ -28,6 +29,7 @@
 #include "launch/train_step.hpp"
 #include "models/build.hpp"
 #include "runtime/rates.hpp"
+#include "runtime/recordings.hpp"
 #include "runtime/version.hpp"
 
 namespace dtrain::launch {
@@ -46,33 +48,83 @@ struct Phase {
 };
 enum PhaseIndex : std::uint8_t { whole, data, forward, backward, exposed, optimizer, phase_count };
 
-/// Notes when each bucket is complete, and sends nothing.
-class ReadyTimes final : public StepHooks {
+/// Notes when forward ends and when each bucket is complete, and sends nothing: by the host's clock, or by the device's
+/// own events where it works behind the host's back.
+class PassTimes final : public StepHooks {
  public:
-  explicit ReadyTimes(std::size_t buckets) : samples(buckets) {}
-  void bucket_ready(int bucket, Stream&) override { now[static_cast<std::size_t>(bucket)] = comm::seconds_now(); }
+  PassTimes(Device& device, std::size_t buckets) : samples(buckets), ready_(buckets) {
+    if (!device.asynchronous()) return;
+    for (auto* event : {&begin_, &backward_, &end_}) *event = device.make_timer();
+    for (std::size_t b = 0; b < buckets; ++b) marks_.push_back(device.make_timer());
+  }
+  void bucket_ready(int bucket, Stream& stream) override {
+    const auto b = static_cast<std::size_t>(bucket);
+    if (begin_) stream.record(*marks_[b]);
+    ready_[b] = comm::seconds_now();
+  }
   void params_needed(int, Stream&) override {}
-  std::vector<std::vector<double>> samples;
-  std::vector<double> now = std::vector<double>(samples.size());
+
+  /// Around a pass.
+  void begin(Program& program, Stream& stream) {
+    if (!begin_) return;
+    stream.record(*begin_);
+    program.mark_backward(backward_.get());
+  }
+  void end(Program& program, Stream& stream) {
+    if (!begin_) return;
+    stream.record(*end_);
+    program.mark_backward(nullptr);
+  }
+  /// What the latest pass, which is done, took.
+  void read(const Program& program) {
+    auto s = program.seconds();
+    if (begin_) {
+      s.forward = backward_->seconds_since(*begin_);
+      s.backward = end_->seconds_since(*backward_);
+    }
+    forwards.push_back(s.forward);
+    backwards.push_back(s.backward);
+    for (std::size_t b = 0; b < ready_.size(); ++b)
+      samples[b].push_back(begin_ ? marks_[b]->seconds_since(*backward_) : ready_[b] - s.begin - s.forward);
+  }
+
+  std::vector<std::vector<double>> samples;  // by bucket: seconds after forward
+  std::vector<double> forwards, backwards;
+
+ private:
+  std::vector<double> ready_;
+  std::unique_ptr<Event> begin_, backward_, end_;
+  std::vector<std::unique_ptr<Event>> marks_;
 };
 
 class StepBench {
  public:
-  StepBench(comm::World& world, const LoadedConfig& input, const StepBenchOptions& options, StopSignals& stop)
+  StepBench(comm::World& world, const LoadedConfig& input, const StepBenchOptions& options, StopSignals& stop,
+            std::unique_ptr<Device> device)
       : world_(world),
         input_(input),
         config_(input.config),
         options_(options),
         stop_(stop),
-        group_(world.make_group()),
-        collective_(world.make_collective(config_.communication.algorithm)),
-        statistics_(world.make_collective()) {}
+        device_(std::move(device)),
+        group_(world.make_group()) {}
 
   BenchReport run() {
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
-    device_ = seated_device(config_, world_, *group_, seat_);
+    if (!device_) device_ = seated_device(config_, world_, *group_, seat_);
+    group_->agree([&] {
+      batch_ = check_batch(input_, world_.size());
+      engine_.emplace(config_, world_, std::move(device_));
+    });
+    engine_->connect(config_, world_);
     group_->agree([&] { set_up(); });
+    const SumPath sums{*group_, engine_->collective(), engine_->device(), config_.communication.gradient_dtype,
+                       config_.optimizer.shard};
+    RunChoices choices(*group_);
+    choices.recall(config_.log.directory);  // of the run that is timed, where there is one
+    tune_buckets(config_, *graph_, batch_.accumulation, world_, sums, choices);
+    choices.prepare(engine_->device(), [&] { prepare(); });
     time_steps();
     if (!options_.brief) {
       alone([&] { time_layers(); });
@@ -88,13 +140,14 @@ class StepBench {
 
  private:
   void set_up() {
-    batch_ = check_batch(input_, world_.size());
-    engine_.emplace(config_, world_, std::move(device_));
-    Graph graph = models::build(config_.model, batch_.micro, config_.precision);
-    const std::int64_t width = output_width(graph);
-    data_.emplace(open_data(config_, config_.data.train, width, config_.data.cache_mib));
-    engine_->bind(std::move(graph), config_, statistics_.get());
-    step_.emplace(config_, *engine_, *collective_, world_.watchdog(), stop_, batch_.accumulation);
+    graph_.emplace(models::build(config_.model, batch_.micro, config_.precision));
+    data_.emplace(open_data(config_, config_.data.train, output_width(*graph_), config_.data.cache_mib));
+  }
+
+  void prepare() {
+    const std::int64_t width = output_width(*graph_);
+    engine_->bind(std::move(*graph_), config_);
+    step_.emplace(config_, *engine_, world_.watchdog(), stop_, batch_.accumulation);
     status_.global_batch = config_.batch.global;
     status_.samples = static_cast<std::int64_t>(data_->count());
     status_.total_steps =
@@ -105,6 +158,7 @@ class StepBench {
     if (on_device_) loading.carry = on_device_->carry();
     loader_ = io::Loader::training(*data_, loading);
     step_->model().initialize(engine_->plan().graph, config_.seed);
+    status_.loss_scale = loss_scaling(config_).initial;
     step_->start(status_);
     engine_->pack();
     loader_->seek(0);
@@ -143,16 +197,25 @@ class StepBench {
   }
 
   void time_layers() {
-    LayerTimes times(engine_->plan());
+    LayerTimes times(engine_->plan(), engine_->device());
     NoHooks hooks;
     engine_->program().observe(&times);
-    for (int i = 0; i < std::min(options_.steps, 30); ++i) {
-      pass(*engine_, hooks);
-      times.pass_done();
+    Recordings recordings(engine_->device(), replays());
+    for (int i = -warm_up(); i < std::min(options_.steps, 30); ++i) {
+      recordings.run(0, engine_->compute(), [&] { pass(*engine_, hooks); });
+      engine_->compute().synchronize();
+      if (i >= 0) times.pass_done();
     }
     engine_->program().observe(nullptr);
     layers_ = times.rows();
   }
+
+  /// Passes by themselves are replayed where steps are: no layer waits for the host then.
+  bool replays() const {
+    return config_.cuda.graphs && engine_->device().asynchronous() && engine_->collective().recordable();
+  }
+  /// Passes until one is replayed.
+  int warm_up() const { return engine_->device().asynchronous() ? 3 : 0; }
 
   void pass(Engine& engine, StepHooks& hooks) {
     engine.program().run({Mode::train, true, true}, 0, engine.store(), step_->state(), hooks, engine.compute());
@@ -183,16 +246,19 @@ class StepBench {
       });
     }
     Engine& engine = own ? *own : *engine_;
-    ReadyTimes ready(engine.store().layout().buckets.size());
-    std::vector<double> forwards, backwards;
+    PassTimes times(engine.device(), engine.store().layout().buckets.size());
+    Recordings recordings(engine.device(), replays());
     for (int i = -3; i < std::max(options_.steps, 10); ++i) {
       group_->barrier();
-      alone([&] { pass(engine, ready); });
-      if (i < 0) continue;
-      const auto s = engine.program().seconds();
-      forwards.push_back(s.forward);
-      backwards.push_back(s.backward);
-      for (std::size_t b = 0; b < ready.now.size(); ++b) ready.samples[b].push_back(ready.now[b] - s.begin - s.forward);
+      alone([&] {
+        recordings.run(0, engine.compute(), [&] {
+          times.begin(engine.program(), engine.compute());
+          pass(engine, times);
+          times.end(engine.program(), engine.compute());
+        });
+        engine.compute().synchronize();
+        if (i >= 0) times.read(engine.program());
+      });
     }
     const double share = static_cast<double>(micro) / static_cast<double>(batch_.micro);
     StepProfile p;
@@ -202,10 +268,12 @@ class StepBench {
     p.threads = compute_threads(config_.threads, world_);
     p.cpus = std::min<double>(world_.cpus(), static_cast<double>(read_machine().cpus) / world_.local_size());
     p.data = phases_[data].estimate.value / static_cast<double>(batch_.accumulation) * share;
-    p.forward = median_of(forwards).value;
-    p.backward = median_of(backwards).value;
+    p.forward = median_of(times.forwards).value;
+    p.backward = median_of(times.backwards).value;
     p.update = phases_[optimizer].estimate.value;
-    for (const auto& samples : ready.samples) p.ready.push_back(median_of(samples).value);
+    for (const auto& samples : times.samples) p.ready.push_back(median_of(samples).value);
+    for (const Bucket& b : engine.store().layout().buckets)
+      p.ends.push_back(static_cast<double>(b.end * sizeof(float)));
     return p;
   }
 
@@ -311,16 +379,16 @@ class StepBench {
 
   comm::World& world_;
   const LoadedConfig& input_;
-  const RunConfig& config_;
+  RunConfig config_;  // with bucket sizes, once they are chosen
   const StepBenchOptions& options_;
   StopSignals& stop_;
+  std::unique_ptr<Device> device_;  // until the engine has it; a test may bring its own
   std::unique_ptr<Group> group_;
-  std::unique_ptr<Collective> collective_, statistics_;
   Seat seat_;
-  std::unique_ptr<Device> device_;  // until the engine has it
   BatchShare batch_;
   RunStatus status_;
   std::optional<Engine> engine_;
+  std::optional<Graph> graph_;  // until the engine has it
   std::optional<io::Dataset> data_;
   std::unique_ptr<DeviceData> on_device_;
   std::unique_ptr<io::Loader> loader_;
@@ -337,8 +405,8 @@ class StepBench {
 }  // namespace
 
 BenchReport bench_step(comm::World& world, const LoadedConfig& input, const StepBenchOptions& options,
-                       StopSignals& stop) {
-  return StepBench(world, input, options, stop).run();
+                       StopSignals& stop, std::unique_ptr<Device> device) {
+  return StepBench(world, input, options, stop, std::move(device)).run();
 }
 
 }  // namespace dtrain::launch

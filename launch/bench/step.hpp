@@ -2,12 +2,14 @@
 // Collective over the ranks of a launch, or one process alone; the report is rank 0's.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "comm/world.hpp"
 #include "launch/bench/report.hpp"
 #include "launch/config_file.hpp"
 #include "launch/signals.hpp"
+#include "runtime/device.hpp"
 
 namespace dtrain::launch {
 
@@ -18,6 +20,7 @@ struct StepBenchOptions {
 };
 
 /// Trains from initial parameters on the real data, and writes nothing but the profile.
-BenchReport bench_step(comm::World&, const LoadedConfig&, const StepBenchOptions&, StopSignals&);
+BenchReport bench_step(comm::World&, const LoadedConfig&, const StepBenchOptions&, StopSignals&,
+                       std::unique_ptr<Device> device = nullptr);
 
 }  // namespace dtrain::launch

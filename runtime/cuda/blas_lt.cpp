@@ -95,7 +95,8 @@ class Plan final : public ProductPlan {
     has_vector_ = p.epilogue != Product::Epilogue::none && p.epilogue != Product::Epilogue::relu;
     if (has_vector_) {
       set(description_, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<std::int32_t>(type_of(p.result)));
-      point_to(reinterpret_cast<void*>(std::uintptr_t{alignment}));  // its alignment is all that is read of it here
+      // Its alignment is all that is read of it here.
+      point_to(reinterpret_cast<void*>(std::uintptr_t{alignment}));  // NOLINT(performance-no-int-to-ptr)
     }
     const auto lay = [](Layout& layout, DType dtype, std::int64_t rows, std::int64_t columns) {
       check(cublasLtMatrixLayoutCreate(layout.fill(), type_of(dtype), static_cast<std::uint64_t>(rows),

@@ -6,6 +6,7 @@
 #include "runtime/cuda/errors.hpp"
 #include "runtime/cuda/op_kernels.hpp"
 #include "runtime/cuda/streams.hpp"
+#include "runtime/cuda/timeline.hpp"
 #include "runtime/cuda/update_ops.hpp"
 #include "runtime/device.hpp"
 #include "runtime/error.hpp"
@@ -61,6 +62,8 @@ class CudaDevice final : public Device {
   std::unique_ptr<Stream> make_stream(StreamUse use) override { return make_cuda_stream(use); }
   std::unique_ptr<Event> make_event() override { return make_cuda_event(false); }
   std::unique_ptr<Event> make_timer() override { return make_cuda_event(true); }
+  std::unique_ptr<Timeline> make_timeline() override { return make_cuda_timeline(); }
+  void make_current() override { check(cudaSetDevice(context_.ordinal), "cannot use the CUDA device"); }
   std::unique_ptr<Replay> record(Stream& stream, const std::function<void()>& work, std::string& why_not) override {
     return record_cuda_work(stream, work, why_not);
   }

@@ -16,10 +16,9 @@ std::string version_text(int v) {
 }  // namespace
 
 std::string error_text(int status, const char* what) {
-  const std::string text = fmt::format("{}: {}", what, cudaGetErrorString(static_cast<cudaError_t>(status)));
+  std::string text = fmt::format("{}: {}", what, cudaGetErrorString(static_cast<cudaError_t>(status)));
   if (status == cudaErrorNoKernelImageForDevice)
-    return text +
-           "; this dtrain was built for other GPUs: configure with -DCMAKE_CUDA_ARCHITECTURES=native on this one";
+    text += "; this dtrain was built for other GPUs: configure with -DCMAKE_CUDA_ARCHITECTURES=native on this one";
   return text;
 }
 

@@ -24,8 +24,9 @@ inline std::size_t workspace_need(std::size_t bytes) {
   return bytes > 0 ? bytes + workspace_alignment : 0;
 }
 inline std::byte* workspace_of(const OpArgs& a) {
-  const auto at = reinterpret_cast<std::uintptr_t>(a.workspace.data);
-  return reinterpret_cast<std::byte*>((at + workspace_alignment - 1) / workspace_alignment * workspace_alignment);
+  auto* const begin = a.workspace.as<std::byte>();
+  const std::size_t beyond = reinterpret_cast<std::uintptr_t>(begin) % workspace_alignment;
+  return beyond == 0 ? begin : begin + (workspace_alignment - beyond);
 }
 
 inline std::size_t bytes_of(std::int64_t elements, DType dtype) {

@@ -9,6 +9,7 @@
 #include <cuda_runtime_api.h>
 
 #include "runtime/cuda/errors.hpp"
+#include "runtime/cuda/timeline.hpp"
 #include "runtime/error.hpp"
 
 namespace dtrain::cuda {
@@ -98,6 +99,8 @@ class CudaStream final : public Stream {
     check(cudaLaunchHostFunc(stream_, run, &slot), "launching a host function");
     ++submitted_;
   }
+  void reach(Timeline& timeline, std::uint64_t value) override { reach_on(stream_, timeline, value); }
+  void await(Timeline& timeline, std::uint64_t value) override { await_on(stream_, timeline, value); }
   void synchronize() override {
     check(cudaStreamSynchronize(stream_), "waiting for a CUDA stream");
     rethrow();
@@ -215,7 +218,7 @@ std::unique_ptr<Event> make_cuda_event(bool timed) {
 }
 
 std::unique_ptr<Replay> record_cuda_work(Stream& stream, const std::function<void()>& work, std::string& why_not) {
-  const cudaStream_t on = native_of(stream);
+  cudaStream_t on = native_of(stream);
   Graph graph;
   {
     Capture capture(on);

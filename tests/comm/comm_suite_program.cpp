@@ -1,6 +1,7 @@
 // Started by mpirun: the comm suite on MPI ranks, or one of the ways in which a run can end.
 #include <chrono>
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <thread>
 
@@ -9,8 +10,10 @@
 
 #include "comm/watchdog.hpp"
 #include "comm/world.hpp"
+#include "tests/comm/device_suite.hpp"
 #include "tests/comm/reducer_suite.hpp"
 #include "tests/comm/suite.hpp"
+#include "tests/support/async_device.hpp"
 
 using namespace dtrain;
 using namespace dtrain::comm;
@@ -24,6 +27,14 @@ int suite_of(World& world) {
   const auto device = make_cpu_device(1);
   suite::check_collectives(maker, *device);
   suite::check_reducers(maker);
+  test::AsyncDevice far;
+  const auto staged = [&](Algorithm algorithm) {
+    CommConfig config;
+    config.algorithm = algorithm;
+    config.transport = Transport::staged;
+    return world.make_collective(far, config);
+  };
+  suite::check_device_collectives({world.rank(), world.size(), &far, staged, true});
   return 0;
 }
 
@@ -59,8 +70,8 @@ int agreed_error(World& world) {
   std::_Exit(99);
 }
 
-// Rank 1 stops or dies before the second all_reduce, for which the others wait.
-int lost(World& world, int signal, double timeout) {
+// A rank stops or dies before the second all_reduce, for which the others wait.
+int lost(World& world, int signal, double timeout, int victim = 1) {
   Watchdog& watchdog = world.watchdog();
   watchdog.limit(timeout);
   const auto communicator = world.make_communicator();
@@ -68,9 +79,23 @@ int lost(World& world, int signal, double timeout) {
   watchdog.beat("all_reduce", 1);
   communicator->all_reduce(&x, 1, DType::f32, Reduce::sum);
   watchdog.beat("all_reduce", 2);
-  if (world.rank() == 1) kill(getpid(), signal);
+  // The messages of a second between hosts are said first.
+  if (victim > 1 || world.hosts().front() != world.hosts().back()) std::this_thread::sleep_for(std::chrono::seconds(2));
+  if (world.rank() == victim) kill(getpid(), signal);
   communicator->all_reduce(&x, 1, DType::f32, Reduce::sum);
   return 0;
+}
+
+// All exchange for ever, with a deadline that is far away.
+int talking(World& world) {
+  world.watchdog().limit(300);
+  const auto communicator = world.make_communicator();
+  float x = 1;
+  for (std::uint64_t step = 1;; ++step) {
+    world.watchdog().beat("all_reduce", step);
+    communicator->all_reduce(&x, 1, DType::f32, Reduce::max);
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
 }
 
 // Rank 1 dies while the others compute and nobody expects anything of it.
@@ -99,6 +124,25 @@ int uneven(World& world) {
   return 0;
 }
 
+/// The suite of device tensors: on this rank's GPU, which ranks share where there are fewer, or on the simulated
+/// device, which stays in this process; over what carries sums.
+int device_suite_of(World& world, const std::string& kind, const std::string& transport) {
+  std::string why;
+  const int gpus = kind == "cuda" ? cuda_device_count(why) : 0;
+  if (kind == "cuda" && gpus == 0) throw DeviceError("there is no usable GPU: " + why);
+  const auto device = gpus > 0 ? make_cuda_device(world.local_rank() % gpus) : std::make_unique<test::AsyncDevice>();
+  const auto make = [&](Algorithm algorithm) {
+    CommConfig config;
+    config.algorithm = algorithm;
+    config.transport = transport == "nccl" ? Transport::nccl : Transport::staged;
+    return world.make_collective(*device, config);
+  };
+  suite::check_device_collectives({world.rank(), world.size(), device.get(), make});
+  if (world.rank() == 0)
+    std::printf("%d ranks on %s over %s\n", world.size(), device->name().c_str(), transport.c_str());
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -113,6 +157,7 @@ int main(int argc, char** argv) {
     try {
       int result = 2;
       if (mode == "suite") result = suite_of(world);
+      if (mode == "device" && argc == 4) result = device_suite_of(world, argv[2], argv[3]);
       if (mode == "info") {
         std::printf("rank %d of %d, local %d of %d, host %s, %d cpus, note '%s'\n", world.rank(), world.size(),
                     world.local_rank(), world.local_size(), world.hosts()[0].c_str(), world.cpus(),
@@ -122,6 +167,8 @@ int main(int argc, char** argv) {
       if (mode == "agreed") return agreed_error(world);
       if (mode == "lonely") lonely_error(world);
       if (mode == "stopped") result = lost(world, SIGSTOP, 4);
+      if (mode == "stopped-last") result = lost(world, SIGSTOP, 6, world.size() - 1);
+      if (mode == "talking") result = talking(world);
       if (mode == "killed") result = lost(world, SIGKILL, 60);
       if (mode == "killed-alone") result = dies_alone(world);
       if (mode == "slow") result = slow(world);

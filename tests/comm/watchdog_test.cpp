@@ -3,7 +3,6 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -15,48 +14,14 @@
 
 #include "comm/process.hpp"
 #include "runtime/error.hpp"
+#include "tests/comm/heard.hpp"
 
 namespace dtrain::comm {
 namespace {
 
 using std::chrono::milliseconds;
-// Far above what a loaded machine needs: nothing passes by waiting for so long.
-constexpr milliseconds soon{10000};
-
-bool wait_until(const std::function<bool()>& holds) {
-  for (int i = 0; i < soon.count() / 5; ++i) {
-    if (holds()) return true;
-    std::this_thread::sleep_for(milliseconds(5));
-  }
-  return holds();
-}
-
-/// Messages instead of an end of the process.
-class Heard {
- public:
-  Watchdog::Options options(double timeout, double warn = 8) {
-    Watchdog::Options o;
-    o.timeout_seconds = timeout;
-    o.warn_seconds = warn;
-    o.on_error = [this](const std::string& m) { add(errors_, m); };
-    o.on_warning = [this](const std::string& m) { add(warnings_, m); };
-    return o;
-  }
-  std::vector<std::string> errors() { return copy(errors_); }
-  std::vector<std::string> warnings() { return copy(warnings_); }
-
- private:
-  void add(std::vector<std::string>& to, const std::string& m) {
-    const std::lock_guard lock(mutex_);
-    to.push_back(m);
-  }
-  std::vector<std::string> copy(const std::vector<std::string>& of) {
-    const std::lock_guard lock(mutex_);
-    return of;
-  }
-  std::mutex mutex_;
-  std::vector<std::string> errors_, warnings_;
-};
+using test::Heard;
+using test::wait_until;
 
 /// Rank 0 is this process, the others are children that do what they are told and then sleep.
 class Ranks {

@@ -132,9 +132,10 @@ def state_of(pid):
 class Running:
     """A started run. Use as a context manager, or call wait(): either way nothing of it is left behind."""
 
-    def __init__(self, command, cwd, environment=None, out=None):
-        """`out`: a descriptor for the standard output in place of one that is kept (a terminal, say)."""
-        self.command, self.token, self.known_ranks = command, uuid.uuid4().hex, {}
+    def __init__(self, command, cwd, environment=None, out=None, program=PROGRAM):
+        """`out`: a descriptor for the standard output in place of one that is kept (a terminal, say). `program`: whose
+        processes are the ranks."""
+        self.program, self.command, self.token, self.known_ranks = program, command, uuid.uuid4().hex, {}
         env = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMIX_", "SLURM_", "PMI_"))}
         # Threads that spin for each other stand still where a core is taken by something else.
         env.update({TOKEN: self.token, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"})
@@ -165,7 +166,7 @@ class Running:
         found = {}
         for pid, env in self.processes().items():
             try:
-                if os.path.samefile(f"/proc/{pid}/exe", PROGRAM):
+                if os.path.samefile(f"/proc/{pid}/exe", self.program):
                     found[int(env.get("OMPI_COMM_WORLD_RANK", "0"))] = pid
             except OSError:
                 pass
@@ -270,10 +271,11 @@ class Case(unittest.TestCase):
         return self.write("config.yaml", text)
 
     # ---- runs -------------------------------------------------------------------------------------------------------
-    def start(self, *arguments, ranks=0, options=(), environment=None, prefix=()):
+    def start(self, *arguments, ranks=0, options=(), environment=None, prefix=(), program=PROGRAM):
         """ranks=0: one process without a launcher."""
         launcher = mpirun(ranks, *options) if ranks else []
-        running = Running([*prefix, *launcher, PROGRAM, *map(str, arguments)], self.folder, environment)
+        running = Running([*prefix, *launcher, program, *map(str, arguments)], self.folder, environment,
+                          program=program)
         self.addCleanup(running.end)
         return running
 

@@ -5,19 +5,24 @@
 namespace dtrain::launch {
 namespace {
 
-TEST(GpuWatch, divides_energy_by_samples) {
+TEST(GpuWatch, tells_each_joule_once_with_the_samples_it_was_for) {
   GpuWatch watch("0000:9b:00.0", DTRAIN_FAKE_NVML);  // 1.5 J more at each reading
   watch.look(0, 10);
   ASSERT_TRUE(watch.latest());
   EXPECT_EQ(watch.latest()->name, "Fake H200 1");
-  EXPECT_FALSE(watch.joules_per_sample());
+  EXPECT_EQ(watch.take().samples, 0);
   watch.look(50, 10.5);  // too soon
-  EXPECT_FALSE(watch.joules_per_sample());
+  EXPECT_EQ(watch.take().joules, 0);
   watch.look(100, 11);
-  EXPECT_DOUBLE_EQ(*watch.joules_per_sample(), 0.015);
+  const Energy first = watch.take();
+  EXPECT_DOUBLE_EQ(first.joules, 1.5);
+  EXPECT_DOUBLE_EQ(first.samples, 100);
+  EXPECT_EQ(watch.take().joules, 0);
   watch.look(150, 12.5);
-  EXPECT_DOUBLE_EQ(*watch.joules_per_sample(), 0.03);
-  EXPECT_DOUBLE_EQ(*watch.joules_per_sample_of_all(), 0.02);
+  watch.look(250, 14);
+  const Energy both = watch.take();
+  EXPECT_DOUBLE_EQ(both.joules, 3);
+  EXPECT_DOUBLE_EQ(both.samples, 150);
 }
 
 TEST(GpuWatch, has_nothing_to_say_without_a_gpu_or_its_energy) {
@@ -26,7 +31,7 @@ TEST(GpuWatch, has_nothing_to_say_without_a_gpu_or_its_energy) {
   of_an_old_gpu.look(0, 1);
   of_an_old_gpu.look(100, 3);
   EXPECT_TRUE(of_an_old_gpu.latest());
-  EXPECT_FALSE(of_an_old_gpu.joules_per_sample());
+  EXPECT_EQ(of_an_old_gpu.take().samples, 0);
 }
 
 }  // namespace

@@ -83,6 +83,7 @@ class PredictConfig : public ::testing::Test {
       s.forward = 1 + static_cast<double>(micro);
       s.backward = 2 * s.forward;
       s.ready = {s.backward};
+      s.ends = {40};
       profile_.steps.push_back(s);
     }
     profile_.comm.push_back({2, 1, "auto", {{40, 2, 0.5}, {400, 3, 0.5}}});

@@ -8,7 +8,7 @@
 
 #include "runtime/error.hpp"
 #include "runtime/rng.hpp"
-#include "tests/support/devices.hpp"
+#include "tests/support/reachable_device.hpp"
 
 namespace dtrain {
 namespace {
@@ -41,8 +41,11 @@ FlatLayout layout() {
   return layout;
 }
 
-TEST(MicroBatchTree, AddsInABalancedTreeStepAfterStep) {
-  const auto device = test::first_device();
+class MicroBatchTrees : public test::OnEachDevice {};
+DTRAIN_ON_EACH_DEVICE(MicroBatchTrees);
+
+TEST_P(MicroBatchTrees, AddInABalancedTreeStepAfterStep) {
+  const auto device = make_device();
   const auto stream = device->make_stream(StreamUse::compute);
   for (int count : {1, 2, 4, 8, 16}) {
     const ParameterStore store(*device, layout());
@@ -59,6 +62,7 @@ TEST(MicroBatchTree, AddsInABalancedTreeStepAfterStep) {
         } else {
           for (int b = 0; b < 3; ++b) tree.bucket_ready(b, *stream);
         }
+        stream->synchronize();
       }
       for (std::size_t i = 0; i < n; ++i)
         ASSERT_EQ(store.gradients()[i], tree_sum(first, first + count, i)) << count << " micro batches, element " << i;
@@ -68,8 +72,8 @@ TEST(MicroBatchTree, AddsInABalancedTreeStepAfterStep) {
   }
 }
 
-TEST(MicroBatchTree, IsOfAPowerOfTwoAndOfNoMore) {
-  const auto device = test::first_device();
+TEST_P(MicroBatchTrees, AreOfAPowerOfTwoAndOfNoMore) {
+  const auto device = make_device();
   const auto stream = device->make_stream(StreamUse::compute);
   const ParameterStore store(*device, layout());
   Counted hooks;

@@ -8,8 +8,8 @@
 
 #include "runtime/optimizer.hpp"
 #include "runtime/plan.hpp"
-#include "tests/support/devices.hpp"
 #include "tests/support/op_table.hpp"
+#include "tests/support/reachable_device.hpp"
 
 namespace dtrain {
 namespace {
@@ -29,10 +29,11 @@ TensorDesc image(std::int64_t n, std::int64_t c, std::int64_t h, std::int64_t w)
   return {DType::f32, Shape{n, c, h, w}, Layout::channels_last, {}};
 }
 
-class Norms : public testing::TestWithParam<std::string> {
+class Norms : public testing::TestWithParam<std::tuple<test::AvailableDevice, std::string>> {
  protected:
-  std::unique_ptr<Device> device_ = test::first_device();
-  OpRow row_ = row(GetParam());
+  std::unique_ptr<Device> device_ = std::make_unique<test::ReachableDevice>(std::get<0>(GetParam()).make());
+  std::string name_ = std::get<1>(GetParam());
+  OpRow row_ = row(name_);
   OpRun run_{*device_, row_};
   bool bf16() const { return row_.in.dtype == DType::bf16; }
 
@@ -57,7 +58,7 @@ class Norms : public testing::TestWithParam<std::string> {
 };
 
 TEST_P(Norms, statistics_of_two_micro_batches_are_pytorchs) {
-  const auto golden = nlohmann::json::parse(std::ifstream("tests/golden/ops.json")).at(GetParam());
+  const auto golden = nlohmann::json::parse(std::ifstream("tests/golden/ops.json")).at(name_);
   two_micro_batches();
   for (std::size_t s = 0; s < 2; ++s)
     EXPECT_LE(test::relative_error(run_.state_sum(s), golden.at("statistics").at(s)), 1e-5) << s;
@@ -67,17 +68,18 @@ TEST_P(Norms, statistics_of_two_micro_batches_are_pytorchs) {
   FlatLayout layout;
   layout.states.push_back({0, "running_mean", row_.in.shape, 0, channels, 0.0f, 0.1});
   layout.states.push_back({1, "running_variance", row_.in.shape, channels, channels, 1.0f, 0.1});
-  std::vector<float> running, sums;
+  const test::FromDevice<float> floats(*device_);
+  test::Reachable<float> running(floats), sums(floats);
   for (std::size_t s = 0; s < 2; ++s) {
     running.insert(running.end(), run_.state[s].begin(), run_.state[s].end());
     const auto sum = run_.state_sum(s);
     sums.insert(sums.end(), sum.begin(), sum.end());
   }
   const auto before = running;
-  StepState step;
-  step.micro_batches = 2;
+  test::Reachable<StepState> step(1, test::FromDevice<StepState>(*device_));
+  step[0].micro_batches = 2;
   const auto stream = device_->make_stream(StreamUse::compute);
-  device_->update_states({running.data(), sums.data(), &layout, &step}, *stream);
+  device_->update_states({running.data(), sums.data(), &layout, step.data()}, *stream);
   stream->synchronize();
   for (std::size_t i = 0; i < running.size(); ++i) {
     const auto mean = golden.at("statistics").at(i / channels).at(i % channels).get<float>() / 2;
@@ -86,7 +88,7 @@ TEST_P(Norms, statistics_of_two_micro_batches_are_pytorchs) {
 }
 
 TEST_P(Norms, evaluation_uses_the_running_statistics) {
-  const auto golden = nlohmann::json::parse(std::ifstream("tests/golden/ops.json")).at(GetParam());
+  const auto golden = nlohmann::json::parse(std::ifstream("tests/golden/ops.json")).at(name_);
   for (double& m : run_.moments) m = std::nan("");
   run_.forward(evaluation);
   EXPECT_LE(test::relative_error(run_.out(), golden.at("evaluation")), bf16() ? 1e-2 : 1e-5);
@@ -104,10 +106,12 @@ TEST_P(Norms, recomputation_gives_the_same_bits_and_leaves_the_statistics) {
   EXPECT_EQ(run_.state_sum(1), variance);
 }
 
-INSTANTIATE_TEST_SUITE_P(Rows, Norms,
-                         testing::Values("batch_norm", "batch_norm_relu", "batch_norm_features", "batch_normalize",
-                                         "batch_norm_bf16", "batch_norm_relu_bf16", "batch_normalize_bf16"),
-                         [](const auto& instance) { return instance.param; });
+INSTANTIATE_TEST_SUITE_P(
+    Rows, Norms,
+    testing::Combine(testing::ValuesIn(test::available_devices()),
+                     testing::Values("batch_norm", "batch_norm_relu", "batch_norm_features", "batch_normalize",
+                                     "batch_norm_bf16", "batch_norm_relu_bf16", "batch_normalize_bf16")),
+    [](const auto& instance) { return std::get<0>(instance.param).name + "_" + std::get<1>(instance.param); });
 
 /// A value cut in two along the batch.
 std::array<std::vector<float>, 2> halves(const std::vector<float>& v) {
@@ -168,14 +172,17 @@ void expect_two_ranks_equal_one(Device& device, Activation activation) {
   }
 }
 
-TEST(BatchNormalization, of_two_ranks_moments_is_that_of_the_whole_batch) {
-  const auto device = test::first_device();
+class BatchNormalization : public test::OnEachDevice {};
+DTRAIN_ON_EACH_DEVICE(BatchNormalization);
+
+TEST_P(BatchNormalization, of_two_ranks_moments_is_that_of_the_whole_batch) {
+  const auto device = make_device();
   for (const Activation activation : {Activation::none, Activation::relu, Activation::tanh})
     expect_two_ranks_equal_one(*device, activation);
 }
 
-TEST(BatchNormalization, holds_where_the_mean_is_a_thousand_deviations) {
-  const auto device = test::first_device();
+TEST_P(BatchNormalization, holds_where_the_mean_is_a_thousand_deviations) {
+  const auto device = make_device();
   OpRun run(*device, {"", 71, BatchNorm{}, image(8, 3, 64, 64)});
   for (float& v : run.x) v += 1000.0f;
   double mean = 0, square = 0;
@@ -190,8 +197,11 @@ TEST(BatchNormalization, holds_where_the_mean_is_a_thousand_deviations) {
   EXPECT_NEAR(run.state_sum(1)[0] / square, 1, 1e-6);
 }
 
-TEST(LargeOps, need_no_more_than_is_estimated_without_a_device) {
-  const auto device = test::first_device();
+class LargeOps : public test::OnEachDevice {};
+DTRAIN_ON_EACH_DEVICE(LargeOps);
+
+TEST_P(LargeOps, need_no_more_than_is_estimated_without_a_device) {
+  const auto device = make_device();
   for (const DType dtype : {DType::f32, DType::bf16}) {
     for (const std::int64_t channels : {1, 3, 24, 64, 1001, 1024, 1152, 5000}) {
       for (const std::int64_t pixels : {1, 2, 14, 56}) {
@@ -216,8 +226,9 @@ TEST(LargeOps, need_no_more_than_is_estimated_without_a_device) {
   }
 }
 
-/// Rows that fill several tasks, so that threads and chunks matter.
-TEST(LargeOps, bits_depend_on_no_number_of_threads) {
+/// Rows that fill several tasks, so that threads and chunks matter; other devices than the cpu have runs in their
+/// place.
+TEST_P(LargeOps, bits_depend_on_no_number_of_threads) {
   const std::vector<OpRow> large{{"batch_norm", 72, BatchNorm{1e-5, 0.1, Activation::relu}, image(3, 67, 17, 23)},
                                  {"batch_moments", 73, BatchMoments{}, image(3, 67, 17, 23)},
                                  {"layer_norm", 74, LayerNorm{}, image(3, 67, 17, 23)},
@@ -233,7 +244,8 @@ TEST(LargeOps, bits_depend_on_no_number_of_threads) {
   for (const OpRow& each : large) {
     std::vector<std::vector<float>> expected;
     for (const int threads : {1, 2, 3}) {
-      const auto device = make_cpu_device(threads);
+      auto device = make_device();
+      if (device->kind() == DeviceKind::cpu) device = make_cpu_device(threads);
       OpRun run(*device, each);
       run.forward();
       std::vector<std::vector<float>> seen{run.out()};

@@ -21,6 +21,8 @@ constexpr double value_tolerance = 1e-5;
 /// bfloat16 keeps eight bits, so a rounded tensor is off by 2e-3 of its norm; float16 keeps eleven, but its rows are
 /// held against inputs that were not rounded.
 constexpr double half_tolerance = 1e-2;
+/// TF32 rounds factors to ten bits: each product is off by up to 1e-3, their sums by a third of that.
+constexpr double tf32_tolerance = 1e-3;
 /// Finite differences of an f32 forward pass, directional, accumulated in double.
 constexpr double difference_tolerance = 5e-3;
 /// Where a parameter moves many units of a relu, some cross its kink within the step.
@@ -42,6 +44,8 @@ bool computes_in_half(const OpRow& row) {
 struct Case {
   test::AvailableDevice device;
   OpRow row;
+  bool tf32 = false;
+  std::unique_ptr<Device> make() const { return tf32 ? device.make_tf32() : device.make(); }
   friend std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.device << ' ' << c.row.name; }
 };
 /// The cpu has none, and linear and convolution of the simulated device are the cpu's.
@@ -56,6 +60,16 @@ std::vector<Case> cases(bool (*chosen)(const OpRow&)) {
       if (chosen(row) && (row.in.dtype != DType::f16 || has_float16(device, row.op))) all.push_back({device, row});
   return all;
 }
+/// What TF32 changes: products and convolutions of float32.
+std::vector<Case> tf32_cases() {
+  std::vector<Case> all;
+  for (const Case& c : cases([](const OpRow& row) {
+         return row.in.dtype == DType::f32 &&
+                (std::holds_alternative<Linear>(row.op) || std::holds_alternative<Conv2d>(row.op));
+       }))
+    if (c.device.make_tf32 != nullptr) all.push_back({c.device, c.row, true});
+  return all;
+}
 std::string name_of_case(const testing::TestParamInfo<Case>& info) {
   return info.param.device.name + "_" + info.param.row.name;
 }
@@ -67,11 +81,11 @@ std::string golden_name(const OpRow& row) {
 class Ops : public testing::TestWithParam<Case> {
  protected:
   const OpRow& row_ = GetParam().row;
-  std::unique_ptr<Device> device_ = GetParam().device.make();
+  std::unique_ptr<Device> device_ = GetParam().make();
   OpRun run_{*device_, row_};
   bool loss() const { return is_loss(row_.op); }
   bool half() const { return computes_in_half(row_); }
-  double tolerance() const { return half() ? half_tolerance : value_tolerance; }
+  double tolerance() const { return half() ? half_tolerance : GetParam().tf32 ? tf32_tolerance : value_tolerance; }
   std::size_t params() const { return run_.shape().params.size(); }
 
   /// Gradients of all inputs that have one, then of all parameters.
@@ -116,10 +130,12 @@ TEST_P(Ops, bits_depend_on_neither_repetition_nor_threads_nor_aliases) {
   run_.poison();
   EXPECT_EQ(results(run_), expected);
 
-  const auto two = device_->kind() == DeviceKind::cpu ? make_cpu_device(2) : GetParam().device.make();
+  const bool cpu = device_->kind() == DeviceKind::cpu;
+  const auto two = cpu ? make_cpu_device(2) : GetParam().make();
+  two->use(device_->choices());  // what was measured to be quickest, as a run keeps it
   OpRun on_two(*two, row_);
   const auto seen = results(on_two);
-  const bool vendor = std::holds_alternative<Linear>(row_.op) || std::holds_alternative<Conv2d>(row_.op);
+  const bool vendor = cpu && (std::holds_alternative<Linear>(row_.op) || std::holds_alternative<Conv2d>(row_.op));
   for (std::size_t i = 0; i < seen.size(); ++i) {
     if (vendor)
       EXPECT_LE(test::relative_error(seen[i], expected[i]), half() ? bf16_thread_tolerance : thread_tolerance) << i;
@@ -173,6 +189,57 @@ TEST_P(Ops, slots_are_overwritten_added_to_or_left_alone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Table, Ops, testing::ValuesIn(cases([](const OpRow&) { return true; })), name_of_case);
+INSTANTIATE_TEST_SUITE_P(TF32, Ops, testing::ValuesIn(tf32_cases()), name_of_case);
+
+// ---- beside the CPU -------------------------------------------------------------------------------------------------
+
+class BesideCpu : public Ops {};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(BesideCpu);
+
+TEST_P(BesideCpu, values_and_gradients_are_the_same) {
+  const auto cpu = make_cpu_device(1);
+  OpRun there(*cpu, row_);
+  const auto expected = results(there), seen = results(run_);
+  ASSERT_EQ(seen.size(), expected.size());
+  for (std::size_t i = 0; i < seen.size(); ++i)
+    EXPECT_LE(test::relative_error(seen[i], expected[i]), 2 * tolerance()) << i;  // either is off by so much
+}
+
+std::vector<Case> cases_beside_cpu() {
+  std::vector<Case> all = cases([](const OpRow& row) { return row.in.dtype != DType::f16; });  // which the CPU has not
+  std::erase_if(all, [](const Case& c) { return c.device.name == "cpu"; });
+  return all;
+}
+INSTANTIATE_TEST_SUITE_P(Table, BesideCpu, testing::ValuesIn(cases_beside_cpu()), name_of_case);
+
+/// Shapes that fill many blocks; float16 beside the CPU's bfloat16, of the same inputs, which both types have.
+class LargeBesideCpu : public BesideCpu {};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(LargeBesideCpu);
+
+TEST_P(LargeBesideCpu, values_and_gradients_are_the_same) {
+  const auto cpu = make_cpu_device(1);
+  OpRun there(*cpu, row_.in.dtype == DType::f16 ? test::in_dtype(row_, DType::bf16) : row_);
+  run_.step.loss_scale = there.step.loss_scale = 8;
+  const auto expected = results(there), seen = results(run_);
+  ASSERT_EQ(seen.size(), expected.size());
+  for (std::size_t i = 0; i < seen.size(); ++i)
+    EXPECT_LE(test::relative_error(seen[i], expected[i]), tolerance()) << row_.in.shape.str() << " " << i;
+}
+
+std::vector<Case> large_cases_beside_cpu() {
+  std::vector<Case> all;
+  for (const auto& device : test::available_devices()) {
+    if (device.name == "cpu") continue;
+    for (const OpRow& row : test::large_ops())
+      for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
+        if ((dtype == DType::f32 || !is_loss(row.op)) && (dtype != DType::f16 || has_float16(device, row.op)))
+          all.push_back({device, test::in_dtype(row, dtype)});
+  }
+  return all;
+}
+INSTANTIATE_TEST_SUITE_P(Large, LargeBesideCpu, testing::ValuesIn(large_cases_beside_cpu()), [](const auto& instance) {
+  return name_of_case(instance) + "_" + std::to_string(instance.index);
+});
 
 // ---- finite differences, in float32: the steps of bfloat16 are coarser than the difference
 // ---------------------------

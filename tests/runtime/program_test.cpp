@@ -7,13 +7,15 @@
 
 #include "runtime/rng.hpp"
 #include "runtime/update.hpp"
-#include "tests/support/devices.hpp"
+#include "tests/support/reachable_device.hpp"
 
 namespace dtrain {
 namespace {
 
 // Sums of the same few hundred f32 terms in another order: some 1e-7 relative each.
 constexpr double reordering_tolerance = 2e-6;
+// A GPU's libraries choose other algorithms for other batches: each within what the op table allows.
+constexpr double algorithm_tolerance = 1e-5;
 constexpr std::uint64_t seed = 11;
 
 Graph small_cnn(std::int64_t batch) {
@@ -49,20 +51,30 @@ void fill(const InputSlot& slot, std::uint64_t first, float weight = 1) {
 }
 
 struct Bound {
-  std::unique_ptr<Device> device = test::first_device();
+  std::unique_ptr<Device> device;
   std::unique_ptr<Stream> stream = device->make_stream(StreamUse::compute);
   Program program;
   ParameterStore store;
-  StepState state;
+  test::Reachable<StepState> state_memory{1, test::FromDevice<StepState>(*device)};
+  StepState& state = state_memory[0];
   NoHooks hooks;
-  explicit Bound(std::int64_t batch) : program(*device, small_cnn(batch), {}), store(*device, program.plan().layout) {
+  Bound(std::unique_ptr<Device> on, std::int64_t batch)
+      : device(std::move(on)), program(*device, small_cnn(batch), {}), store(*device, program.plan().layout) {
     initialize(store.params(), store.layout(), program.plan().graph, seed);
-    program.pack(store, *stream);
+    pack();
     state.seed = seed;
   }
   void run(std::uint64_t position, bool first, bool last, int slot = 0) {
     fill(program.slot(slot), position);
-    program.run({Mode::train, first, last}, slot, store, state, hooks, *stream);
+    run({Mode::train, first, last}, slot);
+  }
+  void run(Pass pass, int slot = 0) {
+    program.run(pass, slot, store, state, hooks, *stream);
+    stream->synchronize();
+  }
+  void pack() {
+    program.pack(store, *stream);
+    stream->synchronize();
   }
   std::vector<float> gradients() const { return {store.gradients(), store.gradients() + store.layout().param_floats}; }
   double sum(LossSum which) const { return static_cast<double>(store.loss_sums().as<float>()[which]); }
@@ -77,19 +89,33 @@ double relative_difference(const std::vector<float>& a, const std::vector<float>
   return std::sqrt(d / n);
 }
 
-TEST(Program, MicroBatchesAddUpToTheBatchWithDropoutOn) {
-  Bound whole(8), parts(4);
+class Programs : public test::OnEachDevice {
+ protected:
+  static double tolerance(const Bound& b) {
+    return b.device->kind() == DeviceKind::cpu ? reordering_tolerance : algorithm_tolerance;
+  }
+  /// A device that computes as another does.
+  static std::unique_ptr<Device> alike(const Bound& b) {
+    auto device = make_device();
+    device->use(b.device->choices());
+    return device;
+  }
+};
+DTRAIN_ON_EACH_DEVICE(Programs);
+
+TEST_P(Programs, AddUpMicroBatchesToTheBatchWithDropoutOn) {
+  Bound whole(make_device(), 8), parts(make_device(), 4);
   whole.run(100, true, true);
   parts.run(100, true, false, 0);
   parts.run(104, false, true, 1);
   // Flat orders are equal: the layout does not depend on the batch.
-  EXPECT_LT(relative_difference(parts.gradients(), whole.gradients()), reordering_tolerance);
-  EXPECT_NEAR(parts.sum(loss_sum), whole.sum(loss_sum), 1e-5);
+  EXPECT_LT(relative_difference(parts.gradients(), whole.gradients()), tolerance(whole));
+  EXPECT_NEAR(parts.sum(loss_sum), whole.sum(loss_sum), 5 * tolerance(whole));
   EXPECT_EQ(parts.sum(weight_sum), 8);
 }
 
-TEST(Program, TheFirstMicroBatchOverwritesWhatIsThere) {
-  Bound b(4);
+TEST_P(Programs, OverwriteWhatIsThereInTheFirstMicroBatch) {
+  Bound b(make_device(), 4);
   b.run(0, true, true);
   const auto once = b.gradients();
   std::fill_n(b.store.gradients(), b.store.layout().param_floats, std::nanf(""));
@@ -99,22 +125,22 @@ TEST(Program, TheFirstMicroBatchOverwritesWhatIsThere) {
     EXPECT_EQ(std::memcmp(once.data() + p.offset, again.data() + p.offset, p.size * sizeof(float)), 0) << p.name;
 }
 
-TEST(Program, EvaluationCountsWeightedSamplesOnlyAndHasNoDropout) {
-  Bound four(4), eight(8);
+TEST_P(Programs, CountWeightedSamplesOnlyInEvaluationAndHaveNoDropout) {
+  Bound four(make_device(), 4), eight(make_device(), 8);
   fill(four.program.slot(0), 0);
-  four.program.run({Mode::evaluate, true, true}, 0, four.store, four.state, four.hooks, *four.stream);
+  four.run({Mode::evaluate, true, true});
   fill(eight.program.slot(0), 0);
   for (int i = 4; i < 8; ++i) eight.program.slot(0).weight.as<float>()[i] = 0;
-  eight.program.run({Mode::evaluate, true, true}, 0, eight.store, eight.state, eight.hooks, *eight.stream);
+  eight.run({Mode::evaluate, true, true});
   EXPECT_EQ(eight.sum(weight_sum), 4);
-  EXPECT_NEAR(eight.sum(loss_sum), four.sum(loss_sum), 1e-5);
+  EXPECT_NEAR(eight.sum(loss_sum), four.sum(loss_sum), 5 * tolerance(four));
   EXPECT_EQ(eight.sum(correct_sum), four.sum(correct_sum));
 }
 
-TEST(Program, GradientsAreThoseOfTheLoss) {
+TEST_P(Programs, GiveTheGradientsOfTheLoss) {
   // A step along the gradient changes the loss by step * |gradient|^2: first order, so a small step and a loose bound;
   // wrong signs, missing layers and doubled contributions are far outside of it.
-  Bound b(8);
+  Bound b(make_device(), 8);
   b.run(0, true, true);
   const double before = b.sum(loss_sum);
   const auto g = b.gradients();
@@ -122,13 +148,13 @@ TEST(Program, GradientsAreThoseOfTheLoss) {
   for (float v : g) square += static_cast<double>(v) * static_cast<double>(v);
   const double step = 1e-3 * before / square;
   for (std::size_t i = 0; i < g.size(); ++i) b.store.params()[i] -= static_cast<float>(step) * g[i];
-  b.program.pack(b.store, *b.stream);
+  b.pack();
   b.run(0, true, true);
   EXPECT_NEAR((before - b.sum(loss_sum)) / (step * square), 1.0, 0.02);
 }
 
-TEST(Program, RepeatsBitForBit) {
-  Bound a(8), b(8);
+TEST_P(Programs, RepeatBitForBit) {
+  Bound a(make_device(), 8), b(alike(a), 8);
   a.run(40, true, true);
   b.run(0, true, true);
   b.run(40, true, true);
@@ -153,13 +179,13 @@ class LateParameters final : public StepHooks {
   std::vector<float> values_;
 };
 
-TEST(Program, PacksParametersWhenTheyAreThereAndNotBefore) {
-  Bound expected(8), late(8);
+TEST_P(Programs, PackParametersWhenTheyAreThereAndNotBefore) {
+  Bound expected(make_device(), 8), late(alike(expected), 8);
   const std::size_t size = late.store.layout().total_floats();
   std::vector<float> updated(late.store.params(), late.store.params() + size);
   for (std::size_t i = 0; i < size; ++i) updated[i] *= 1.5f;
   std::copy(updated.begin(), updated.end(), expected.store.params());
-  expected.program.pack(expected.store, *expected.stream);
+  expected.pack();
   expected.run(0, true, true);
 
   LateParameters hooks(late.store, updated);
@@ -167,6 +193,7 @@ TEST(Program, PacksParametersWhenTheyAreThereAndNotBefore) {
   late.program.parameters_changed();
   fill(late.program.slot(0), 0);
   late.program.run({Mode::train, true, true}, 0, late.store, late.state, hooks, *late.stream);
+  late.stream->synchronize();
   EXPECT_EQ(hooks.asked, static_cast<int>(late.store.layout().buckets.size()));
   EXPECT_EQ(late.gradients(), expected.gradients());
   EXPECT_EQ(late.sum(loss_sum), expected.sum(loss_sum));
@@ -174,35 +201,36 @@ TEST(Program, PacksParametersWhenTheyAreThereAndNotBefore) {
   for (Bound* b : {&expected, &late}) {
     for (std::size_t i = 0; i < size; ++i) b->store.params()[i] *= 0.5f;
     b->program.parameters_changed();
-    b->program.run({Mode::evaluate, true, true}, 0, b->store, b->state, b->hooks, *b->stream);
+    b->run({Mode::evaluate, true, true});
   }
-  expected.program.pack(expected.store, *expected.stream);
+  expected.pack();
   const double packed_before = late.sum(loss_sum);
-  expected.program.run({Mode::evaluate, true, true}, 0, expected.store, expected.state, expected.hooks,
-                       *expected.stream);
+  expected.run({Mode::evaluate, true, true});
   EXPECT_EQ(expected.sum(loss_sum), packed_before);
 }
 
-TEST(Optimizer, ClippingNormIsTheNormOfTheFlatGradients) {
-  Bound b(8);
+TEST_P(Programs, HaveTheNormOfTheFlatGradientsForClipping) {
+  Bound b(make_device(), 8);
   b.run(0, true, true);
   double square = 0;
   for (float v : b.gradients()) square += static_cast<double>(v) * static_cast<double>(v);
   Optimizer optimizer(*b.device, {Sgd{}}, b.store.layout());
-  const double norm = Optimizer::norm_of(optimizer.block_squares(b.store, *b.stream));
+  const auto squares = optimizer.block_squares(b.store, *b.stream);
+  b.stream->synchronize();
+  const double norm = Optimizer::norm_of(squares);
   EXPECT_NEAR(norm, std::sqrt(square), 1e-9 * std::sqrt(square));
 }
 
-TEST(FirstNonfinite, NamesTheFirstInGraphOrder) {
-  Bound b(4);
+TEST_P(Programs, NameTheFirstNonfiniteInGraphOrder) {
+  Bound b(make_device(), 4);
   EXPECT_EQ(first_nonfinite(b.store.params(), b.store.layout()), "");
   b.store.params()[b.store.layout().of(6).offset] = INFINITY;  // dense_2.weight
   b.store.params()[b.store.layout().of(3).offset] = std::nanf("");
   EXPECT_EQ(first_nonfinite(b.store.params(), b.store.layout()), "conv2d_2.bias");
 }
 
-TEST(ParameterHash, DependsOnValuesAndNotOnFlatOrder) {
-  Bound b(4);
+TEST_P(Programs, HaveAParameterHashOfValuesAndNotOfFlatOrder) {
+  Bound b(make_device(), 4);
   FlatLayout reversed = b.store.layout();
   std::vector<float> moved(reversed.total_floats(), 0.0f);
   std::size_t offset = 0;

@@ -7,8 +7,8 @@
 #include "runtime/error.hpp"
 #include "runtime/plan.hpp"
 #include "runtime/update.hpp"
-#include "tests/support/devices.hpp"
 #include "tests/support/op_table.hpp"
+#include "tests/support/reachable_device.hpp"
 
 namespace dtrain {
 namespace {
@@ -59,12 +59,15 @@ TEST(Shards, AreEqualSharesOfWholeNormBlocksAndMoveNoParameter) {
   }
 }
 
-TEST(Shards, UpdateBitForBitAsTheWhole) {
+class ShardUpdates : public test::OnEachDevice {};
+DTRAIN_ON_EACH_DEVICE(ShardUpdates);
+
+TEST_P(ShardUpdates, AreBitForBitThoseOfTheWhole) {
   const UpdateRule rules[] = {{Sgd{0.1, 0, 0.01, false}},
                               {Sgd{0.1, 0.9, 0.01, true}},
                               {Adam{0.01, 0.9, 0.999, 1e-8, 0.1}},
                               {AdamW{0.01, 0.9, 0.999, 1e-8, 0.1}}};
-  const auto device = test::first_device();
+  const auto device = make_device();
   const auto stream = device->make_stream(StreamUse::compute);
   for (const UpdateRule& rule : rules) {
     const FlatLayout one = plan_for(1).layout;
@@ -82,7 +85,8 @@ TEST(Shards, UpdateBitForBitAsTheWhole) {
       const auto start = test::signed_draws(3, 0, one.param_floats);
       for (const FlatParam& p : one.params)
         for (std::size_t i = p.offset; i < p.offset + p.size; ++i) whole.params()[i] = cut.params()[i] = start[i];
-      StepState step;
+      test::Reachable<StepState> state(1, test::FromDevice<StepState>(*device));
+      StepState& step = state[0];
       step.learning_rate = 0.1f;
       step.sum_weight = 3;
       for (std::uint64_t t = 0; t < 3; ++t) {
@@ -95,13 +99,17 @@ TEST(Shards, UpdateBitForBitAsTheWhole) {
         std::vector<double> squares;
         for (auto& o : optimizers) {
           const auto own = o->block_squares(cut, *stream);
+          stream->synchronize();
           squares.resize(own.size());
           for (std::size_t i = 0; i < own.size(); ++i) squares[i] += own[i];
         }
-        EXPECT_EQ(Optimizer::norm_of(squares), Optimizer::norm_of(fresh.block_squares(whole, *stream)));
+        const auto of_whole = fresh.block_squares(whole, *stream);
+        stream->synchronize();
+        EXPECT_EQ(Optimizer::norm_of(squares), Optimizer::norm_of(of_whole));
         fresh.update(whole, 0, one.param_floats, step, *stream);
         for (std::size_t b = 0; b < layout.buckets.size(); ++b)
           for (auto& o : optimizers) o->update_bucket(cut, b, step, *stream);
+        stream->synchronize();
         for (std::size_t i = 0; i < one.param_floats; ++i) ASSERT_EQ(cut.params()[i], whole.params()[i]) << i;
         for (std::size_t i = one.param_floats; i < layout.total_floats(); ++i) ASSERT_EQ(cut.params()[i], 0.0f);
       }
@@ -110,8 +118,8 @@ TEST(Shards, UpdateBitForBitAsTheWhole) {
   }
 }
 
-TEST(Shards, AreRefusedToRulesThatNeedWholeParameters) {
-  const auto device = test::first_device();
+TEST_P(ShardUpdates, AreRefusedToRulesThatNeedWholeParameters) {
+  const auto device = make_device();
   const FlatLayout layout = plan_for(2).layout;
   EXPECT_THROW(Optimizer(*device, {Lars{}}, layout, {0, 2}), ConfigError);
   EXPECT_THROW(Optimizer(*device, {Lamb{}}, layout, {1, 2}), ConfigError);

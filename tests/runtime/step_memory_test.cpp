@@ -31,7 +31,8 @@ TEST(StepMemory, keeps_what_the_device_counts_and_gives_it_what_the_host_says) {
     step.learning_rate = static_cast<float>(s) * 0.5f;
     step.applied_steps = 1000;  // the device's own: not taken
     memory.begin(step, *stream);
-    memory.write_wish(s == 3, static_cast<float*>(sums.data()) + 4, *stream);
+    memory.write_wishes({s == 3 ? 1.0f : 0.0f, static_cast<float>(s), 5}, static_cast<float*>(sums.data()) + 4,
+                        *stream);
     device.finish_step({&memory.state(), static_cast<float*>(sums.data()), {}}, *stream);
     memory.end(*stream);
     if (memory.under_way() <= memory.lag()) continue;
@@ -40,6 +41,8 @@ TEST(StepMemory, keeps_what_the_device_counts_and_gives_it_what_the_host_says) {
     EXPECT_EQ(done.learning_rate, static_cast<float>(s - 2) * 0.5f);
     EXPECT_EQ(done.applied_steps, 7 + s - 1);
     EXPECT_EQ(done.sums[4], s - 2 == 3 ? 1 : 0);
+    EXPECT_EQ(done.sums[5], static_cast<float>(s - 2));
+    EXPECT_EQ(done.sums[6], 5);
   }
   while (memory.under_way() > 0) memory.read();
   EXPECT_THROW(memory.read(), BugError);

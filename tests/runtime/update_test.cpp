@@ -11,8 +11,8 @@
 #include "runtime/error.hpp"
 #include "runtime/flat.hpp"
 #include "runtime/optimizer.hpp"
-#include "tests/support/devices.hpp"
 #include "tests/support/op_table.hpp"
+#include "tests/support/reachable_device.hpp"
 
 namespace dtrain {
 namespace {
@@ -38,13 +38,18 @@ const std::map<std::string, UpdateRule>& rules() {
 
 /// Two parameters of 37 floats, the second without decay; the gap between them must stay zero.
 struct Fixture {
+  std::unique_ptr<Device> device;
   FlatLayout layout;
-  std::vector<float> w, g, m, v;
-  std::vector<double> norms;
-  StepState step;
-  std::unique_ptr<Device> device = test::first_device();
+  test::Reachable<float> w{reach<float>()}, g{reach<float>()}, m{reach<float>()}, v{reach<float>()};
+  test::Reachable<double> norms{reach<double>()};
+  test::Reachable<StepState> step_memory{1, reach<StepState>()};
+  StepState& step = step_memory[0];
 
-  explicit Fixture(const UpdateRule& rule) {
+  template <class T>
+  test::FromDevice<T> reach() const {
+    return test::FromDevice<T>(*device);
+  }
+  Fixture(std::unique_ptr<Device> on, const UpdateRule& rule) : device(std::move(on)) {
     layout.params.push_back({0, "a", Shape{37}, 0, 37, true});
     layout.params.push_back({1, "b", Shape{37}, 48, 37, false});
     layout.param_floats = 96;
@@ -70,10 +75,13 @@ struct Fixture {
   }
 };
 
-TEST(Updates, are_pytorchs_over_twenty_steps) {
+class Updates : public test::OnEachDevice {};
+DTRAIN_ON_EACH_DEVICE(Updates);
+
+TEST_P(Updates, are_pytorchs_over_twenty_steps) {
   const auto golden = nlohmann::json::parse(std::ifstream("tests/golden/optimizers.json"));
   for (const auto& [name, rule] : rules()) {
-    Fixture f(rule);
+    Fixture f(make_device(), rule);
     const auto& expected = golden.at(name).at("params");
     for (std::uint64_t t = 0; t < 20; ++t) {
       f.apply(rule, t);
@@ -83,9 +91,9 @@ TEST(Updates, are_pytorchs_over_twenty_steps) {
   }
 }
 
-TEST(Updates, spare_what_has_no_decay_and_the_gaps) {
+TEST_P(Updates, spare_what_has_no_decay_and_the_gaps) {
   const auto golden = nlohmann::json::parse(std::ifstream("tests/golden/optimizers.json"));
-  Fixture adam(rules().at("adam"));
+  Fixture adam(make_device(), rules().at("adam"));
   const UpdateRule decayed{Adam{0.01, 0.9, 0.999, 1e-8, 0.1}};
   for (std::uint64_t t = 0; t < 20; ++t) adam.apply(decayed, t);
   EXPECT_LE(test::relative_error(adam.param(48), golden.at("adam").at("params").at(2)), update_tolerance);
@@ -94,9 +102,9 @@ TEST(Updates, spare_what_has_no_decay_and_the_gaps) {
   for (std::size_t i = 85; i < adam.w.size(); ++i) EXPECT_EQ(adam.w[i], 0.0f);
 }
 
-TEST(Updates, do_not_depend_on_where_buckets_cut) {
+TEST_P(Updates, do_not_depend_on_where_buckets_cut) {
   for (const auto& [name, rule] : rules()) {
-    Fixture whole(rule), cut(rule);
+    Fixture whole(make_device(), rule), cut(make_device(), rule);
     if (needs_whole_parameters(rule)) {
       EXPECT_THROW(cut.apply(rule, 0, 19), BugError) << name;
       continue;
@@ -109,11 +117,11 @@ TEST(Updates, do_not_depend_on_where_buckets_cut) {
   }
 }
 
-TEST(Updates, of_large_batches_spare_biases_and_norms) {
+TEST_P(Updates, of_large_batches_spare_biases_and_norms) {
   const auto golden = nlohmann::json::parse(std::ifstream("tests/golden/optimizers.json"));
   for (const char* name : {"lars", "lars_nesterov", "lars_plain", "lamb"}) {
     const UpdateRule& rule = rules().at(name);
-    Fixture f(rule);
+    Fixture f(make_device(), rule);
     const auto& expected = golden.at(name).at("plain");
     for (std::uint64_t t = 0; t < 20; ++t) {
       f.apply(rule, t);
@@ -124,7 +132,7 @@ TEST(Updates, of_large_batches_spare_biases_and_norms) {
   }
 }
 
-TEST(Updates, of_large_batches_take_norms_over_fixed_blocks_whatever_the_threads) {
+TEST_P(Updates, of_large_batches_take_norms_over_fixed_blocks_whatever_the_threads) {
   constexpr std::size_t size = 5 * norm_block + 77;
   for (const char* name : {"lars", "lamb"}) {
     const UpdateRule& rule = rules().at(name);
@@ -134,16 +142,21 @@ TEST(Updates, of_large_batches_take_norms_over_fixed_blocks_whatever_the_threads
     const auto start = test::signed_draws(9, 0, size), gradient = test::signed_draws(9, 1, size);
     std::vector<std::vector<float>> results;
     for (int threads : {1, 3}) {
-      const auto device = make_cpu_device(threads);
+      auto device = make_device();
+      if (device->kind() == DeviceKind::cpu)
+        device = std::make_unique<test::ReachableDevice>(make_cpu_device(threads));  // others: on two of them
       const auto stream = device->make_stream(StreamUse::compute);
-      std::vector<float> w(start.begin(), start.end()), g(gradient.begin(), gradient.end()), m(size), v(size);
-      std::vector<double> norms(norm_scratch(layout));
-      StepState step;
-      step.learning_rate = 0.5f;
-      step.sum_weight = 4;
-      device->update(rule, {w.data(), g.data(), {m.data(), v.data()}, 0, size, &layout, &step, norms.data()}, *stream);
+      const test::FromDevice<float> floats(*device);
+      test::Reachable<float> w(start.begin(), start.end(), floats), g(gradient.begin(), gradient.end(), floats),
+          m(size, floats), v(size, floats);
+      test::Reachable<double> norms(norm_scratch(layout), test::FromDevice<double>(*device));
+      test::Reachable<StepState> state(1, test::FromDevice<StepState>(*device));
+      state[0].learning_rate = 0.5f;
+      state[0].sum_weight = 4;
+      device->update(rule, {w.data(), g.data(), {m.data(), v.data()}, 0, size, &layout, state.data(), norms.data()},
+                     *stream);
       stream->synchronize();
-      results.push_back(w);
+      results.emplace_back(w.begin(), w.end());
     }
     EXPECT_EQ(results[0], results[1]) << name;
     // The length of the first step follows from the formulas: rate * |u|.
@@ -166,9 +179,9 @@ TEST(Updates, of_large_batches_take_norms_over_fixed_blocks_whatever_the_threads
   }
 }
 
-TEST(Updates, divide_by_the_sum_of_weights_and_the_loss_scale_and_clip) {
+TEST_P(Updates, divide_by_the_sum_of_weights_and_the_loss_scale_and_clip) {
   for (const auto& [name, rule] : rules()) {
-    Fixture plain(rule), scaled(rule);
+    Fixture plain(make_device(), rule), scaled(make_device(), rule);
     scaled.step.sum_weight = 64;
     scaled.step.loss_scale = 1024;
     scaled.step.gradient_scale = 0.5f;
@@ -178,14 +191,14 @@ TEST(Updates, divide_by_the_sum_of_weights_and_the_loss_scale_and_clip) {
   }
 }
 
-TEST(Updates, of_a_step_that_is_not_finite_are_skipped) {
+TEST_P(Updates, of_a_step_that_is_not_finite_are_skipped) {
   for (const auto& [name, rule] : rules()) {
-    Fixture f(rule);
+    Fixture f(make_device(), rule);
     const auto before = f.w;
     f.step.nonfinite = 1;
     f.apply(rule, 0, 48, NAN);
     EXPECT_EQ(f.w, before) << name;
-    EXPECT_EQ(f.m, std::vector<float>(f.m.size(), 0.0f)) << name;
+    for (const float m : f.m) EXPECT_EQ(m, 0.0f) << name;
   }
 }
 
@@ -200,11 +213,13 @@ struct Averaged {
     l.param_floats = 96;
     return l;
   }
-  std::unique_ptr<Device> device = test::first_device();
+  explicit Averaged(std::unique_ptr<Device> on) : device(std::move(on)) {}
+  std::unique_ptr<Device> device;
   std::unique_ptr<Stream> stream = device->make_stream(StreamUse::compute);
   ParameterStore store{*device, layout()};
   ParameterAverage average{*device, 0.9, store.layout()};
-  StepState step;
+  test::Reachable<StepState> step_memory{1, test::FromDevice<StepState>(*device)};
+  StepState& step = step_memory[0];
 
   void set(std::uint64_t t) const {
     const auto draws = test::signed_draws(9, 1 + t, 37);
@@ -215,15 +230,19 @@ struct Averaged {
     step.applied_steps = t;
     average.update(store, 0, cut, step, *stream);
     average.update(store, cut, store.layout().total_floats(), step, *stream);
+    stream->synchronize();
   }
   std::vector<float> values(std::size_t offset) const {
     return {average.data() + offset, average.data() + offset + 37};
   }
 };
 
-TEST(MovingAverage, is_pytorchs_over_twenty_steps_wherever_buckets_cut) {
+class MovingAverage : public test::OnEachDevice {};
+DTRAIN_ON_EACH_DEVICE(MovingAverage);
+
+TEST_P(MovingAverage, is_pytorchs_over_twenty_steps_wherever_buckets_cut) {
   const auto expected = nlohmann::json::parse(std::ifstream("tests/golden/average.json")).at("params");
-  Averaged a, b;
+  Averaged a(make_device()), b(make_device());
   for (std::uint64_t t = 0; t < 20; ++t) {
     a.update(t, 48);
     b.update(t, 19);
@@ -235,8 +254,8 @@ TEST(MovingAverage, is_pytorchs_over_twenty_steps_wherever_buckets_cut) {
   for (std::size_t i = 37; i < 48; ++i) EXPECT_EQ(a.average.data()[i], 0.0f);
 }
 
-TEST(MovingAverage, begins_with_the_parameters_and_passes_over_skipped_steps) {
-  Averaged a;
+TEST_P(MovingAverage, begins_with_the_parameters_and_passes_over_skipped_steps) {
+  Averaged a(make_device());
   a.update(0, 48);
   EXPECT_EQ(a.values(0), test::signed_draws(9, 1, 37));
   const auto before = a.values(0);
@@ -244,11 +263,12 @@ TEST(MovingAverage, begins_with_the_parameters_and_passes_over_skipped_steps) {
   a.update(5, 48);
   EXPECT_EQ(a.values(0), before);
   a.average.restart(a.store, *a.stream);
+  a.stream->synchronize();
   EXPECT_EQ(a.values(0), test::signed_draws(9, 6, 37));
 }
 
-TEST(MovingAverage, changes_places_with_the_parameters_and_back) {
-  const auto device = test::first_device();
+TEST_P(MovingAverage, changes_places_with_the_parameters_and_back) {
+  const auto device = make_device();
   const auto stream = device->make_stream(StreamUse::compute);
   FlatLayout layout;  // more than a piece, and not a multiple of it
   layout.params.push_back({0, "a", Shape{700'000}, 0, 700'000, true});
@@ -257,10 +277,12 @@ TEST(MovingAverage, changes_places_with_the_parameters_and_back) {
   ParameterAverage average(*device, 0.5, layout);
   for (std::size_t i = 0; i < layout.param_floats; ++i) store.params()[i] = static_cast<float>(i);
   average.restart(store, *stream);
+  stream->synchronize();
   for (std::size_t i = 0; i < layout.param_floats; ++i) average.data()[i] += 0.5f;
   store.params()[layout.param_floats] = 7;  // behind the parameters: kept states and extras
   for (const float shift : {0.5f, 0.0f}) {
     average.exchange(store, *stream);
+    stream->synchronize();
     for (std::size_t i = 0; i < layout.param_floats; ++i) {
       ASSERT_EQ(store.params()[i], static_cast<float>(i) + shift);
       ASSERT_EQ(average.data()[i], static_cast<float>(i) + 0.5f - shift);

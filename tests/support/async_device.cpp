@@ -20,9 +20,6 @@ namespace {
 
 constexpr std::uintptr_t far = std::uintptr_t{1} << 62;  // not canonical: a touch ends the process
 
-void* moved(void* memory) {
-  return reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(memory) | far);
-}
 Tensor real_tensor(const Tensor& t) {
   Tensor out = t;
   out.data = AsyncDevice::real(t.data);
@@ -31,6 +28,9 @@ Tensor real_tensor(const Tensor& t) {
 
 }  // namespace
 
+void* AsyncDevice::moved(void* memory) {
+  return reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(memory) | far);
+}
 void* AsyncDevice::real(const void* memory) {
   return reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(memory) & ~far);
 }
@@ -66,7 +66,7 @@ class AsyncStream final : public Stream {
     ++device.stream_waits;
     inner->synchronize();
   }
-  void* native() const noexcept override { return const_cast<AsyncStream*>(this); }
+  void* native() const noexcept override { return static_cast<Stream*>(const_cast<AsyncStream*>(this)); }
 
   void submit(const HostTask& task) {
     inner->host(HostTask::of([d = &device, u = use] { d->pass_gate(u); }));
@@ -177,7 +177,9 @@ std::unique_ptr<Replay> AsyncDevice::record(Stream& stream, const std::function<
 // ------------------------------------------------------------------------------------------------------------
 
 AsyncDevice::AsyncDevice(const Options& options)
-    : options_(options), near_(make_cpu_device(1)), inline_(near_->make_stream(StreamUse::compute)) {}
+    : options_(options),
+      near_(options.near ? options.near() : make_cpu_device(1)),
+      inline_(near_->make_stream(StreamUse::compute)) {}
 
 AsyncDevice::~AsyncDevice() = default;
 
@@ -190,7 +192,7 @@ void* AsyncDevice::allocate(std::size_t bytes) {
   used_ += bytes;
   sizes_[memory] = bytes;
   ++allocations;
-  return moved(memory);
+  return options_.far ? moved(memory) : memory;
 }
 
 void AsyncDevice::release(void* memory) noexcept {
@@ -240,7 +242,9 @@ class AsyncKernel final : public Kernel {
   AsyncKernel(AsyncDevice& device, std::unique_ptr<Kernel> inner, Stream& at_once)
       : device_(device), inner_(std::move(inner)), at_once_(at_once) {}
   Needs needs() const override { return inner_->needs(); }
+  std::span<const PackedPart> packed_parts() const override { return inner_->packed_parts(); }
   void pack(std::span<const Tensor> master, Tensor packed, Stream& stream) override {
+    ++device_.packs;
     Call& call = take(Call::Kind::pack, stream);
     call.params.assign(master.begin(), master.end());
     call.packed = packed;
@@ -339,6 +343,14 @@ class AsyncKernel final : public Kernel {
 std::unique_ptr<Kernel> AsyncDevice::prepare(const OpSpec& op, std::span<const TensorDesc> in) {
   auto inner = near_->prepare(op, in);
   if (!inner) return nullptr;
+  if (!options_.model.empty()) {
+    std::string key = fmt::format("{}: {}", options_.model, name_of(op));
+    for (const TensorDesc& t : in) key += " " + t.shape.str();
+    if (choices_.find(key) == nullptr) {
+      ++measured;
+      choices_.set(key, options_.algorithm);
+    }
+  }
   return std::make_unique<AsyncKernel>(*this, std::move(inner), *inline_);
 }
 
@@ -360,6 +372,7 @@ void AsyncDevice::update(const UpdateRule& rule, const UpdateArgs& args, Stream&
     const FlatLayout* layout;
     const StepState* step;
     double* norms;
+    std::span<const PackedCopy> packed;
   };
   const Kept k{&rule,
                real(args.params),
@@ -371,7 +384,8 @@ void AsyncDevice::update(const UpdateRule& rule, const UpdateArgs& args, Stream&
                static_cast<std::uint32_t>(args.state_begin),
                args.layout,
                real(args.step),
-               real(args.norms)};
+               real(args.norms),
+               args.packed};
   stream.host(HostTask::of([this, k] {
     UpdateArgs a;
     a.params = k.params;
@@ -384,6 +398,9 @@ void AsyncDevice::update(const UpdateRule& rule, const UpdateArgs& args, Stream&
     a.step = k.step;
     a.norms = k.norms;
     a.state_begin = k.state_begin;
+    std::vector<PackedCopy> packed(k.packed.begin(), k.packed.end());
+    for (PackedCopy& copy : packed) copy.to = real(copy.to);
+    a.packed = packed;
     near_->update(*k.rule, a, *inline_);
   }));
 }

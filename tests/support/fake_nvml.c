@@ -1,7 +1,9 @@
-// A libnvidia-ml.so.1 with two GPUs that never change but for their energy, which grows by 1.5 J a reading of GPU 1.
-// Laid out as nvml.h of CUDA has it.
+// A libnvidia-ml.so.1 with two GPUs that never change but for their energy, which grows by 1.5 J a reading of GPU 1;
+// or, with FAKE_NVML_WATTS in the environment, on both as time goes by. Laid out as nvml.h of CUDA has it.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct memory {
   unsigned long long total, free, used;
@@ -27,14 +29,28 @@ struct field {
 static int gpus[2];
 static unsigned long long millijoules = 500000;
 
-static int index_of(const void* device) { return device == &gpus[1]; }
+static int index_of(const void* device) {
+  return device == &gpus[1];
+}
 
-int nvmlInit_v2(void) { return 0; }
-int nvmlShutdown(void) { return 0; }
-const char* nvmlErrorString(int status) { return status ? "an error" : "success"; }
-int nvmlSystemGetDriverVersion(char* text, unsigned n) { return snprintf(text, n, "570.86.15") < 0; }
-int nvmlDeviceGetCount_v2(unsigned* n) { return *n = 2, 0; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned i, void** device) { return *device = &gpus[i], i > 1; }
+int nvmlInit_v2(void) {
+  return 0;
+}
+int nvmlShutdown(void) {
+  return 0;
+}
+const char* nvmlErrorString(int status) {
+  return status ? "an error" : "success";
+}
+int nvmlSystemGetDriverVersion(char* text, unsigned n) {
+  return snprintf(text, n, "570.86.15") < 0;
+}
+int nvmlDeviceGetCount_v2(unsigned* n) {
+  return *n = 2, 0;
+}
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, void** device) {
+  return *device = &gpus[i], i > 1;
+}
 int nvmlDeviceGetName(void* device, char* text, unsigned n) {
   return snprintf(text, n, "Fake H200 %d", index_of(device)) < 0;
 }
@@ -83,12 +99,20 @@ int nvmlDeviceGetUtilizationRates(void* device, struct utilization* u) {
   return 0;
 }
 int nvmlDeviceGetTotalEnergyConsumption(void* device, unsigned long long* out) {
+  const char* watts = getenv("FAKE_NVML_WATTS");
+  if (watts) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return *out = (unsigned long long)(atof(watts) * ((double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6)), 0;
+  }
   if (!index_of(device)) return 3;  // not supported
   *out = millijoules;
   millijoules += 1500;
   return 0;
 }
-int nvmlDeviceGetPowerUsage(void* device, unsigned* milliwatts) { return (void)device, *milliwatts = 612500, 0; }
+int nvmlDeviceGetPowerUsage(void* device, unsigned* milliwatts) {
+  return (void)device, *milliwatts = 612500, 0;
+}
 int nvmlDeviceGetTemperature(void* device, int sensor, unsigned* celsius) {
   return (void)device, (void)sensor, *celsius = 55, 0;
 }

@@ -1,9 +1,11 @@
 #include "tests/support/op_table.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <new>
+#include <utility>
 
 #include "runtime/f16.hpp"
 #include "runtime/rng.hpp"
@@ -76,9 +78,7 @@ std::vector<double> moments_of(const Shape& shape, const std::vector<std::vector
 
 OpRow in_half(OpRow row, DType dtype) {
   row.name += dtype == DType::bf16 ? "_bf16" : "_f16";
-  row.in.dtype = dtype;
-  for (TensorDesc& desc : row.more_in) desc.dtype = dtype;
-  return row;
+  return in_dtype(std::move(row), dtype);
 }
 
 }  // namespace
@@ -142,6 +142,43 @@ const std::vector<OpRow>& op_table() {
     return table;
   }();
   return rows;
+}
+
+const std::vector<OpRow>& large_ops() {
+  static const std::vector<OpRow> all = [] {
+    std::vector<OpRow> rows;
+    // 64 channels fill vectors, 67 do not; 5 and 300 make narrow and several tiles.
+    for (const std::int64_t c : {5, 64, 67, 300}) {
+      const TensorDesc x = image(3, c, 17, 13);
+      rows.push_back({"batch_norm", 72, BatchNorm{1e-5, 0.1, Activation::relu}, x});
+      rows.push_back({"batch_moments", 73, BatchMoments{}, x});
+      rows.push_back({"batch_normalize", 62, BatchNormalize{1e-5, 0.1, Activation::tanh}, x});
+      rows.push_back({"layer_norm", 74, LayerNorm{}, x});
+      rows.push_back({"multiply", 76, Multiply{}, x, {image(3, c, 1, 1)}});
+      rows.push_back({"concat", 77, Concat{}, x, {image(3, 2 * c, 17, 13)}});
+      rows.push_back({"max_pool", 79, MaxPool2d{{3, 3}, {2, 2}, {1, 1}}, x});
+      rows.push_back({"average_pool", 78, AveragePool2d{{3, 3}, {2, 2}, {1, 1}}, x});
+      rows.push_back({"global_average_pool", 80, GlobalAveragePool{}, x});
+      rows.push_back({"dropout", 83, Dropout{0.3, 3}, x});
+      rows.push_back({"gelu", 81, Activate{Activation::gelu}, x});
+    }
+    rows.push_back({"batch_norm_tall", 84, BatchNorm{}, image(20, 8, 33, 31)});
+    rows.push_back({"one_sample", 85, LayerNorm{}, matrix(1, 3)});
+    for (const std::int64_t classes : {1, 33, 1500}) {
+      rows.push_back({"cross_entropy", 86, SoftmaxCrossEntropy{0.1}, matrix(300, classes)});
+      rows.push_back({"squared_error", 87, MeanSquaredError{}, matrix(300, classes)});
+    }
+    rows.push_back({"linear", 88, Linear{129, true, Activation::relu}, matrix(64, 300)});
+    rows.push_back({"conv", 89, Conv2d{24, {3, 3}, {1, 1}, {1, 1}, true, Activation::relu}, image(3, 40, 17, 13)});
+    return rows;
+  }();
+  return all;
+}
+
+OpRow in_dtype(OpRow row, DType dtype) {
+  row.in.dtype = dtype;
+  for (TensorDesc& desc : row.more_in) desc.dtype = dtype;
+  return row;
 }
 
 std::vector<float> to_memory(const TensorDesc& d, const std::vector<float>& logical) {
@@ -223,7 +260,8 @@ OpRun::OpRun(Device& device, const OpRow& row)
     : step_(device, {DType::u8, Shape{sizeof(StepState)}, Layout::plain, {}}),
       inputs(1 + row.more_in.size()),
       x(inputs[0]),
-      step(*new (step_.tensor.data) StepState),
+      step(*new (step_.bytes.data()) StepState),
+      device_(device),
       row_(row),
       stream_(device.make_stream(StreamUse::compute)) {
   const std::int64_t n = row.in.shape[0];
@@ -249,19 +287,18 @@ OpRun::OpRun(Device& device, const OpRow& row)
   for (const auto& d : shape_.saved) saved_.emplace_back(device, d);
   positions_.emplace_back(device, TensorDesc{DType::u64, Shape{n}, Layout::plain, {}});
   for (std::int64_t i = 0; i < n; ++i)
-    positions_[0].tensor.as<std::uint64_t>()[i] = static_cast<std::uint64_t>(1000 * i + 7);
+    positions_[0].host().as<std::uint64_t>()[i] = static_cast<std::uint64_t>(1000 * i + 7);
   if (!is_loss(row.op)) {
     grad_out_.emplace_back(device, shape_.out[0]);
     grad_out = signed_draws(row.seed, 200, shape_.out[0].elements());
   }
   for (std::size_t i = 0; i < descs.size(); ++i)
     if (shape_.differentiable >> i & 1u) grad_in_.emplace_back(device, descs[i]);
-  const auto bytes = [](std::size_t size) {
-    return TensorDesc{DType::u8, Shape{static_cast<std::int64_t>(size)}, Layout::plain, {}};
-  };
   const Needs needs = kernel_->needs();
-  if (needs.packed > 0) packed_.emplace_back(device, bytes(needs.packed));
-  if (needs.workspace > 0) workspace_.emplace_back(device, bytes(needs.workspace));
+  if (needs.packed > 0)
+    packed_.emplace_back(device,
+                         TensorDesc{DType::u8, Shape{static_cast<std::int64_t>(needs.packed)}, Layout::plain, {}});
+  if (needs.workspace > 0) workspace_ = Buffer(device, needs.workspace);
   const auto views = [](const std::vector<Memory>& memory, std::vector<Tensor>& to) {
     for (const auto& m : memory) to.push_back(m.tensor);
   };
@@ -278,9 +315,38 @@ OpRun::OpRun(Device& device, const OpRow& row)
   poison();
 }
 
+template <class Function>
+void OpRun::each_memory(Function function) const {
+  function(step_);
+  for (const auto* group : {&in_, &out_, &params_, &state_, &state_sums_, &saved_, &positions_, &grad_out_, &grad_in_,
+                            &grad_params_, &packed_})
+    for (const Memory& m : *group) function(m);
+}
+
+/// Makes a call with everything as the host has it, and sees what it left.
+template <class Call>
+void OpRun::on_device(Call call) {
+  each_memory([&](const Memory& m) { device_.copy(m.tensor.data, m.bytes.data(), m.bytes.size(), *stream_); });
+  call();
+  each_memory([&](const Memory& m) { device_.copy(m.bytes.data(), m.tensor.data, m.bytes.size(), *stream_); });
+  stream_->synchronize();
+}
+
+Tensor OpRun::host_of(const Tensor& on_device) const {
+  Tensor found;
+  each_memory([&](const Memory& m) {
+    if (m.tensor.data == on_device.data) found = {on_device.desc, m.bytes.data()};
+  });
+  return found;
+}
+
 void OpRun::poison() {
-  for (const auto* group : {&out_, &saved_, &workspace_, &grad_in_, &grad_params_, &state_sums_})
-    for (const auto& m : *group) fill_nan(m.tensor);
+  for (const auto* group : {&out_, &saved_, &grad_in_, &grad_params_, &state_sums_})
+    for (const auto& m : *group) fill_nan(m.host());
+  const std::vector<std::byte> nan(std::min<std::size_t>(workspace_.bytes(), 1 << 20), std::byte{0xFF});
+  for (std::size_t at = 0; at < workspace_.bytes(); at += nan.size())
+    device_.copy(workspace_.at(at), nan.data(), std::min(nan.size(), workspace_.bytes() - at), *stream_);
+  stream_->synchronize();
 }
 
 void OpRun::share(const Alias& alias) {
@@ -300,35 +366,36 @@ OpArgs OpRun::args(Pass pass) {
           state_sum_views_,
           position_views_,
           packed_.empty() ? Tensor{} : packed_[0].tensor,
-          workspace_.empty() ? Tensor{} : workspace_[0].tensor,
+          {{DType::u8, Shape{static_cast<std::int64_t>(workspace_.bytes())}, Layout::plain, {}}, workspace_.data()},
           pass,
-          step};
+          *step_.tensor.as<StepState>()};
 }
 
 void OpRun::upload() {
-  const auto put_bytes = [](const Tensor& t, const auto& values) {
-    std::memcpy(t.data, values.data(), values.size() * sizeof values[0]);
+  const auto put_bytes = [&](const Tensor& t, const auto& values) {
+    std::memcpy(host_of(t).data, values.data(), values.size() * sizeof values[0]);
   };
-  for (std::size_t i = 0; i < inputs.size(); ++i) put(in_views_[i], inputs[i]);
+  for (std::size_t i = 0; i < inputs.size(); ++i) put(host_of(in_views_[i]), inputs[i]);
   if (!moments.empty()) put_bytes(in_views_[1], moments);
   if (!labels.empty()) put_bytes(in_views_[1], labels);
-  if (!targets.empty()) put(in_views_[1], targets);
+  if (!targets.empty()) put(host_of(in_views_[1]), targets);
   if (!weights.empty()) put_bytes(in_views_[2], weights);
-  for (std::size_t p = 0; p < params.size(); ++p) put(param_views_[p], params[p]);
-  for (std::size_t s = 0; s < state.size(); ++s) put(state_views_[s], state[s]);
+  for (std::size_t p = 0; p < params.size(); ++p) put(host_of(param_views_[p]), params[p]);
+  for (std::size_t s = 0; s < state.size(); ++s) put(host_of(state_views_[s]), state[s]);
 }
 
 void OpRun::forward(Pass pass) {
   upload();
-  if (!packed_.empty()) kernel_->pack(param_views_, packed_[0].tensor, *stream_);
-  kernel_->forward(args(pass), *stream_);
-  stream_->synchronize();
+  on_device([&] {
+    if (!packed_.empty()) kernel_->pack(param_views_, packed_[0].tensor, *stream_);
+    kernel_->forward(args(pass), *stream_);
+  });
 }
 
 void OpRun::backward_activation() {
   if (grad_out_.empty()) return;
-  put(grad_out_views_[0], grad_out);
-  if (has_epilogue(row_.op)) kernel_->backward_activation(args({}), grad_out_views_[0], *stream_);
+  put(host_of(grad_out_views_[0]), grad_out);
+  if (has_epilogue(row_.op)) on_device([&] { kernel_->backward_activation(args({}), grad_out_views_[0], *stream_); });
 }
 
 void OpRun::backward_only(Write in, std::vector<Write> writes) {
@@ -339,8 +406,7 @@ void OpRun::backward_only(std::vector<Write> in, std::vector<Write> writes) {
   const auto inputs_of_slots = differentiable();
   for (std::size_t i = 0; i < inputs_of_slots.size(); ++i) in_slots[inputs_of_slots[i]] = {grad_in_views_[i], in.at(i)};
   for (std::size_t p = 0; p < params_.size(); ++p) param_slots[p] = {grad_params_[p].tensor, writes.at(p)};
-  kernel_->backward(args({}), {grad_out_views_, in_slots, param_slots}, *stream_);
-  stream_->synchronize();
+  on_device([&] { kernel_->backward(args({}), {grad_out_views_, in_slots, param_slots}, *stream_); });
 }
 
 void OpRun::backward(Write in, Write params_write) {
@@ -353,7 +419,7 @@ void OpRun::backward(Write in, Write params_write) {
 void OpRun::set_grads(float value) {
   for (const auto* group : {&grad_in_, &grad_params_})
     for (const auto& m : *group)
-      put(m.tensor, std::vector<float>(static_cast<std::size_t>(m.tensor.elements()), value));
+      put(m.host(), std::vector<float>(static_cast<std::size_t>(m.tensor.elements()), value));
 }
 
 std::vector<std::size_t> OpRun::differentiable() const {
@@ -363,16 +429,16 @@ std::vector<std::size_t> OpRun::differentiable() const {
   return which;
 }
 std::vector<float> OpRun::out() const {
-  return get(out_views_[0]);
+  return get(host_of(out_views_[0]));
 }
 std::vector<float> OpRun::grad_in(std::size_t i) const {
-  return get(grad_in_views_[i]);
+  return get(host_of(grad_in_views_[i]));
 }
 std::vector<float> OpRun::grad_param(std::size_t p) const {
-  return get(grad_params_[p].tensor);
+  return get(grad_params_[p].host());
 }
 std::vector<float> OpRun::state_sum(std::size_t s) const {
-  return get(state_sums_[s].tensor);
+  return get(state_sums_[s].host());
 }
 
 }  // namespace dtrain::test

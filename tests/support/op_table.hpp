@@ -4,7 +4,6 @@
 
 #include <ostream>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "runtime/device.hpp"
@@ -23,6 +22,11 @@ struct OpRow {
 /// Rows in float32 (losses among them), then the same ops in bfloat16, named "..._bf16", and in float16, "..._f16".
 const std::vector<OpRow>& op_table();
 
+/// Ops on shapes that fill many blocks of a GPU, in float32; no golden file has them.
+const std::vector<OpRow>& large_ops();
+/// The row with inputs of this type.
+OpRow in_dtype(OpRow, DType);
+
 /// Values in logical order <-> the memory order of a tensor.
 std::vector<float> to_memory(const TensorDesc&, const std::vector<float>& logical);
 std::vector<float> to_logical(const TensorDesc&, const float* memory);
@@ -37,16 +41,13 @@ double relative_error(const std::vector<float>& a, const std::vector<float>& b);
 /// A prepared kernel with inputs as the golden files describe them. Outputs, saved tensors, workspace and gradients
 /// start as NaN.
 class OpRun {
-  /// What both the host and the device reach: no copies.
+  /// In the device's memory, and what the host has of it: copied to the device before each call, and back after it.
   struct Memory {
-    Memory(Device& d, const TensorDesc& desc) : device(&d), tensor{desc, d.allocate_host(desc.bytes())} {}
-    Memory(Memory&& o) noexcept : device(o.device), tensor(std::exchange(o.tensor, {})) {}
-    Memory(const Memory&) = delete;
-    Memory& operator=(const Memory&) = delete;
-    ~Memory() {
-      if (tensor) device->release_host(tensor.data);
-    }
-    Device* device;
+    Memory(Device& d, const TensorDesc& desc)
+        : on_device(d, desc.bytes()), bytes(desc.bytes()), tensor{desc, on_device.data()} {}
+    Tensor host() const { return {tensor.desc, bytes.data()}; }
+    Buffer on_device;
+    mutable std::vector<std::byte> bytes;
     Tensor tensor;
   };
   Memory step_;
@@ -81,10 +82,11 @@ class OpRun {
   std::vector<float> state_sum(std::size_t) const;
   /// Inputs that take a gradient.
   std::vector<std::size_t> differentiable() const;
-  Tensor out_tensor() const { return out_views_[0]; }
+  /// What the host has of it.
+  Tensor out_tensor() const { return host_of(out_views_[0]); }
   void set_grads(float value);
   const OpShape& shape() const { return shape_; }
-  StepState& step;  // where the device reads it
+  StepState& step;  // as the device finds it in the next call
   std::vector<std::int32_t> labels;
   std::vector<float> targets, weights;
 
@@ -92,12 +94,19 @@ class OpRun {
   std::vector<TensorDesc> describe();
   OpArgs args(Pass pass);
   void upload();
+  Tensor host_of(const Tensor& on_device) const;
+  template <class Function>
+  void each_memory(Function) const;
+  template <class Call>
+  void on_device(Call);
+  Device& device_;
   OpRow row_;
   OpShape shape_;
   std::unique_ptr<Kernel> kernel_;
   std::unique_ptr<Stream> stream_;
   std::vector<Memory> in_, out_, params_, state_, state_sums_, saved_, positions_, grad_out_, grad_in_, grad_params_;
-  std::vector<Memory> packed_, workspace_;
+  std::vector<Memory> packed_;
+  Buffer workspace_;  // the library's: it may be large, and the host never sees it
   std::vector<Tensor> in_views_, out_views_, param_views_, state_views_, state_sum_views_, saved_views_,
       position_views_, grad_out_views_, grad_in_views_;
 };

@@ -12,7 +12,8 @@ std::unique_ptr<Kernel> SimulatedDevice::prepare(const OpSpec& op, std::span<con
 
 const std::vector<AvailableDevice>& available_devices() {
   static const std::vector<AvailableDevice> devices{
-      {"simulated", []() -> std::unique_ptr<Device> { return std::make_unique<SimulatedDevice>(); }}};
+      {"simulated", []() -> std::unique_ptr<Device> { return std::make_unique<SimulatedDevice>(); },
+       []() -> std::unique_ptr<Device> { return std::make_unique<SimulatedDevice>(CudaOptions{.tf32 = true}); }}};
   return devices;
 }
 

@@ -13,6 +13,7 @@ namespace dtrain::test {
 
 class SimulatedDevice final : public Device {
  public:
+  explicit SimulatedDevice(const CudaOptions& options = {}) { context_.options = options; }
   DeviceKind kind() const noexcept override { return DeviceKind::cuda; }
   std::string name() const override { return "simulated"; }
   void* allocate(std::size_t bytes) override { return cpu_->allocate(bytes); }
@@ -22,6 +23,8 @@ class SimulatedDevice final : public Device {
   void copy(void* to, const void* from, std::size_t bytes, Stream& s) override { cpu_->copy(to, from, bytes, s); }
   void zero(void* to, std::size_t bytes, Stream& stream) override { cpu_->zero(to, bytes, stream); }
   std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc>) override;
+  AlgorithmChoices choices() const override { return context_.choices; }
+  void use(const AlgorithmChoices& choices) override { context_.choices.merge(choices); }
   void update_states(const StateUpdateArgs& args, Stream& stream) override { flat_.update_states(args, stream); }
   void update(const UpdateRule& rule, const UpdateArgs& args, Stream& stream) override {
     flat_.update(rule, args, stream);

@@ -1,6 +1,7 @@
 // cuBLASLt and cuDNN without a GPU: plain loops over host memory behind the same interfaces, so that the CUDA device's
 // linear layers and convolutions (what they pack, place, add and leave to own kernels) run under the op table's suites.
 // Half of the shapes have no fused algorithm, so that both ways are taken; workspaces are spoilt in every call.
+#include <bit>
 #include <cstring>
 #include <stdexcept>
 #include <utility>
@@ -42,6 +43,11 @@ void write(void* p, DType dtype, std::int64_t i, float v) {
   }
 }
 
+/// A factor as TF32 has it: ten bits, to nearest.
+float factor(float v, bool tf32) {
+  return tf32 ? std::bit_cast<float>((std::bit_cast<std::uint32_t>(v) + 0x1000u) & ~0x1FFFu) : v;
+}
+
 // ---- products ------------------------------------------------------------------------------------------------------
 
 class SimulatedProduct final : public ProductPlan {
@@ -73,10 +79,10 @@ class SimulatedProduct final : public ProductPlan {
 
  private:
   float left(const ProductOperands& o, std::int64_t i, std::int64_t k) const {
-    return read(o.left, p_.factors, p_.left_transposed ? k * p_.rows + i : i * p_.inner + k);
+    return factor(read(o.left, p_.factors, p_.left_transposed ? k * p_.rows + i : i * p_.inner + k), p_.tf32);
   }
   float right(const ProductOperands& o, std::int64_t k, std::int64_t j) const {
-    return read(o.right, p_.factors, p_.right_transposed ? j * p_.inner + k : k * p_.columns + j);
+    return factor(read(o.right, p_.factors, p_.right_transposed ? j * p_.inner + k : k * p_.columns + j), p_.tf32);
   }
   Product p_;
 };
@@ -123,8 +129,8 @@ class SimulatedConvolution final : public ConvolutionPlan {
                   const std::int64_t out = ((s * height + y) * width + x) * filters + f;
                   const std::int64_t weight = ((f * g_.kernel[0] + i) * g_.kernel[1] + j) * of_group + k;
                   // forward x, weights; data_gradient dy, weights; weight_gradient dy, x
-                  const double a = read(o[0], g_.dtype, forward ? in : out);
-                  const double b = read(o[1], g_.dtype, forward || data ? weight : in);
+                  const double a = factor(read(o[0], g_.dtype, forward ? in : out), g_.tf32);
+                  const double b = factor(read(o[1], g_.dtype, forward || data ? weight : in), g_.tf32);
                   sums[static_cast<std::size_t>(forward ? out : data ? in : weight)] += a * b;
                 }
               }

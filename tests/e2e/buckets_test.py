@@ -1,0 +1,71 @@
+"""Bucket sizes that a run chooses at start: said, kept with it, shown by check, and the same as numbers that pin them."""
+import re
+
+import harness
+
+AUTO = "communication.bucket_mib=auto"
+CHOSEN = re.compile(r"^buckets: (\d+), chosen in [\d.]+ s \(sums: .*\); pin them with ((?:communication\.\w+=\S+ ?){3})$", re.M)
+
+
+class Buckets(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.digits(harness.SLOW)
+
+    def chosen(self, result):
+        """(number of buckets, the settings that pin them)"""
+        found = CHOSEN.search(result.out)
+        self.assertTrue(found, f"\n{result}")
+        self.assertIn(f"{found[1]} bucket{'s' if found[1] != '1' else ''} of gradients", result.out)
+        return int(found[1]), found[2].split()
+
+    def train_and_resume(self, ranks, *settings):
+        """Returns the number of buckets."""
+        first = self.ok("config.yaml", AUTO, "train.steps=20", *settings, ranks=ranks)
+        buckets, numbers = self.chosen(first)
+        self.assertEqual(CHOSEN.search(first.out)[0], self.read("run", "config.yaml").splitlines()[-1][2:])
+        self.assertRegex(self.read("run", "choices.txt"), rf"(?m)^buckets: {ranks} ranks on 1 hosts, .* = bucket_mib ")
+        plan = self.ok("check", "config.yaml", AUTO, *settings, "--ranks", ranks)
+        self.assertIn(f" in {buckets} bucket", plan.out)
+        # Goes on as it began, also where the run's folder is gone and the checkpoint alone is left.
+        resumed = self.ok("config.yaml", AUTO, "train.steps=30", *settings, "log.directory=other",
+                          "checkpoint.directory=run/checkpoints", ranks=ranks)
+        self.assertRegex(resumed.out, r"(?m)^buckets: bucket_mib \S+, last_bucket_mib \S+, least_buckets \d+, as this run chose before$")
+        self.assertIn(f"{buckets} bucket", resumed.out)
+        # A run with these numbers, never stopped, has the same bits.
+        self.ok("config.yaml", *numbers, "train.steps=30", *settings, "log.directory=pinned", ranks=ranks)
+        self.assertEqual(self.summary("other")["parameter_hash"], self.summary("pinned")["parameter_hash"])
+        return buckets
+
+    def test_two_ranks(self):
+        self.train_and_resume(2)
+        # On other ranks another choice may be better: it is measured anew, from the same parameters.
+        self.chosen(self.ok("config.yaml", AUTO, "train.steps=40", ranks=3))
+
+    def test_four_ranks(self):
+        self.train_and_resume(4)
+
+    def test_sharded_and_bfloat16(self):
+        self.train_and_resume(2, "optimizer={adam: {learning_rate: 0.001}, shard: true}", "communication.gradient_dtype=bfloat16")
+
+    def test_elastic_bits_do_not_depend_on_it(self):
+        elastic = ("deterministic=elastic", "batch.micro=12", "train.steps=10", "checkpoint.resume=never")
+        self.ok("config.yaml", AUTO, *elastic, ranks=2)
+        self.ok("config.yaml", *elastic, "log.directory=one")
+        self.assertEqual(self.summary()["parameter_hash"], self.summary("one")["parameter_hash"])
+
+    def test_numbers_and_one_rank_measure_nothing(self):
+        for settings, ranks in ((("communication.bucket_mib=25",), 2), ((), 2), ((AUTO,), 0)):
+            out = self.ok("config.yaml", *settings, "train.steps=2", "checkpoint.resume=never", ranks=ranks).out
+            self.assertNotIn("chosen in", out)
+        self.assertIn("by measurement", self.ok("check", "config.yaml", AUTO, "log.directory=new", "--ranks", "2").out)
+
+    def test_a_damaged_choice_is_an_error(self):
+        self.ok("config.yaml", AUTO, "train.steps=2", ranks=2)
+        self.write("run/choices.txt", re.sub(r"= bucket_mib \S+", "= bucket_mib -3,", self.read("run", "choices.txt")))
+        self.refused(harness.CHECKPOINT, "config.yaml", AUTO, "train.steps=2", "checkpoint.directory=new",
+                     says=r"no choice of bucket sizes", ranks=2)
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,84 @@
+// Where the time of a step goes on a device that works behind the host's back: by its own events, not the host's clock.
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "comm/world.hpp"
+#include "io/import_mnist.hpp"
+#include "launch/bench/step.hpp"
+#include "launch/config_file.hpp"
+#include "launch/signals.hpp"
+#include "tests/support/async_device.hpp"
+
+namespace dtrain::launch {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr const char* mlp = R"(
+name: digits
+threads: 1
+model:
+  input: [1, 8, 8]
+  layers:
+    - flatten
+    - dense: {units: 32, activation: relu}
+    - dense: {units: 10}
+  loss: cross_entropy
+data: {train: DIGITS, normalize: {scale: 0.0625}}
+batch: {global: 48}
+optimizer: {sgd: {learning_rate: 0.1}}
+train: {steps: 1000}
+)";
+
+TEST(BenchStep, layers_are_timed_by_the_events_of_an_asynchronous_device) {
+  const auto folder = std::filesystem::temp_directory_path() / fmt::format("dtrain-bench-step-{}", getpid());
+  std::filesystem::create_directories(folder);
+  const std::string digits = (folder / "digits.h5").string(), from = "models/data/digits/";
+  io::import_mnist(from + "train-images-idx3-ubyte.gz", from + "train-labels-idx1-ubyte.gz", digits);
+  std::string text = mlp;
+  text.replace(text.find("DIGITS"), 6, digits);
+  const LoadedConfig loaded = parse_config(text, "test.yaml", {});
+  constexpr double delay = 500e-6;  // before each piece of the device's work, and so in each layer's time
+  for (const bool records : {true, false}) {
+    SCOPED_TRACE(records);
+    test::AsyncDevice::Options options;
+    options.compute_delay_us = static_cast<int>(delay * 1e6);
+    options.records = records;
+    auto device = std::make_unique<test::AsyncDevice>(options);
+    StepBenchOptions bench;
+    bench.steps = 20;
+    bench.warm_up = 4;
+    Json report;
+    {
+      StopSignals stop;
+      comm::World world;
+      report = Json::parse(bench_step(world, loaded, bench, stop, std::move(device)).json);
+    }
+    double forward = 0, backward = 0;
+    int layers = 0;
+    for (const Json& layer : report.at("layers")) {
+      forward += layer["forward"]["seconds"]["value"].get<double>();
+      backward += layer["backward"]["seconds"]["value"].get<double>();
+      if (layer["op"] == "flatten") continue;  // no work
+      ++layers;
+      EXPECT_GE(layer["forward"]["seconds"]["value"].get<double>(), delay) << layer;
+      EXPECT_GE(layer["backward"]["seconds"]["value"].get<double>(), delay) << layer;
+    }
+    EXPECT_GE(layers, 3);
+    // They add up to the phases of whole steps, which are timed by other events.
+    const double phase =
+        report["seconds"]["forward"]["value"].get<double>() + report["seconds"]["backward"]["value"].get<double>();
+    EXPECT_GT(phase, 0.5 * (forward + backward));
+    EXPECT_LT(phase, 2 * (forward + backward));
+  }
+  std::filesystem::remove_all(folder);
+}
+
+}  // namespace
+}  // namespace dtrain::launch

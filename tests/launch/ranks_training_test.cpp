@@ -1,0 +1,246 @@
+// Training on several ranks, each with a device that works behind the host's back: over the simulated NCCL and over the
+// host's memory the same bits as on cpus, from recorded steps or not, with the optimizer's state sharded or not.
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "comm/local.hpp"
+#include "comm/world.hpp"
+#include "io/import_mnist.hpp"
+#include "launch/config_file.hpp"
+#include "launch/signals.hpp"
+#include "launch/train.hpp"
+#include "tests/comm/simulated_nccl.hpp"
+#include "tests/support/async_device.hpp"
+
+namespace dtrain::launch {
+namespace {
+
+using Json = nlohmann::json;
+using test::AsyncDevice;
+using test::simulated_nccl;
+
+constexpr const char* mlp = R"(
+name: digits
+threads: 1
+model:
+  input: [1, 8, 8]
+  layers:
+    - flatten
+    - dense: {units: 32, activation: relu}
+    - dropout: {rate: 0.2}
+    - dense: {units: 24, activation: relu}
+    - dense: {units: 10}
+  loss: cross_entropy
+data: {train: DIGITS, eval: DIGITS, normalize: {scale: 0.0625}}
+batch: {global: 48}
+optimizer: {adam: {learning_rate: 0.002}}
+train: {steps: 14, eval_every_steps: 6}
+log: {every_steps: 1}
+checkpoint: {every_steps: 5}
+communication: {algorithm: fixed_order, bucket_mib: 0.004, last_bucket_mib: 0.002}
+)";
+
+constexpr const char* cnn = R"(
+name: digits-cnn
+threads: 1
+model:
+  input: [1, 8, 8]
+  layers:
+    - conv2d: {filters: 8, kernel: 3, activation: relu}
+    - batch_norm
+    - maxpool2d: {size: 2}
+    - flatten
+    - dense: {units: 10}
+  loss: cross_entropy
+  batch_norm: {statistics: global}
+data: {train: DIGITS, eval: DIGITS, normalize: {scale: 0.0625}, augment: [random_crop: {padding: 1}]}
+batch: {global: 48, micro: 6}
+optimizer: {sgd: {learning_rate: 0.1, momentum: 0.9}}
+train: {steps: 14, ema: {decay: 0.9}, clip_norm: 1.5}
+log: {every_steps: 3}
+communication: {algorithm: fixed_order, bucket_mib: 0.004, last_bucket_mib: 0.002}
+)";
+
+enum class On : std::uint8_t { cpus, nccl, staged };
+
+struct Outcome {
+  std::string out, error;
+  Json summary;
+  std::vector<Json> metrics;
+  int calls = 0;  // of NCCL, that the host made
+};
+
+using Overrides = std::vector<std::string>;
+
+class RanksTraining : public testing::TestWithParam<int> {
+ protected:
+  RanksTraining()
+      : folder_(std::filesystem::temp_directory_path() / fmt::format("dtrain-ranks-{}", getpid())),
+        digits_((folder_ / "digits.h5").string()) {
+    std::filesystem::create_directories(folder_);
+    const std::string from = "models/data/digits/";  // tests run in the repository's root
+    io::import_mnist(from + "train-images-idx3-ubyte.gz", from + "train-labels-idx1-ubyte.gz", digits_);
+  }
+  ~RanksTraining() override {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+    simulated_nccl().reset();
+  }
+
+  Outcome run(int ranks, On on, std::string text, Overrides overrides, const std::string& name) const {
+    for (auto at = text.find("DIGITS"); at != std::string::npos; at = text.find("DIGITS")) text.replace(at, 6, digits_);
+    overrides.push_back("log.directory=" + (folder_ / name).string());
+    if (on != On::cpus)
+      overrides.push_back(on == On::nccl ? "communication.transport=nccl" : "communication.transport=staged");
+    const LoadedConfig loaded = parse_config(text, "test.yaml", overrides);
+    simulated_nccl().reset();
+    Outcome result;
+    std::atomic<int> failures{0};
+    testing::internal::CaptureStdout();
+    testing::internal::CaptureStderr();
+    try {
+      StopSignals stop;
+      comm::run_local(ranks, [&](comm::LocalRank& rank) {
+        comm::World world(rank);
+        std::unique_ptr<Device> device;
+        AsyncDevice::Options options;
+        options.compute_delay_us = 5 * rank.rank();  // no two alike
+        if (on != On::cpus) device = std::make_unique<AsyncDevice>(options);
+        if (train(loaded, world, stop, std::move(device)) != ExitCode::ok) ++failures;
+        world.finish(ExitCode::ok);
+      });
+    } catch (const std::exception& e) {
+      ADD_FAILURE() << e.what();
+    }
+    result.out = testing::internal::GetCapturedStdout();
+    result.error = testing::internal::GetCapturedStderr();
+    result.calls = simulated_nccl().calls;
+    EXPECT_EQ(failures, 0) << name << ": " << result.error;
+    std::ifstream summary(folder_ / name / "summary.json"), metrics(folder_ / name / "metrics.jsonl");
+    if (summary) result.summary = Json::parse(summary);
+    for (std::string line; std::getline(metrics, line);) result.metrics.push_back(Json::parse(line));
+    return result;
+  }
+
+  std::filesystem::path folder_;
+  std::string digits_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Ranks, RanksTraining, testing::Values(2, 4));
+
+/// Everything but what time says.
+void expect_same(const Outcome& a, const Outcome& b, const char* what) {
+  SCOPED_TRACE(what);
+  for (const char* key : {"parameter_hash", "average_hash", "eval", "train", "steps"}) {
+    EXPECT_EQ(a.summary.value(key, Json()), b.summary.value(key, Json())) << key;
+  }
+  EXPECT_NE(a.summary.value("parameter_hash", ""), "");
+  ASSERT_EQ(a.metrics.size(), b.metrics.size());
+  for (std::size_t i = 0; i < a.metrics.size(); ++i)
+    for (const char* key : {"step", "epoch", "loss", "learning_rate", "grad_norm", "eval"})
+      EXPECT_EQ(a.metrics[i].value(key, Json()), b.metrics[i].value(key, Json())) << key << " of line " << i;
+}
+
+TEST_P(RanksTraining, has_the_bits_of_cpus_over_each_carrier_and_from_recorded_steps) {
+  const int ranks = GetParam();
+  for (const auto& [name, text] : {std::pair{"mlp", mlp}, std::pair{"cnn", cnn}}) {
+    SCOPED_TRACE(name);
+    const auto named = [&](const char* how) { return fmt::format("{}-{}", name, how); };
+    const Outcome cpus = run(ranks, On::cpus, text, {}, named("cpus"));
+    const Outcome recorded = run(ranks, On::nccl, text, {}, named("recorded"));
+    const Outcome eager = run(ranks, On::nccl, text, {"cuda.graphs=false"}, named("eager"));
+    expect_same(cpus, recorded, "recorded");
+    expect_same(cpus, eager, "not recorded");
+    EXPECT_EQ(recorded.error, "");
+    EXPECT_LT(recorded.calls, eager.calls * 3 / 4);  // most steps are replayed, their collectives, too
+    expect_same(cpus, run(ranks, On::staged, text, {}, named("staged")), "staged");
+  }
+}
+
+TEST_P(RanksTraining, shards_have_the_bits_of_the_whole_and_so_does_a_run_that_goes_on) {
+  const int ranks = GetParam();
+  for (const char* decay : {"0", "0.9"}) {
+    SCOPED_TRACE(decay);
+    const std::string ema = fmt::format("train.ema={{decay: {}}}", decay);
+    const auto named = [&](const char* how) { return fmt::format("{}-{}", how, decay); };
+    const Outcome whole = run(ranks, On::nccl, mlp, {ema}, named("whole"));
+    const Overrides shard{ema, "optimizer.shard=true"};
+    Overrides eager = shard;
+    eager.push_back("cuda.graphs=false");
+    const Outcome recorded = run(ranks, On::nccl, mlp, shard, named("recorded"));
+    const Outcome as_it_is = run(ranks, On::nccl, mlp, eager, named("eager"));
+    expect_same(whole, recorded, "recorded");
+    expect_same(whole, as_it_is, "not recorded");
+    EXPECT_LT(recorded.calls, as_it_is.calls * 3 / 4);
+    expect_same(whole, run(ranks, On::staged, mlp, shard, named("staged")), "staged");
+    expect_same(whole, run(ranks, On::cpus, mlp, shard, named("cpus")), "cpus");
+    // Moments of all ranks are in the checkpoint.
+    Overrides first = shard;
+    first.push_back("train.steps=7");
+    run(ranks, On::nccl, mlp, first, named("halves"));
+    Outcome second = run(ranks, On::nccl, mlp, shard, named("halves"));
+    second.metrics = whole.metrics;  // with an evaluation more
+    expect_same(whole, second, "gone on");
+  }
+}
+
+TEST_P(RanksTraining, kernels_pack_what_all_ranks_have_updated) {
+  // Evaluations between the steps leave packed parameters behind, and must find none that are old.
+  for (const char* precision : {"precision=float32", "precision=bfloat16"}) {
+    SCOPED_TRACE(precision);
+    const Overrides common{precision, "train={steps: 14, eval_every_steps: 3}", "batch={global: 48}"};
+    Overrides shard = common, eager = common;
+    shard.push_back("optimizer.shard=true");
+    eager = shard;
+    eager.push_back("cuda.graphs=false");
+    const auto named = [&](const char* how) { return fmt::format("{}-{}", how, precision); };
+    const Outcome whole = run(GetParam(), On::cpus, cnn, common, named("whole"));
+    expect_same(whole, run(GetParam(), On::nccl, cnn, shard, named("recorded")), "recorded");
+    expect_same(whole, run(GetParam(), On::nccl, cnn, eager, named("eager")), "not recorded");
+  }
+}
+
+TEST_P(RanksTraining, gradients_that_travel_as_bfloat16_are_those_of_cpus) {
+  const int ranks = GetParam();
+  for (const char* shard : {"optimizer.shard=false", "optimizer.shard=true"}) {
+    SCOPED_TRACE(shard);
+    const auto named = [&](const char* how) { return fmt::format("{}-{}", how, shard); };
+    const Overrides narrow{shard, "communication.gradient_dtype=bfloat16"};
+    const Outcome cpus = run(ranks, On::cpus, mlp, narrow, named("cpus"));
+    expect_same(cpus, run(ranks, On::nccl, mlp, narrow, named("nccl")), "nccl");
+    expect_same(cpus, run(ranks, On::staged, mlp, narrow, named("staged")), "staged");
+  }
+}
+
+TEST_P(RanksTraining, elastic_bits_are_those_of_one_rank) {
+  const Overrides elastic{"deterministic=elastic", "batch={global: 48, micro: 6}"};
+  const auto without_evaluation = [](Outcome o) {  // whose sums in double each rank forms of its own samples
+    o.summary.erase("eval");
+    for (Json& line : o.metrics) line.erase("eval");
+    return o;
+  };
+  const Outcome one = without_evaluation(run(1, On::cpus, mlp, elastic, "one"));
+  for (On on : {On::nccl, On::staged}) {
+    const char* const name = on == On::nccl ? "nccl" : "staged";
+    expect_same(one, without_evaluation(run(GetParam(), on, mlp, elastic, name)), name);
+  }
+}
+
+TEST_P(RanksTraining, sums_of_nccl_itself_give_the_same_bits_recorded_or_not) {
+  const Overrides plain{"communication.algorithm=auto"};
+  const Overrides eager{"communication.algorithm=auto", "cuda.graphs=false"};
+  expect_same(run(GetParam(), On::nccl, cnn, plain, "recorded"), run(GetParam(), On::nccl, cnn, eager, "eager"),
+              "nccl");
+}
+
+}  // namespace
+}  // namespace dtrain::launch

@@ -141,8 +141,6 @@ void MetricsFile::write(const StepMetrics& m) {
                {"communication_exposed", s.communication_exposed},
                {"optimizer", s.optimizer},
                {"checkpoint", s.checkpoint}}}};
-  if (m.loss_scale) entry["loss_scale"] = *m.loss_scale;
-  if (m.skipped) entry["skipped"] = *m.skipped;
   if (const auto& c = m.communication) {
     entry["communication"] = {
         {"exposed", c->exposed}, {"sums", c->sums}, {"bus_bytes_per_second", c->bus_bytes_per_second}};

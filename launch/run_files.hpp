@@ -54,9 +54,6 @@ struct StepMetrics {
   double samples_per_second = 0;
   double memory_mib = 0;  // resident, of rank 0
   PhaseSeconds seconds;
-  // Where the loss is scaled.
-  std::optional<double> loss_scale{};      // of this step
-  std::optional<std::uint64_t> skipped{};  // steps without an update so far, this one included
   std::optional<CommunicationMetrics> communication{};  // where there are several ranks
   // Where the loss is scaled.
   std::optional<double> loss_scale{};      // of this step

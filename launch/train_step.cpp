@@ -65,6 +65,11 @@ comm::DeviceNote TrainStep::Place::look() noexcept {
   note.asynchronous = step.engine_.device().asynchronous();
   if (reached.bucket >= 0) note.step = reached.step + 1;
   note.bucket = reached.bucket;
+  try {
+    const std::string said = step.engine_.collective().state();
+    said.copy(note.state.data(), comm::DeviceNote::state_room);
+  } catch (const std::exception&) {  // nothing is said then
+  }
   return note;
 }
 

@@ -2,6 +2,7 @@
 
 DTRAIN_ASYNC_PROGRAM trains as dtrain does, on a device of threads that is as asynchronous as a GPU; DTRAIN_FAKE_NVML is
 a management library with two GPUs."""
+import json
 import os
 import re
 import signal
@@ -29,7 +30,8 @@ class Watching(harness.Case):
 
     def start_async(self, *overrides, ranks, delay=0, **environment):
         environment["DTRAIN_ASYNC_DELAY_US"] = str(delay)
-        return self.start("config.yaml", *overrides, ranks=ranks, environment=environment, program=PROGRAM)
+        # There is no GPU that NCCL could use.
+        return self.start("config.yaml", "communication.transport=staged", *overrides, ranks=ranks, environment=environment, program=PROGRAM)
 
     def train(self, *overrides, **how):
         result = self.start_async(*overrides, **how).wait()
@@ -84,6 +86,18 @@ class Watching(harness.Case):
         self.assertTrue(told and all(t > 0 for t in told), told)
         self.assertEqual({m.get("gpu_utilization") for m in self.metrics() if "joules_per_sample" in m}, {0.03})
 
+    def test_sums_on_a_device_beside_plain_ones(self):
+        result = self.start("bench-comm", "4k", "256k", ranks=2, program=PROGRAM).wait()
+        self.assertEqual(result.code, harness.OK, f"\n{result}")
+        report = json.loads(result.out)
+        self.assertEqual((report["ranks"], report["device"]), (2, "async"))
+        self.assertEqual([row["bytes"] for row in report["sizes"]], [4096, 262144])
+        for row in report["sizes"]:
+            self.assertGreater(row["plain_mpi_seconds"]["value"], 0)
+            self.assertGreater(row["copy_seconds"]["value"], 0)
+            self.assertAlmostEqual(row["bus_bytes_per_second"], row["bytes"] / row["seconds"]["value"], delta=1)
+        self.refused(harness.DEVICE, "bench", "comm", "--device", "cuda", "--sizes", "4k", ranks=2, says="GPU|CUDA")
+
     def test_a_stopped_rank_is_reported_with_its_device(self):
         """Rank 0 waits for results then; within 10 s it says for whom, and at the deadline what all ranks do."""
         running = self.start_async(*BUCKETS, "train.steps=10000000", "data.eval=[]", "communication.timeout_seconds=17",
@@ -103,7 +117,8 @@ class Watching(harness.Case):
         said = re.search(r"rank 1 .*is stopped.* " + place + "; 1 rank waits for it", result.errors[0])
         self.assertTrue(said, f"\n{result}")
         self.assertLessEqual(int(said[2]), int(said[1]) + 1)
-        self.assertRegex(result.err, r"\n  rank 0 .* waiting .*phase 'results' of step \d+ .*; device at step \d+, bucket \d+")
+        self.assertRegex(result.err, r"\n  rank 0 .* waiting .*phase 'results' of step \d+ .*; device at step \d+, bucket \d+; "
+                                     r"staged: \d+ of \d+ calls done; number \d+ \(all_reduce\) waits for the other ranks")
         self.assertRegex(result.err, r"\n  rank 1 .* stopped .*; device at step \d+, bucket \d+")
 
     def test_a_killed_rank_ends_all(self):

@@ -45,7 +45,8 @@ struct RunState {
   double epoch = 0;                 // samples / size of the data set
   std::uint64_t global_batch = 0;
   std::uint64_t seed = 0;
-  double loss_scale = 1;
+  double loss_scale = 1;                    // of the next step
+  std::optional<std::uint32_t> good_steps;  // updates in a row since a dynamic one was changed; none: it is not dynamic
   std::string data_fingerprint;
   std::string configuration;                   // canonical text
   std::string configuration_hash;              // of that text

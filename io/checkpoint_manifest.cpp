@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <set>
 
 #include <fmt/format.h>
@@ -71,6 +72,13 @@ class Members {
     const auto& value = take(key);
     if (!value.is_number_unsigned() || value.get<std::uint64_t>() > cap) bad(key, "an integer in its range");
     return value.get<std::uint64_t>();
+  }
+  template <class T>
+  std::optional<T> number_or_null(const char* key, T cap) {
+    const auto& value = take(key);
+    if (value.is_null()) return std::nullopt;
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() > cap) bad(key, "an integer in its range, or null");
+    return value.get<T>();
   }
   double real(const char* key) {
     const auto& value = take(key);
@@ -181,7 +189,7 @@ ManifestShard parse_shard(const Json& json, std::size_t index) {
   return shard;
 }
 
-RunState parse_state(Members& m) {
+RunState parse_state(Members& m, std::uint64_t format) {
   RunState s;
   s.step = m.number("step");
   s.applied_steps = m.number("applied_steps");
@@ -190,6 +198,7 @@ RunState parse_state(Members& m) {
   s.global_batch = m.number("global_batch");
   s.seed = m.number("seed");
   s.loss_scale = m.real("loss_scale");
+  if (format >= 2) s.good_steps = m.number_or_null("good_steps", std::numeric_limits<std::uint32_t>::max());
   s.data_fingerprint = m.text("data_fingerprint");
   s.configuration = m.text("configuration");
   s.configuration_hash = m.text("configuration_hash");
@@ -303,6 +312,7 @@ std::string format_manifest(const Manifest& manifest) {
                      {"global_batch", s.global_batch},
                      {"seed", s.seed},
                      {"loss_scale", s.loss_scale},
+                     {"good_steps", s.good_steps ? Json(*s.good_steps) : Json()},
                      {"data_fingerprint", s.data_fingerprint},
                      {"configuration", s.configuration},
                      {"configuration_hash", s.configuration_hash},
@@ -335,12 +345,14 @@ Manifest parse_manifest(const std::string& text) {
   if (std::string_view(text).substr(body.size()) != tail) corrupt("MANIFEST.json does not match its own SHA-256");
   const auto json = parse_strictly(text);
   Members m(json, "MANIFEST.json");
-  if (const auto format = m.number("format"); format != checkpoint_format) {
-    throw CheckpointError(fmt::format("it has format {}, and this program reads format {}", format, checkpoint_format),
-                          CheckpointError::Kind::incompatible);
+  const auto format = m.number("format");
+  if (format < 1 || format > checkpoint_format) {
+    throw CheckpointError(
+        fmt::format("it has format {}, and this program reads formats 1 to {}", format, checkpoint_format),
+        CheckpointError::Kind::incompatible);
   }
   Manifest manifest;
-  manifest.state = parse_state(m);
+  manifest.state = parse_state(m, format);
   manifest.total_bytes = m.number("total_bytes", max_total_bytes);
   const auto& tensors = m.array("tensors", max_text_bytes);
   for (std::size_t i = 0; i < tensors.size(); ++i) manifest.tensors.push_back(parse_tensor(tensors[i], i));

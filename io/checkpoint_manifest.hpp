@@ -13,7 +13,7 @@
 namespace dtrain::io {
 
 inline constexpr std::uint64_t checkpoint_alignment = 64;  // bytes, of every tensor and every cut between shards
-inline constexpr int checkpoint_format = 1;
+inline constexpr int checkpoint_format = 2;                // format 1, which lacks `good_steps`, is read as well
 inline constexpr const char* manifest_name = "MANIFEST.json";
 
 struct ManifestTensor {

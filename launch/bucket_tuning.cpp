@@ -14,8 +14,8 @@
 #include "launch/alone.hpp"
 #include "launch/bench/statistics.hpp"
 #include "launch/bucket_choice.hpp"
-#include "launch/engine.hpp"
 #include "launch/machine.hpp"
+#include "launch/seat.hpp"
 #include "launch/text.hpp"
 #include "runtime/rates.hpp"
 

@@ -142,6 +142,11 @@ class Check {
         row.parameters += plan_.graph.params().at(static_cast<std::size_t>(id)).shape.elements();
       layers_.push_back(std::move(row));
     }
+    if (asked.cluster.given()) {
+      const auto profile = asked.profile.empty() ? std::optional<Profile>() : read_profile(asked.profile);
+      scaling_ = model_scaling(loaded, asked.cluster, profile ? &*profile : nullptr, ranks_, asked.ranks_per_host);
+      return;
+    }
     if (asked.profile.empty()) return;
     std::vector<std::size_t> bytes;
     for (const Bucket& bucket : plan_.layout.buckets) bytes.push_back(bucket.bytes());
@@ -175,6 +180,7 @@ class Check {
     }
     if (steps_ > 0) out += fmt::format("Run: {} steps\n", grouped(steps_));
     if (prediction_) out += prediction_text(*prediction_);
+    if (scaling_) out += "\n" + text_of(*scaling_);
     for (const std::string& note : notes_) out += "Note: " + note + '\n';
     return out;
   }
@@ -213,6 +219,7 @@ class Check {
         {"steps_per_epoch", data_.train_samples > 0 ? Json(steps_per_epoch()) : Json()},
         {"total_steps", known(steps_)},
         {"prediction", prediction_ ? prediction_json(*prediction_) : Json()},
+        {"scaling", scaling_ ? to_json(*scaling_) : Json()},
         {"notes", notes_},
     };
     return report.dump(2) + "\n";
@@ -293,6 +300,7 @@ class Check {
   std::vector<LayerRow> layers_;
   std::vector<std::string> notes_;
   std::optional<Prediction> prediction_;
+  std::optional<ScaleModel> scaling_;
 };
 
 }  // namespace

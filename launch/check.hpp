@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "launch/bench/scale_model.hpp"
 #include "launch/config_file.hpp"
 
 namespace dtrain::launch {
@@ -16,7 +17,8 @@ struct CheckReport {
 struct CheckOptions {
   int ranks = 1;
   std::string profile;     // of measured parts, to predict the step time from; empty: no prediction
-  int ranks_per_host = 0;  // 0: as the profile's all-reduce had them
+  int ranks_per_host = 0;  // 0: as the profile's all-reduce had them; of a described cluster 8
+  ClusterOptions cluster;  // described, to model how the run would scale; sums are its, not the profile's
 };
 
 /// Checks what can be checked without the other ranks: the batch of the ranks, shapes against the data files where they

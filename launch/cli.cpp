@@ -34,6 +34,7 @@
 #include "launch/doctor.hpp"
 #include "launch/progress.hpp"
 #include "launch/signals.hpp"
+#include "launch/start_ranks.hpp"
 #include "launch/train.hpp"
 #include "launch/use_commands.hpp"
 #include "runtime/document.hpp"
@@ -108,6 +109,7 @@ class CommandLine {
     app_.require_subcommand(1);
     example(app_,
             "  mpirun -np 2 dtrain models/recipes/mnist-cnn.yaml            train on two ranks\n"
+            "  dtrain --ranks 2 models/recipes/mnist-cnn.yaml               the same: dtrain starts mpirun\n"
             "  dtrain models/recipes/mnist-mlp.yaml train.epochs=1 seed=2   one process, other settings\n"
             "  dtrain check models/recipes/mnist-cnn.yaml --ranks 8         what would run, and how large it is\n");
     add_train();
@@ -120,6 +122,7 @@ class CommandLine {
                            [this](const CLI::App* app) { everywhere_.insert(app); }};
     use_ = std::make_unique<UseCommands>(app_, tree, [this](CLI::App* app, UseCommands::Work work) {
       everywhere_.insert(app);
+      add_ranks(app);
       app->callback([this, work = std::move(work)] { action_ = [work] { return on_all_ranks(work); }; });
     });
     data_ = std::make_unique<DataCommands>(app_, tree);
@@ -148,12 +151,19 @@ class CommandLine {
     app->add_option("key=value", overrides_, "Settings that replace the file's; the value is YAML");
   }
 
+  /// Of commands that all ranks of a launch run together.
+  void add_ranks(CLI::App* app) {
+    app->add_option("--ranks", ranks_, "Start so many ranks on this machine by mpirun")->check(CLI::Range(1, 4096));
+  }
+
   void add_train() {
     CLI::App* train = command(app_, "train", "Train the model of a configuration (the default command)",
                               "  mpirun -np 8 dtrain config.yaml\n"
+                              "  dtrain --ranks 8 config.yaml\n"
                               "  srun --mpi=pmix dtrain config.yaml\n"
                               "  dtrain config.yaml batch.global=256 optimizer='{sgd: {learning_rate: 0.05}}'\n");
     add_config_arguments(train);
+    add_ranks(train);
     train->callback([this] { action_ = [this] { return train_command(file_, overrides_); }; });
     everywhere_.insert(train);
   }
@@ -162,13 +172,28 @@ class CommandLine {
     CLI::App* check_app = command(app_, "check", "Validate a configuration and show the plan; needs no GPU and no MPI",
                                   "  dtrain check config.yaml\n"
                                   "  dtrain check config.yaml batch.global=512 --ranks 8 --json\n"
-                                  "  dtrain check config.yaml --ranks 64 --ranks-per-host 8 --profile profile.json\n");
+                                  "  dtrain check config.yaml --ranks 64 --ranks-per-host 8 --profile profile.json\n"
+                                  "  dtrain check config.yaml batch.global=262144 --ranks 1024 --link nvlink --network "
+                                  "400gbit --flops 989t --efficiency 0.17\n");
     add_config_arguments(check_app);
     check_app->add_option("--ranks", check_.ranks, "Ranks that will share the batch")->check(CLI::Range(1, 1 << 20));
     check_app->add_option("--profile", check_.profile,
                           "Parts measured by `bench step` and `bench comm`: predicts the step");
     check_app->add_option("--ranks-per-host", check_.ranks_per_host, "For the prediction; by default as measured")
         ->check(CLI::Range(1, 1 << 20));
+    check_app->add_option("--link", check_.cluster.link,
+                          "Models how the run scales: what joins the ranks of a host (nvlink, nvlink3, pcie, a rate)");
+    check_app->add_option("--network", check_.cluster.network, "The same: what joins hosts, a card (400gbit)");
+    check_app->add_option("--cards", check_.cluster.cards, "Network cards of a host; by default one a rank")
+        ->check(CLI::Range(1, 1 << 20));
+    check_app->add_option("--flops", check_.cluster.flops,
+                          "FLOP/s of a rank (989t), where no --profile has measured its computation");
+    check_app->add_option("--efficiency", check_.cluster.efficiency, "The share of these that it reaches")
+        ->check(CLI::Range(1e-6, 1.0));
+    check_app
+        ->add_option("--sum-processor", check_.cluster.processor,
+                     "Share of its processor that a sum takes of a rank; by default 0.08")
+        ->check(CLI::Range(0.0, 1.0));
     check_app->add_flag("--json", json_, "Print one JSON object");
     check_app->callback([this] {
       action_ = [this] {
@@ -245,6 +270,7 @@ class CommandLine {
                             "  mpirun -np 4 dtrain doctor --directory /scratch/runs --json\n");
     app->add_option("--directory", directory_, "Where runs will write")->capture_default_str();
     app->add_flag("--json", json_, "Print one JSON object");
+    add_ranks(app);
     everywhere_.insert(app);
     app->callback([this] {
       action_ = [this] {
@@ -267,6 +293,7 @@ class CommandLine {
   std::string file_, first_, second_, output_, directory_ = "runs";
   Strings overrides_;
   CheckOptions check_;
+  int ranks_ = 1;
   bool json_ = false, markdown_ = false, raw_ = false;
   std::unique_ptr<UseCommands> use_;
   std::unique_ptr<DataCommands> data_;
@@ -312,6 +339,12 @@ std::string nearest_option(const CLI::App& app, const Strings& args) {
 }
 
 int CommandLine::run(Strings args) {
+  // `dtrain --ranks 8 config.yaml`: the option of the command that follows.
+  const std::size_t leading = args.empty() ? 0 : args[0] == "--ranks" ? 2 : args[0].starts_with("--ranks=") ? 1 : 0;
+  if (leading < args.size()) std::rotate(args.begin(), args.begin() + static_cast<std::ptrdiff_t>(leading), args.end());
+  if (leading > 0 && leading >= args.size())
+    throw ConfigError(
+        "--ranks needs a number, and a configuration file to train or a command: dtrain --ranks 2 config.yaml");
   // `dtrain config.yaml` trains: the first word is a file, or looks like one.
   const Strings names = names_of(app_);
   if (!args.empty() && !args[0].starts_with('-') && std::find(names.begin(), names.end(), args[0]) == names.end()) {
@@ -339,6 +372,7 @@ int CommandLine::run(Strings args) {
       path = at->get_name() + (path.empty() ? "" : " " + path);
     throw ConfigError(fmt::format("{}; see {} --help", text, path));
   }
+  if (ranks_ > 1) start_ranks(ranks_, args);
   // Under a launcher every rank is here: some commands are for all of them, the others for one.
   if (!everywhere_.contains(chosen) && !is_speaker()) return 0;
   return action_ ? action_() : static_cast<int>(ExitCode::usage);

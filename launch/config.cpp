@@ -27,6 +27,24 @@ TypePtr<EmaConfig> ema_table() {
   return shared(std::move(ema));
 }
 
+/// Powers of two leave the bits of gradients alone.
+TypePtr<double> scale() {
+  return number({.least = 1e-9, .most = 1e38});
+}
+
+TypePtr<DynamicLossScale> dynamic_loss_scale_table() {
+  Table<DynamicLossScale> table(
+      "A loss scale that is halved, and the update skipped, where a gradient is not finite, and doubled after so many "
+      "updates in a row.");
+  table.add("initial", &DynamicLossScale::initial, scale(), "in the first step");
+  table.add("growth_steps", &DynamicLossScale::growth_steps, integer({1, 1'000'000'000}),
+            "updates in a row, after which it is doubled");
+  table.add("minimum", &DynamicLossScale::minimum, scale(),
+            "it goes no lower; a gradient that is not finite at this scale ends the run");
+  table.add("maximum", &DynamicLossScale::maximum, scale(), "it goes no higher");
+  return shared(std::move(table));
+}
+
 TypePtr<TrainConfig> train_table() {
   Table<TrainConfig> train("How long, and what happens on the way.");
   train.add("epochs", &TrainConfig::epochs, integer({1, 1'000'000'000}), "passes over the data")
@@ -42,6 +60,17 @@ TypePtr<TrainConfig> train_table() {
       .add("ema", &TrainConfig::ema, ema_table(),
            "evaluate, and use the model, with an average of the parameters over the latest steps")
       .shown_if([](const auto& t) { return t.ema.decay > 0; });
+  train.add(
+      "loss_scale", &TrainConfig::loss_scale,
+      word_or("auto", TrainConfig::automatic_scale, word_or("dynamic", TrainConfig::dynamic_scale, scale())),
+      "the loss is multiplied with it before backward, and its gradients divided by it in the update, so that small "
+      "ones do not vanish in halves; auto: dynamic where precision is float16, else 1");
+  train
+      .add("dynamic_loss_scale", &TrainConfig::dynamic_loss_scale, dynamic_loss_scale_table(),
+           "how a dynamic loss scale moves")
+      .shown_if([](const auto& t) {
+        return t.loss_scale == TrainConfig::dynamic_scale || t.dynamic_loss_scale != DynamicLossScale();
+      });
   train.add("eval_every_steps", &TrainConfig::eval_every_steps, integer(),
             "evaluate after so many steps; 0: after each epoch. Always at the end");
   return shared(std::move(train));
@@ -96,6 +125,18 @@ TypePtr<LogConfig> log_table() {
 
 }  // namespace
 
+LossScaling loss_scaling(const RunConfig& config) {
+  const TrainConfig& t = config.train;
+  const bool automatic = t.loss_scale == TrainConfig::automatic_scale;
+  LossScaling scaling;
+  scaling.dynamic = t.loss_scale == TrainConfig::dynamic_scale || (automatic && config.precision == DType::f16);
+  scaling.initial = static_cast<float>(scaling.dynamic ? t.dynamic_loss_scale.initial : automatic ? 1 : t.loss_scale);
+  scaling.growth_steps = static_cast<std::uint32_t>(t.dynamic_loss_scale.growth_steps);
+  scaling.minimum = static_cast<float>(t.dynamic_loss_scale.minimum);
+  scaling.maximum = static_cast<float>(t.dynamic_loss_scale.maximum);
+  return scaling;
+}
+
 PlanOptions plan_options(const RunConfig& config, int ranks) {
   PlanOptions options;
   // What is to be chosen at start has BucketOptions' default until then.
@@ -124,7 +165,7 @@ TypePtr<RunConfig> run_table() {
     run.add("precision", &RunConfig::precision,
             choice<DType>({{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"float16", DType::f16}}),
             "what layers compute with; parameters, their updates and losses stay float32; float16 needs device: cuda, "
-            "and its loss is not scaled yet");
+            "and scales its loss (train.loss_scale)");
     run.add("threads", &RunConfig::threads, word_or("auto", 0, integer<int>({1, 4096})),
             "compute threads a rank on the cpu; auto: the cores that it may use");
     run.add("model", &RunConfig::model, models::model_table(), "the network").required();

@@ -25,11 +25,20 @@ struct BatchConfig {
 struct EmaConfig {
   double decay = 0;  // 0: none
 };
+/// `train.dynamic_loss_scale`: see LossScaling.
+struct DynamicLossScale {
+  double initial = 65536, minimum = 1, maximum = 16777216;
+  std::int64_t growth_steps = 2000;
+  friend bool operator==(const DynamicLossScale&, const DynamicLossScale&) = default;
+};
 struct TrainConfig {
+  static constexpr double automatic_scale = 0, dynamic_scale = -1;
   std::int64_t epochs = 1;
   std::int64_t steps = 0;  // > 0: instead of epochs
   Clipping clip;           // `clip_norm`
   EmaConfig ema;
+  double loss_scale = automatic_scale;  // that, dynamic_scale, or the scale
+  DynamicLossScale dynamic_loss_scale;
   std::int64_t eval_every_steps = 0;  // 0: at the end of each epoch, and at the end
 };
 struct TraceConfig {
@@ -77,6 +86,9 @@ struct RunConfig {
   LogConfig log;
 };
 
+/// What these settings make of the loss scale: dynamic where they say so, or where layers compute in float16 and they
+/// say nothing; else `initial` is the scale of all steps.
+LossScaling loss_scaling(const RunConfig&);
 /// What these settings say of the plan of a run on so many ranks.
 PlanOptions plan_options(const RunConfig&, int ranks);
 /// What they say of its CUDA devices.

@@ -224,6 +224,7 @@ class Loader {
       problem("schedule.decay", "schedule.every_steps: 0 with decay: step; expected an integer of at least 1");
     }
     if (sound("model") && sound("data")) check_normalize();
+    if (sound("train")) check_loss_scale();
     if (sound("model") && sound("data") && sound("checkpoint")) check_best();
     if (sound("model") && root_.find("model") != nullptr) check_model();
   }
@@ -278,6 +279,14 @@ class Loader {
         problem(field,
                 fmt::format("{}: {} numbers; expected 1, or {}: one a channel of model.input", field, size, input[0]));
     }
+  }
+
+  void check_loss_scale() {
+    const DynamicLossScale& s = out_.config.train.dynamic_loss_scale;
+    if (s.minimum > s.initial || s.initial > s.maximum)
+      problem("train.dynamic_loss_scale",
+              fmt::format("train.dynamic_loss_scale: initial is {}; expected a scale from minimum ({}) to maximum ({})",
+                          s.initial, s.minimum, s.maximum));
   }
 
   void check_model() {

@@ -1,6 +1,7 @@
 #include "launch/doctor.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <set>
 #include <vector>
@@ -10,8 +11,10 @@
 #include <nlohmann/json.hpp>
 
 #include "comm/libraries.hpp"
+#include "comm/topology.hpp"
 #include "io/libraries.hpp"
 #include "launch/machine.hpp"
+#include "launch/seat.hpp"
 #include "launch/text.hpp"
 #include "runtime/device.hpp"
 #include "runtime/gpu_monitor.hpp"
@@ -86,12 +89,64 @@ std::vector<Advice> advice_for(const Machine& m, const Disk& disk, int ranks, in
   return out;
 }
 
-/// "NVIDIA H200, 139.8 GiB"
-Json gpu_names() {
+/// "NVIDIA H200, 139.8 GiB; NUMA node 0, mlx5_0 (400 Gbit/s), PCI Express 5 x 16, 18 NVLinks"
+Json gpu_names(const GpuMonitor& monitor) {
   Json out = Json::array();
-  for (const GpuIdentity& g : cuda_gpus())
-    out.push_back(fmt::format("{}, {}", g.name, bytes_text(static_cast<double>(g.memory))));
+  const std::vector<GpuIdentity> gpus = cuda_gpus();
+  if (gpus.empty()) return out;
+  const auto topology = comm::Topology::of_this_machine();
+  for (const GpuIdentity& g : gpus) {
+    const comm::NearDevice near = topology.near(g.bus_id);
+    const comm::NetworkCard card = comm::choose_card(near.networks);
+    const auto links = monitor.links(g.bus_id);
+    std::vector<std::string> parts;
+    if (near.numa_node >= 0) parts.push_back(fmt::format("NUMA node {}", near.numa_node));
+    if (!card.name.empty()) parts.push_back(card_text(card.name, card.rate));
+    if (links && links->pcie_lanes > 0)
+      parts.push_back(fmt::format("PCI Express {} x {}", links->pcie_generation, links->pcie_lanes));
+    if (links && !links->nvlinks.empty()) parts.push_back(fmt::format("{} NVLinks", links->nvlinks.size()));
+    out.push_back(fmt::format("{}, {}{}{}", g.name, bytes_text(static_cast<double>(g.memory)),
+                              parts.empty() ? "" : "; ", fmt::join(parts, ", ")));
+  }
   return out;
+}
+
+// ---- which rank would compute where
+
+/// The seats of a run with default settings, or why there would be none. Where no GPU can be asked, those that
+/// CUDA_VISIBLE_DEVICES names stand in: what a launcher gives to ranks can be seen on any host.
+struct Seating {
+  Seat seat;
+  std::string problem;
+  bool stand_ins = false;
+};
+
+Seating seat_ranks(comm::World& world, Group& group) {
+  Seating out;
+  SeatSources sources = this_machine();
+  sources.view = [&out, ask = sources.view](const std::string& host) {
+    RankView view = ask(host);
+    if (!view.gpus.empty()) return view;
+    const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+    if (visible != nullptr) view.gpus = named_gpus(host, visible);
+    out.stand_ins = !view.gpus.empty();
+    return view;
+  };
+  try {
+    out.seat = take_seat({}, world, group, sources);
+  } catch (const Error& e) {  // thrown by all alike
+    out.problem = e.what();
+  }
+  return out;
+}
+
+Json to_json(const RankPlace& p) {
+  return {{"ordinal", p.ordinal},
+          {"name", p.gpu.name},
+          {"uuid", p.gpu.uuid},
+          {"bus_id", p.gpu.bus_id},
+          {"numa_node", p.numa_node < 0 ? Json() : Json(p.numa_node)},
+          {"network", p.network.empty() ? Json() : Json(p.network)}};
 }
 
 /// What NVML says of each GPU now; null where it does not know.
@@ -139,7 +194,7 @@ Json describe_host(const comm::World& world, const std::string& directory) {
         {"shared_memory", amount(m.shared_memory)},
         {"shared_memory_free", amount(m.shared_memory_free)}}},
       {"gpus",
-       {{"devices", gpu_names()},
+       {{"devices", gpu_names(monitor)},
         {"why_none", gpus == 0 ? Json(why) : Json()},
         {"driver", monitor.driver().empty() ? Json() : Json(monitor.driver())},
         {"nvml", gpu_readings(monitor)},
@@ -235,6 +290,10 @@ std::string report_text(const Json& report) {
                        remark.empty() ? "" : (l["version"].is_null() ? "" : ", ") + remark);
   }
   for (const Json& host : report["hosts"]) out += "\n" + host_text(host);
+  if (!report["gpu_table"].is_null())
+    out += fmt::format("\nRanks and GPUs{}\n{}",
+                       report["gpus_as_named"] == true ? ", as CUDA_VISIBLE_DEVICES names them: none can be asked" : "",
+                       report["gpu_table"].get<std::string>());
   for (const Json& note : report["notes"]) out += "\nNote: " + note.get<std::string>() + "\n";
   out += report["warnings"].empty() ? "\nNothing to complain about.\n" : "\n";
   for (const Json& w : report["warnings"])
@@ -267,6 +326,11 @@ DoctorReport doctor(comm::World& world, const std::string& directory) {
   Json mine{{"host", world.host()}, {"rank", world.rank()}, {"local_rank", world.local_rank()},
             {"cpus", world.cpus()}, {"dtrain", version()},  {"cpu", nullptr}};
   mine["libraries"] = library_list();
+  const Seating seating = seat_ranks(world, *group);
+  mine["cpus"] = world.cpus();  // near the GPU
+  mine["gpus_as_named"] = seating.stand_ins;
+  const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  mine["cuda_visible_devices"] = visible != nullptr ? Json(visible) : Json();
   group->agree([&] {
     if (world.local_rank() == 0) mine["facts"] = describe_host(world, directory);
     mine["cpu"] = read_machine().cpu;
@@ -287,14 +351,32 @@ DoctorReport doctor(comm::World& world, const std::string& directory) {
     hosts.back().erase("warnings");
     hosts.back()["ranks"] = Json::array();
   }
-  for (const Json& r : ranks)
-    hosts[place.at(r["host"].get<std::string>())]["ranks"].push_back({{"rank", r["rank"]}, {"cpus", r["cpus"]}});
+  const auto& seats = seating.seat.places;
+  bool stand_ins = false;
+  for (const Json& r : ranks) {
+    const auto number = r["rank"].get<std::size_t>();
+    hosts[place.at(r["host"].get<std::string>())]["ranks"].push_back(
+        {{"rank", r["rank"]},
+         {"local_rank", r["local_rank"]},
+         {"cpus", r["cpus"]},
+         {"cuda_visible_devices", r["cuda_visible_devices"]},
+         {"gpu", seats.empty() ? Json() : to_json(seats[number])}});
+    stand_ins = stand_ins || r["gpus_as_named"] == true;
+  }
+  std::vector<std::string> complaints = seating.seat.warnings;
+  if (!seating.problem.empty()) complaints.push_back(seating.problem);
+  for (const std::string& text : complaints) {
+    const auto end = std::min(text.find("; "), text.size());
+    warnings.push_back({{"what", text.substr(0, end)}, {"do", text.substr(std::min(end + 2, text.size()))}});
+  }
   compare_hosts(ranks, warnings);
   const auto launch = comm::discover_launch(comm::process_environment());
   const Json report{{"dtrain", version()},
                     {"launch", {{"launcher", comm::name_of(launch.launcher)}, {"ranks", world.size()}}},
                     {"libraries", mine["libraries"]},
                     {"hosts", hosts},
+                    {"gpus_as_named", stand_ins},
+                    {"gpu_table", seats.empty() ? Json() : Json(seating.seat.table())},
                     {"notes", world.notes()},
                     {"warnings", warnings}};
   return {report_text(report), report.dump(2) + "\n"};

@@ -1,13 +1,11 @@
 #include "launch/engine.hpp"
 
-#include <algorithm>
-#include <thread>
 #include <utility>
 
 namespace dtrain::launch {
 
-Engine::Engine(const RunConfig& config, const comm::World& world, std::unique_ptr<Device> device)
-    : device_(device ? std::move(device) : make_run_device(config, world)),
+Engine::Engine(const RunConfig&, const comm::World& world, std::unique_ptr<Device> device)
+    : device_(std::move(device)),
       compute_(device_->make_stream(StreamUse::compute)),
       feed_(*device_, *compute_),
       ranks_(world.size()) {}
@@ -31,11 +29,11 @@ void Engine::bind(Graph graph, const RunConfig& config) {
   store_ = std::make_unique<ParameterStore>(*device_, program_->plan().layout, memory);
 }
 
-void Engine::pack() {
+void Engine::pack(Program::Changed changed) {
   if (device_->asynchronous()) {
-    program_->pack(*store_, *compute_);
+    program_->pack(*store_, *compute_, changed);
   } else {
-    program_->parameters_changed();
+    program_->parameters_changed(changed);
   }
 }
 
@@ -45,22 +43,6 @@ void Engine::quiet() noexcept {
     compute_->synchronize();
   } catch (...) {  // the results of it were read, or are not wanted
   }
-}
-
-int compute_threads(int configured, const comm::World& world) {
-  if (configured > 0) return configured;
-  const int online = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  return std::max(1, std::min(world.cpus(), online / world.local_size()));
-}
-
-std::unique_ptr<Device> make_run_device(const RunConfig& config, const comm::World& world) {
-  std::string why_none;
-  if (config.device == DeviceChoice::cuda ||
-      (config.device == DeviceChoice::automatic && cuda_device_count(why_none) > 0))
-    return make_device(DeviceKind::cuda, world.local_rank(), 0, cuda_options(config));
-  if (config.precision == DType::f16)
-    throw ConfigError("precision: float16 needs a GPU, and device: auto is the cpu here; use precision: bfloat16");
-  return make_device(DeviceKind::cpu, 0, compute_threads(config.threads, world));
 }
 
 }  // namespace dtrain::launch

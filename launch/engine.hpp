@@ -12,16 +12,10 @@
 
 namespace dtrain::launch {
 
-/// Compute threads of a rank on the cpu: as configured, or (0) its share of the cores.
-int compute_threads(int configured, const comm::World&);
-/// The device that the settings mean here, for this rank. Throws DeviceError, or ConfigError where it cannot compute
-/// with their precision.
-std::unique_ptr<Device> make_run_device(const RunConfig&, const comm::World&);
-
 class Engine {
  public:
-  /// The device alone; bind() makes the rest. Throws DeviceError. `device`: in place of the configured one.
-  Engine(const RunConfig&, const comm::World&, std::unique_ptr<Device> device = nullptr);
+  /// The device alone, see seat.hpp; bind() makes the rest. Throws DeviceError.
+  Engine(const RunConfig&, const comm::World&, std::unique_ptr<Device> device);
   /// For who trains, before bind(), all ranks together: what sums of gradients run on, and one more for the sums inside
   /// the graph, which would queue behind the others. Throws CommError, as all ranks do then.
   void connect(const RunConfig&, comm::World&);
@@ -40,7 +34,7 @@ class Engine {
   const ParameterStore& store() const noexcept { return *store_; }
   /// After every change of the parameters: they are packed on an asynchronous device now, so that no recorded pass has
   /// to, and by the next pass elsewhere.
-  void pack();
+  void pack(Program::Changed = Program::Changed::anyhow);
   /// Nothing of what the device was given is under way any more, whatever came of it.
   void quiet() noexcept;
 

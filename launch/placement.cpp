@@ -183,7 +183,7 @@ std::vector<GpuIdentity> named_gpus(const std::string& host, const std::optional
   if (!text) return out;
   for (const std::string& entry : entries_of(*text)) {
     if (!ordinal_of(entry) && !names_by_uuid(entry)) break;
-    out.push_back({"GPU " + entry, names_by_uuid(entry) ? entry : host + "/" + entry, "", 0});
+    out.push_back({"a GPU", names_by_uuid(entry) ? entry : host + "/" + entry, "", 0});
   }
   return out;
 }

@@ -17,7 +17,11 @@ namespace dtrain::launch {
 using Json = nlohmann::ordered_json;
 
 Reporter::Reporter(const LoadedConfig& input, const comm::World& world)
-    : input_(input), config_(input.config), world_(world), main_(world.rank() == 0) {}
+    : input_(input),
+      config_(input.config),
+      world_(world),
+      main_(world.rank() == 0),
+      scaling_(loss_scaling(input.config)) {}
 
 // ---- lines ----------------------------------------------------------------------------------------------------------
 
@@ -97,6 +101,7 @@ void Reporter::summarize(const RunStatus& status, const Device& device, const st
                {"configuration_hash", input_.hash},
                {"parameter_hash", parameter_hash},
                {"version", version()}};
+  if (scaling_.dynamic) summary["loss_scale"] = {{"last", status.loss_scale}, {"skipped_steps", status.skipped()}};
   if (!average_hash.empty()) summary["average_hash"] = average_hash;
   if (all_energy_.samples > 0) summary["joules_per_sample"] = all_energy_.joules / all_energy_.samples;
   if (status.best)
@@ -108,6 +113,9 @@ void Reporter::summarize(const RunStatus& status, const Device& device, const st
     if (status.eval->top5_accuracy >= 0) say(fmt::format("test top-5 accuracy {:.4f}", status.eval->top5_accuracy));
     say(fmt::format("test loss {:.4f}", status.eval->loss));
   }
+  if (scaling_.dynamic && status.skipped() > 0)
+    say(fmt::format("{} of {} steps were skipped: a gradient was not finite at their loss scale; it is {} now",
+                    status.skipped(), status.step, status.loss_scale));
   say(fmt::format("done: {} steps in {}, {:.0f} samples/s; summary in {}/summary.json", steps, format_duration(seconds),
                   rate, config_.log.directory));
 }
@@ -149,6 +157,8 @@ void Reporter::log_step(const RunStatus& status, const StepState& state, double 
     m.seconds = {seconds_.step / steps,      data_seconds(waited) / steps,           seconds_.forward / steps,
                  seconds_.backward / steps,  seconds_.communication_exposed / steps, seconds_.optimizer / steps,
                  seconds_.checkpoint / steps};
+    if (scaling_.dynamic || scaling_.initial != 1) m.loss_scale = static_cast<double>(status.loss_scale);
+    if (scaling_.dynamic) m.skipped = status.skipped();
     m.communication = communication_metrics(sums, world_.size(), probe_);
     put_gpu(m);
     metrics_->write(m);

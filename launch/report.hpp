@@ -80,6 +80,7 @@ class Reporter {
   Energy recent_energy_, all_energy_;        // of all GPUs; since metrics had it last, and since the start
   std::optional<double> joules_per_sample_;  // that metrics had last
   double probe_ = 0;
+  LossScaling scaling_;
   PhaseSeconds seconds_;  // sums since the last logged step
   std::int64_t interval_steps_ = 0, last_line_ = 0;
   bool log_due_ = false, asynchronous_ = false;

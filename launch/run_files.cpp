@@ -146,6 +146,8 @@ void MetricsFile::write(const StepMetrics& m) {
         {"exposed", c->exposed}, {"sums", c->sums}, {"bus_bytes_per_second", c->bus_bytes_per_second}};
     if (c->share_of_probe) entry["communication"]["share_of_probe"] = *c->share_of_probe;
   }
+  if (m.loss_scale) entry["loss_scale"] = *m.loss_scale;
+  if (m.skipped) entry["skipped"] = *m.skipped;
   if (m.joules_per_sample) entry["joules_per_sample"] = *m.joules_per_sample;
   if (m.gpu_utilization) entry["gpu_utilization"] = *m.gpu_utilization;
   if (m.gpu_memory_mib) entry["gpu_memory_mib"] = *m.gpu_memory_mib;

@@ -55,6 +55,9 @@ struct StepMetrics {
   double memory_mib = 0;  // resident, of rank 0
   PhaseSeconds seconds;
   std::optional<CommunicationMetrics> communication{};  // where there are several ranks
+  // Where the loss is scaled.
+  std::optional<double> loss_scale{};      // of this step
+  std::optional<std::uint64_t> skipped{};  // steps without an update so far, this one included
   // Of all GPUs that say so.
   std::optional<double> joules_per_sample{};
   // Of rank 0's GPU, where it says so.

@@ -1,5 +1,6 @@
 #include "launch/saving.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <filesystem>
@@ -64,10 +65,24 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   choices.recall(found_->state.choices);
 }
 
+/// A dynamic scale goes on where it was, as far as its limits of now allow; one that is not, or was not, begins as the
+/// settings say.
+void Saving::recall_loss_scale(RunStatus& status) const {
+  const LossScaling now = loss_scaling(config_);
+  if (!now.dynamic) return;
+  if (!found_->state.good_steps) {
+    report_.say(fmt::format("resume: the checkpoint has no dynamic loss scale; it begins with {}", now.initial));
+    return;
+  }
+  status.loss_scale = std::clamp(static_cast<float>(found_->state.loss_scale), now.minimum, now.maximum);
+  status.good_steps = *found_->state.good_steps;
+}
+
 /// What a summary says beside the parameters is as of the checkpoint.
 void Saving::recall(RunStatus& status) const {
   status.step = status.first_step = static_cast<std::int64_t>(found_->state.step);
   status.applied = found_->state.applied_steps;
+  recall_loss_scale(status);
   const auto& metrics = found_->state.metrics;
   const auto value = [&](const char* name, double otherwise) {
     const auto at = metrics.find(name);
@@ -139,6 +154,8 @@ io::RunState Saving::run_state(const RunStatus& status) const {
   s.epoch = status.epoch();
   s.global_batch = static_cast<std::uint64_t>(config_.batch.global);
   s.seed = config_.seed;
+  s.loss_scale = static_cast<double>(status.loss_scale);
+  if (loss_scaling(config_).dynamic) s.good_steps = status.good_steps;
   s.data_fingerprint = data_fingerprint_;
   s.configuration = input_.canonical;
   s.configuration_hash = input_.hash;

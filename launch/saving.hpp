@@ -47,6 +47,7 @@ class Saving {
  private:
   io::RunState run_state(const RunStatus&) const;
   void recall(RunStatus&) const;
+  void recall_loss_scale(RunStatus&) const;
   void recall_best(RunStatus&);
   void write(RunStatus&, ModelState&);
   void label(const RunStatus&);

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <optional>
 #include <span>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "io/dataset.hpp"
 #include "io/loader.hpp"
 #include "launch/alone.hpp"
+#include "launch/bandwidth.hpp"
 #include "launch/bucket_tuning.hpp"
 #include "launch/cli.hpp"
 #include "launch/clock.hpp"
@@ -30,6 +32,7 @@
 #include "launch/run_files.hpp"
 #include "launch/run_status.hpp"
 #include "launch/saving.hpp"
+#include "launch/seat.hpp"
 #include "launch/tracing.hpp"
 #include "launch/train_step.hpp"
 #include "models/build.hpp"
@@ -44,6 +47,7 @@ class Trainer {
   Trainer(const LoadedConfig& input, comm::World& world, StopSignals& stop, std::unique_ptr<Device> device)
       : input_(input),
         config_(input.config),
+        scaling_(loss_scaling(input.config)),
         world_(world),
         stop_(stop),
         group_(world.make_group()),
@@ -57,6 +61,7 @@ class Trainer {
     watchdog_.beat("set-up", 0, comm::Deadline::set_up);
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
+    if (!device_) device_ = seated_device(config_, world_, *group_, seat_);
     group_->agree([&] {
       batch_ = check_batch(input_, world_.size());
       engine_.emplace(config_, world_, std::move(device_));
@@ -81,6 +86,8 @@ class Trainer {
     group_->agree([&] { open_files(); });
     report_.announce(*engine_, batch_, status_);
     watch_gpus();
+    tell_seats();
+    probe();
     return loop();
   }
 
@@ -100,6 +107,7 @@ class Trainer {
     status_.global_batch = config_.batch.global;
     status_.samples = static_cast<std::int64_t>(train_data_->count());
     status_.total_steps = total_steps(config_, train_data_->count());
+    status_.loss_scale = scaling_.initial;
   }
 
   void prepare() {
@@ -170,6 +178,25 @@ class Trainer {
     const auto mine = all.begin() + world_.rank();
     const bool first = std::find(all.begin(), mine, *mine) == mine;
     report_.watch_gpu(first ? id : "", static_cast<int>(std::count(all.begin(), all.end(), *mine)));
+  }
+
+  void tell_seats() {
+    std::istringstream lines(seat_.table());
+    for (std::string line; std::getline(lines, line);) report_.say(line);
+    for (const std::string& text : seat_.warnings) report_.warn(text);
+  }
+
+  /// What sums reach, against what the links between the ranks' GPUs promise.
+  void probe() {
+    double seconds = config_.communication.probe_seconds;
+    if (seconds == comm::CommConfig::automatic_probe) seconds = seat_.on_gpu() ? 2 : 0;
+    if (seconds <= 0 || world_.size() == 1) return;
+    watchdog_.beat("set-up", 0, comm::Deadline::set_up);
+    BandwidthProbe probe = probe_bandwidth(engine_->device(), engine_->collective(), *group_, seconds);
+    probe.promise = promise_of(links_of(seat_.places));
+    report_.compare_with_probe(probe.bus_bytes_per_second);
+    report_.say(probe_text(probe));
+    if (const std::string text = probe_warning(probe); !text.empty()) report_.warn(text);
   }
 
   void start_state() {
@@ -247,11 +274,13 @@ class Trainer {
     bool stop = false;
     while (step_->under_way() > left) {
       const StepState& done = step_->read(report_.seconds());
-      RunStatus then = status_;
+      RunStatus then = status_;  // with the loss scale of that step
       then.step = static_cast<std::int64_t>(done.step) + 1;
       then.loss = status_.loss = static_cast<double>(done.sums[loss_sum]) / static_cast<double>(done.sums[weight_sum]);
       then.applied = status_.applied = done.applied_steps;
       require_finite(then, done);
+      status_.loss_scale = done.loss_scale;
+      status_.good_steps = done.good_steps;
       report_.count(TrainStep::energy_of(done));
       alone(
           [&] { report_.step_done(then, done, logged(then.step), loader_->waited_seconds(), step_->communication()); });
@@ -277,18 +306,26 @@ class Trainer {
     if (!of_timeline.empty()) report_.say(of_timeline);
   }
 
-  /// Sums over all ranks are the same on each, so all throw alike.
+  /// Sums over all ranks are the same on each, so all throw alike. A dynamic loss scale is halved where a gradient is
+  /// not finite, which may go on for as many steps as it has halves: no gradient that is finite at its minimum ends a
+  /// run. It does not help a loss that is not finite, which is not scaled.
   void require_finite(const RunStatus& then, const StepState& done) {
     const bool finite = std::isfinite(then.loss);
     if (finite && done.nonfinite == 0) return;
+    if (finite && scaling_.dynamic && then.loss_scale > scaling_.minimum) return;  // the device skipped the update
     const std::string parameter = step_->first_nonfinite_gradient(done);
     const auto durable = saving_->durable_step();
     throw NumericError(fmt::format(
         "step {}: {}{}; lower the learning rate, clip gradients (train.clip_norm) or look at the data; {}", then.step,
-        finite ? std::string("a gradient is not finite") : fmt::format("the loss is {}", then.loss),
+        finite ? fmt::format("a gradient is not finite{}", at_scale(then)) : fmt::format("the loss is {}", then.loss),
         parameter.empty() ? "" : fmt::format(", first gradient that is not finite: {}", parameter),
         durable ? fmt::format("the checkpoint of step {} is intact", *durable)
                 : std::string("no checkpoint was written yet")));
+  }
+
+  std::string at_scale(const RunStatus& then) const {
+    if (scaling_.dynamic) return fmt::format(" at a loss scale of {}, its minimum", then.loss_scale);
+    return then.loss_scale != 1 ? fmt::format(" at a loss scale of {}", then.loss_scale) : std::string();
   }
 
   bool evaluation_due() const {
@@ -335,13 +372,15 @@ class Trainer {
 
   const LoadedConfig& input_;
   const RunConfig& config_;
+  const LossScaling scaling_;
   comm::World& world_;
   StopSignals& stop_;
   std::unique_ptr<Group> group_;
   comm::Watchdog& watchdog_;
   Reporter report_;
   RunChoices choices_;
-  std::unique_ptr<Device> device_;  // to be used in place of the configured one
+  std::unique_ptr<Device> device_;  // until the engine has it; a test may bring its own
+  Seat seat_;
   bool no_graphs_told_ = false, no_evaluation_graphs_told_ = false;
   std::vector<std::string> remarks_;  // on what was chosen at start
 

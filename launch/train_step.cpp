@@ -48,7 +48,9 @@ TrainStep::TrainStep(const RunConfig& config, Engine& engine, comm::Watchdog& wa
       ranks_(engine.collective().size()),
       gathers_first_(optimizer_.sharded() && engine.device().asynchronous() && !average_),
       accumulation_(accumulation),
+      scaling_(loss_scaling(config)),
       recordings_(engine.device(), records(config, engine)) {
+  if (!optimizer_.sharded()) optimizer_.leave(engine.program().packed_copies());
   reducer_.follow(&memory_.state().step);
   communication_.exposed.resize(reducer_.timings().size());
   communication_.bytes_per_step = reducer_.bytes_per_step();
@@ -76,6 +78,8 @@ void TrainStep::start(const RunStatus& status) {
   state.seed = config_.seed;
   state.applied_steps = status.applied;
   first_step_ = reading_step_ = status.step;
+  state.loss_scale = status.loss_scale;
+  state.good_steps = status.good_steps;
   memory_.reset(state, engine_.compute());
 }
 
@@ -283,14 +287,15 @@ void TrainStep::note_buckets() {
 }
 
 /// Sums arrive bucket by bucket; without a norm to wait for, each is applied as it comes. An asynchronous device always
-/// forms the norm: it skips an update with a gradient that is not finite, as the host hears of that too late.
+/// forms the norm: it skips an update with a gradient that is not finite, as the host hears of that too late. So does a
+/// dynamic loss scale, which hangs on that.
 void TrainStep::update(const RunStatus& status, bool logged, PhaseSeconds& seconds) {
   const double begin = comm::seconds_now(), exposed_forward = reducer_.exposed_seconds();
   beat(status.step, "update");
   const ParameterStore& store = engine_.store();
   Stream& compute = engine_.compute();
   const double max_norm = config_.train.clip.max_norm;
-  const bool norm = max_norm > 0 || logged || engine_.device().asynchronous();
+  const bool norm = max_norm > 0 || logged || scaling_.dynamic || engine_.device().asynchronous();
   const bool whole = needs_whole_parameters(config_.optimizer);
   const auto buckets = static_cast<int>(store.layout().buckets.size());
   StepState& state = memory_.state();
@@ -317,8 +322,9 @@ void TrainStep::update(const RunStatus& status, bool logged, PhaseSeconds& secon
     reducer_.wait_parameters(compute);  // each rank averages them all, also those that others updated
     average_->update(store, 0, store.layout().param_floats, state, compute);
   }
-  if (!gathers_first_) engine_.pack();  // otherwise the others' shares are not here yet
-  engine_.device().finish_step({.step = &state, .sums = behind_gradients(), .scaling = {}}, compute);
+  // Where they are gathered at the beginning of the next step, the others' shares are not here yet.
+  if (!gathers_first_) engine_.pack(optimizer_.sharded() ? Program::Changed::anyhow : Program::Changed::by_update);
+  engine_.device().finish_step({.step = &state, .sums = behind_gradients(), .scaling = scaling_}, compute);
   if (engine_.device().asynchronous()) return;
   // Parameters that were still on their way when forward wanted them.
   seconds.forward -= exposed_forward;

@@ -120,6 +120,7 @@ class TrainStep {
   const int ranks_;
   const bool gathers_first_;
   std::int64_t accumulation_;
+  LossScaling scaling_;
   std::optional<MicroBatchTree> tree_;  // where bits must not depend on the number of ranks
   Recordings recordings_;
   std::int64_t step_ = 0;                           // that was begun last

@@ -27,6 +27,7 @@
 #include "launch/engine.hpp"
 #include "launch/evaluation.hpp"
 #include "launch/run_choices.hpp"
+#include "launch/seat.hpp"
 #include "models/build.hpp"
 #include "runtime/host_mirror.hpp"
 #include "runtime/step_memory.hpp"
@@ -92,8 +93,10 @@ class Model {
   template <class Open>
   void set_up(Open open) {
     std::optional<Graph> graph;
+    Seat seat;
+    std::unique_ptr<Device> device = seated_device(config_, world_, *group_, seat);
     group_->agree([&] {
-      engine_.emplace(config_, world_);
+      engine_.emplace(config_, world_, std::move(device));
       // As many samples at once as in training, whether or not these ranks could share its batch.
       const std::int64_t ranks = world_.size();
       micro_ = config_.batch.micro > 0 ? config_.batch.micro : (config_.batch.global + ranks - 1) / ranks;

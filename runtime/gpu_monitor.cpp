@@ -42,7 +42,6 @@ constexpr int other_end_is_gpu = 0, other_end_is_switch = 2;
 /// Where the driver does not say: NVLink 2 to 4 carry 25 GB/s each.
 constexpr double usual_nvlink_rate = 25e9;
 
-/// "00000000:1B:00.0" and "0000:1b:00.0" are one place.
 std::string normalized(std::string id) {
   std::transform(id.begin(), id.end(), id.begin(), [](unsigned char c) { return std::toupper(c); });
   const auto colon = id.find(':');
@@ -50,15 +49,15 @@ std::string normalized(std::string id) {
   return id.substr(std::min(id.find_first_not_of('0'), colon));
 }
 
-bool same_place(const std::string& a, const std::string& b) {
-  return normalized(a) == normalized(b);
-}
-
 struct Close {
   void operator()(void* library) const noexcept { dlclose(library); }
 };
 
 }  // namespace
+
+bool same_bus_id(const std::string& a, const std::string& b) {
+  return normalized(a) == normalized(b);
+}
 
 struct GpuMonitor::State {
   std::unique_ptr<void, Close> library;
@@ -222,7 +221,7 @@ std::optional<GpuLinks> GpuMonitor::links(const std::string& bus_id) const {
   std::optional<GpuLinks> found;
   if (bus_id.empty()) return found;
   state_->each([&](Device device) {
-    if (!found && same_place(state_->bus_id_of(device), bus_id)) found = state_->links_of(device);
+    if (!found && same_bus_id(state_->bus_id_of(device), bus_id)) found = state_->links_of(device);
   });
   return found;
 }
@@ -238,7 +237,7 @@ std::optional<GpuReading> GpuMonitor::read(const std::string& bus_id) const {
   std::optional<GpuReading> found;
   if (bus_id.empty()) return found;
   state_->each([&](Device device) {
-    if (!found && same_place(state_->bus_id_of(device), bus_id)) found = state_->read(device);
+    if (!found && same_bus_id(state_->bus_id_of(device), bus_id)) found = state_->read(device);
   });
   return found;
 }

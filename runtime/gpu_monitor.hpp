@@ -33,6 +33,9 @@ struct GpuLinks {
   double pcie_rate() const noexcept;
 };
 
+/// "00000000:1B:00.0" and "0000:1b:00.0" are one place.
+bool same_bus_id(const std::string& a, const std::string& b);
+
 class GpuMonitor {
  public:
   /// `library`: the file to load. Never throws for what is missing.

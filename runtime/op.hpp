@@ -229,6 +229,15 @@ struct Needs {
   std::size_t packed = 0;     // packed parameters, alive from update to update
 };
 
+/// A copy of a parameter that pack() writes: cast, element by element; where a row has several channels and several
+/// pixels, [rows, channels, pixels] as [rows, pixels, channels].
+struct PackedPart {
+  int param = 0;       // of the op
+  std::size_t at = 0;  // bytes into the packed copy; 16-byte aligned
+  DType dtype = DType::f32;
+  std::int64_t channels = 1, pixels = 1;
+};
+
 /// An op prepared for a device and for fixed shapes. Calls allocate nothing and never block the host (cpu: they run
 /// inline).
 class Kernel {
@@ -237,6 +246,8 @@ class Kernel {
   virtual Needs needs() const { return {}; }
   /// Refreshes the packed copy from the canonical fp32 parameters; called once after each update.
   virtual void pack(std::span<const Tensor> /*master*/, Tensor /*packed*/, Stream&) {}
+  /// All that pack() writes, where the device's update can write it as well and pack() is then spared; else empty.
+  virtual std::span<const PackedPart> packed_parts() const { return {}; }
   virtual void forward(const OpArgs&, Stream&) = 0;
   /// Turns the gradient of the output into the gradient of the pre-activation, in place; called once before backward if
   /// has_epilogue(op). `grad_out` belongs to the plan and nobody else reads it.

@@ -28,10 +28,13 @@ int state_count(const UpdateRule&) noexcept;
 std::string state_name(const UpdateRule&, int index);
 double base_learning_rate(const UpdateRule&) noexcept;
 
-/// A plain copy of a parameter that an update leaves as well, as a kernel computes with it (16-byte aligned).
+/// A copy of a parameter that an update leaves as well, as a kernel computes with it: see PackedPart.
 struct PackedCopy {
-  void* to = nullptr;  // null: none
+  void* to = nullptr;  // null: none; 16-byte aligned
   DType dtype = DType::f32;
+  std::uint32_t channels = 1, pixels = 1;
+  /// Does it lie otherwise than the parameter?
+  bool swapped() const noexcept { return channels > 1 && pixels > 1; }
 };
 
 /// Range [begin, end) of the flat buffers, in floats. The layout says which parameters are spared from decay.

@@ -54,8 +54,10 @@ struct Program::State {
   std::array<InputSlot, slots> input_slots;
   std::array<Tensor, slots> positions;  // what OpArgs::positions views
   std::array<Calls, slots> calls;
-  const float* bound = nullptr;  // the store that `calls` points into
-  std::vector<bool> stale;       // by node: its packed parameters are not those of the store
+  const float* bound = nullptr;           // the store that `calls` points into
+  std::vector<bool> stale;                // by node: its packed parameters are not those of the store
+  std::vector<PackedCopy> packed_copies;  // by place in the layout
+  std::vector<bool> left_by_update;       // by node: all of its packed parameters are among these
   Seconds seconds;
   StepObserver* observer = nullptr;
   Event* backward_mark = nullptr;
@@ -158,6 +160,32 @@ struct Program::State {
     stale.assign(kernels.size(), true);
   }
 
+  /// A parameter that several nodes read has one such copy, of the first of them.
+  void find_packed_copies() {
+    left_by_update.assign(kernels.size(), false);
+    std::vector<PackedCopy> copies(plan.layout.params.size());
+    const auto copy_of = [&](ParamId id) -> PackedCopy& {
+      const auto at = std::find_if(plan.layout.params.begin(), plan.layout.params.end(),
+                                   [id](const FlatParam& p) { return p.id == id; });
+      return copies[idx(at - plan.layout.params.begin())];
+    };
+    for (std::size_t n = 0; n < kernels.size(); ++n) {
+      const GraphNode& node = plan.graph.nodes()[n];
+      const auto parts = kernels[n] ? kernels[n]->packed_parts() : std::span<const PackedPart>();
+      if (parts.empty()) continue;
+      if (std::any_of(parts.begin(), parts.end(),
+                      [&](const PackedPart& p) { return copy_of(node.params[idx(p.param)]).to != nullptr; }))
+        continue;
+      for (const PackedPart& p : parts)
+        copy_of(node.params[idx(p.param)]) = {packed.at(plan.packed_offset[n] + p.at), p.dtype,
+                                              static_cast<std::uint32_t>(p.channels),
+                                              static_cast<std::uint32_t>(p.pixels)};
+      left_by_update[n] = true;
+    }
+    if (std::find(left_by_update.begin(), left_by_update.end(), true) != left_by_update.end())
+      packed_copies = std::move(copies);
+  }
+
   /// Packs the parameters of a forward where they have changed.
   void refresh(const Call& call, Stream& stream) {
     if (!call.packed || !stale[idx(call.node)]) return;
@@ -257,6 +285,7 @@ Program::Program(Device& device, Graph graph, const PlanOptions& options, Collec
         fmt::format("{}; the plan for a micro batch of {} needs {} MiB of activations and {} MiB of packed parameters",
                     e.what(), s.plan.graph.batch(), s.plan.arena_bytes() >> 20, s.plan.packed_bytes >> 20));
   }
+  s.find_packed_copies();
 }
 
 Program::~Program() = default;
@@ -294,8 +323,15 @@ Tensor Program::value(ValueId v) const {
   return state_->value_tensor(state_->plan.train, v, 0);
 }
 
-void Program::parameters_changed() noexcept {
-  std::fill(state_->stale.begin(), state_->stale.end(), true);
+std::span<const PackedCopy> Program::packed_copies() const noexcept {
+  return state_->packed_copies;
+}
+
+void Program::parameters_changed(Changed changed) noexcept {
+  State& s = *state_;
+  // What was stale before a step that was skipped still is: an update makes nothing fresh.
+  for (std::size_t n = 0; n < s.stale.size(); ++n)
+    if (changed == Changed::anyhow || !s.left_by_update[n]) s.stale[n] = true;
 }
 
 Tensor Program::output(int slot) const {
@@ -303,10 +339,10 @@ Tensor Program::output(int slot) const {
   return state_->value_tensor(state_->plan.evaluate, graph.nodes().back().in.at(0), slot);
 }
 
-void Program::pack(const ParameterStore& store, Stream& stream) {
+void Program::pack(const ParameterStore& store, Stream& stream, Changed changed) {
   State& s = *state_;
   if (s.bound != store.params()) s.bind_all(store);
-  parameters_changed();
+  parameters_changed(changed);
   for (Call& call : s.calls[0].train)
     if (call.kind == Call::Kind::forward) s.refresh(call, stream);
 }

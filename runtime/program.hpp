@@ -5,11 +5,13 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "runtime/device.hpp"
 #include "runtime/flat.hpp"
 #include "runtime/group.hpp"
+#include "runtime/optimizer.hpp"
 #include "runtime/plan.hpp"
 
 namespace dtrain {
@@ -58,11 +60,19 @@ class Program {
 
   const Plan& plan() const noexcept;
   const InputSlot& slot(int index) const noexcept;
-  /// After initialization, load and every update: the first forward of each node refreshes its packed copy, so that
-  /// parameters may still be on their way (StepHooks::params_needed).
-  void parameters_changed() noexcept;
-  /// Refreshes all packed copies at once.
-  void pack(const ParameterStore&, Stream&);
+  /// For UpdateArgs::packed: the packed copies that an update can leave itself, one for each of FlatLayout::params.
+  /// Empty where it can leave none.
+  std::span<const PackedCopy> packed_copies() const noexcept;
+  /// Who changed the parameters, or some of them.
+  enum class Changed : std::uint8_t {
+    anyhow,     // initialization, load, an update of some ranks
+    by_update,  // an update of all of them that was given packed_copies(): those are right
+  };
+  /// The first forward of each node refreshes its packed copy, so that parameters may still be on their way
+  /// (StepHooks::params_needed).
+  void parameters_changed(Changed = Changed::anyhow) noexcept;
+  /// Refreshes those packed copies at once.
+  void pack(const ParameterStore&, Stream&, Changed = Changed::anyhow);
   /// Train: forward, backward into `store`'s gradients; loss sums are added to (or, in the first micro batch,
   /// overwrite) store.loss_sums(). Evaluate: forward only; loss sums likewise.
   void run(const Pass&, int slot, const ParameterStore& store, const StepState&, StepHooks&, Stream&);

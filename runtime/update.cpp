@@ -28,6 +28,11 @@ Optimizer::Optimizer(Device& device, const UpdateRule& rule, const FlatLayout& l
   stream->synchronize();
 }
 
+void Optimizer::leave(std::span<const PackedCopy> copies) {
+  if (sharded() && !copies.empty()) throw BugError("a sharded optimizer leaves no copies of all parameters");
+  copies_ = copies;
+}
+
 UpdateArgs Optimizer::arguments(const ParameterStore& store, const StepState& step) {
   UpdateArgs args;
   args.params = store.params();
@@ -36,6 +41,7 @@ UpdateArgs Optimizer::arguments(const ParameterStore& store, const StepState& st
   args.layout = &store.layout();
   args.step = &step;
   args.norms = static_cast<double*>(norms_.data());
+  args.packed = copies_;
   return args;
 }
 

@@ -22,6 +22,9 @@ class Optimizer {
   int states() const noexcept { return state_count(rule_); }
   Shard shard() const noexcept { return shard_; }
   bool sharded() const noexcept { return shard_.ranks > 1; }
+  /// Updates leave these copies as well: none, or one for each of FlatLayout::params; they stay where they are as long
+  /// as this. Not sharded, where most parameters come from other ranks.
+  void leave(std::span<const PackedCopy> copies);
   /// Flat state buffer `i` of state_floats(), zero at the start: laid out like the parameters, or, sharded, the own
   /// shares of the buckets one after another.
   float* state(int i) const noexcept { return static_cast<float*>(state_[static_cast<std::size_t>(i)].data()); }
@@ -46,6 +49,7 @@ class Optimizer {
   UpdateRule rule_;
   Shard shard_;
   std::size_t state_floats_ = 0;
+  std::span<const PackedCopy> copies_;
   std::array<Buffer, 2> state_;
   std::size_t blocks_;
   Buffer squares_, norms_;  // doubles

@@ -16,7 +16,7 @@
 #include "launch/alone.hpp"
 #include "launch/bench/profile.hpp"
 #include "launch/bench/statistics.hpp"
-#include "launch/engine.hpp"
+#include "launch/seat.hpp"
 #include "launch/text.hpp"
 #include "runtime/device.hpp"
 
@@ -67,10 +67,8 @@ class CommBench {
  public:
   CommBench(comm::World& world, const CommBenchOptions& options, std::unique_ptr<Device> device)
       : world_(world), options_(options), group_(world.make_group()), device_(std::move(device)) {
-    group_->agree([&] {
-      read_sizes();
-      if (!device_) device_ = choose_device();
-    });
+    group_->agree([&] { read_sizes(); });
+    if (!device_) device_ = choose_device();
     const std::set<std::string> hosts(world.hosts().begin(), world.hosts().end());
     hosts_ = static_cast<int>(hosts.size());
     plain_ = world.make_plain_communicator();
@@ -104,11 +102,12 @@ class CommBench {
 
  private:
   /// That training would take; one thread, where it is the cpu.
-  std::unique_ptr<Device> choose_device() const {
+  std::unique_ptr<Device> choose_device() {
     RunConfig config;
     config.device = options_.device;
     config.threads = 1;
-    return make_run_device(config, world_);
+    Seat seat;
+    return seated_device(config, world_, *group_, seat);
   }
 
   void read_sizes() {

@@ -86,18 +86,6 @@ StepProfile parts_of(const Profile& profile, const LoadedConfig& loaded, std::in
   return at_micro(usable, micro, notes);
 }
 
-RankWork work_of(const StepProfile& parts, std::int64_t accumulation) {
-  RankWork work;
-  const auto batches = static_cast<double>(accumulation);
-  work.before = batches * (parts.data + parts.forward) + (batches - 1) * parts.backward;
-  work.backward = parts.backward;
-  work.update = parts.update;
-  work.shares_processor = parts.cpus < parts.threads + 1;
-  for (std::size_t b = 0; b < parts.ready.size(); ++b)
-    work.complete.push_back({static_cast<std::size_t>(parts.ends[b]) / sizeof(float), parts.ready[b]});
-  return work;
-}
-
 const CommProfile* comm_of(const Profile& profile, const std::string& algorithm, int ranks, int hosts) {
   const CommProfile* best = nullptr;
   const auto cost = [&](const CommProfile& c) {
@@ -178,6 +166,20 @@ double all_reduce_processor(const CommProfile& c, double bytes) {
   return at_size(c, bytes, &CommProfile::Point::processor, false);
 }
 
+RankWork measured_work(const Profile& profile, const LoadedConfig& loaded, const BatchShare& share, int ranks_on_host,
+                       std::vector<std::string>& notes) {
+  const StepProfile parts = parts_of(profile, loaded, share.micro, ranks_on_host, notes);
+  RankWork work;
+  const auto batches = static_cast<double>(share.accumulation);
+  work.before = batches * (parts.data + parts.forward) + (batches - 1) * parts.backward;
+  work.backward = parts.backward;
+  work.update = parts.update;
+  work.shares_processor = parts.cpus < parts.threads + 1;
+  for (std::size_t b = 0; b < parts.ready.size(); ++b)
+    work.complete.push_back({static_cast<std::size_t>(parts.ends[b]) / sizeof(float), parts.ready[b]});
+  return work;
+}
+
 Prediction predict(const Profile& profile, const LoadedConfig& loaded, const std::vector<std::size_t>& bucket_bytes,
                    int ranks, int ranks_per_host) {
   Prediction out;
@@ -185,8 +187,7 @@ Prediction predict(const Profile& profile, const LoadedConfig& loaded, const std
   if (ranks_per_host <= 0) ranks_per_host = measured_ranks_per_host(profile, ranks);
   out.hosts = (ranks + ranks_per_host - 1) / ranks_per_host;
   const BatchShare share = check_batch(loaded, ranks);
-  const StepProfile parts = parts_of(profile, loaded, share.micro, std::min(ranks, ranks_per_host), out.notes);
-  RankWork work = work_of(parts, share.accumulation);
+  const RankWork work = measured_work(profile, loaded, share, std::min(ranks, ranks_per_host), out.notes);
   out.compute = work.before + work.backward + work.update;
   if (ranks == 1) {
     out.step = out.compute;

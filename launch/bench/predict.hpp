@@ -35,6 +35,12 @@ double all_reduce_seconds(const CommProfile&, double bytes, int ranks);
 /// The share of a processor that it takes of a rank.
 double all_reduce_processor(const CommProfile&, double bytes);
 
+struct RankWork;
+/// What one rank computes, from the parts that were measured nearest to this share of the batch and to so many ranks on
+/// a host; `notes` gets what was not measured, but scaled. Throws ConfigError that says what to measure.
+RankWork measured_work(const Profile&, const LoadedConfig&, const BatchShare&, int ranks_on_host,
+                       std::vector<std::string>& notes);
+
 struct Prediction {
   int ranks = 1, hosts = 1;
   double step = 0, compute = 0, exposed = 0;  // seconds; `compute`: the same rank without others

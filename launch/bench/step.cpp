@@ -24,6 +24,7 @@
 #include "launch/device_data.hpp"
 #include "launch/engine.hpp"
 #include "launch/machine.hpp"
+#include "launch/seat.hpp"
 #include "launch/text.hpp"
 #include "launch/train_step.hpp"
 #include "models/build.hpp"
@@ -111,6 +112,7 @@ class StepBench {
   BenchReport run() {
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
+    if (!device_) device_ = seated_device(config_, world_, *group_, seat_);
     group_->agree([&] {
       batch_ = check_batch(input_, world_.size());
       engine_.emplace(config_, world_, std::move(device_));
@@ -120,8 +122,9 @@ class StepBench {
     const SumPath sums{*group_, engine_->collective(), engine_->device(), config_.communication.gradient_dtype,
                        config_.optimizer.shard};
     RunChoices choices(*group_);
+    choices.recall(config_.log.directory);  // of the run that is timed, where there is one
     tune_buckets(config_, *graph_, batch_.accumulation, world_, sums, choices);
-    group_->agree([&] { prepare(); });
+    choices.prepare(engine_->device(), [&] { prepare(); });
     time_steps();
     if (!options_.brief) {
       alone([&] { time_layers(); });
@@ -155,6 +158,7 @@ class StepBench {
     if (on_device_) loading.carry = on_device_->carry();
     loader_ = io::Loader::training(*data_, loading);
     step_->model().initialize(engine_->plan().graph, config_.seed);
+    status_.loss_scale = loss_scaling(config_).initial;
     step_->start(status_);
     engine_->pack();
     loader_->seek(0);
@@ -235,7 +239,7 @@ class StepBench {
     std::optional<Engine> own;
     if (micro != batch_.micro) {
       group_->agree([&] {
-        own.emplace(config_, world_);
+        own.emplace(config_, world_, make_run_device(config_, world_, seat_));
         own->bind(models::build(config_.model, micro, config_.precision),
                   config_);  // sums inside the graph are communication
         copy_inputs(*own);
@@ -380,6 +384,7 @@ class StepBench {
   StopSignals& stop_;
   std::unique_ptr<Device> device_;  // to be used in place of the configured one
   std::unique_ptr<Group> group_;
+  Seat seat_;
   BatchShare batch_;
   RunStatus status_;
   std::optional<Engine> engine_;

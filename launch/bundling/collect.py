@@ -1,26 +1,22 @@
 #!/usr/bin/env python3
 """Makes the folder of a bundle from a build: programs, libraries, Open MPI, recipes, tests, small parts of data.
 
-  collect.py BUILD FOLDER [--data SHARED-DATA]
+  collect.py BUILD FOLDER
 
 Called by launch/bundle. Libraries are what `ldd` finds for the programs and for Open MPI's plugins, less the C library,
 the driver and CUDA. Prints what is in it; exits 1 with one error line where something is missing.
 """
 import argparse
-import gzip
-import io
 import os
 import pathlib
 import re
 import shutil
-import struct
 import subprocess
 import sys
-import tarfile
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
-PROGRAMS = ["dtrain", "dtrain_without_cuda", "tests/tests_runtime", "tests/tests_runtime_without_cuda"]
+PROGRAMS = ["dtrain", "dtrain_without_cuda", "tests/tests_runtime", "tests/comm_suite_program", "tests/gpu/libdtrain_busy.so"]
 C_LIBRARY = re.compile(r"(ld-linux-x86-64|lib(c|m|dl|rt|pthread|resolv|util|nsl|anl|mvec))\.so\.\d+$")
 COMPILER = re.compile(r"lib(stdc\+\+|gcc_s)\.so\.\d+$")
 CUDA = re.compile(r"lib(cuda|cudart|cublas|cublasLt|cudnn\w*|nccl|nvrtc|nvJitLink|nvidia-\w+)\.so\.\d+$")
@@ -28,8 +24,6 @@ CUDA = re.compile(r"lib(cuda|cudart|cublas|cublasLt|cudnn\w*|nccl|nvrtc|nvJitLin
 PLACEHOLDERS = ["libcurl.so.4", "libcurl-gnutls.so.4", "libxml2.so.2", "libxml2.so.16"]
 # Open MPI's frameworks that dtrain has no use for: files, OpenSHMEM, monitoring.
 UNUSED_PLUGINS = re.compile(r"mca_(io|fs|fbtl|fcoll|sharedfp|spml|scoll|sshmem|memheap|atomic|vprotocol)_|_monitoring\.so|_dbg_")
-MNIST_ROWS = {"train": 8000, "t10k": 2000}
-CIFAR_ROWS = {"train": 800, "test": 200}  # a class
 
 
 def fail(text):
@@ -172,66 +166,12 @@ def collect_mpi(folder, closure):
     return mpi_folder, pmix_folder
 
 
-# ---- data ---------------------------------------------------------------------------------------------------------------
-
-
-def part_of_idx(source, rows):
-    """The first rows of an IDX file, compressed."""
-    with gzip.open(source) as file:
-        head = file.read(4)
-        extents = struct.unpack(f">{head[3]}I", file.read(4 * head[3]))
-        size = 1
-        for extent in extents[1:]:
-            size *= extent
-        body = file.read(min(rows, extents[0]) * size)
-    return gzip.compress(head + struct.pack(f">{head[3]}I", len(body) // size, *extents[1:]) + body, 9, mtime=0)
-
-
-def part_of_images(source, target, rows):
-    """The first files of each class of each split."""
-    taken = {}
-    with tarfile.open(source) as archive, tarfile.open(target, "w") as part:
-        for member in archive:
-            split, _, rest = member.name.partition("/")
-            if not member.isfile() or split not in rows or taken.setdefault((split, rest.split("/")[0]), 0) >= rows[split]:
-                continue
-            taken[split, rest.split("/")[0]] += 1
-            data = archive.extractfile(member).read()
-            entry = tarfile.TarInfo(member.name)
-            entry.size = len(data)
-            part.addfile(entry, io.BytesIO(data))
-
-
-def collect_data(folder, shared):
-    """What tests/gpu/run trains on where it is unpacked."""
-    target, notes = folder / "data", []
-    target.mkdir()
-    mnist, cifar = shared / "mnist", shared / "cifar10-jpeg.tar.gz"
-    if mnist.is_dir():
-        (target / "mnist-part").mkdir()
-        for split, rows in MNIST_ROWS.items():
-            for kind in ("images-idx3", "labels-idx1"):
-                name = f"{split}-{kind}-ubyte.gz"
-                (target / "mnist-part" / name).write_bytes(part_of_idx(mnist / name, rows))
-        notes.append(
-            f"- `mnist-part`: the first {MNIST_ROWS['train']} training and {MNIST_ROWS['t10k']} test images of MNIST (LeCun, Cortes, Burges; CC BY-SA 3.0).")
-    if cifar.is_file():
-        part_of_images(cifar, target / "cifar10-part.tar", CIFAR_ROWS)
-        notes.append(f"- `cifar10-part.tar`: {CIFAR_ROWS['train']} training and {CIFAR_ROWS['test']} test images of each class of CIFAR-10 "
-                     "(Krizhevsky 2009), as JPEG files.")
-    if not notes:
-        notes.append("- Nothing: MNIST and CIFAR-10 were not at hand when this bundle was made. tests/gpu/run uses the digits in `models/data/digits`.")
-    (target / "README.md").write_text("Small parts of data sets, for tests/gpu/run:\n\n" + "\n".join(notes) + "\n")
-    for note in notes:
-        print("    data" + note[1:])
-
-
 # ---- the whole ----------------------------------------------------------------------------------------------------------
 
 
 def collect_sources(folder):
     """Recipes, golden files, the tests that run from here."""
-    files = run("git", "-C", REPOSITORY, "ls-files", "--cached", "--others", "--exclude-standard", "models/recipes", "models/data/digits", "tests/gpu",
+    files = run("git", "-C", REPOSITORY, "ls-files", "--cached", "--others", "--exclude-standard", "models/recipes", "models/data", "tests/gpu",
                 "tests/golden", "launch/slurm", "LICENSE").split()
     for name in files:
         if os.path.basename(name) != "CMakeLists.txt" and not name.startswith("tests/golden/make_"):
@@ -257,7 +197,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", type=pathlib.Path)
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--data", type=pathlib.Path, default=REPOSITORY / "../shared/data")
     arguments = parser.parse_args()
     folder, closure = arguments.folder, Closure()
     if folder.exists():
@@ -284,7 +223,6 @@ def main():
     for script in ("env.sh", "dtrain", "mpirun", "README.md"):
         shutil.copy(HERE / script, folder / script)
     collect_sources(folder)
-    collect_data(folder, arguments.data)
     collect_licenses(folder, [*closure.paths.values(), *closure.compiler.values(), shutil.which("orterun")])
 
     objects = [f for f in folder.rglob("*") if f.is_file() and f.open("rb").read(4) == b"\x7fELF"]

@@ -32,7 +32,8 @@ class Conv2dKernel final : public Kernel {
         channels_(in.shape[1] / op.groups),
         pixels_(op.kernel[0] * op.kernel[1]),
         elements_in_(in.elements()),
-        in_place_(dtype_ == DType::f32 && (channels_ == 1 || pixels_ == 1)) {
+        in_place_(dtype_ == DType::f32 && (channels_ == 1 || pixels_ == 1)),
+        part_{0, 0, dtype_, channels_, pixels_} {
     if (!context.cudnn) context.cudnn = make_cudnn_graphs();
     cudnn_ = context.cudnn;
     prepare_forward(context, in);
@@ -48,6 +49,8 @@ class Conv2dKernel final : public Kernel {
     swap_inner(at(stream, op_name), Element::f32, element_, {op_.filters, channels_, pixels_}, master[0].data,
                {packed.data, Put::overwrite});
   }
+
+  std::span<const PackedPart> packed_parts() const override { return {&part_, in_place_ ? 0u : 1u}; }
 
   void forward(const OpArgs& a, Stream& stream) override {
     auto* bias = op_.bias ? a.params[1].as<float>() : nullptr;
@@ -178,6 +181,7 @@ class Conv2dKernel final : public Kernel {
   Shape out_;
   std::int64_t rows_, channels_, pixels_, elements_in_;
   bool in_place_;                       // canonical weights lie as the library wants them
+  PackedPart part_;                     // otherwise
   std::shared_ptr<CudnnGraphs> cudnn_;  // outlives the plans
   std::shared_ptr<ConvolutionPlan> forward_, data_, weights_;
   bool finishes_ = false;  // an own pass applies bias and activation

@@ -52,6 +52,8 @@ class LinearKernel final : public Kernel {
     if (packs_bias_) cast(where, Element::f32, element_, master[1].data, {base + bias_at_, Put::overwrite}, op_.units);
   }
 
+  std::span<const PackedPart> packed_parts() const override { return parts_; }
+
   void forward(const OpArgs& a, Stream& stream) override {
     const Launch where = at(stream, name_);
     void* y = a.out[0].data;
@@ -166,8 +168,12 @@ class LinearKernel final : public Kernel {
   void place() {
     if (permuted_ || dtype_ != DType::f32) {
       Offsets packed;
-      packed.place(bytes_of(op_.units * features_, dtype_));
-      if (packs_bias_) bias_at_ = packed.place(bytes_of(op_.units, dtype_));
+      parts_.push_back({0, packed.place(bytes_of(op_.units * features_, dtype_)), dtype_, permuted_ ? channels_ : 1,
+                        permuted_ ? pixels_ : 1});
+      if (packs_bias_) {
+        bias_at_ = packed.place(bytes_of(op_.units, dtype_));
+        parts_.push_back({1, bias_at_, dtype_});
+      }
       packed_ = packed.end();
     }
     Offsets at;
@@ -205,6 +211,7 @@ class LinearKernel final : public Kernel {
   Element element_;
   std::int64_t n_, features_, channels_, pixels_;
   bool permuted_;
+  std::vector<PackedPart> parts_;
   std::shared_ptr<BlasLt> blas_;  // outlives the plans
   std::shared_ptr<ProductPlan> forward_, data_, weights_gradient_;
   Activation finish_ = Activation::none;  // what the forward product leaves to do

@@ -40,12 +40,31 @@ DTRAIN_HOST_DEVICE inline Quad quad_of(std::int64_t at, std::int64_t begin, std:
   return {at, first, last, vectors && first == 0 && last == quad};
 }
 
+/// Rows of [channels, pixels] as [pixels, channels]; the quad counts from the parameter's start.
+template <class T>
+DTRAIN_HOST_DEVICE inline void store_swapped(T* to, const FlatEntry& p, const Quad& q, const Floats<quad>& values) {
+  const std::uint32_t row = p.channels * p.pixels, at = static_cast<std::uint32_t>(q.at);
+  std::uint32_t begin = at / row * row, channel = (at - begin) / p.pixels, pixel = (at - begin) - channel * p.pixels;
+  for (int j = 0; j < quad; ++j) {
+    if (q.has(j)) to[begin + pixel * p.channels + channel] = from_float<T>(values.v[j]);
+    if (++pixel < p.pixels) continue;
+    pixel = 0;
+    if (++channel < p.channels) continue;
+    channel = 0;
+    begin += row;
+  }
+}
+template <class T>
+DTRAIN_HOST_DEVICE inline void store_copy(T* to, const FlatEntry& p, const Quad& q, const Floats<quad>& values) {
+  if (p.swapped) return store_swapped(to, p, q, values);
+  store_quad(to, q, values);
+}
 DTRAIN_HOST_DEVICE inline void store_packed(const FlatEntry& p, Quad q, const Floats<quad>& w) {
   if (p.packed == nullptr) return;
   q.at -= p.offset;
-  if (p.packed_type == Element::bf16) return store_quad(static_cast<Bf16*>(p.packed), q, w);
-  if (p.packed_type == Element::f16) return store_quad(static_cast<F16*>(p.packed), q, w);
-  store_quad(static_cast<float*>(p.packed), q, w);
+  if (p.packed_type == Element::bf16) return store_copy(static_cast<Bf16*>(p.packed), p, q, w);
+  if (p.packed_type == Element::f16) return store_copy(static_cast<F16*>(p.packed), p, q, w);
+  store_copy(static_cast<float*>(p.packed), p, q, w);
 }
 
 /// Bytes for `count` values of C: shared memory has no constructors.

@@ -11,12 +11,13 @@
 
 namespace dtrain::cuda {
 
-/// A parameter, and where the update leaves a plain copy of it (or null).
+/// A parameter, and where the update leaves a copy of it (or null), which is plain or swapped (PackedCopy).
 struct FlatEntry {
   std::int64_t offset, size;
   void* packed;
   Element packed_type;
-  bool decay;
+  bool decay, swapped;
+  std::uint32_t channels, pixels;
   std::int64_t first_block;  // of its norm blocks, which are counted from parameter to parameter
 };
 struct FlatStateEntry {

@@ -19,7 +19,7 @@ std::int64_t blocks_of(std::int64_t floats) {
 
 bool same(const FlatEntry& a, const FlatEntry& b) {
   return a.offset == b.offset && a.size == b.size && a.packed == b.packed && a.packed_type == b.packed_type &&
-         a.decay == b.decay;
+         a.decay == b.decay && a.channels == b.channels && a.pixels == b.pixels;
 }
 bool same(const FlatStateEntry& a, const FlatStateEntry& b) {
   return a.offset == b.offset && a.size == b.size && a.momentum == b.momentum;
@@ -70,11 +70,25 @@ class FlatOps::Tables {
   /// `packed`, where there is any, has an entry for each parameter of the layout, in its order.
   static FlatEntry entry(const FlatLayout& layout, std::size_t i, std::span<const PackedCopy> packed) {
     const FlatParam& p = layout.params[i];
-    FlatEntry e{
-        static_cast<std::int64_t>(p.offset), static_cast<std::int64_t>(p.size), nullptr, Element::f32, p.decay, 0};
+    FlatEntry e{static_cast<std::int64_t>(p.offset),
+                static_cast<std::int64_t>(p.size),
+                nullptr,
+                Element::f32,
+                p.decay,
+                false,
+                1,
+                1,
+                0};
     if (packed.empty() || packed[i].to == nullptr) return e;
-    e.packed = packed[i].to;
-    e.packed_type = element_of(packed[i].dtype);
+    const PackedCopy& copy = packed[i];
+    // The kernel counts elements of such a parameter in 32 bits.
+    if (copy.swapped() && (p.size >> 31 != 0 || p.size % (std::size_t{copy.channels} * copy.pixels) != 0))
+      throw BugError("a swapped copy of a parameter that has no such rows");
+    e.packed = copy.to;
+    e.packed_type = element_of(copy.dtype);
+    e.swapped = copy.swapped();
+    e.channels = copy.channels;
+    e.pixels = copy.pixels;
     return e;
   }
   static FlatStateEntry entry(const FlatState& s) {

@@ -128,7 +128,7 @@ class Bench(harness.Case):
         self.refused(USAGE, "bench", "scaling", "config.yaml", "--kind", "sideways", says="kind")
         self.refused(USAGE, "bench", "scaling", "config.yaml", "--ranks", "1,2", "--profile", "absent.json",
                      says=r"cannot read absent\.json; make it with `dtrain bench step")
-        self.write("empty.json", json.dumps({"dtrain_profile": 1, "comm": [], "steps": []}))
+        self.write("empty.json", json.dumps({"dtrain_profile": 2, "comm": [], "steps": []}))
         self.refused(USAGE, "check", "config.yaml", "--profile", "empty.json",
                      says=r"do that with `dtrain bench step config\.yaml --profile FILE`")
         self.refused(USAGE, "check", "config.yaml", "--profile", "config.yaml", says=r"config\.yaml is no profile")

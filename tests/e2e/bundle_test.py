@@ -20,7 +20,7 @@ class Bundle(harness.Case):
             if not shutil.which(tool):
                 self.skipTest(f"no {tool} here")
         self.said("/", sys.executable, "-B", os.path.join(harness.ROOT, "launch/bundling/collect.py"), os.path.dirname(harness.PROGRAM),
-                  self.path("bundle"), "--data", self.path("nowhere"))
+                  self.path("bundle"))
 
     def run_in(self, folder, *command, **environment):
         return subprocess.run([str(c) for c in command], cwd=folder, env={**BARE, **environment}, stdin=subprocess.DEVNULL,

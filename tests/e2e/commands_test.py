@@ -55,6 +55,24 @@ class Check(harness.Case):
         # Where the data are not (a login node, say) the rest is checked, and it says so.
         self.assertRegex(self.ok("check", "config.yaml", "data.train=nowhere.h5").out, r"Note: .*nowhere\.h5 is not there")
 
+    def test_a_cluster_that_is_described(self):
+        self.digits()
+        asked = ("check", "config.yaml", "batch.global=12288", "--ranks", "1024", "--link", "nvlink", "--network", "400gbit",
+                 "--flops", "1t")
+        scaling = json.loads(self.ok(*asked, "--json").out)["scaling"]
+        self.assertTrue(scaling["modelled"])
+        self.assertEqual([row["ranks"] for row in scaling["rows"]], [8, 16, 32, 64, 128, 256, 512, 1024])
+        self.assertTrue(all(0 < row["efficiency"] < 1 for row in scaling["rows"]))
+        self.assertEqual([row["ranks"] for row in scaling["rows"] if row["published"]], [8, 256])
+        self.assertTrue(any("FLOP/s" in a and "stated" in a for a in scaling["assumptions"]))
+        out = self.ok(*asked).out
+        self.assertRegex(out, r"(?m)^Modelled, not measured: ")
+        self.assertRegex(out, r"(?m)^  Published, 8 ranks: 97\.8 %")
+        self.assertRegex(out, r"(?m)^  Assumed: between hosts 400gbit a card")
+        self.refused(USAGE, "check", "config.yaml", "--ranks", "16", "--link", "nvlnk", "--flops", "1t", says=r"--link.*nvlink")
+        self.refused(USAGE, "check", "config.yaml", "--ranks", "16", "--link", "nvlink", "--flops", "1t", says="--network")
+        self.refused(USAGE, "check", "config.yaml", "--ranks", "8", "--link", "nvlink", says="--flops")
+
     def test_a_full_disk_behind_standard_output(self):
         """Half a plan is no plan: an error, and not the exit code of success."""
         config = self.write("config.yaml", harness.MLP)

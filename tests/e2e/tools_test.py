@@ -35,6 +35,28 @@ class Doctor(harness.Case):
         out = self.ok("doctor", prefix=prefix).out
         self.assertIn("Fake H200 1 at 00000000:9B:00.0: 97 % busy, 954 MiB of 140 GiB used, 55 C, 612 W", out)
 
+    def test_doctor_says_which_rank_would_get_which_gpu(self):
+        def seats(visible, ranks=2):
+            each = ("bash", "-c", f'CUDA_VISIBLE_DEVICES={visible} exec "$@"', "rank")
+            running = harness.Running([*harness.mpirun(ranks), *each, harness.PROGRAM, "doctor", "--json"], self.folder)
+            report = json.loads(running.wait().out)
+            ranks, = (host["ranks"] for host in report["hosts"])
+            return [(r["cuda_visible_devices"], r["gpu"] and r["gpu"]["uuid"].split("/")[1]) for r in ranks], report
+
+        if os.path.exists("/dev/nvidiactl"):
+            self.skipTest("there are GPUs here: only without can others be made up")
+        gpus, report = seats("3,1")
+        self.assertEqual(gpus, [("3,1", "3"), ("3,1", "1")])
+        self.assertTrue(report["gpus_as_named"])
+        gpus, _ = seats("$((1 - OMPI_COMM_WORLD_LOCAL_RANK))")
+        self.assertEqual(gpus, [("1", "1"), ("0", "0")])
+        gpus, report = seats("2,0", ranks=3)
+        self.assertEqual({gpu for _, gpu in gpus}, {None})
+        self.assertRegex(report["warnings"][-1]["what"], r"^3 ranks of host \S+ see 2 GPUs$")
+        gpus, report = seats("-1")
+        self.assertEqual({gpu for _, gpu in gpus}, {None})
+        self.assertFalse(report["gpus_as_named"])
+
     def test_doctor_says_what_to_do(self):
         self.write("file", "")
         out = self.ok("doctor", "--directory", "file/runs").out

@@ -2,10 +2,13 @@
 
   peer.py --model mlp|cifar-cnn|resnet50 --batch N --steps N [--bf16] [--channels-last] [--tf32] [--compile]
 
-PyTorch gets every fair advantage: its batches lie on the GPU from the start, set_to_none, fused optimizers; compile is
-max-autotune with CUDA graphs. The memory is what its allocator reserved.
+PyTorch gets every fair advantage: its batches lie on the GPU from the start, set_to_none, fused optimizers; --compile is
+reduce-overhead, that is with CUDA graphs (max-autotune takes longer to compile ResNet-50 than all of this may last).
+used_mib is what the driver counts beyond what was used before, as dtrain's own is counted; memory_mib what the allocator
+kept, allocated_mib the peak of its tensors.
 """
 import argparse
+import ctypes
 import json
 import statistics
 import time
@@ -80,7 +83,19 @@ def ceilings():
     return {"copy": copy, "matrix": 2 * 8192**3 / seconds(lambda: a @ b)}
 
 
-def main():
+def used_mib():
+    """Of the first GPU, as NVML counts; 0 where there is none."""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+        device, memory = ctypes.c_void_p(), (ctypes.c_ulonglong * 3)()  # total, free, used
+        good = nvml.nvmlInit_v2() == 0 and nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)) == 0 \
+            and nvml.nvmlDeviceGetMemoryInfo(device, memory) == 0
+        return memory[2] / 2**20 if good else 0
+    except (OSError, AttributeError):
+        return 0
+
+
+def options_of():
     p = argparse.ArgumentParser()
     p.add_argument("--model", choices=MODELS)
     p.add_argument("--ceilings", action="store_true")
@@ -91,10 +106,15 @@ def main():
     p.add_argument("--channels-last", action="store_true")
     p.add_argument("--tf32", action="store_true")
     p.add_argument("--compile", action="store_true")
-    a = p.parse_args()
+    return p.parse_args()
+
+
+def main():
+    a = options_of()
     if a.ceilings:
         print(json.dumps(ceilings()))
         return
+    used_before = used_mib()
     torch.set_float32_matmul_precision("high" if a.tf32 else "highest")
     torch.manual_seed(1)
     make, shape, classes = MODELS[a.model]
@@ -116,7 +136,7 @@ def main():
         return loss
 
     if a.compile:
-        model = torch.compile(model, mode="max-autotune")
+        model = torch.compile(model, mode="reduce-overhead")
 
     def step(number):
         optimizer.zero_grad(set_to_none=True)
@@ -135,6 +155,7 @@ def main():
         torch.cuda.synchronize()
         found.append((time.perf_counter() - begin) / chunk)
     print(json.dumps({"step_seconds": statistics.median(found), "memory_mib": torch.cuda.max_memory_reserved() / 2**20,
+                      "allocated_mib": torch.cuda.max_memory_allocated() / 2**20, "used_mib": max(0, used_mib() - used_before),
                       "torch": torch.__version__}))
 
 

@@ -8,14 +8,15 @@ import pathlib
 import shutil
 import statistics
 import sys
+import time
 
-from host import BENCH_KEYS, MEMORY_KEY, OK, Failure, Skip, need
+from host import LIGHT, MEMORY_KEY, OK, RATE_KEYS, RATE_TESTS, Failure, Skip, need
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROUNDS = 3
 # (options of peer.py) by the name of the mode. The first is PyTorch's default.
 MODES = {"default": [], "channels_last + AMP": ["--channels-last", "--bf16"],
-         "compiled, channels_last + AMP": ["--channels-last", "--bf16", "--compile"], "compiled, TF32": ["--tf32", "--compile"]}
+         "compiled, channels_last + AMP": ["--channels-last", "--bf16", "--compile"], "compiled": ["--compile"]}
 RESNET50 = "model={input: [3, 224, 224], resnet: {depth: 50, classes: 1000}, loss: cross_entropy}"
 SGD = "optimizer={sgd: {learning_rate: 0.1, momentum: 0.9, weight_decay: 0.0001}}"
 
@@ -45,51 +46,69 @@ def peer(host, *options):
     return json.loads(done.text.strip().splitlines()[-1])
 
 
-def bench(host, recipe, *settings, steps=100, brief=True):
-    """`dtrain bench step --json` of a recipe."""
-    path = pathlib.Path(host.settings(recipe, "bench")[0])
-    done = host.dtrain("bench", "step", path, f"device={host.device}", "log.directory=bench", *settings, "--steps", steps, "--warm-up", 20, "--json",
-                       *(["--brief"] if brief else []))
-    return json.loads(done.text[done.text.index("{"):done.text.rindex("}") + 1])
+def bench(host, recipe, *settings, steps=100, run="bench", environment=None):
+    """`dtrain bench step --json` of a recipe, with what the run in that directory measured to be quickest."""
+    path = pathlib.Path(host.settings(recipe, run)[0])
+    return host.dtrain("bench", "step", path, f"device={host.device}", f"log.directory={run}", *settings, "--steps", steps, "--warm-up", 20,
+                       "--json", "--brief", environment=environment).json()
 
 
-def memory_of(host, recipe, *settings):
-    """Peak memory of a short training run, as the GPU's driver counts it."""
-    shutil.rmtree(host.work / "memory", ignore_errors=True)
-    host.dtrain(*host.settings(recipe, "memory", *settings, "train.steps=30", "train.eval_every_steps=1000000", "checkpoint.resume=never"))
-    found = [m[MEMORY_KEY] for m in host.metrics("memory") if MEMORY_KEY in m]
-    return max(found) if found else None
+def memory_of(host, recipe, *settings, run="memory", like=None):
+    """MiB that a short training run takes of the GPU, as its driver counts, with the driver's own; None where it does not say.
+    The run measures algorithms, unless one like it has."""
+    host.fresh(run, like)
+    before = host.used_memory()
+    host.dtrain(*host.settings(recipe, run, *settings, "train.steps=30", "train.eval_every_steps=1000000", "checkpoint.resume=never"))
+    found = [m[MEMORY_KEY] for m in host.metrics(run) if MEMORY_KEY in m]
+    return max(found) - before if found else None
 
 
-def against_torch(host, name, recipe, batch, modes, settings, bounds, steps):
-    """Interleaved runs; `bounds`: {mode or "best": least ratio}."""
-    ours, theirs, memory = [], {}, {}
-    torch_python(host)
-    broken = {}
+def against_torch(host, name, recipe, batch, modes, settings, bounds, steps, share):
+    """Interleaved rounds, as many as `share` seconds hold; `bounds`: {mode or "best": least ratio}."""
+    ours, theirs, memory, broken = [], {}, {}, {}
+    try:
+        torch_python(host)
+    except Skip as why:
+        modes, broken = [], {"": str(why)}
+    own_memory = memory_of(host, recipe, *settings, f"batch.global={batch}", run=name)
+    begin, took = time.monotonic(), 0
     for number in range(ROUNDS):
-        ours.append(bench(host, recipe, *settings, f"batch.global={batch}", steps=steps)["samples_per_second"])
+        if number > 0 and (time.monotonic() - begin + took > share or host.left() < took):
+            break
+        round_begin = time.monotonic()
+        ours.append(bench(host, recipe, *settings, f"batch.global={batch}", steps=steps, run=name)["samples_per_second"])
         for mode in modes:
             if mode in broken:
                 continue
             try:
                 found = peer(host, "--model", name, "--batch", batch, "--steps", steps, *MODES[mode])
                 theirs.setdefault(mode, []).append(batch / found["step_seconds"])
-                memory[mode] = found["memory_mib"]
+                memory[mode] = found
             except Failure as why:
-                if host.left() < 5:
-                    raise
                 broken[mode] = str(why)
-        if number == 0:
+                if host.left() < 5:
+                    break
+        took = time.monotonic() - round_begin
+        if number == 0:  # the first compiles, the others have that
             host.report.add(host.part, f"{name}, first round", "measured", describe(ours, theirs, broken))
-    own_memory = memory_of(host, recipe, *settings, f"batch.global={batch}")
+            took /= 2
     medians = {mode: statistics.median(values) for mode, values in theirs.items()}
-    need(medians, f"PyTorch ran in no mode: {broken}")
+    said = f"{describe(ours, theirs, broken)}; {len(ours)} rounds"
+    if own_memory:
+        said += f"; memory {own_memory:.0f} MiB"
+        for mode, found in memory.items():
+            said += f"; PyTorch {mode} {found['used_mib']:.0f} (its tensors {found['allocated_mib']:.0f}, kept for them {found['memory_mib']:.0f})"
+    need(medians or not modes, f"PyTorch ran in no mode: {said}")
+    if not medians:
+        return "measured", said
     mine, best = statistics.median(ours), max(medians.values())
-    said = describe(ours, theirs, broken)
-    if own_memory and best:
-        leanest = min(memory.values())
-        said += f"; memory {own_memory:.0f} MiB, PyTorch {', '.join(f'{m} {v:.0f}' for m, v in memory.items())}: {own_memory / leanest:.2f} of its least"
+    leanest = min(found["used_mib"] for found in memory.values())
+    if own_memory and leanest > 0:
+        said += f": {own_memory / leanest:.2f} of its least"
     for mode, bound in bounds.items():
+        if mode == "memory":
+            need(not own_memory or leanest <= 0 or own_memory <= bound * leanest, f"{said}, above {bound}")
+            continue
         ratio = mine / (best if mode == "best" else medians.get(mode, best))
         need(ratio >= bound, f"{said}; {ratio:.2f} times PyTorch's {mode}, below {bound}")
     return said
@@ -97,18 +116,18 @@ def against_torch(host, name, recipe, batch, modes, settings, bounds, steps):
 
 def describe(ours, theirs, broken):
     mine = statistics.median(ours)
-    said = f"{mine:.0f} samples/s"
+    said = f"{mine:.0f} samples/s ({min(ours):.0f} to {max(ours):.0f})"
     for mode, values in theirs.items():
         said += f"; PyTorch {mode} {statistics.median(values):.0f}: ratio {mine / statistics.median(values):.2f}"
-    return said + "".join(f"; PyTorch {mode} failed: {why[:120]}" for mode, why in broken.items())
+    return said + "".join(f"; PyTorch {mode} failed: {why[:160]}" for mode, why in broken.items())
 
 
 def mlp(host):
-    return against_torch(host, "mlp", "mnist-mlp", 128, ["default", "compiled, TF32"], host.mnist(), {"default": 3.0, "best": 1.0}, 400)
+    return against_torch(host, "mlp", "mnist-mlp", 128, ["default", "compiled"], host.mnist(), {"default": 3.0, "best": 1.0}, 1000, 60)
 
 
 def cifar_cnn(host):
-    return against_torch(host, "cifar-cnn", "cifar10-cnn", 128, ["default", "compiled, TF32"], host.cifar(), {"default": 3.0, "best": 1.0}, 400)
+    return against_torch(host, "cifar-cnn", "cifar10-cnn", 128, ["default", "compiled"], host.cifar(), {"default": 3.0, "best": 1.0}, 1000, 60)
 
 
 def resnet50_settings(host):
@@ -117,25 +136,27 @@ def resnet50_settings(host):
 
 def resnet50(host):
     return against_torch(host, "resnet50", "cifar10-resnet18", 256, ["channels_last + AMP", "compiled, channels_last + AMP"],
-                         resnet50_settings(host), {"best": 1.0}, 40)
+                         resnet50_settings(host), {"best": 1.0, "memory": 1.0}, 40, 190)
 
 
 def light_recomputation(host):
     settings = [*resnet50_settings(host), "batch.global=256"]
-    light = [*settings, "memory.recompute=light"]
-    with_it, without = [], []
-    for _ in range(ROUNDS):
-        without.append(bench(host, "cifar10-resnet18", *settings, steps=30)["samples_per_second"])
-        with_it.append(bench(host, "cifar10-resnet18", *light, steps=30)["samples_per_second"])
+    with_it, without, begin = [], [], time.monotonic()
+    for number in range(ROUNDS):
+        if number > 0 and time.monotonic() - begin > 60:
+            break
+        without.append(bench(host, "cifar10-resnet18", *settings, steps=30, run="resnet50")["samples_per_second"])
+        with_it.append(bench(host, "cifar10-resnet18", *settings, LIGHT, steps=30, run="resnet50")["samples_per_second"])
     speed = statistics.median(with_it) / statistics.median(without)
-    less, more = memory_of(host, "cifar10-resnet18", *light), memory_of(host, "cifar10-resnet18", *settings)
-    said = f"{speed:.3f} of the speed (aim 0.95)"
+    less = memory_of(host, "cifar10-resnet18", *settings, LIGHT, like="resnet50")
+    more = memory_of(host, "cifar10-resnet18", *settings, like="resnet50")
+    said = f"{speed:.3f} of the speed (bound 0.95)"
     if less and more:
         said += f", {less:.0f} of {more:.0f} MiB"
     try:
-        peers = peer(host, "--model", "resnet50", "--batch", 256, "--steps", 10, *MODES["channels_last + AMP"])["memory_mib"]
-        if less:
-            said += f", {less / peers:.2f} of PyTorch's {peers:.0f} MiB (aim 0.70)"
+        peers = peer(host, "--model", "resnet50", "--batch", 256, "--steps", 10, *MODES["channels_last + AMP"])["used_mib"]
+        if less and peers > 0:
+            said += f", {less / peers:.2f} of PyTorch's {peers:.0f} MiB (bound 0.70)"
             need(less / peers <= 0.7, said)
     except Skip:
         pass
@@ -144,35 +165,52 @@ def light_recomputation(host):
 
 
 def idle_share(host):
-    """Of a ResNet-50 step: what its events do not show as forward, backward or update."""
-    seconds = bench(host, "cifar10-resnet18", *resnet50_settings(host), "batch.global=256", steps=60)["seconds"]
-    value = {key: s["value"] if isinstance(s, dict) else s for key, s in seconds.items()}
+    """Of a ResNet-50 step: what its events do not show as forward, backward or update; the host's clock gives the step."""
+    found = bench(host, "cifar10-resnet18", *resnet50_settings(host), "batch.global=256", steps=100, run="resnet50")
+    value = {key: s["value"] for key, s in found["seconds"].items()}
+    step = found["batch"]["global"] / found["samples_per_second"]
     busy = value["forward"] + value["backward"] + value["optimizer"]
     need(busy > 0, f"the events show no work: {value}")
-    idle = max(0.0, 1 - busy / value["step"])
-    said = f"{100 * idle:.1f} % of {1e3 * value['step']:.2f} ms (" + ", ".join(
-        f"{key} {1e3 * value[key]:.2f}" for key in ("forward", "backward", "optimizer")) + ")"
+    idle = max(0.0, 1 - busy / step)
+    said = f"{100 * idle:.1f} % of {1e3 * step:.2f} ms (" + ", ".join(f"{key} {1e3 * value[key]:.2f}" for key in ("forward", "backward", "optimizer")) + ")"
     need(idle <= 0.02, said + ", more than 2 %")
     return said
 
 
+def idle_by_cupti(host):
+    """Of 1.2 s of ResNet-50 steps: the time in which neither kernel nor copy ran, by CUPTI's records, which cost a little."""
+    if not os.path.exists(host.busy):
+        raise Skip("libdtrain_busy.so is not here: it is built where CUPTI's headers are")
+    out = host.work / "busy.json"
+    out.unlink(missing_ok=True)
+    libraries = f"{host.environment.get('LD_LIBRARY_PATH', '')}:{host.cupti()}".lstrip(":")
+    bench(host, "cifar10-resnet18", *resnet50_settings(host), "batch.global=256", steps=60, run="resnet50",
+          environment={"CUDA_INJECTION64_PATH": str(host.busy), "DTRAIN_BUSY_FILE": str(out), "LD_LIBRARY_PATH": libraries})
+    if not out.exists():
+        raise Skip("the driver did not load libdtrain_busy.so")
+    seen = json.loads(out.read_text())
+    if seen["error"] or seen["records"] == 0:
+        raise Skip(f"CUPTI saw nothing: {seen['error'] or seen}")
+    said = (f"{100 * (1 - seen['busy']):.2f} % of {seen['window_seconds']:.2f} s with {seen['records']} records, "
+            f"the longest gap {1e6 * seen['longest_gap_seconds']:.0f} us")
+    need(seen["busy"] >= 0.98, said + ", more than 2 %")
+    return said
+
+
 def ceilings(host):
-    """Copy, matrix product and update of dtrain, beside what PyTorch reaches."""
-    mine = bench(host, "cifar10-resnet18", *resnet50_settings(host), "batch.global=256", steps=30, brief=False)
-    said, found = [], {}
+    """Copy, matrix product and updates of dtrain, beside what PyTorch reaches here and the copy itself."""
+    found = host.google_tests(RATE_TESTS[host.device], seconds=60)
+    found.need_all()
+    mine = {name: float(found.properties[key]) for name, key in RATE_KEYS.items()}
     try:
-        found = peer(host, "--ceilings")
-    except Skip as why:
-        said.append(str(why))
-    for name, key in BENCH_KEYS.items():
-        rate = mine.get(key) or 0
-        said.append(f"{name} {rate / 1e12:.3g} T{'B' if name == 'copy' else 'FLOP'}/s" + (f" = {rate / found[name]:.2f} of PyTorch's" if name in found else ""))
-    update = mine["seconds"]["optimizer"]
-    update = update["value"] if isinstance(update, dict) else update
-    if update > 0:
-        moved = 25_557_032 * (4 * 5 + 2)  # momentum: gradient, parameter, direction read; two written; a bf16 copy
-        said.append(f"update {moved / update / 1e12:.3g} TB/s" + (f" = {moved / update / found['copy']:.2f} of the copy" if "copy" in found else ""))
-    return "measured", "; ".join(said)
+        theirs, why = peer(host, "--ceilings"), ""
+    except Skip as reason:
+        theirs, why = {}, f"; {reason}"
+    said = [f"copy {mine['copy'] / 1e12:.3g} TB/s" + (f" = {mine['copy'] / theirs['copy']:.2f} of PyTorch's" if theirs else ""),
+            f"bf16 product {mine['matrix'] / 1e12:.4g} TFLOP/s" + (f" = {mine['matrix'] / theirs['matrix']:.2f} of PyTorch's" if theirs else "")]
+    for rule in ("sgd", "adam"):
+        said.append(f"{rule} update {mine[rule] / 1e12:.3g} TB/s = {mine[rule] / mine['copy']:.2f} of the copy")
+    return "measured", "; ".join(said) + why
 
 
 def start(host):
@@ -182,12 +220,13 @@ def start(host):
 
 
 CHECKS = [
-    ("resnet50", 200, resnet50),
-    ("mlp", 70, mlp),
-    ("cifar10-cnn", 70, cifar_cnn),
+    ("resnet50", 240, resnet50),
+    ("mlp", 80, mlp),
+    ("cifar10-cnn", 80, cifar_cnn),
     ("idle share of a ResNet-50 step", 30, idle_share),
-    ("light recomputation", 90, light_recomputation),
+    ("idle time of the GPU by CUPTI", 30, idle_by_cupti),
     ("ceilings", 40, ceilings),
+    ("light recomputation", 100, light_recomputation),
     ("start", 10, start),
 ]
-TINY = {"start"}
+TINY = {"ceilings", "start"}

@@ -228,10 +228,28 @@ TEST_F(Hostile, KeysTypesAndDuplicates) {
   expect([](Json& j) { j["tensors"][0]["name"] = "a\nb"; }, "tensor 0: name");
   expect([](Json& j) { j["tensors"][1]["name"] = j["tensors"][0]["name"]; }, "is there twice");
   expect([](Json& j) { j["tensors"] = Json::object(); }, "tensors");
-  expect([](Json& j) { j["format"] = 2; }, "it has format 2, and this program reads format 1");
+  expect([](Json& j) { j["format"] = 3; }, "it has format 3, and this program reads formats 1 to 2");
+  expect([](Json& j) { j["format"] = 0; }, "it has format 0, and this program reads formats 1 to 2");
+  expect([](Json& j) { j["format"] = 1; }, "a key that does not belong there");  // good_steps
+  expect([](Json& j) { j["good_steps"] = std::uint64_t{1} << 32; }, "good_steps is not an integer in its range");
   auto twice = good.dump(1);
   twice.resize(twice.size() - 2);
   expect(sign(twice + ",\n \"step\": 200"), "the key step twice");
+}
+
+TEST_F(Hostile, OlderFormatsAreRead) {
+  EXPECT_EQ(io::verify_checkpoint(io::posix_file_system(), newer).state.good_steps, 77u);
+  Json old = good;
+  old["format"] = 1;
+  old.erase("good_steps");
+  write_file(file("MANIFEST.json"), sign(old));
+  const auto state = io::verify_checkpoint(io::posix_file_system(), newer).state;
+  EXPECT_FALSE(state.good_steps);
+  EXPECT_EQ(state.loss_scale, 1024);
+  old["good_steps"] = nullptr;  // where the scale is not dynamic
+  old["format"] = 2;
+  write_file(file("MANIFEST.json"), sign(old));
+  EXPECT_FALSE(io::verify_checkpoint(io::posix_file_system(), newer).state.good_steps);
 }
 
 TEST_F(Hostile, TextThatIsNoManifest) {

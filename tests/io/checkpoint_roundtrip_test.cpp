@@ -31,6 +31,7 @@ TEST_P(RoundTrip, EveryByteComesBackOnAnotherWorld) {
     EXPECT_EQ(s.global_batch, e.global_batch);
     EXPECT_EQ(s.seed, e.seed);
     EXPECT_EQ(s.loss_scale, e.loss_scale);
+    EXPECT_EQ(s.good_steps, e.good_steps);
     EXPECT_EQ(s.data_fingerprint, e.data_fingerprint);
     EXPECT_EQ(s.configuration, e.configuration);
     EXPECT_EQ(s.configuration_hash, e.configuration_hash);

@@ -101,6 +101,7 @@ inline io::RunState run_state(std::uint64_t step) {
   s.global_batch = 128;
   s.seed = 0xfedcba9876543210ull;
   s.loss_scale = 1024;
+  s.good_steps = 77;
   s.data_fingerprint = "f00d";
   s.configuration = "seed: 1\nname: \"ümläut\"\n";
   s.configuration_hash = "cafe";

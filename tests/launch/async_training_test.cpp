@@ -1,139 +1,26 @@
 // Training on a device that works behind the host's back: the same bits as on the cpu, from recorded steps or not, with
 // results that are read late, and without a wait or an allocation in a step.
 #include <csignal>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 #include <unistd.h>
 
-#include "comm/world.hpp"
-#include "io/import_mnist.hpp"
 #include "launch/alone.hpp"
-#include "launch/config_file.hpp"
-#include "launch/data.hpp"
-#include "launch/device_data.hpp"
-#include "launch/engine.hpp"
-#include "launch/signals.hpp"
-#include "launch/train.hpp"
-#include "launch/train_step.hpp"
-#include "models/build.hpp"
-#include "tests/support/allocations.hpp"
 #include "tests/support/async_device.hpp"
+#include "tests/support/training.hpp"
 
 namespace dtrain::launch {
 namespace {
 
-using Json = nlohmann::json;
 using test::AsyncDevice;
+using namespace test_training;
 
-constexpr const char* mlp = R"(
-name: digits
-threads: 1
-model:
-  input: [1, 8, 8]
-  layers:
-    - flatten
-    - dense: {units: 32, activation: relu}
-    - dropout: {rate: 0.2}
-    - dense: {units: 10}
-  loss: cross_entropy
-data: {train: DIGITS, eval: DIGITS, normalize: {scale: 0.0625}}
-batch: {global: 48}
-optimizer: {sgd: {learning_rate: 0.1, momentum: 0.9}}
-train: {steps: 20, eval_every_steps: 7}
-log: {every_steps: 1}
-checkpoint: {every_steps: 9}
-)";
-
-constexpr const char* cnn = R"(
-name: digits-cnn
-threads: 1
-model:
-  input: [1, 8, 8]
-  layers:
-    - conv2d: {filters: 8, kernel: 3, activation: relu}
-    - batch_norm
-    - maxpool2d: {size: 2}
-    - flatten
-    - dense: {units: 10}
-  loss: cross_entropy
-data: {train: DIGITS, eval: DIGITS, normalize: {scale: 0.0625}, augment: [random_crop: {padding: 1}]}
-batch: {global: 48, micro: 16}
-optimizer: {adam: {learning_rate: 0.002}}
-train: {steps: 20, ema: {decay: 0.9}, clip_norm: 1.5}
-log: {every_steps: 3}
-)";
-
-struct Outcome {
-  ExitCode code = ExitCode::bug;
-  std::string out, error;
-  Json summary;
-  std::vector<Json> metrics;
-};
-
-class AsyncTraining : public testing::Test {
- protected:
-  AsyncTraining()
-      : folder_(std::filesystem::temp_directory_path() / fmt::format("dtrain-async-{}", getpid())),
-        digits_((folder_ / "digits.h5").string()) {
-    std::filesystem::create_directories(folder_);
-    const std::string from = "models/data/digits/";  // tests run in the repository's root
-    if (!std::filesystem::exists(digits_))
-      io::import_mnist(from + "train-images-idx3-ubyte.gz", from + "train-labels-idx1-ubyte.gz", digits_);
-  }
-  ~AsyncTraining() override {
-    std::error_code ignored;
-    std::filesystem::remove_all(folder_, ignored);
-  }
-
-  LoadedConfig config(std::string text, std::vector<std::string> overrides, const std::string& name) const {
-    for (auto at = text.find("DIGITS"); at != std::string::npos; at = text.find("DIGITS")) text.replace(at, 6, digits_);
-    overrides.push_back("log.directory=" + (folder_ / name).string());
-    return parse_config(text, "test.yaml", overrides);
-  }
-
-  /// `device`: null for the cpu.
-  Outcome train_on(std::unique_ptr<Device> device, const char* text, const std::vector<std::string>& overrides,
-                   const std::string& name) const {
-    const LoadedConfig loaded = config(text, overrides, name);
-    Outcome result;
-    testing::internal::CaptureStdout();
-    testing::internal::CaptureStderr();
-    {
-      StopSignals stop;
-      comm::World world;
-      result.code = train(loaded, world, stop, std::move(device));
-    }
-    result.out = testing::internal::GetCapturedStdout();
-    result.error = testing::internal::GetCapturedStderr();
-    std::ifstream summary(folder_ / name / "summary.json"), metrics(folder_ / name / "metrics.jsonl");
-    if (summary) result.summary = Json::parse(summary);
-    for (std::string line; std::getline(metrics, line);) result.metrics.push_back(Json::parse(line));
-    return result;
-  }
-
-  std::filesystem::path folder_;
-  std::string digits_;
-};
-
-/// Everything but what time says.
-void expect_same(const Outcome& a, const Outcome& b) {
-  ASSERT_EQ(a.code, ExitCode::ok) << a.error;
-  ASSERT_EQ(b.code, ExitCode::ok) << b.error;
-  for (const char* key : {"parameter_hash", "average_hash", "eval", "train", "steps"})
-    EXPECT_EQ(a.summary.value(key, Json()), b.summary.value(key, Json())) << key;
-  ASSERT_EQ(a.metrics.size(), b.metrics.size());
-  for (std::size_t i = 0; i < a.metrics.size(); ++i)
-    for (const char* key : {"step", "epoch", "loss", "learning_rate", "grad_norm", "eval"})
-      EXPECT_EQ(a.metrics[i].value(key, Json()), b.metrics[i].value(key, Json())) << key << " of line " << i;
-}
+class AsyncTraining : public Training {};
 
 AsyncDevice::Options delays(int copy, int compute) {
   AsyncDevice::Options o;
@@ -254,56 +141,6 @@ TEST_F(AsyncTraining, an_error_names_the_step_it_happened_in) {
   EXPECT_NE(async.error.find("first gradient that is not finite: dense_"), std::string::npos) << async.error;
 }
 
-/// Steps, one by one.
-struct Steps {
-  Steps(const LoadedConfig& loaded, std::unique_ptr<AsyncDevice> d) : config(loaded.config), device(*d) {
-    const BatchShare batch = check_batch(loaded, 1);
-    engine.emplace(config, world, std::move(d));
-    engine->connect(config, world);
-    Graph graph = models::build(config.model, batch.micro, config.precision);
-    const std::int64_t width = output_width(graph);
-    data.emplace(open_data(config, config.data.train, width, config.data.cache_mib));
-    engine->bind(std::move(graph), config);
-    step.emplace(config, *engine, world.watchdog(), stop, batch.accumulation);
-    status.total_steps = 1000;
-    status.global_batch = config.batch.global;
-    io::LoaderOptions loading = loader_options(config, batch.micro, width, world, &engine->device());
-    on_device = DeviceData::make(device, engine->compute(), *data, loading, config.data.device_cache_mib, true);
-    loading.carry = on_device ? on_device->carry() : io::Carry::floats;
-    loader = io::Loader::training(*data, loading);
-    step->model().initialize(engine->plan().graph, config.seed);
-    step->start(status);
-    engine->pack();
-  }
-  void run() {
-    step->run(status, *loader, on_device.get(), false, seconds);
-    ++status.step;
-  }
-  void read(int left) {
-    while (step->under_way() > left) loss = step->read(seconds).sums[loss_sum];
-  }
-  /// As a trainer does.
-  void go(int steps) {
-    for (int i = 0; i < steps; ++i) {
-      run();
-      read(step->lag());
-    }
-  }
-
-  const RunConfig config;
-  StopSignals stop;
-  comm::World world;
-  AsyncDevice& device;
-  RunStatus status;
-  PhaseSeconds seconds;
-  float loss = 0;
-  std::optional<Engine> engine;
-  std::optional<io::Dataset> data;
-  std::unique_ptr<DeviceData> on_device;
-  std::unique_ptr<io::Loader> loader;
-  std::optional<TrainStep> step;
-};
-
 TEST_F(AsyncTraining, the_host_goes_ahead_of_a_device_that_stands_still) {
   Steps s(config(mlp, {}, "held"), std::make_unique<AsyncDevice>());
   s.go(4);
@@ -318,23 +155,14 @@ TEST_F(AsyncTraining, the_host_goes_ahead_of_a_device_that_stands_still) {
 }
 
 TEST_F(AsyncTraining, a_step_neither_waits_nor_allocates_after_warm_up) {
-  for (const char* text : {mlp, cnn}) {
-    Steps s(config(text, {}, "counted"), std::make_unique<AsyncDevice>());
-    s.go(40);  // each piece of a step in both slots, timed and not
-    const auto allocations = test::thread_allocation_count();
-    const int on_device = s.device.allocations, streams = s.device.stream_waits, recordings = s.device.recordings;
-    const int calls = s.device.kernel_calls, events = s.device.event_waits, replays = s.device.replays;
-    s.go(20);
-    EXPECT_EQ(test::thread_allocation_count(), allocations);
-    EXPECT_EQ(s.device.allocations, on_device);
-    EXPECT_EQ(s.device.stream_waits, streams);
-    EXPECT_EQ(s.device.recordings, recordings);
-    EXPECT_EQ(s.device.kernel_calls, calls);  // all of it is replayed
-    EXPECT_EQ(s.device.replays, replays + 20 * (text == mlp ? 1 : 3));
-    // The one wait of a step is for the results of the step before the one before it, so that the host does not run
-    // away; and where a step has more micro batches than the loader's ring holds, for a copy of an earlier one.
-    EXPECT_LE(s.device.event_waits, events + 20 * (text == mlp ? 1 : 4));
-    s.read(0);
+  for (const bool scaled : {false, true}) {
+    for (const char* text : {mlp, cnn}) {
+      // Scaled: overflows and doublings among the steps that are counted.
+      const std::vector<std::string> overrides =
+          scaled ? std::vector<std::string>{"train.loss_scale=dynamic", overflowing} : std::vector<std::string>();
+      Steps s(config(text, overrides, "counted"), std::make_unique<AsyncDevice>());
+      expect_steps_that_neither_wait_nor_allocate(s, text == mlp ? 1 : 3);
+    }
   }
 }
 

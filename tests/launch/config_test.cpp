@@ -108,10 +108,12 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        "c.yaml:9:9: device: got cudaa; expected one of auto, cpu, cuda; did you mean cuda?"},
       {with("train: 5\n"),
        {},
-       "c.yaml:9:8: train: got 5; expected a map of epochs, steps, clip_norm, ema, eval_every_steps"},
+       "c.yaml:9:8: train: got 5; expected a map of epochs, steps, clip_norm, ema, loss_scale, dynamic_loss_scale, "
+       "eval_every_steps"},
       {with("train:\n"),
        {},
-       "c.yaml:9:1: train: got nothing; expected a map of epochs, steps, clip_norm, ema, eval_every_steps"},
+       "c.yaml:9:1: train: got nothing; expected a map of epochs, steps, clip_norm, ema, loss_scale, "
+       "dynamic_loss_scale, eval_every_steps"},
       {with("log: {directory: 5}\n"), {}, "c.yaml:9:18: log.directory: got 5; expected text; did you mean \"5\"?"},
       {with("name2: x\n"),
        {},

@@ -232,7 +232,8 @@ TEST(VisibleGpus, can_be_counted_without_them) {
   EXPECT_EQ(named_gpus("a", "-1").size(), 0u);
   EXPECT_EQ(named_gpus("a", "3,GPU-1,-1,2").size(), 2u);
   EXPECT_EQ(named_gpus("a", "3")[0].uuid, "a/3");
-  EXPECT_EQ(named_gpus("a", "3")[0].name, "GPU 3");
+  const RankView view{"a", named_gpus("a", "3,1"), ""};
+  EXPECT_EQ(place_ranks(std::vector{view, view}, {}).ordinals, (std::vector<int>{0, 1}));
 }
 
 TEST(Ranks, are_told_in_few_words) {

@@ -177,7 +177,9 @@ std::unique_ptr<Replay> AsyncDevice::record(Stream& stream, const std::function<
 // ------------------------------------------------------------------------------------------------------------
 
 AsyncDevice::AsyncDevice(const Options& options)
-    : options_(options), near_(make_cpu_device(1)), inline_(near_->make_stream(StreamUse::compute)) {}
+    : options_(options),
+      near_(options.near ? options.near() : make_cpu_device(1)),
+      inline_(near_->make_stream(StreamUse::compute)) {}
 
 AsyncDevice::~AsyncDevice() = default;
 
@@ -240,7 +242,9 @@ class AsyncKernel final : public Kernel {
   AsyncKernel(AsyncDevice& device, std::unique_ptr<Kernel> inner, Stream& at_once)
       : device_(device), inner_(std::move(inner)), at_once_(at_once) {}
   Needs needs() const override { return inner_->needs(); }
+  std::span<const PackedPart> packed_parts() const override { return inner_->packed_parts(); }
   void pack(std::span<const Tensor> master, Tensor packed, Stream& stream) override {
+    ++device_.packs;
     Call& call = take(Call::Kind::pack, stream);
     call.params.assign(master.begin(), master.end());
     call.packed = packed;
@@ -375,6 +379,7 @@ void AsyncDevice::update(const UpdateRule& rule, const UpdateArgs& args, Stream&
     const FlatLayout* layout;
     const StepState* step;
     double* norms;
+    std::span<const PackedCopy> packed;
   };
   const Kept k{&rule,
                real(args.params),
@@ -386,7 +391,8 @@ void AsyncDevice::update(const UpdateRule& rule, const UpdateArgs& args, Stream&
                static_cast<std::uint32_t>(args.state_begin),
                args.layout,
                real(args.step),
-               real(args.norms)};
+               real(args.norms),
+               args.packed};
   stream.host(HostTask::of([this, k] {
     UpdateArgs a;
     a.params = k.params;
@@ -399,6 +405,9 @@ void AsyncDevice::update(const UpdateRule& rule, const UpdateArgs& args, Stream&
     a.step = k.step;
     a.norms = k.norms;
     a.state_begin = k.state_begin;
+    std::vector<PackedCopy> packed(k.packed.begin(), k.packed.end());
+    for (PackedCopy& copy : packed) copy.to = real(copy.to);
+    a.packed = packed;
     near_->update(*k.rule, a, *inline_);
   }));
 }

@@ -1,13 +1,14 @@
 // A GPU without a GPU: a device whose streams work on threads of their own, some time after they were given the work,
 // in memory that the host cannot touch. It also records work and replays it, with the rules of a CUDA graph's capture.
-// Wraps the CPU device, which it owns. Addresses it hands out lie outside the address space, and only its own work
-// knows where they are; new memory is full of NaN. Counts what a step must not do.
+// Wraps the CPU device (or another that works inline), which it owns. Addresses it hands out lie outside the address
+// space, and only its own work knows where they are; new memory is full of NaN. Counts what a step must not do.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -28,6 +29,7 @@ class AsyncDevice final : public Device {
     std::string bus_id = {};
     std::string model;      // "async H1": prepare() chooses an algorithm for each op of this device; empty: none
     std::string algorithm;  // which it finds the quickest
+    std::function<std::unique_ptr<Device>()> near;  // what it wraps; by default the CPU device with one thread
   };
   AsyncDevice() : AsyncDevice(Options()) {}
   explicit AsyncDevice(const Options&);
@@ -41,7 +43,7 @@ class AsyncDevice final : public Device {
   void fail_after(int n) { fail_in_ = n; }
   /// The host has waited for a stream, or for an event that had not been reached.
   std::atomic<int> stream_waits{0}, event_waits{0};
-  std::atomic<int> recordings{0}, replays{0}, allocations{0}, kernel_calls{0};
+  std::atomic<int> recordings{0}, replays{0}, allocations{0}, kernel_calls{0}, packs{0};
   int measured = 0;  // algorithms, since no choice was known
   /// Where device memory really is, and where it seems to be.
   static void* moved(void* memory);
@@ -65,8 +67,15 @@ class AsyncDevice final : public Device {
   void copy(void* dst, const void* src, std::size_t bytes, Stream&) override;
   void zero(void* dst, std::size_t bytes, Stream&) override;
   std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in) override;
-  AlgorithmChoices choices() const override { return choices_; }
-  void use(const AlgorithmChoices& choices) override { choices_.merge(choices); }
+  AlgorithmChoices choices() const override {
+    AlgorithmChoices all = near_->choices();
+    all.merge(choices_);
+    return all;
+  }
+  void use(const AlgorithmChoices& choices) override {
+    near_->use(choices);
+    choices_.merge(choices);
+  }
   void update(const UpdateRule&, const UpdateArgs&, Stream&) override;
   void update_states(const StateUpdateArgs&, Stream&) override;
   void average(float* average, const float* params, std::size_t n, double decay, const StepState&, Stream&) override;

@@ -1,5 +1,6 @@
 // The CUDA device's own kernels, run on the host: with the threads in another order, and what the op table does not
 // reach.
+#include <array>
 #include <cmath>
 
 #include <gtest/gtest.h>
@@ -96,74 +97,6 @@ class FlatBuffers : public testing::Test {
   std::unique_ptr<Stream> stream_ = cpu_->make_stream(StreamUse::compute);
 };
 
-TEST_F(FlatBuffers, norms_and_what_is_decided_from_them_are_the_cpus) {
-  for (const std::size_t n : {std::size_t{1}, std::size_t{1023}, 5 * norm_block + 7, 1100 * norm_block + 1}) {
-    const auto x = test::signed_draws(3, 1, static_cast<std::int64_t>(n));
-    const std::size_t blocks = (n + norm_block - 1) / norm_block;
-    for (const float bad : {0.0f, INFINITY, NAN}) {
-      auto values = x;
-      if (bad != 0) values[n / 2] = bad;
-      StepState states[2];
-      for (const int i : {0, 1}) {
-        Device& device = i == 0 ? *cpu_ : static_cast<Device&>(device_);
-        std::vector<double> squares(blocks, -1);
-        states[i].sum_weight = 4;
-        states[i].loss_scale = 2;
-        device.sum_squares(values.data(), n, squares.data(), *stream_);
-        device.finish_gradients({&states[i], squares.data(), blocks, 0.001}, *stream_);
-        std::vector<float> sums(StepState::sum_count, 3.0f);
-        device.finish_step({&states[i], sums.data(), {.dynamic = true, .growth_steps = 1}}, *stream_);
-      }
-      if (bad == 0) {
-        EXPECT_NEAR(states[1].grad_norm, states[0].grad_norm, 1e-6f * states[0].grad_norm);
-        EXPECT_NEAR(states[1].gradient_scale, states[0].gradient_scale, 1e-6f * states[0].gradient_scale);
-      }
-      EXPECT_EQ(states[1].nonfinite, bad == 0 ? 0u : 1u);
-      EXPECT_EQ(states[1].nonfinite_block, bad == 0 ? 0u : n / 2 / norm_block);
-      EXPECT_EQ(states[1].loss_scale, bad == 0 ? 4.0f : 1.0f);
-      EXPECT_EQ(states[1].applied_steps, states[0].applied_steps);
-      EXPECT_EQ(states[1].sums[StepState::sum_count - 1], 3.0f);
-      device_.finish_gradients({&states[1], nullptr, 0, 0}, *stream_);
-      EXPECT_EQ(states[1].nonfinite, 0u);
-    }
-  }
-}
-
-TEST_F(FlatBuffers, sums_of_many_parts_have_the_cpus_bits) {
-  for (const std::size_t count : {1, 2, 16, 17, 40}) {
-    std::vector<std::vector<float>> values;
-    std::vector<const float*> parts;
-    for (std::size_t p = 0; p < count; ++p) values.push_back(test::signed_draws(4, p, 1003));
-    for (const auto& v : values) parts.push_back(v.data());
-    for (const std::size_t begin : {0, 16, 17}) {
-      std::vector<float> expected(1003), seen(1003);
-      cpu_->add(parts, expected.data(), begin, 1000, *stream_);
-      device_.add(parts, seen.data(), begin, 1000, *stream_);
-      EXPECT_EQ(seen, expected) << count << " " << begin;
-    }
-    auto last = values.back();
-    parts.back() = last.data();  // the sum may lie over the last part
-    std::vector<float> expected(1003);
-    cpu_->add(parts, expected.data(), 0, 1003, *stream_);
-    device_.add(parts, last.data(), 0, 1003, *stream_);
-    EXPECT_EQ(last, expected) << count;
-  }
-}
-
-TEST_F(FlatBuffers, casts_round_as_the_cpus_do) {
-  const auto x = test::signed_draws(5, 0, 1001);
-  std::vector<Bf16> expected(1001), seen(1001);
-  std::vector<float> back(1001), expected_back(1001);
-  const TensorDesc f32 = matrix(1, 1001), bf16{DType::bf16, Shape{1, 1001}, Layout::plain, {}};
-  const auto tensor = [](const TensorDesc& d, const void* p) { return Tensor{d, const_cast<void*>(p)}; };
-  cpu_->cast(tensor(f32, x.data()), tensor(bf16, expected.data()), *stream_);
-  device_.cast(tensor(f32, x.data()), tensor(bf16, seen.data()), *stream_);
-  device_.cast(tensor(bf16, seen.data()), tensor(f32, back.data()), *stream_);
-  cpu_->cast(tensor(bf16, expected.data()), tensor(f32, expected_back.data()), *stream_);
-  for (std::size_t i = 0; i < x.size(); ++i) ASSERT_EQ(seen[i].bits, expected[i].bits);
-  EXPECT_EQ(back, expected_back);
-}
-
 TEST_F(FlatBuffers, updates_leave_packed_copies) {
   const std::vector<UpdateRule> rules{{Sgd{}}, {Sgd{0.1, 0.9, 0.01, true}}, {Adam{}}, {AdamW{}}, {Lars{}}, {Lamb{}}};
   FlatLayout layout;
@@ -187,6 +120,68 @@ TEST_F(FlatBuffers, updates_leave_packed_copies) {
     for (std::size_t i = 0; i < 1037; ++i) ASSERT_EQ(a[i].bits, to_bf16(w[i]).bits) << rule.kind.index() << " " << i;
     for (std::size_t i = 0; i < 2051; ++i) ASSERT_EQ(b[i].bits, to_f16(w[1040 + i]).bits) << rule.kind.index();
   }
+}
+
+/// As swap_inner() would, also where a thread's four neighbours lie in several rows, and a range ends within one.
+TEST_F(FlatBuffers, updates_leave_swapped_copies) {
+  const std::vector<UpdateRule> rules{{Sgd{}}, {Adam{}}, {Lars{}}, {Lamb{}}};
+  for (const UpdateRule& rule : rules) {
+    for (const auto& [rows, channels, pixels] :
+         {std::array<std::uint32_t, 3>{7, 3, 9}, {2, 64, 9}, {5, 1, 9}, {5, 9, 1}, {33, 3, 2}, {1, 2, 49}}) {
+      const std::size_t size = rows * channels * pixels, floats = (size + 15) / 16 * 16 + 16;
+      FlatLayout layout;
+      layout.params = {{0, "a", Shape{5}, 0, 5, true},
+                       {1, "b", Shape{static_cast<std::int64_t>(size)}, 16, size, true}};
+      layout.param_floats = floats;
+      auto w = test::signed_draws(6, 0, static_cast<std::int64_t>(floats));
+      const auto g = test::signed_draws(6, 1, static_cast<std::int64_t>(floats));
+      std::vector<float> m(floats), v(floats);
+      alignas(16) Bf16 half[1200];
+      alignas(16) float whole[1200];
+      std::vector<double> norms(norm_scratch(layout));
+      StepState step;
+      step.learning_rate = 0.1f;
+      step.sum_weight = 1;
+      const auto update = [&](std::size_t begin, std::size_t end, PackedCopy copy) {
+        const PackedCopy packed[2] = {{}, copy};
+        device_.update(rule,
+                       {w.data(), g.data(), {m.data(), v.data()}, begin, end, &layout, &step, norms.data(), 0, packed},
+                       *stream_);
+      };
+      const std::size_t cut = needs_whole_parameters(rule) ? 16 : 16 + size / 2 + 1;
+      for (const auto& [begin, end] : {std::pair<std::size_t, std::size_t>{0, cut}, {cut, floats}})
+        update(begin, end, {half, DType::bf16, channels, pixels});
+      const auto check = [&](auto bits_of, const auto& seen) {
+        for (std::size_t r = 0, at = 16; r < rows; ++r)
+          for (std::size_t c = 0; c < channels; ++c)
+            for (std::size_t p = 0; p < pixels; ++p, ++at)
+              ASSERT_EQ(bits_of(seen[(r * pixels + p) * channels + c]), bits_of(w[at])) << r << " " << c << " " << p;
+      };
+      struct Bits {
+        std::uint16_t operator()(Bf16 b) const { return b.bits; }
+        std::uint16_t operator()(float f) const { return to_bf16(f).bits; }
+      };
+      check(Bits(), half);
+      update(0, floats, {whole, DType::f32, channels, pixels});
+      check([](float f) { return f; }, whole);
+      // A step that is skipped leaves the copy alone.
+      step.nonfinite = 1;
+      whole[0] = 1e9f;
+      update(0, floats, {whole, DType::f32, channels, pixels});
+      EXPECT_EQ(whole[0], 1e9f);
+    }
+  }
+}
+
+TEST_F(FlatBuffers, swapped_copies_of_other_rows_are_refused) {
+  FlatLayout layout;
+  layout.params = {{0, "a", Shape{20}, 0, 20, true}};
+  layout.param_floats = 32;
+  std::vector<float> w(32), g(32);
+  StepState step;
+  const PackedCopy packed[1] = {{w.data(), DType::f32, 3, 2}};
+  EXPECT_THROW(device_.update({Sgd{}}, {w.data(), g.data(), {}, 0, 32, &layout, &step, nullptr, 0, packed}, *stream_),
+               BugError);
 }
 
 // ---- images --------------------------------------------------------------------------------------------------------

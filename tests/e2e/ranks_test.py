@@ -1,0 +1,56 @@
+"""Ranks that dtrain starts itself: --ranks."""
+import os
+import signal
+
+import harness
+from harness import DEVICE, SLOW, STOPPED, USAGE
+
+
+class Ranks(harness.Case):
+    def test_ranks_are_started_by_dtrain(self):
+        self.digits()
+        launched = self.ok("config.yaml", "train.steps=5", ranks=2).out
+        reference = self.summary()["parameter_hash"]
+        self.assertIn("on 2 ranks", launched)
+        for i, words in enumerate([("--ranks", 2, "config.yaml"), ("--ranks=2", "train", "config.yaml"), ("config.yaml", "--ranks", 2)]):
+            self.ok(*words, "train.steps=5", f"log.directory=again{i}")
+            self.assertEqual((self.summary(f"again{i}")["ranks"], self.summary(f"again{i}")["parameter_hash"]), (2, reference))
+        self.assertIn(" on 2 ranks", self.ok("--ranks", 2, "eval", "config.yaml").out)
+        self.assertIn("on 1 rank ", self.ok("--ranks", 1, "config.yaml", "train.steps=5", "log.directory=one").out)
+
+    def test_signals_and_exit_codes_pass(self):
+        self.digits(SLOW)
+        with self.start("--ranks", 2, "config.yaml", "train.epochs=1000") as running:
+            self.wait_for_step(running, 3)
+            os.kill(running.process.pid, signal.SIGUSR1)  # the process that was started is mpirun now
+            result = running.wait()
+        self.assertEqual(result.code, STOPPED, f"\n{result}")
+        self.assertRegex(result.out, "stopped by SIGUSR1 at step")
+        self.refused(USAGE, "--ranks", 2, "other.yaml", says="other.yaml")
+        if not os.path.exists("/dev/nvidiactl"):
+            self.refused(DEVICE, "--ranks", 2, "config.yaml", "device=cuda", "log.directory=gpu", says="there is no usable GPU")
+
+    def test_ranks_are_refused(self):
+        self.digits()
+        self.refused(USAGE, "--ranks", 2, "config.yaml", ranks=2,
+                     says=r"--ranks starts ranks by itself, but mpirun has started this process as one of 2 already")
+        self.refused(USAGE, "--ranks", 0, "config.yaml", says="not in range")
+        self.refused(USAGE, "--ranks", 2, says=r"dtrain --ranks 2 config\.yaml")
+        self.refused(USAGE, "--ranks", 2, "config", "show", "config.yaml", says="--ranks")
+        empty = ("env", "PATH=" + self.folder)
+        self.refused(USAGE, "--ranks", 2, "config.yaml", prefix=empty, says="--ranks needs mpirun, which is neither beside dtrain nor in PATH")
+
+
+class Probe(harness.Case):
+    def test_sums_are_measured_at_start(self):
+        self.digits()
+        quick = ("config.yaml", "train.steps=2")
+        line = r"(?m)^all-reduce: [\d.]+ GB/s of bus bandwidth in calls of 64\.0 MiB$"
+        self.assertNotRegex(self.ok(*quick, ranks=2).out, "all-reduce")
+        self.assertRegex(self.ok(*quick, "log.directory=a", "communication.probe_seconds=0.1", ranks=2).out, line)
+        self.assertNotRegex(self.ok(*quick, "log.directory=b", "communication.probe_seconds=0.1").out, "all-reduce")
+        self.assertEqual(self.summary()["parameter_hash"], self.summary("a")["parameter_hash"])
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -39,9 +39,11 @@ class Watching(harness.Case):
         return result
 
     def test_each_bucket_of_a_sum(self):
-        self.train(*BUCKETS, "train.steps=40", "log.every_steps=5", ranks=2, delay=50)
+        out = self.train(*BUCKETS, "train.steps=40", "log.every_steps=5", "communication.probe_seconds=0.2", ranks=2,
+                         delay=50).out
+        self.assertIn("bus bandwidth", out)
         rows = [m for m in self.metrics() if "loss" in m]
-        bytes_of_sums = set()
+        bytes_of_sums, probes = set(), set()
         for m in rows:
             sums = m["communication"]
             self.assertGreaterEqual(len(sums["exposed"]), 2)
@@ -49,9 +51,10 @@ class Watching(harness.Case):
             self.assertAlmostEqual(sum(sums["exposed"]), m["seconds"]["communication_exposed"], delta=1e-9)
             self.assertGreater(m["seconds"]["communication_exposed"], 0)
             self.assertGreater(sums["sums"], 0)
+            probes.add(round(sums["bus_bytes_per_second"] / sums["share_of_probe"]))
             bytes_of_sums.add(round(sums["bus_bytes_per_second"] * sums["sums"]))
         # 2 (N - 1) / N = 1 of the gradients of 64 x 64 + 64 + 64 x 10 + 10 parameters, with what lies behind them.
-        self.assertEqual(len(bytes_of_sums), 1, bytes_of_sums)
+        self.assertEqual((len(bytes_of_sums), len(probes)), (1, 1), (bytes_of_sums, probes))
         self.assertTrue(4 * 4810 <= bytes_of_sums.pop() <= 4 * 4810 + 4096)
 
     def test_the_timeline_is_of_the_devices(self):

@@ -258,5 +258,47 @@ TEST_P(RanksTraining, sums_of_nccl_itself_give_the_same_bits_recorded_or_not) {
               "nccl");
 }
 
+TEST_P(RanksTraining, a_timeline_changes_no_bits_and_recorded_steps_tell_of_each_bucket) {
+  const int ranks = GetParam();
+  for (const char* shard : {"optimizer.shard=false", "optimizer.shard=true"}) {
+    SCOPED_TRACE(shard);
+    const auto named = [&](const char* how) { return fmt::format("{}-{}", how, shard); };
+    const Outcome plain = run(ranks, On::nccl, mlp, {shard, "train.steps=24"}, named("plain"));
+    const Overrides with{shard, "train.steps=24", "log.trace={first_step: 15, steps: 6}"};
+    const Outcome traced = run(ranks, On::nccl, mlp, with, named("traced"));
+    expect_same(plain, traced, "with a timeline");
+    EXPECT_LT(plain.calls, traced.calls);  // steps of the timeline are not replayed
+    std::size_t buckets = 0;
+    for (const Json& line : plain.metrics) {
+      if (!line.contains("loss")) continue;
+      const Json& sums = line.at("communication");
+      buckets = sums.at("exposed").size();
+      EXPECT_GE(buckets, 2u);
+      EXPECT_GT(sums.at("sums").get<double>(), 0);
+      EXPECT_GT(sums.at("bus_bytes_per_second").get<double>(), 0);
+      double exposed = 0;
+      for (const Json& seconds : sums.at("exposed")) {
+        EXPECT_GE(seconds.get<double>(), 0);
+        exposed += seconds.get<double>();
+      }
+      // Shards also wait for norms and parameters.
+      EXPECT_GE(line.at("seconds").at("communication_exposed").get<double>(), 0.999 * exposed);
+    }
+    std::ifstream file(folder_ / named("traced") / "trace.json");
+    const Json trace = Json::parse(file);
+    EXPECT_EQ(trace.at("otherData").at("replayed"), false);
+    std::size_t sums = 0, steps = 0, passes = 0;
+    for (const Json& event : trace.at("traceEvents")) {
+      sums += event.at("name") == "sum";
+      steps += event.at("name") == "step";
+      passes += event.at("name") == "backward";
+    }
+    const auto all = static_cast<std::size_t>(6 * ranks);
+    EXPECT_EQ(steps, all);
+    EXPECT_EQ(passes, all);
+    EXPECT_EQ(sums, all * buckets);
+  }
+}
+
 }  // namespace
 }  // namespace dtrain::launch

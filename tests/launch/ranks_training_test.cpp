@@ -140,13 +140,13 @@ INSTANTIATE_TEST_SUITE_P(Ranks, RanksTraining, testing::Values(2, 4));
 /// Everything but what time says.
 void expect_same(const Outcome& a, const Outcome& b, const char* what) {
   SCOPED_TRACE(what);
-  for (const char* key : {"parameter_hash", "average_hash", "eval", "train", "steps"}) {
+  for (const char* key : {"parameter_hash", "average_hash", "eval", "train", "steps", "loss_scale"}) {
     EXPECT_EQ(a.summary.value(key, Json()), b.summary.value(key, Json())) << key;
   }
   EXPECT_NE(a.summary.value("parameter_hash", ""), "");
   ASSERT_EQ(a.metrics.size(), b.metrics.size());
   for (std::size_t i = 0; i < a.metrics.size(); ++i)
-    for (const char* key : {"step", "epoch", "loss", "learning_rate", "grad_norm", "eval"})
+    for (const char* key : {"step", "epoch", "loss", "learning_rate", "grad_norm", "loss_scale", "skipped", "eval"})
       EXPECT_EQ(a.metrics[i].value(key, Json()), b.metrics[i].value(key, Json())) << key << " of line " << i;
 }
 
@@ -218,6 +218,32 @@ TEST_P(RanksTraining, gradients_that_travel_as_bfloat16_are_those_of_cpus) {
     const Outcome cpus = run(ranks, On::cpus, mlp, narrow, named("cpus"));
     expect_same(cpus, run(ranks, On::nccl, mlp, narrow, named("nccl")), "nccl");
     expect_same(cpus, run(ranks, On::staged, mlp, narrow, named("staged")), "staged");
+  }
+}
+
+TEST_P(RanksTraining, all_skip_the_same_steps_of_a_dynamic_loss_scale) {
+  const int ranks = GetParam();
+  // float32 gradients are infinite at the upper end.
+  const Overrides dynamic{
+      "train.loss_scale=dynamic",
+      "train.dynamic_loss_scale={initial: 2.1267647932558654e+37, growth_steps: 2, maximum: 8.507059173023462e+37}"};
+  for (const char* shard : {"optimizer.shard=false", "optimizer.shard=true"}) {
+    SCOPED_TRACE(shard);
+    const auto named = [&](const char* how) { return fmt::format("{}-{}", how, shard); };
+    Overrides settings = dynamic;
+    settings.emplace_back(shard);
+    const Outcome cpus = run(ranks, On::cpus, mlp, settings, named("cpus"));
+    const int skipped = cpus.summary["loss_scale"]["skipped_steps"].get<int>();
+    EXPECT_GT(skipped, 1);
+    EXPECT_LT(skipped, 10);
+    expect_same(cpus, run(ranks, On::nccl, mlp, settings, named("nccl")), "nccl");
+    expect_same(cpus, run(ranks, On::staged, mlp, settings, named("staged")), "staged");
+    Overrides first = settings;
+    first.emplace_back("train.steps=7");
+    run(ranks, On::nccl, mlp, first, named("halves"));
+    Outcome second = run(ranks, On::nccl, mlp, settings, named("halves"));
+    second.metrics = cpus.metrics;  // with an evaluation more
+    expect_same(cpus, second, "gone on");
   }
 }
 

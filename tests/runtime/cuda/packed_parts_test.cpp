@@ -48,7 +48,7 @@ TEST(PackedParts, are_all_that_pack_writes) {
     TensorDesc in;
   };
   const Row rows[] = {{"linear", Linear{.units = 7}, matrix},
-                      {"linear_gelu", Linear{.units = 8, .activation = Activation::gelu}, matrix},
+                      {"linear_tanh", Linear{.units = 8, .activation = Activation::tanh}, matrix},
                       {"linear_behind_flatten", Linear{.units = 7}, flat},
                       {"conv", Conv2d{.filters = 4, .kernel = {3, 3}}, image},
                       {"grouped", Conv2d{.filters = 4, .kernel = {3, 3}, .groups = 2}, image},

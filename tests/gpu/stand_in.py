@@ -20,6 +20,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 NAME, BUILD, ARGUMENTS = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3:]
 REAL = {"dtrain": BUILD / "dtrain", "tests_runtime": BUILD / "tests/tests_runtime", "comm_suite_program": BUILD / "tests/comm_suite_program"}
 MODEL = "model={input: [3, 224, 224], layers: [{maxpool2d: {size: 16}}, flatten, {dense: {units: 1000}}], loss: cross_entropy}"
+SMALL = "model={input: [3, 32, 32], layers: [{conv2d: {filters: 4, kernel: 3}}, batch_norm, relu, flatten, {dense: {units: 10}}], loss: cross_entropy}"
 PEER = {"step_seconds": 1e3, "memory_mib": 1200.0, "allocated_mib": 1000.0, "used_mib": 1500.0, "torch": "0"}
 BUSY = {"busy": 0.99, "window_seconds": 1.2, "longest_gap_seconds": 1e-5, "records": 1000, "error": ""}
 CEILINGS = {"copy": 1e12, "matrix": 1e15}
@@ -72,7 +73,7 @@ def shortened(settings):
     if has("resnet: {depth: 50"):
         more += [MODEL, "batch={global: 4}", "precision=bfloat16"]
     elif has("cifar10-resnet18"):
-        more += ["batch={global: 16, micro: 4}", "train.steps=2"]
+        more += [SMALL, "batch={global: 16, micro: 4}", "train.steps=2"]
     return [*(a for a in settings if not a.startswith("train.epochs=")), *more, *(["train.steps=2"] if value("train.epochs") else [])]
 
 
@@ -210,6 +211,9 @@ def comm_suite_program():
 
 
 def compute_sanitizer():
+    if ARGUMENTS == ["--help"]:
+        print("  --kernel-name arg   which kernels")
+        return 0
     at = 0
     while ARGUMENTS[at].startswith("--"):
         if ARGUMENTS[at] not in ("--tool", "--error-exitcode", "--kernel-name", "--leak-check"):

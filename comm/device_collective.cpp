@@ -9,6 +9,7 @@
 #include "comm/fixed_order.hpp"
 #include "comm/staged.hpp"
 #include "runtime/error.hpp"
+#include "runtime/flat.hpp"
 
 namespace dtrain::comm {
 

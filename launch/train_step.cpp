@@ -65,6 +65,11 @@ comm::DeviceNote TrainStep::Place::look() noexcept {
   note.asynchronous = step.engine_.device().asynchronous();
   if (reached.bucket >= 0) note.step = reached.step + 1;
   note.bucket = reached.bucket;
+  try {
+    const std::string said = step.engine_.collective().state();
+    said.copy(note.state.data(), comm::DeviceNote::state_room);
+  } catch (const std::exception&) {  // nothing is said then
+  }
   return note;
 }
 
@@ -72,9 +77,9 @@ void TrainStep::start(const RunStatus& status) {
   StepState state;
   state.seed = config_.seed;
   state.applied_steps = status.applied;
-  first_step_ = reading_step_ = status.step;
   state.loss_scale = status.loss_scale;
   state.good_steps = status.good_steps;
+  first_step_ = reading_step_ = status.step;
   memory_.reset(state, engine_.compute());
 }
 

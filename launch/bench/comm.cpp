@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <set>
+#include <utility>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -15,6 +16,7 @@
 #include "launch/alone.hpp"
 #include "launch/bench/profile.hpp"
 #include "launch/bench/statistics.hpp"
+#include "launch/seat.hpp"
 #include "launch/text.hpp"
 #include "runtime/device.hpp"
 
@@ -50,6 +52,7 @@ Tensor view(float* data, std::size_t n) {
 /// One way to sum.
 struct Method {
   const char* name;
+  bool on_device;  // enqueued there, and timed by its clock where that is not the host's
   std::function<void(float*, std::size_t)> run;
   std::vector<double> seconds = {}, processor = {};  // a call, of this rank
 };
@@ -62,18 +65,29 @@ struct Row {
 
 class CommBench {
  public:
-  CommBench(comm::World& world, const CommBenchOptions& options)
-      : world_(world), options_(options), group_(world.make_group()) {
+  CommBench(comm::World& world, const CommBenchOptions& options, std::unique_ptr<Device> device)
+      : world_(world), options_(options), group_(world.make_group()), device_(std::move(device)) {
     group_->agree([&] { read_sizes(); });
+    if (!device_) device_ = choose_device();
     const std::set<std::string> hosts(world.hosts().begin(), world.hosts().end());
     hosts_ = static_cast<int>(hosts.size());
     plain_ = world.make_plain_communicator();
-    collective_ = world.make_collective(options.algorithm);
-    device_ = make_cpu_device(1);
+    comm::CommConfig sums;
+    sums.algorithm = options.algorithm;
+    sums.transport = options.transport;
+    collective_ = world.make_collective(*device_, sums);
     stream_ = device_->make_stream(StreamUse::communication);
+    begin_ = device_->make_timer();
+    end_ = device_->make_timer();
     std::size_t most = probe_bytes;
     for (const std::size_t bytes : sizes_) most = std::max(most, bytes);
-    group_->agree([&] { buffer_.resize(2 * std::max(most, probe_bytes) / sizeof(float)); });
+    group_->agree([&] {
+      buffer_.resize(2 * std::max(most, probe_bytes) / sizeof(float));
+      if (!device_->asynchronous()) return;
+      device_buffer_ = Buffer(*device_, 2 * most);
+      device_->zero(device_buffer_.data(), device_buffer_.bytes(), *stream_);
+      stream_->synchronize();
+    });
   }
 
   BenchReport run() {
@@ -87,6 +101,15 @@ class CommBench {
   }
 
  private:
+  /// That training would take; one thread, where it is the cpu.
+  std::unique_ptr<Device> choose_device() {
+    RunConfig config;
+    config.device = options_.device;
+    config.threads = 1;
+    Seat seat;
+    return seated_device(config, world_, *group_, seat);
+  }
+
   void read_sizes() {
     if (world_.size() < 2)
       throw ConfigError("bench comm needs at least two ranks; start it as `mpirun -np 2 dtrain bench comm`");
@@ -163,7 +186,11 @@ class CommBench {
   void check_sums(Method& method, std::size_t n) {
     for (std::size_t i = 0; i < n; ++i)
       buffer_[i] = static_cast<float>((i + static_cast<std::size_t>(world_.rank())) % 17);
-    method.run(buffer_.data(), n);
+    alone([&] {
+      if (method.on_device) put(n);
+      method.run(data_of(method), n);
+      if (method.on_device) get(n);
+    });
     group_->agree([&] {
       for (std::size_t i = 0; i < n; ++i) {
         float sum = 0;
@@ -176,14 +203,22 @@ class CommBench {
 
   void measure(std::size_t bytes) {
     const std::size_t n = bytes / sizeof(float);
+    const bool far = device_->asynchronous();
     Method methods[] = {
-        {"plain MPI", [&](float* d, std::size_t k) { plain_->all_reduce(d, k, DType::f32, Reduce::sum); }},
-        {"dtrain",
+        {"plain MPI", false, [&](float* d, std::size_t k) { plain_->all_reduce(d, k, DType::f32, Reduce::sum); }},
+        {"dtrain", true,
          [&](float* d, std::size_t k) {
            collective_->all_reduce(view(d, k), Reduce::sum, *stream_);
-           stream_->synchronize();
+           if (!far) stream_->synchronize();
          }},
-        {"memory", [&](float* d, std::size_t k) { std::memcpy(d + n, d, k * sizeof(float)); }},
+        {"memory", far,
+         [&](float* d, std::size_t k) {
+           if (far) {
+             device_->copy(d + n, d, k * sizeof(float), *stream_);
+           } else {
+             std::memcpy(d + n, d, k * sizeof(float));
+           }
+         }},
     };
     for (std::size_t i = 0; i < 2; ++i) check_sums(methods[i], n);
     std::fill_n(buffer_.begin(), 2 * n, 0.0f);
@@ -209,15 +244,37 @@ class CommBench {
   std::pair<double, double> timed(Method& m, std::size_t n, int calls) {
     group_->barrier();
     const double processor = seconds_of(CLOCK_PROCESS_CPUTIME_ID), begin = now();
+    double of_device = 0;
     alone([&] {
-      for (int i = 0; i < calls; ++i) m.run(buffer_.data(), n);
+      const bool timers = m.on_device && device_->asynchronous();
+      if (timers) stream_->record(*begin_);
+      for (int i = 0; i < calls; ++i) m.run(data_of(m), n);
+      if (!timers) return;
+      stream_->record(*end_);
+      stream_->synchronize();
+      collective_->check();
+      of_device = end_->seconds_since(*begin_) / calls;
     });
-    return {(now() - begin) / calls, (seconds_of(CLOCK_PROCESS_CPUTIME_ID) - processor) / calls};
+    const double wall = (now() - begin) / calls;
+    return {of_device > 0 ? of_device : wall, (seconds_of(CLOCK_PROCESS_CPUTIME_ID) - processor) / calls};
+  }
+
+  // ---- memory that the method works on
+  float* data_of(const Method& m) {
+    return m.on_device && device_->asynchronous() ? static_cast<float*>(device_buffer_.data()) : buffer_.data();
+  }
+  void put(std::size_t n) { copy(device_buffer_.data(), buffer_.data(), n); }
+  void get(std::size_t n) { copy(buffer_.data(), device_buffer_.data(), n); }
+  void copy(void* to, const void* from, std::size_t n) {
+    if (!device_->asynchronous()) return;
+    device_->copy(to, from, n * sizeof(float), *stream_);
+    stream_->synchronize();
   }
 
   // ---- the report
   // -----------------------------------------------------------------------------------------------------
 
+  const char* bound_name() const { return hosts_ > 1 ? "of the link" : "of memory"; }
   std::string algorithm() const { return options_.algorithm == comm::Algorithm::fixed_order ? "fixed_order" : "auto"; }
   double bus_share() const { return 2.0 * (world_.size() - 1) / world_.size(); }
   double rate(const Row& row) const { return static_cast<double>(row.bytes) / row.ours.value; }
@@ -229,12 +286,15 @@ class CommBench {
   }
 
   std::string text() const {
-    std::string out = fmt::format("All-reduce of float32 over {} ranks on {} {}, algorithm {}; sums checked first\n",
-                                  world_.size(), hosts_, hosts_ == 1 ? "host" : "hosts", algorithm());
+    const bool far = device_->asynchronous();
+    std::string out = fmt::format("All-reduce of float32 over {} ranks on {} {}{}, algorithm {}; sums checked first\n",
+                                  world_.size(), hosts_, hosts_ == 1 ? "host" : "hosts",
+                                  far ? ", in the memory of " + device_->name() : "", algorithm());
+    for (const auto& note : world_.notes()) out += note + "\n";
     if (hosts_ > 1)
       out += fmt::format("link: {:.3f} GB/s each way between two hosts, both ways at once\n", link_rate_ / 1e9);
     TextTable table({"size", "plain MPI, ms (95 %)", "dtrain, ms (95 %)", "ratio", "fastest", "GB/s", "bus GB/s",
-                     hosts_ > 1 ? "of the link" : "of memory", "processor", "runs"});
+                     bound_name(), "processor", "runs"});
     for (const Row& row : rows_)
       table.row({bytes_text(static_cast<double>(row.bytes)), text_of(row.plain, 1e3, 3), text_of(row.ours, 1e3, 3),
                  fmt::format("{:.2f}", row.plain.value / row.ours.value),
@@ -248,6 +308,10 @@ class CommBench {
         "ring moves through each rank.\n"
         "of memory: of a copy of that size, by all ranks at once. processor: a rank's processor time over the "
         "call's.\n";
+    if (far)
+      out +=
+          "Plain MPI sums in the hosts' memory; dtrain's sums and the copies are timed by events on the device's "
+          "stream.\n";
     return out;
   }
 
@@ -266,6 +330,7 @@ class CommBench {
                       {"processor", row.processor}});
     return Json{{"ranks", world_.size()},
                 {"hosts", hosts_},
+                {"device", device_->name()},
                 {"algorithm", algorithm()},
                 {"link_bytes_per_second", hosts_ > 1 ? Json(link_rate_) : Json()},
                 {"sizes", rows}}
@@ -278,10 +343,12 @@ class CommBench {
   std::unique_ptr<Group> group_;
   int hosts_ = 1;
   std::vector<std::size_t> sizes_;
+  std::unique_ptr<Device> device_;  // outlives what was made for it
   std::unique_ptr<comm::Communicator> plain_;
   std::unique_ptr<Collective> collective_;
-  std::unique_ptr<Device> device_;
   std::vector<float> buffer_;
+  Buffer device_buffer_;  // where the host's is out of reach
+  std::unique_ptr<Event> begin_, end_;
   bool link_ready_ = false;
   double link_rate_ = 0;
   std::vector<Row> rows_;
@@ -319,8 +386,8 @@ std::size_t parse_size(const std::string& text, const std::string& option) {
   return value * unit;
 }
 
-BenchReport bench_comm(comm::World& world, const CommBenchOptions& options) {
-  return CommBench(world, options).run();
+BenchReport bench_comm(comm::World& world, const CommBenchOptions& options, std::unique_ptr<Device> device) {
+  return CommBench(world, options, std::move(device)).run();
 }
 
 }  // namespace dtrain::launch

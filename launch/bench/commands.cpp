@@ -50,16 +50,24 @@ void add_comm(CLI::App& bench, const CommandTree& tree) {
                            "  mpirun -np 8 dtrain bench comm --sizes 4k,1m,25m --json\n");
   const auto a = std::make_shared<Arguments<CommBenchOptions>>();
   const auto fixed_order = std::make_shared<bool>(false);
+  const auto staged = std::make_shared<bool>(false);
+  const auto device = std::make_shared<std::string>("auto");
   app->add_option("--sizes", a->options.sizes, "Sizes: bytes, or 4k, 25m, 1g")->delimiter(',');
   app->add_option("--seconds", a->options.seconds, "Time for each size")
       ->check(CLI::Range(0.01, 3600.0))
       ->capture_default_str();
   app->add_flag("--fixed-order", *fixed_order, "As communication.algorithm: fixed_order");
+  app->add_flag("--staged", *staged, "As communication.transport: staged, through the hosts' memory");
+  app->add_option("--device", *device, "Where sums are: auto is a GPU where there is one, as in training")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
   a->add_profile(app);
   a->add_json(app);
   tree.on_every_rank(app);
-  act(app, tree, [a, fixed_order] {
+  act(app, tree, [a, fixed_order, staged, device] {
+    if (*staged) a->options.transport = comm::Transport::staged;
     if (*fixed_order) a->options.algorithm = comm::Algorithm::fixed_order;
+    if (*device != "auto") a->options.device = *device == "cpu" ? DeviceChoice::cpu : DeviceChoice::cuda;
     return on_all_ranks([&](comm::World& world) { return a->pick(bench_comm(world, a->options)); });
   });
 }

@@ -2,6 +2,7 @@
 
 DTRAIN_ASYNC_PROGRAM trains as dtrain does, on a device of threads that is as asynchronous as a GPU; DTRAIN_FAKE_NVML is
 a management library with two GPUs."""
+import json
 import os
 import re
 import signal
@@ -29,7 +30,8 @@ class Watching(harness.Case):
 
     def start_async(self, *overrides, ranks, delay=0, **environment):
         environment["DTRAIN_ASYNC_DELAY_US"] = str(delay)
-        return self.start("config.yaml", *overrides, ranks=ranks, environment=environment, program=PROGRAM)
+        # There is no GPU that NCCL could use.
+        return self.start("config.yaml", "communication.transport=staged", *overrides, ranks=ranks, environment=environment, program=PROGRAM)
 
     def train(self, *overrides, **how):
         result = self.start_async(*overrides, **how).wait()
@@ -37,9 +39,11 @@ class Watching(harness.Case):
         return result
 
     def test_each_bucket_of_a_sum(self):
-        self.train(*BUCKETS, "train.steps=40", "log.every_steps=5", ranks=2, delay=50)
+        out = self.train(*BUCKETS, "train.steps=40", "log.every_steps=5", "communication.probe_seconds=0.2", ranks=2,
+                         delay=50).out
+        self.assertIn("bus bandwidth", out)
         rows = [m for m in self.metrics() if "loss" in m]
-        bytes_of_sums = set()
+        bytes_of_sums, probes = set(), set()
         for m in rows:
             sums = m["communication"]
             self.assertGreaterEqual(len(sums["exposed"]), 2)
@@ -47,9 +51,10 @@ class Watching(harness.Case):
             self.assertAlmostEqual(sum(sums["exposed"]), m["seconds"]["communication_exposed"], delta=1e-9)
             self.assertGreater(m["seconds"]["communication_exposed"], 0)
             self.assertGreater(sums["sums"], 0)
+            probes.add(round(sums["bus_bytes_per_second"] / sums["share_of_probe"]))
             bytes_of_sums.add(round(sums["bus_bytes_per_second"] * sums["sums"]))
         # 2 (N - 1) / N = 1 of the gradients of 64 x 64 + 64 + 64 x 10 + 10 parameters, with what lies behind them.
-        self.assertEqual(len(bytes_of_sums), 1, bytes_of_sums)
+        self.assertEqual((len(bytes_of_sums), len(probes)), (1, 1), (bytes_of_sums, probes))
         self.assertTrue(4 * 4810 <= bytes_of_sums.pop() <= 4 * 4810 + 4096)
 
     def test_the_timeline_is_of_the_devices(self):
@@ -84,6 +89,18 @@ class Watching(harness.Case):
         self.assertTrue(told and all(t > 0 for t in told), told)
         self.assertEqual({m.get("gpu_utilization") for m in self.metrics() if "joules_per_sample" in m}, {0.03})
 
+    def test_sums_on_a_device_beside_plain_ones(self):
+        result = self.start("bench-comm", "4k", "256k", ranks=2, program=PROGRAM).wait()
+        self.assertEqual(result.code, harness.OK, f"\n{result}")
+        report = json.loads(result.out)
+        self.assertEqual((report["ranks"], report["device"]), (2, "async"))
+        self.assertEqual([row["bytes"] for row in report["sizes"]], [4096, 262144])
+        for row in report["sizes"]:
+            self.assertGreater(row["plain_mpi_seconds"]["value"], 0)
+            self.assertGreater(row["copy_seconds"]["value"], 0)
+            self.assertAlmostEqual(row["bus_bytes_per_second"], row["bytes"] / row["seconds"]["value"], delta=1)
+        self.refused(harness.DEVICE, "bench", "comm", "--device", "cuda", "--sizes", "4k", ranks=2, says="GPU|CUDA")
+
     def test_a_stopped_rank_is_reported_with_its_device(self):
         """Rank 0 waits for results then; within 10 s it says for whom, and at the deadline what all ranks do."""
         running = self.start_async(*BUCKETS, "train.steps=10000000", "data.eval=[]", "communication.timeout_seconds=17",
@@ -103,7 +120,8 @@ class Watching(harness.Case):
         said = re.search(r"rank 1 .*is stopped.* " + place + "; 1 rank waits for it", result.errors[0])
         self.assertTrue(said, f"\n{result}")
         self.assertLessEqual(int(said[2]), int(said[1]) + 1)
-        self.assertRegex(result.err, r"\n  rank 0 .* waiting .*phase 'results' of step \d+ .*; device at step \d+, bucket \d+")
+        self.assertRegex(result.err, r"\n  rank 0 .* waiting .*phase 'results' of step \d+ .*; device at step \d+, bucket \d+; "
+                                     r"staged: \d+ of \d+ calls done; number \d+ \(all_reduce\) waits for the other ranks")
         self.assertRegex(result.err, r"\n  rank 1 .* stopped .*; device at step \d+, bucket \d+")
 
     def test_a_killed_rank_ends_all(self):

@@ -1,4 +1,5 @@
-// Started by mpirun, in dtrain's place: CONFIG key=value..., trains on a device that works behind the host's back.
+// Started by mpirun, in dtrain's place: CONFIG key=value..., trains on a device that works behind the host's back;
+// bench-comm SIZE..., measures sums on it.
 //   DTRAIN_ASYNC_BUS_IDS: where each rank's GPU is, by rank, with commas; DTRAIN_ASYNC_DELAY_US: before each piece of
 //   work
 #include <cstdlib>
@@ -10,6 +11,8 @@
 
 #include "comm/watchdog.hpp"
 #include "comm/world.hpp"
+#include "launch/all_ranks.hpp"
+#include "launch/bench/comm.hpp"
 #include "launch/cli.hpp"
 #include "launch/config_file.hpp"
 #include "launch/progress.hpp"
@@ -29,7 +32,6 @@ std::string of_environment(const char* name) {
 
 test::AsyncDevice::Options options_of(int rank) {
   test::AsyncDevice::Options options;
-  options.far = false;
   std::istringstream ids(of_environment("DTRAIN_ASYNC_BUS_IDS"));
   for (int i = 0; i <= rank; ++i) std::getline(ids, options.bus_id, ',');
   options.compute_delay_us = std::atoi(of_environment("DTRAIN_ASYNC_DELAY_US").c_str());
@@ -39,11 +41,21 @@ test::AsyncDevice::Options options_of(int rank) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  const std::vector<std::string> words(argv + 2, argv + argc);
+  if (std::string(argv[1]) == "bench-comm") {
+    return on_all_ranks([&](comm::World& world) {
+      CommBenchOptions bench;
+      bench.sizes = words;
+      bench.seconds = 0.1;
+      bench.transport = comm::Transport::staged;  // there is no GPU that NCCL could use
+      return bench_comm(world, bench, std::make_unique<test::AsyncDevice>(options_of(world.rank()))).json;
+    });
+  }
   StopSignals stop;  // before any thread starts
   comm::World world;
   ExitCode code = ExitCode::ok;
   try {
-    const auto loaded = load_config(argv[1], std::vector<std::string>(argv + 2, argv + argc));
+    const auto loaded = load_config(argv[1], words);
     code = train(loaded, world, stop, std::make_unique<test::AsyncDevice>(options_of(world.rank())));
   } catch (const std::exception& e) {
     const std::string text = error_text(e, code);

@@ -150,13 +150,13 @@ INSTANTIATE_TEST_SUITE_P(Ranks, RanksTraining, testing::Values(2, 4));
 /// Everything but what time says.
 void expect_same(const Outcome& a, const Outcome& b, const char* what) {
   SCOPED_TRACE(what);
-  for (const char* key : {"parameter_hash", "average_hash", "eval", "train", "steps"}) {
+  for (const char* key : {"parameter_hash", "average_hash", "eval", "train", "steps", "loss_scale"}) {
     EXPECT_EQ(a.summary.value(key, Json()), b.summary.value(key, Json())) << key;
   }
   EXPECT_NE(a.summary.value("parameter_hash", ""), "");
   ASSERT_EQ(a.metrics.size(), b.metrics.size());
   for (std::size_t i = 0; i < a.metrics.size(); ++i)
-    for (const char* key : {"step", "epoch", "loss", "learning_rate", "grad_norm", "eval"})
+    for (const char* key : {"step", "epoch", "loss", "learning_rate", "grad_norm", "loss_scale", "skipped", "eval"})
       EXPECT_EQ(a.metrics[i].value(key, Json()), b.metrics[i].value(key, Json())) << key << " of line " << i;
 }
 
@@ -231,6 +231,32 @@ TEST_P(RanksTraining, gradients_that_travel_as_bfloat16_are_those_of_cpus) {
   }
 }
 
+TEST_P(RanksTraining, all_skip_the_same_steps_of_a_dynamic_loss_scale) {
+  const int ranks = GetParam();
+  // float32 gradients are infinite at the upper end.
+  const Overrides dynamic{
+      "train.loss_scale=dynamic",
+      "train.dynamic_loss_scale={initial: 2.1267647932558654e+37, growth_steps: 2, maximum: 8.507059173023462e+37}"};
+  for (const char* shard : {"optimizer.shard=false", "optimizer.shard=true"}) {
+    SCOPED_TRACE(shard);
+    const auto named = [&](const char* how) { return fmt::format("{}-{}", how, shard); };
+    Overrides settings = dynamic;
+    settings.emplace_back(shard);
+    const Outcome cpus = run(ranks, On::cpus, mlp, settings, named("cpus"));
+    const int skipped = cpus.summary["loss_scale"]["skipped_steps"].get<int>();
+    EXPECT_GT(skipped, 1);
+    EXPECT_LT(skipped, 10);
+    expect_same(cpus, run(ranks, On::nccl, mlp, settings, named("nccl")), "nccl");
+    expect_same(cpus, run(ranks, On::staged, mlp, settings, named("staged")), "staged");
+    Overrides first = settings;
+    first.emplace_back("train.steps=7");
+    run(ranks, On::nccl, mlp, first, named("halves"));
+    Outcome second = run(ranks, On::nccl, mlp, settings, named("halves"));
+    second.metrics = cpus.metrics;  // with an evaluation more
+    expect_same(cpus, second, "gone on");
+  }
+}
+
 TEST_P(RanksTraining, elastic_bits_are_those_of_one_rank) {
   const Overrides elastic{"deterministic=elastic", "batch={global: 48, micro: 6}"};
   const auto without_evaluation = [](Outcome o) {  // whose sums in double each rank forms of its own samples
@@ -242,6 +268,22 @@ TEST_P(RanksTraining, elastic_bits_are_those_of_one_rank) {
   for (On on : {On::nccl, On::staged}) {
     const char* const name = on == On::nccl ? "nccl" : "staged";
     expect_same(one, without_evaluation(run(GetParam(), on, mlp, elastic, name)), name);
+  }
+}
+
+TEST_P(RanksTraining, bucket_sizes_of_gpus_are_chosen_at_start_and_kept) {
+  const Overrides open{"communication={algorithm: fixed_order}"};
+  const Outcome cpus = run(GetParam(), On::cpus, mlp, open, "cpus");
+  EXPECT_EQ(cpus.out.find("chosen in"), std::string::npos);
+  for (On on : {On::nccl, On::staged}) {
+    const char* const name = on == On::nccl ? "nccl" : "staged";
+    const Outcome gpus = run(GetParam(), on, mlp, open, name);
+    EXPECT_NE(gpus.out.find(", chosen in "), std::string::npos) << gpus.out;
+    expect_same(cpus, gpus, name);
+    Overrides more = open;
+    more.push_back("train.steps=20");
+    const Outcome resumed = run(GetParam(), on, mlp, more, name);
+    EXPECT_NE(resumed.out.find(", as this run chose before"), std::string::npos) << resumed.out;
   }
 }
 
@@ -317,6 +359,48 @@ TEST_P(RanksTraining, the_death_of_a_rank_ends_the_others_soon) {
     EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
     ++ended;
   });
+}
+
+TEST_P(RanksTraining, a_timeline_changes_no_bits_and_recorded_steps_tell_of_each_bucket) {
+  const int ranks = GetParam();
+  for (const char* shard : {"optimizer.shard=false", "optimizer.shard=true"}) {
+    SCOPED_TRACE(shard);
+    const auto named = [&](const char* how) { return fmt::format("{}-{}", how, shard); };
+    const Outcome plain = run(ranks, On::nccl, mlp, {shard, "train.steps=24"}, named("plain"));
+    const Overrides with{shard, "train.steps=24", "log.trace={first_step: 15, steps: 6}"};
+    const Outcome traced = run(ranks, On::nccl, mlp, with, named("traced"));
+    expect_same(plain, traced, "with a timeline");
+    EXPECT_LT(plain.calls, traced.calls);  // steps of the timeline are not replayed
+    std::size_t buckets = 0;
+    for (const Json& line : plain.metrics) {
+      if (!line.contains("loss")) continue;
+      const Json& sums = line.at("communication");
+      buckets = sums.at("exposed").size();
+      EXPECT_GE(buckets, 2u);
+      EXPECT_GT(sums.at("sums").get<double>(), 0);
+      EXPECT_GT(sums.at("bus_bytes_per_second").get<double>(), 0);
+      double exposed = 0;
+      for (const Json& seconds : sums.at("exposed")) {
+        EXPECT_GE(seconds.get<double>(), 0);
+        exposed += seconds.get<double>();
+      }
+      // Shards also wait for norms and parameters.
+      EXPECT_GE(line.at("seconds").at("communication_exposed").get<double>(), 0.999 * exposed);
+    }
+    std::ifstream file(folder_ / named("traced") / "trace.json");
+    const Json trace = Json::parse(file);
+    EXPECT_EQ(trace.at("otherData").at("replayed"), false);
+    std::size_t sums = 0, steps = 0, passes = 0;
+    for (const Json& event : trace.at("traceEvents")) {
+      sums += event.at("name") == "sum";
+      steps += event.at("name") == "step";
+      passes += event.at("name") == "backward";
+    }
+    const auto all = static_cast<std::size_t>(6 * ranks);
+    EXPECT_EQ(steps, all);
+    EXPECT_EQ(passes, all);
+    EXPECT_EQ(sums, all * buckets);
+  }
 }
 
 }  // namespace

@@ -26,10 +26,9 @@ class AsyncDevice final : public Device {
     int copy_delay_us = 0, compute_delay_us = 0;  // before each piece of work
     bool records = true;
     std::size_t memory_limit = 0;  // 0: none
-    bool far = true;               // false: memory that the host could touch, too, for sums that are not the device's
     std::string bus_id = {};
-    std::string model;             // "async H1": prepare() chooses an algorithm for each op of this device; empty: none
-    std::string algorithm;         // which it finds the quickest
+    std::string model;      // "async H1": prepare() chooses an algorithm for each op of this device; empty: none
+    std::string algorithm;  // which it finds the quickest
     std::function<std::unique_ptr<Device>()> near;  // what it wraps; by default the CPU device with one thread
   };
   AsyncDevice() : AsyncDevice(Options()) {}

@@ -333,6 +333,14 @@ class Nccl final : public DeviceExchange, private Memory {
     throw CommError(failure_, rank_, sequence_.load());
   }
 
+  static bool lock_within(std::unique_lock<std::mutex>& lock, Clock::duration limit) {
+    for (const auto end = Clock::now() + limit; !lock.try_lock();) {
+      if (Clock::now() >= end) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return true;
+  }
+
   /// Errors of other ranks and of the network arrive while nobody calls; kernels that wait for what will never come end
   /// by an abort alone, and only then does the training thread come back from its streams.
   void watch() {
@@ -340,7 +348,7 @@ class Nccl final : public DeviceExchange, private Memory {
     while (!closing_changed_.wait_for(watching, look_every, [this] { return closing_; })) {
       std::unique_lock lock(mutex_, std::defer_lock);
       // Where a call does not return, it waits for the streams that only the abort sets free.
-      const bool calm = lock.try_lock_for(lock_patience);
+      const bool calm = lock_within(lock, lock_patience);
       if (failed_.load()) return;
       ncclResult_t state = ncclSuccess;
       const ncclResult_t asked = ncclCommGetAsyncError(comm_.get(), &state);
@@ -387,7 +395,7 @@ class Nccl final : public DeviceExchange, private Memory {
   const double seconds_;
   const LastResort last_resort_;
   // One call at a time: of the training thread, and the watcher's looks and abort.
-  mutable std::timed_mutex mutex_;
+  std::mutex mutex_;
   Handle comm_;
   std::map<void*, void*> registered_;  // memory and its handle
 

@@ -139,6 +139,7 @@ class Room {
       return;
     }
     while (round_ == mine && !aborted) changed_.wait_for(lock, std::chrono::milliseconds(2));
+    if (round_ == mine) --arrived_;  // its memory may go now
   }
 
  private:

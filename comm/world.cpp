@@ -277,10 +277,12 @@ std::unique_ptr<Collective> World::make_collective(Device& device, const CommCon
   CollectiveMaker make{.size = size(), .host = host()};
   make.group = [this] { return make_group(); };
   make.communicator = [this](Algorithm algorithm) { return make_communicator(algorithm); };
-  make.last_resort = [this](const std::string& text) {
-    (void)std::fputs(fmt::format("error: rank {} ({}): {}\n", rank(), host(), text).c_str(), stderr);
-    abort(ExitCode::communication);
-  };
+  // A thread of a test must not end the process of all.
+  if (state_->thread == nullptr)
+    make.last_resort = [this](const std::string& text) {
+      (void)std::fputs(fmt::format("error: rank {} ({}): {}\n", rank(), host(), text).c_str(), stderr);
+      abort(ExitCode::communication);
+    };
   std::string note;
   auto collective = make_device_collective(make, device, config, note);
   auto& notes = state_->notes;

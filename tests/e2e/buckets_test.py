@@ -24,7 +24,7 @@ class Buckets(harness.Case):
         first = self.ok("config.yaml", AUTO, "train.steps=20", *settings, ranks=ranks)
         buckets, numbers = self.chosen(first)
         self.assertEqual(CHOSEN.search(first.out)[0], self.read("run", "config.yaml").splitlines()[-1][2:])
-        self.assertRegex(self.read("run", "choices.txt"), rf"(?m)^buckets: {ranks} ranks on 1 hosts, .* = bucket_mib ")
+        self.assertRegex(self.read("run", "choices.txt"), rf"(?m)^buckets: {ranks} ranks on 1 host, .* = bucket_mib ")
         plan = self.ok("check", "config.yaml", AUTO, *settings, "--ranks", ranks)
         self.assertIn(f" in {buckets} bucket", plan.out)
         # Goes on as it began, also where the run's folder is gone and the checkpoint alone is left.

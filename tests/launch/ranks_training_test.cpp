@@ -235,6 +235,22 @@ TEST_P(RanksTraining, elastic_bits_are_those_of_one_rank) {
   }
 }
 
+TEST_P(RanksTraining, bucket_sizes_of_gpus_are_chosen_at_start_and_kept) {
+  const Overrides open{"communication={algorithm: fixed_order}"};
+  const Outcome cpus = run(GetParam(), On::cpus, mlp, open, "cpus");
+  EXPECT_EQ(cpus.out.find("chosen in"), std::string::npos);
+  for (On on : {On::nccl, On::staged}) {
+    const char* const name = on == On::nccl ? "nccl" : "staged";
+    const Outcome gpus = run(GetParam(), on, mlp, open, name);
+    EXPECT_NE(gpus.out.find(", chosen in "), std::string::npos) << gpus.out;
+    expect_same(cpus, gpus, name);
+    Overrides more = open;
+    more.push_back("train.steps=20");
+    const Outcome resumed = run(GetParam(), on, mlp, more, name);
+    EXPECT_NE(resumed.out.find(", as this run chose before"), std::string::npos) << resumed.out;
+  }
+}
+
 TEST_P(RanksTraining, sums_of_nccl_itself_give_the_same_bits_recorded_or_not) {
   const Overrides plain{"communication.algorithm=auto"};
   const Overrides eager{"communication.algorithm=auto", "cuda.graphs=false"};

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -41,9 +42,9 @@ model:
   input: [1, 8, 8]
   layers:
     - flatten
-    - dense: {units: 32, activation: relu}
+    - dense: {units: 96, activation: relu}
     - dropout: {rate: 0.2}
-    - dense: {units: 24, activation: relu}
+    - dense: {units: 64, activation: relu}
     - dense: {units: 10}
   loss: cross_entropy
 data: {train: DIGITS, eval: DIGITS, normalize: {scale: 0.0625}}

@@ -36,7 +36,8 @@ TypePtr<CommConfig> communication_table() {
     communication.add(
         "transport", &CommConfig::transport,
         choice<Transport>({{"auto", Transport::automatic}, {"nccl", Transport::nccl}, {"staged", Transport::staged}}),
-        "what GPUs' sums travel on; auto: NCCL where the program has it; staged: the host's memory and MPI, slower");
+        "what GPUs' sums travel on; auto: NCCL where the program has it; staged: the host's memory and MPI, slower "
+        "and without CUDA graphs");
     for (const DeadlineSetting& d : deadline_settings)
       communication.add(d.name, d.seconds, number({0, 1e6, true}), d.help);
     return shared(std::move(communication));

@@ -16,6 +16,7 @@ enum class Algorithm : std::uint8_t {
 /// In place of a number of MiB.
 constexpr double bucket_auto = 0;        // chosen at start, by measurement
 constexpr double bucket_by_device = -1;  // bucket_auto on GPUs, 25 on a cpu
+
 /// What carries the sums of GPUs.
 enum class Transport : std::uint8_t {
   automatic,  // NCCL where the build has it

@@ -9,6 +9,7 @@
 #include "comm/fixed_order.hpp"
 #include "comm/staged.hpp"
 #include "runtime/error.hpp"
+#include "runtime/flat.hpp"
 
 namespace dtrain::comm {
 
@@ -54,7 +55,8 @@ std::unique_ptr<Collective> make_device_collective(const CollectiveMaker& make, 
   }
   auto nccl = make_nccl_collective(*group, device, config, make.last_resort);
   if (config.algorithm != Algorithm::fixed_order) return nccl;
-  const double mib = std::min(std::ceil(config.bucket_mib), most_workspace_mib);
+  // Where the sizes of buckets are still to be chosen, none is larger than this as a rule.
+  const double mib = config.bucket_mib > 0 ? std::min(std::ceil(config.bucket_mib), most_workspace_mib) : 32;
   return make_device_fixed_order(device, std::move(nccl), static_cast<std::size_t>(mib) << 20);
 }
 

@@ -27,8 +27,8 @@ class DeviceFixedOrder final : public Collective {
         below_(std::move(below)),
         ranks_(static_cast<std::size_t>(below_->size())),
         room_(std::max<std::size_t>(workspace_bytes / sizeof(float) / ranks_ / aligned, 1) * aligned),
-        wide_(device, ranks_ * room_ * sizeof(float)),
-        narrow_(device, ranks_ * room_ * size_of(DType::bf16)),
+        wide_(memory_of(*below_, device), ranks_ * room_ * sizeof(float)),
+        narrow_(memory_of(*below_, device), ranks_ * room_ * size_of(DType::bf16)),
         sends_(ranks_),
         receives_(ranks_) {
     plan(0, ranks_);
@@ -93,6 +93,10 @@ class DeviceFixedOrder final : public Collective {
     float* out;
   };
 
+  static Memory& memory_of(Collective& below, Device& device) {
+    Memory* const special = below.memory();
+    return special != nullptr ? *special : device;
+  }
   static DType added(DType dtype) {
     if (dtype != DType::f32 && dtype != DType::bf16)
       throw CommError("the fixed order adds float32 and bfloat16 only on a GPU, not " + std::string(name_of(dtype)));

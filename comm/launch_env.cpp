@@ -30,6 +30,29 @@ int number_or(const Environment& env, const char* name, int otherwise) {
   return static_cast<int>(number(env, name).value_or(otherwise));
 }
 
+/// Of "2(x3),1", as Slurm writes the tasks of its nodes, those of this node; 1 where it does not say.
+int slurm_local_size(const Environment& env) {
+  const char* at = env("SLURM_STEP_TASKS_PER_NODE");
+  int node = number_or(env, "SLURM_NODEID", -1);
+  if (at == nullptr || node < 0) return 1;
+  const char* const end = at + std::strlen(at);
+  while (at != end) {
+    int tasks = 0, nodes = 1;
+    auto parsed = std::from_chars(at, end, tasks);
+    if (parsed.ec != std::errc{} || tasks < 1) return 1;
+    at = parsed.ptr;
+    if (end - at > 2 && at[0] == '(' && at[1] == 'x') {
+      parsed = std::from_chars(at + 2, end, nodes);
+      if (parsed.ec != std::errc{} || parsed.ptr == end) return 1;
+      at = parsed.ptr + 1;  // behind ")"
+    }
+    if (node < nodes) return tasks;
+    node -= nodes;
+    if (at != end && *at++ != ',') return 1;
+  }
+  return 1;
+}
+
 std::size_t count_cpus(const Cores& cores) {
   std::size_t n = 0;
   for (const auto& core : cores) n += core.size();
@@ -65,6 +88,7 @@ LaunchEnvironment discover_launch(const Environment& env) {
     out.rank = number_or(env, "PMIX_RANK", 0);
     out.size = slurm_size;
     out.local_rank = number_or(env, "SLURM_LOCALID", 0);
+    out.local_size = slurm_local_size(env);
     out.binding_chosen = true;  // Slurm's binding is the site's decision
     return out;
   }

@@ -89,8 +89,9 @@ LinkState state_after(int error) {
   return error == ETIMEDOUT || error == EHOSTUNREACH || error == ENETUNREACH || error == ENETDOWN ? LinkState::cut
                                                                                                   : LinkState::ended;
 }
+/// A process that ends with something unread resets its connections.
 std::string text_of(int error) {
-  return error == 0 ? "its process has ended" : std::strerror(error);
+  return error == 0 || error == ECONNRESET || error == EPIPE ? "its process has ended" : std::strerror(error);
 }
 
 bool would_block(int error) {

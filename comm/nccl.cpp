@@ -376,7 +376,8 @@ class Nccl final : public DeviceExchange, private Memory {
     const std::lock_guard lock(mutex_);
     const auto found = registered_.find(memory);
     if (found == registered_.end()) return;
-    if (found->second != nullptr && comm_.get() != nullptr) ncclCommDeregister(comm_.get(), found->second);
+    // A communicator that failed is being ended, and takes its registrations along.
+    if (found->second != nullptr && !failed_.load()) ncclCommDeregister(comm_.get(), found->second);
     registered_.erase(found);
     ncclMemFree(memory);
   }

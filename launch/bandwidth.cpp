@@ -59,13 +59,19 @@ std::string rate_text(double bytes_per_second) {
   return fmt::format("{:.{}f} GB/s", value, value < 10 ? 2 : value < 100 ? 1 : 0);
 }
 
+/// Where the gradients of a run lie.
+Memory& memory_for(Device& device, Collective& collective) {
+  Memory* const special = collective.memory();
+  return special != nullptr ? *special : device;
+}
+
 /// Seconds that one rank's stream took for each call of a round; the slowest rank's, on all ranks alike.
 class Rounds {
  public:
   Rounds(Device& device, Collective& collective, Group& group, std::size_t bytes)
       : collective_(collective),
         group_(group),
-        buffer_(device, bytes),
+        buffer_(memory_for(device, collective), bytes),
         stream_(device.make_stream(StreamUse::communication)) {
     tensor_.desc.shape = Shape{static_cast<std::int64_t>(bytes / sizeof(float))};
     tensor_.data = buffer_.data();
@@ -79,6 +85,7 @@ class Rounds {
     alone([&] {
       for (int i = 0; i < calls; ++i) collective_.all_reduce(tensor_, Reduce::sum, *stream_);
       stream_->synchronize();
+      collective_.check();
     });
     const double mine = since(begin) / calls;
     double slowest = 0;

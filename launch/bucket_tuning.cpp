@@ -160,19 +160,24 @@ std::string bucket_key_of(int ranks) {
   return fmt::format("buckets: {} ranks ", ranks);
 }
 
-std::string bucket_key(const RunConfig& config, const comm::World& world, const Device& device) {
+std::string bucket_key(const RunConfig& config, const comm::World& world, Group& group, const Device& device) {
   const comm::CommConfig& c = config.communication;
-  return fmt::format("{}on {} hosts, {}, {}, {}{}{}", bucket_key_of(world.size()), hosts_of(world), device.name(),
-                     c.algorithm == comm::Algorithm::fixed_order ? "fixed_order" : "auto", name_of(c.gradient_dtype),
-                     config.optimizer.shard ? ", sharded" : "",
-                     c.last_bucket_mib > 0 ? fmt::format(", last {} MiB", c.last_bucket_mib) : "");
+  const int hosts = hosts_of(world);
+  // Rank 0's device stands for all: others may have other names, but all must look for the same choice.
+  std::string key = fmt::format("{}on {} {}, {}, {}", bucket_key_of(world.size()), hosts, hosts == 1 ? "host" : "hosts",
+                                group.all_gather(device.name()).front(), name_of(c.gradient_dtype));
+  if (c.algorithm == comm::Algorithm::fixed_order) key += ", fixed_order";
+  if (c.transport == comm::Transport::staged) key += ", staged";
+  if (config.optimizer.shard) key += ", sharded";
+  if (c.last_bucket_mib > 0) key += fmt::format(", last {} MiB", c.last_bucket_mib);
+  return key;
 }
 
 std::string tune_buckets(RunConfig& config, const Graph& graph, std::int64_t accumulation, const comm::World& world,
                          const SumPath& path, RunChoices& choices) {
   comm::CommConfig& c = config.communication;
   if (!chooses_buckets(c, path.device.kind(), world.size())) return {};
-  const std::string key = bucket_key(config, world, path.device);
+  const std::string key = bucket_key(config, world, path.group, path.device);
   if (const std::string* earlier = choices.find(key)) {
     set_buckets(c, parse_buckets(*earlier));
     return fmt::format("buckets: {}, as this run chose before", *earlier);

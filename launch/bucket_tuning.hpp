@@ -34,8 +34,8 @@ bool chooses_buckets(const comm::CommConfig&, DeviceKind, int ranks) noexcept;
 
 /// What their names among the choices of a run on so many ranks begin with.
 std::string bucket_key_of(int ranks);
-/// Their name: it holds what they depend on.
-std::string bucket_key(const RunConfig&, const comm::World&, const Device&);
+/// Collective: their name, the same on all ranks. It holds what they depend on.
+std::string bucket_key(const RunConfig&, const comm::World&, Group&, const Device&);
 
 /// Collective: replaces what `config` leaves open by numbers, those that the run has chosen before or new ones. Returns
 /// a line for the user; empty where there was nothing to choose. Throws RankFailure, CheckpointError.

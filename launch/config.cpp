@@ -63,8 +63,8 @@ TypePtr<TrainConfig> train_table() {
   train.add(
       "loss_scale", &TrainConfig::loss_scale,
       word_or("auto", TrainConfig::automatic_scale, word_or("dynamic", TrainConfig::dynamic_scale, scale())),
-      "the loss is multiplied with it before backward, and its gradients divided by it in the update, so that small "
-      "ones do not vanish in halves; auto: dynamic where precision is float16, else 1");
+      "the loss (the sum over the batch) is multiplied with it before backward, and its gradients divided by it "
+      "in the update, so that small ones do not vanish in halves; auto: dynamic where precision is float16, else 1");
   train
       .add("dynamic_loss_scale", &TrainConfig::dynamic_loss_scale, dynamic_loss_scale_table(),
            "how a dynamic loss scale moves")

@@ -27,7 +27,7 @@ struct EmaConfig {
 };
 /// `train.dynamic_loss_scale`: see LossScaling.
 struct DynamicLossScale {
-  double initial = 65536, minimum = 1, maximum = 16777216;
+  double initial = 65536, minimum = 0x1p-10, maximum = 16777216;
   std::int64_t growth_steps = 2000;
   friend bool operator==(const DynamicLossScale&, const DynamicLossScale&) = default;
 };

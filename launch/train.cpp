@@ -62,6 +62,7 @@ class Trainer {
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
     if (!device_) device_ = seated_device(config_, world_, *group_, seat_);
+    tell_seats();  // before NCCL connects them, which may fail
     group_->agree([&] {
       batch_ = check_batch(input_, world_.size());
       engine_.emplace(config_, world_, std::move(device_));
@@ -86,7 +87,6 @@ class Trainer {
     group_->agree([&] { open_files(); });
     report_.announce(*engine_, batch_, status_);
     watch_gpus();
-    tell_seats();
     probe();
     return loop();
   }

@@ -77,14 +77,15 @@ void TrainStep::start(const RunStatus& status) {
   StepState state;
   state.seed = config_.seed;
   state.applied_steps = status.applied;
-  first_step_ = reading_step_ = status.step;
   state.loss_scale = status.loss_scale;
   state.good_steps = status.good_steps;
+  first_step_ = reading_step_ = status.step;
   memory_.reset(state, engine_.compute());
 }
 
 void TrainStep::settle() {
   alone([&] {
+    reducer_.begin_step();  // what follows is of no step, and is not timed
     if (gathers_first_) reducer_.gather_parameters(engine_.compute());
     reducer_.wait_parameters(engine_.compute());
     if (gathers_first_) engine_.pack();

@@ -382,7 +382,7 @@ class StepBench {
   RunConfig config_;  // with bucket sizes, once they are chosen
   const StepBenchOptions& options_;
   StopSignals& stop_;
-  std::unique_ptr<Device> device_;  // to be used in place of the configured one
+  std::unique_ptr<Device> device_;  // until the engine has it; a test may bring its own
   std::unique_ptr<Group> group_;
   Seat seat_;
   BatchShare batch_;

@@ -1,6 +1,7 @@
 // Started by mpirun: the comm suite on MPI ranks, or one of the ways in which a run can end.
 #include <chrono>
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <thread>
 
@@ -9,8 +10,10 @@
 
 #include "comm/watchdog.hpp"
 #include "comm/world.hpp"
+#include "tests/comm/device_suite.hpp"
 #include "tests/comm/reducer_suite.hpp"
 #include "tests/comm/suite.hpp"
+#include "tests/support/async_device.hpp"
 
 using namespace dtrain;
 using namespace dtrain::comm;
@@ -24,6 +27,14 @@ int suite_of(World& world) {
   const auto device = make_cpu_device(1);
   suite::check_collectives(maker, *device);
   suite::check_reducers(maker);
+  test::AsyncDevice far;
+  const auto staged = [&](Algorithm algorithm) {
+    CommConfig config;
+    config.algorithm = algorithm;
+    config.transport = Transport::staged;
+    return world.make_collective(far, config);
+  };
+  suite::check_device_collectives({world.rank(), world.size(), &far, staged, true});
   return 0;
 }
 
@@ -113,6 +124,25 @@ int uneven(World& world) {
   return 0;
 }
 
+/// The suite of device tensors: on this rank's GPU, which ranks share where there are fewer, or on the simulated
+/// device, which stays in this process; over what carries sums.
+int device_suite_of(World& world, const std::string& kind, const std::string& transport) {
+  std::string why;
+  const int gpus = kind == "cuda" ? cuda_device_count(why) : 0;
+  if (kind == "cuda" && gpus == 0) throw DeviceError("there is no usable GPU: " + why);
+  const auto device = gpus > 0 ? make_cuda_device(world.local_rank() % gpus) : std::make_unique<test::AsyncDevice>();
+  const auto make = [&](Algorithm algorithm) {
+    CommConfig config;
+    config.algorithm = algorithm;
+    config.transport = transport == "nccl" ? Transport::nccl : Transport::staged;
+    return world.make_collective(*device, config);
+  };
+  suite::check_device_collectives({world.rank(), world.size(), device.get(), make});
+  if (world.rank() == 0)
+    std::printf("%d ranks on %s over %s\n", world.size(), device->name().c_str(), transport.c_str());
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -127,6 +157,7 @@ int main(int argc, char** argv) {
     try {
       int result = 2;
       if (mode == "suite") result = suite_of(world);
+      if (mode == "device" && argc == 4) result = device_suite_of(world, argv[2], argv[3]);
       if (mode == "info") {
         std::printf("rank %d of %d, local %d of %d, host %s, %d cpus, note '%s'\n", world.rank(), world.size(),
                     world.local_rank(), world.local_size(), world.hosts()[0].c_str(), world.cpus(),

@@ -69,6 +69,20 @@ TEST(LaunchEnvironment, srun_with_pmix) {
   EXPECT_EQ(e.local_rank, 1);
 }
 
+TEST(LaunchEnvironment, srun_says_how_many_tasks_a_node_has) {
+  const auto local_size = [](const char* tasks, const char* node) {
+    return discover({{"PMIX_RANK", "0"}, {"SLURM_STEP_TASKS_PER_NODE", tasks}, {"SLURM_NODEID", node}}).local_size;
+  };
+  EXPECT_EQ(local_size("8", "0"), 8);
+  EXPECT_EQ(local_size("2(x3),1", "0"), 2);
+  EXPECT_EQ(local_size("2(x3),1", "2"), 2);
+  EXPECT_EQ(local_size("2(x3),1", "3"), 1);
+  EXPECT_EQ(local_size("3,12(x2)", "2"), 12);
+  for (const char* nonsense : {"", "x", "0", "2(x", "2(x3", "2;3", "2("})
+    EXPECT_EQ(local_size(nonsense, "1"), 1) << nonsense;
+  EXPECT_EQ(local_size("2", "7"), 1);
+}
+
 TEST(LaunchEnvironment, plain_srun_says_what_to_use) {
   Variables plain{{"SLURM_PROCID", "0"}, {"SLURM_STEP_ID", "0"}, {"SLURM_NTASKS", "2"}};
   try {

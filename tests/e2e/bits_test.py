@@ -123,6 +123,42 @@ class Sharded(harness.Case):
                      says=r"step \d+: the loss is .*first gradient that is not finite: ")
 
 
+class LossScale(harness.Case):
+    """All ranks, and those with a share of the optimizer, decide alike on each step."""
+    # float32 gradients of the elastic run are infinite at the upper end.
+    OVERFLOWING = ("train.loss_scale=dynamic",
+                   "train.dynamic_loss_scale={initial: 2.1267647932558654e+37, growth_steps: 2, maximum: 8.507059173023462e+37}")
+
+    def scales(self, run="run"):
+        return [(m["step"], m["loss_scale"], m["skipped"], m["grad_norm"]) for m in self.metrics(run) if "loss" in m]
+
+    def test_dynamic_on_any_number_of_ranks_and_on_shards(self):
+        self.digits(ELASTIC)
+        arguments = ("config.yaml", *self.OVERFLOWING, "log.every_steps=1", "log.samples=false")
+        runs = []
+        for ranks, shard in ((1, "false"), (2, "true"), (4, "false"), (4, "true")):
+            runs.append(f"run-{ranks}-{shard}")
+            self.ok(*arguments, "train.steps=30", f"optimizer.shard={shard}", f"log.directory={runs[-1]}", ranks=ranks)
+        self.ok(*arguments, "train.steps=7", ranks=2)
+        self.ok(*arguments, "train.steps=16", "optimizer.shard=true", ranks=4)
+        self.ok(*arguments, "train.steps=30", ranks=1)
+        for run in (*runs[1:], "run"):
+            with self.subTest(run=run):
+                self.assertEqual(self.scales(run), self.scales(runs[0]))
+                for key in ("parameter_hash", "loss_scale"):
+                    self.assertEqual(self.summary(run)[key], self.summary(runs[0])[key], key)
+        skipped = self.summary()["loss_scale"]["skipped_steps"]
+        self.assertGreater(skipped, 2)
+        self.assertLess(skipped, 20)
+        self.assertEqual(sum(1 for m in self.scales() if m[3] is None), skipped)
+
+    def test_a_power_of_two_leaves_the_bits_alone(self):
+        self.digits(ELASTIC)
+        self.ok("config.yaml", "train.steps=20", "log.directory=plain", ranks=1)
+        self.ok("config.yaml", "train.steps=20", "train.loss_scale=32768", "train.clip_norm=0", ranks=2)
+        self.assertEqual(self.summary()["parameter_hash"], self.summary("plain")["parameter_hash"])
+
+
 class LargeBatch(harness.Case):
     def test_layer_wise_rates_and_linear_scaling(self):
         self.digits(harness.CNN)

@@ -1,5 +1,8 @@
 """Bucket sizes that a run chooses at start: said, kept with it, shown by check, and the same as numbers that pin them."""
+import json
+import os
 import re
+import statistics
 
 import harness
 
@@ -24,7 +27,7 @@ class Buckets(harness.Case):
         first = self.ok("config.yaml", AUTO, "train.steps=20", *settings, ranks=ranks)
         buckets, numbers = self.chosen(first)
         self.assertEqual(CHOSEN.search(first.out)[0], self.read("run", "config.yaml").splitlines()[-1][2:])
-        self.assertRegex(self.read("run", "choices.txt"), rf"(?m)^buckets: {ranks} ranks on 1 hosts, .* = bucket_mib ")
+        self.assertRegex(self.read("run", "choices.txt"), rf"(?m)^buckets: {ranks} ranks on 1 host, .* = bucket_mib ")
         plan = self.ok("check", "config.yaml", AUTO, *settings, "--ranks", ranks)
         self.assertIn(f" in {buckets} bucket", plan.out)
         # Goes on as it began, also where the run's folder is gone and the checkpoint alone is left.
@@ -65,6 +68,55 @@ class Buckets(harness.Case):
         self.write("run/choices.txt", re.sub(r"= bucket_mib \S+", "= bucket_mib -3,", self.read("run", "choices.txt")))
         self.refused(harness.CHECKPOINT, "config.yaml", AUTO, "train.steps=2", "checkpoint.directory=new",
                      says=r"no choice of bucket sizes", ranks=2)
+
+
+# 4 MiB of gradients, and hardly any computation: over a slow link a step is its sums.
+WIDE = """
+name: wide
+model: {input: [1, 8, 8], layers: [flatten, {dense: {units: 1000, activation: relu}}, {dense: {units: 1000}}, {dense: {units: 10}}], loss: cross_entropy}
+data: {train: digits-train.h5, normalize: {scale: 0.0625}}
+batch: {global: 8}
+optimizer: {sgd: {learning_rate: 0.01}}
+threads: 1
+train: {steps: 8}
+log: {every_steps: 1, directory: run}
+"""
+RATE = "100mbit"
+NODES = os.path.join(harness.ROOT, "tests", "support", "two_nodes.sh")
+
+
+class SlowLink(harness.Case):
+    MARGIN = 0.2  # of a step, between model and measurement
+
+    def on_two_nodes(self, *settings):
+        """What the run printed, and the median seconds of its steps."""
+        with harness.Running([NODES, "-r", RATE, harness.PROGRAM, "config.yaml", *settings, "checkpoint.resume=never"],
+                             self.folder) as running:
+            result = running.wait()
+        if result.code == 77:
+            self.skipTest(result.out.strip())
+        self.assertEqual(result.code, harness.OK, f"\n{result}")
+        steps = [m["seconds"]["step"] for m in self.metrics() if "seconds" in m][2:]
+        return result, statistics.median(steps)
+
+    def modelled(self, *settings):
+        plan = self.json_of("check", "config.yaml", *settings, "--ranks", "2", "--ranks-per-host", "1", "--network", RATE,
+                            "--flops", "10g", "--json")
+        return plan["scaling"]["rows"][-1]
+
+    def json_of(self, *arguments):
+        return json.loads(self.ok(*arguments).out)
+
+    def test_a_step_is_as_modelled_and_a_chosen_cut_is_no_worse(self):
+        self.digits(WIDE)
+        fixed = ("communication.bucket_mib=25",)
+        _, measured = self.on_two_nodes(*fixed)
+        row = self.modelled(*fixed)
+        self.assertGreater(row["communication_exposed_seconds"], 0.8 * row["step_seconds"])
+        self.assert_close(row["step_seconds"], measured, self.MARGIN, "modelled and measured")
+        result, chosen = self.on_two_nodes(AUTO)
+        self.assertRegex(result.out, CHOSEN)
+        self.assertLess(chosen, (1 + self.MARGIN) * measured)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,14 @@ class Bundle(harness.Case):
         said = self.said(there, "./dtrain", "--where", DTRAIN_CUDA_LIBRARIES=self.path("libraries"))
         self.assertIn(f"found     libcudart.so.99 at {self.path('libraries')}/libcudart.so.99", said)
         self.assertRegex(said, r"(?m)^program .*/bin/dtrain$")
+        # A toolkit's folders, in the order in which CUDA_HOME's are tried; what DTRAIN_CUDA_LIBRARIES names comes before.
+        for folder in ("targets/x86_64-linux/lib", "lib64"):
+            os.makedirs(self.path(f"toolkit/{folder}"))
+            self.write(f"toolkit/{folder}/libcudart.so.99", "")
+            said = self.said(there, "./dtrain", "--where", CUDA_HOME=self.path("toolkit"))
+            self.assertIn(f"found     libcudart.so.99 at {self.path('toolkit')}/{folder}/libcudart.so.99", said)
+        said = self.said(there, "./dtrain", "--where", CUDA_HOME=self.path("toolkit"), DTRAIN_CUDA_LIBRARIES=self.path("libraries"))
+        self.assertIn(f"found     libcudart.so.99 at {self.path('libraries')}/libcudart.so.99", said)
         # As NVIDIA's wheels lie beside the packages of a virtual environment.
         wheel = self.path("venv/site-packages/nvidia/cu99/lib")
         os.makedirs(wheel)

@@ -19,6 +19,8 @@ def flat(entry, path=""):
     for key, value in entry.items():
         if isinstance(value, dict):
             yield from flat(value, f"{path}{key}/")
+        elif isinstance(value, list):
+            continue  # figures by bucket: in metrics.jsonl alone
         elif path + key != "step":
             yield path + key, single(value)
 

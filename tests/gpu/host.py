@@ -187,6 +187,7 @@ class Host:
             code = None
         process.out.seek(0)
         done = Done(process.command, code, process.out.read(), time.monotonic() - process.begin)
+        process.out.close()
         self.report.note(f"$ {' '.join(done.command)}\n{done.text}exit code {code}, {done.seconds:.1f} s\n")
         need(code is not None or not must_end, f"{pathlib.Path(done.command[0]).name} was still running when its time was over: {done}")
         return done
@@ -294,30 +295,43 @@ class Host:
         return [f"data.train={name}-train.h5", f"data.eval={name}-test.h5"]
 
     # ---- GoogleTest -------------------------------------------------------------------------------------------------------
-    def google_tests(self, pattern, prefix=(), environment=None, seconds=None):
-        """What became of the tests of tests_runtime that match; ends with the command, or after so many seconds."""
+    def google_tests(self, pattern, prefix=(), environment=None, seconds=math.inf, good=(OK,)):
+        """What became of the tests of tests_runtime that match, within so many seconds. A test that ends the program is left
+        out of another run; of many that fail those are told apart that fail alone, since a GPU's fault fails all behind it.
+        `good`: exit codes of a run without a failed test."""
         if not self.tests or not os.access(self.tests, os.X_OK):
             raise Skip("tests_runtime is not here" if self.tests else "CUDA's libraries are not here, which tests_runtime needs: see ./dtrain --where")
+        end = time.monotonic() + min(seconds, self.left())
+        found = self.run_tests(pattern, prefix, environment, end)
+        need(found.ended() or found.running, f"no test of tests_runtime that matches {pattern} ended: {found.done}")
+        while found.running and found.done.code is not None and end - time.monotonic() > 10:
+            found.failed.append(found.running)
+            found.alone.append(f"{found.running} (which ends the program)")
+            found.add(self.run_tests(pattern + ("" if "-" in pattern else "-") + "".join(f":{name}" for name in found.ended()), prefix, environment, end))
+        if len(found.failed) > 3:
+            for name in [n for n in found.failed if not any(a.startswith(n) for a in found.alone)][:30]:
+                if end - time.monotonic() > 10 and self.run_tests(name, prefix, environment, end).failed:
+                    found.alone.append(name)
+        need(found.failed or found.done.code in (*good, None), f"{found}: {found.done}")
+        return found
+
+    def run_tests(self, pattern, prefix, environment, end):
         out = self.work / "tests.json"
         out.unlink(missing_ok=True)
-        process_environment = {"DTRAIN_REQUIRE_CUDA": "1" if self.device == "cuda" else "", **(environment or {})}
         command = [*prefix, str(self.tests), f"--gtest_filter={pattern}", f"--gtest_output=json:{out}"]
         # Golden files are read from the repository's root, or the bundle's.
-        process = self.start("env", f"--chdir={ROOT}", *command, environment=process_environment)
-        done = self.wait(process, seconds, must_end=False)
-        found = Tests(done, json.loads(out.read_text()) if out.exists() else None)
-        need(found.passed or found.failed or found.skipped, f"no test of tests_runtime that matches {pattern} ended: {done}")
-        need(found.complete or done.code is None, f"tests_runtime did not finish: {found.running or done}")
-        need(done.code in (0, None) or found.failed, str(done))
-        return found
+        process = self.start("env", f"--chdir={ROOT}", *command,
+                             environment={"DTRAIN_REQUIRE_CUDA": "1" if self.device == "cuda" else "", **(environment or {})})
+        done = self.wait(process, end - time.monotonic(), must_end=False)
+        return Tests(done, json.loads(out.read_text()) if out.exists() else None)
 
 
 class Tests:
-    """Names of tests by what became of them; of a run that was cut short, those that had ended."""
+    """Names of tests by what became of them; of a run that was cut short, those that had ended, and the one that had not."""
 
     def __init__(self, done, report):
-        self.complete, self.properties, self.text, self.code = report is not None, {}, done.text, done.code
-        self.passed, self.failed, self.skipped, self.running = [], [], [], ""
+        self.done, self.complete, self.properties = done, report is not None, {}
+        self.passed, self.failed, self.skipped, self.alone, self.running = [], [], [], [], ""
         if not self.complete:
             for result, name in re.findall(r"^\[( RUN      |       OK |  FAILED  |  SKIPPED )\] (\S+?)(?:,| \(|$)", done.text, re.MULTILINE):
                 self.running = name if "RUN" in result else ""
@@ -333,8 +347,18 @@ class Tests:
                     (self.failed if case.get("failures") else self.passed).append(name)
                     self.properties.update(case)
 
+    def ended(self):
+        return [*self.passed, *self.failed, *self.skipped]
+
+    def add(self, later):
+        for mine, theirs in ((self.passed, later.passed), (self.failed, later.failed), (self.skipped, later.skipped)):
+            mine.extend(theirs)
+        self.done, self.complete, self.running = later.done, later.complete, later.running
+        self.properties.update(later.properties)
+
     def need_all(self):
-        need(not self.failed, f"{len(self.failed)} of {len(self.passed) + len(self.failed)} failed: {', '.join(self.failed[:8])}")
+        need(not self.failed, f"{len(self.failed)} of {len(self.passed) + len(self.failed)} failed: {', '.join(self.failed[:8])}"
+             + (f"; also alone: {', '.join(self.alone[:8])}" if self.alone else ""))
 
     def __str__(self):
         said = f"{len(self.passed)} passed" + (f", {len(self.skipped)} skipped" if self.skipped else "")

@@ -10,12 +10,12 @@ import signal
 import time
 
 from correctness import data_of, step_reached
-from host import (COMMUNICATION, FIXED_ORDER, GRAPHS_OFF, GRAPHS_ON, OK, SHARDED, SHARE_GPUS, TF32_OFF, TIMEOUT, TRANSPORT, Skip, need)
+from host import (COMMUNICATION, FIXED_ORDER, GRAPHS_OFF, GRAPHS_ON, OK, SHARDED, SHARE_GPUS, TF32_OFF, TIMEOUT, TRANSPORT, Failure, Skip, need)
 from speed import resnet50_settings
 
 # Relative difference of losses over numbers of ranks in float32, as tests/e2e has it for the CPU.
 LOSS_OVER_RANKS = 1e-4
-# Of sums in another order behind batch norms and a large learning rate: of ten steps, as against the CPU in `correctness`.
+# Behind batch norms such differences grow from step to step: of five, as against the CPU in `correctness`.
 LOSS_OF_RESNET18 = 1e-3
 GONE_WITHIN, TOLD_WITHIN = 5, 10  # seconds
 HIDDEN = 0.9
@@ -123,7 +123,8 @@ def endless(host, run, *more, transport="nccl"):
     settings, environment, apart = world(host, 2)
     command = [host.program, *host.settings("mnist-cnn", run, data[0], "data.eval=[]", "train.steps=10000000", TRANSPORT.format(transport), *settings, *more)]
     process = host.start(*host.on_ranks(2, *command, apart=apart), environment=environment)
-    need(step_reached(host, run, 50, process), f"it ended by itself: {host.wait(process)}")
+    if not step_reached(host, run, 50, process):
+        raise Failure(f"it ended by itself: {host.wait(process)}")
     return process, ranks_of(process)
 
 
@@ -181,7 +182,7 @@ def overlap(host):
                                                 "train.eval_every_steps=1000000", "checkpoint.resume=never", TRANSPORT.format("nccl"), *settings)]
         done = host.run(*host.on_ranks(2, *command, apart=apart), environment=environment)
         need(done.code == OK, str(done))
-        rows = [m for m in host.metrics("overlap") if m.get("step", 0) > 16 and m.get("communication", {}).get("sums", 0) > 0]
+        rows = [m for m in host.metrics("overlap") if m["step"] > 16 and "seconds" in m and m.get("communication", {}).get("sums", 0) > 0]
         need(rows, "metrics.jsonl says nothing of sums over ranks")
         mean = lambda values: sum(values) / len(rows)
         sums = mean([m["communication"]["sums"] for m in rows])
@@ -217,7 +218,7 @@ CHECKS = [
     ("a rank is killed", 40, killed("nccl")),
     ("a rank is stopped", 50, stopped("nccl")),
     ("overlap of ResNet-50", 90, overlap),
-    ("resnet18 on 1, 2 and 4 ranks", 90, training("cifar10-resnet18", LOSS_OF_RESNET18, 32, "train.steps=10", "data.augment=[]")),
+    ("resnet18 on 1, 2 and 4 ranks", 90, training("cifar10-resnet18", LOSS_OF_RESNET18, 32, "train.steps=5", "data.augment=[]")),
     ("Collective suite, nccl, 4 ranks", 60, suite("nccl", 4)),
     ("Collective suite, staged, 2 ranks", 60, suite("staged", 2)),
     ("Collective suite, staged, 4 ranks", 60, suite("staged", 4)),

@@ -82,7 +82,9 @@ class Script(unittest.TestCase):
         process.kill()
         process.communicate()
         self.assertEqual(self.rows()["op table"], "passed")
-        time.sleep(0.2)
+        end = time.monotonic() + 5
+        while any(os.path.exists(f"/proc/{pid}/exe") for pid in children) and time.monotonic() < end:
+            time.sleep(0.02)
         self.assertFalse([pid for pid in children if os.path.exists(f"/proc/{pid}/exe")], "what it ran outlived it")
 
     def test_asked_to_stop(self):
@@ -101,6 +103,46 @@ class Script(unittest.TestCase):
         for part in ("correctness: op table", "speed: resnet50", "nccl: a rank is killed", "sanitize: racecheck"):
             self.assertIn(part, said)
         self.assertFalse((self.out / "results").exists())
+
+
+class Crashes(unittest.TestCase):
+    """A test that ends the program, and a fault that fails all behind it."""
+    PROGRAM = """#!{python}
+import json, os, sys
+options = dict(a[8:].partition("=")[::2] for a in sys.argv[1:])
+positive, _, negative = options["filter"].partition("-")
+chosen = [n for n in ["s.a", "s.ends", "s.b", "s.faults", "s.c", "s.d", "s.e"] if (positive in ("*", n)) and n not in negative.split(":")]
+broken, cases = False, []
+for name in chosen:
+    print("[ RUN      ]", name, flush=True)
+    if name == "s.ends":
+        os._exit(134)
+    broken = broken or name == "s.faults"
+    print("[  FAILED  ]" if broken else "[       OK ]", name, "(0 ms)")
+    cases.append(dict(name=name[2:], status="RUN", failures=[1] if broken else []))
+open(options["output"][5:], "w").write(json.dumps(dict(testsuites=[dict(name="s", testsuite=cases)])))
+sys.exit(broken)
+"""
+
+    def test_the_others_still_run(self):
+        sys.path.insert(0, str(RUN.parent))
+        sys.dont_write_bytecode = True
+        import host as hosts
+        with tempfile.TemporaryDirectory(prefix="dtrain-gpu-test-") as folder:
+            host = object.__new__(hosts.Host)
+            host.work = pathlib.Path(folder)
+            host.tests, host.device, host.environment, host.end = host.work / "tests", "cpu", dict(os.environ), time.monotonic() + 60
+            host.report = hosts.Report(host.work, {})
+            host.tests.write_text(self.PROGRAM.format(python=sys.executable).replace("{{", "{"))
+            host.tests.chmod(0o755)
+            found = host.google_tests("*")
+            self.assertEqual((found.passed, found.failed), (["s.a", "s.b"], ["s.ends", "s.faults", "s.c", "s.d", "s.e"]))
+            self.assertEqual(found.alone, ["s.ends (which ends the program)", "s.faults"])
+            with self.assertRaisesRegex(hosts.Failure, "5 of 7 failed: .*; also alone: s.ends .which ends the program., s.faults$"):
+                found.need_all()
+            self.assertEqual(host.google_tests("s.b").passed, ["s.b"])
+            host.report.jsonl.close()
+            host.report.log.close()
 
 
 if __name__ == "__main__":

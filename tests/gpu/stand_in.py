@@ -20,6 +20,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 NAME, BUILD, ARGUMENTS = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3:]
 REAL = {"dtrain": BUILD / "dtrain", "tests_runtime": BUILD / "tests/tests_runtime", "comm_suite_program": BUILD / "tests/comm_suite_program"}
 MODEL = "model={input: [3, 224, 224], layers: [{maxpool2d: {size: 16}}, flatten, {dense: {units: 1000}}], loss: cross_entropy}"
+SMALL = "model={input: [3, 32, 32], layers: [{conv2d: {filters: 4, kernel: 3}}, batch_norm, relu, flatten, {dense: {units: 10}}], loss: cross_entropy}"
 PEER = {"step_seconds": 1e3, "memory_mib": 1200.0, "allocated_mib": 1000.0, "used_mib": 1500.0, "torch": "0"}
 BUSY = {"busy": 0.99, "window_seconds": 1.2, "longest_gap_seconds": 1e-5, "records": 1000, "error": ""}
 CEILINGS = {"copy": 1e12, "matrix": 1e15}
@@ -43,8 +44,11 @@ def value(key, default=None):
     return found[-1] if found else default
 
 
-def told(*command):
-    return subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=end_with_parent)
+def told(*command, alone=False):
+    """`alone`: not as a rank of a launch."""
+    environment = {k: v for k, v in os.environ.items() if not alone or not k.startswith(("OMPI_", "PMIX_"))}
+    return subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=end_with_parent,
+                          env=environment)
 
 
 def says(text):
@@ -57,7 +61,7 @@ def says(text):
 
 
 def check_settings(recipe, settings):
-    done = told(REAL["dtrain"], "config", "show", recipe, *settings)
+    done = told(REAL["dtrain"], "config", "show", recipe, *settings, alone=True)
     if done.returncode != 0:
         print(done.stdout)
         refuse(f"{' '.join(settings)} is refused")
@@ -69,8 +73,8 @@ def shortened(settings):
     if has("resnet: {depth: 50"):
         more += [MODEL, "batch={global: 4}", "precision=bfloat16"]
     elif has("cifar10-resnet18"):
-        more += ["batch={global: 8, micro: 2}"]
-    return [*("train.steps=2" if a.startswith("train.epochs=") else a for a in settings), *more]
+        more += [SMALL, "batch={global: 16, micro: 4}", "train.steps=2"]
+    return [*(a for a in settings if not a.startswith("train.epochs=")), *more, *(["train.steps=2"] if value("train.epochs") else [])]
 
 
 def doctor():
@@ -200,13 +204,16 @@ def tests_runtime():
 
 
 def comm_suite_program():
-    """Its suite on the CPU, where there is such a mode for devices."""
+    """Its suite on the simulated device, staged: NCCL takes no memory but a GPU's."""
     if ARGUMENTS[:2] != ["device", "cuda"] or ARGUMENTS[2] not in ("nccl", "staged"):
         refuse(f"comm_suite_program {' '.join(ARGUMENTS)}")
-    os.execv(REAL["comm_suite_program"], [str(REAL["comm_suite_program"]), "device", "cpu", ARGUMENTS[2]])
+    os.execv(REAL["comm_suite_program"], [str(REAL["comm_suite_program"]), "device", "simulated", "staged"])
 
 
 def compute_sanitizer():
+    if ARGUMENTS == ["--help"]:
+        print("  --kernel-name arg   which kernels")
+        return 0
     at = 0
     while ARGUMENTS[at].startswith("--"):
         if ARGUMENTS[at] not in ("--tool", "--error-exitcode", "--kernel-name", "--leak-check"):

@@ -1,10 +1,12 @@
 // Training on several ranks, each with a device that works behind the host's back: over the simulated NCCL and over the
 // host's memory the same bits as on cpus, from recorded steps or not, with the optimizer's state sharded or not.
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <fmt/format.h>
@@ -15,11 +17,14 @@
 #include "comm/local.hpp"
 #include "comm/world.hpp"
 #include "io/import_mnist.hpp"
+#include "launch/alone.hpp"
 #include "launch/config_file.hpp"
 #include "launch/signals.hpp"
 #include "launch/train.hpp"
 #include "tests/comm/simulated_nccl.hpp"
+#include "tests/support/allocations.hpp"
 #include "tests/support/async_device.hpp"
+#include "tests/support/training.hpp"
 
 namespace dtrain::launch {
 namespace {
@@ -27,6 +32,7 @@ namespace {
 using Json = nlohmann::json;
 using test::AsyncDevice;
 using test::simulated_nccl;
+using test_training::Steps;
 
 constexpr const char* mlp = R"(
 name: digits
@@ -96,12 +102,16 @@ class RanksTraining : public testing::TestWithParam<int> {
     simulated_nccl().reset();
   }
 
-  Outcome run(int ranks, On on, std::string text, Overrides overrides, const std::string& name) const {
+  LoadedConfig config(On on, std::string text, Overrides overrides, const std::string& name) const {
     for (auto at = text.find("DIGITS"); at != std::string::npos; at = text.find("DIGITS")) text.replace(at, 6, digits_);
     overrides.push_back("log.directory=" + (folder_ / name).string());
     if (on != On::cpus)
       overrides.push_back(on == On::nccl ? "communication.transport=nccl" : "communication.transport=staged");
-    const LoadedConfig loaded = parse_config(text, "test.yaml", overrides);
+    return parse_config(text, "test.yaml", overrides);
+  }
+
+  Outcome run(int ranks, On on, const std::string& text, const Overrides& overrides, const std::string& name) const {
+    const LoadedConfig loaded = config(on, text, overrides, name);
     simulated_nccl().reset();
     Outcome result;
     std::atomic<int> failures{0};
@@ -140,13 +150,13 @@ INSTANTIATE_TEST_SUITE_P(Ranks, RanksTraining, testing::Values(2, 4));
 /// Everything but what time says.
 void expect_same(const Outcome& a, const Outcome& b, const char* what) {
   SCOPED_TRACE(what);
-  for (const char* key : {"parameter_hash", "average_hash", "eval", "train", "steps"}) {
+  for (const char* key : {"parameter_hash", "average_hash", "eval", "train", "steps", "loss_scale"}) {
     EXPECT_EQ(a.summary.value(key, Json()), b.summary.value(key, Json())) << key;
   }
   EXPECT_NE(a.summary.value("parameter_hash", ""), "");
   ASSERT_EQ(a.metrics.size(), b.metrics.size());
   for (std::size_t i = 0; i < a.metrics.size(); ++i)
-    for (const char* key : {"step", "epoch", "loss", "learning_rate", "grad_norm", "eval"})
+    for (const char* key : {"step", "epoch", "loss", "learning_rate", "grad_norm", "loss_scale", "skipped", "eval"})
       EXPECT_EQ(a.metrics[i].value(key, Json()), b.metrics[i].value(key, Json())) << key << " of line " << i;
 }
 
@@ -193,6 +203,22 @@ TEST_P(RanksTraining, shards_have_the_bits_of_the_whole_and_so_does_a_run_that_g
   }
 }
 
+TEST_P(RanksTraining, kernels_pack_what_all_ranks_have_updated) {
+  // Evaluations between the steps leave packed parameters behind, and must find none that are old.
+  for (const char* precision : {"precision=float32", "precision=bfloat16"}) {
+    SCOPED_TRACE(precision);
+    const Overrides common{precision, "train={steps: 14, eval_every_steps: 3}", "batch={global: 48}"};
+    Overrides shard = common, eager = common;
+    shard.push_back("optimizer.shard=true");
+    eager = shard;
+    eager.push_back("cuda.graphs=false");
+    const auto named = [&](const char* how) { return fmt::format("{}-{}", how, precision); };
+    const Outcome whole = run(GetParam(), On::cpus, cnn, common, named("whole"));
+    expect_same(whole, run(GetParam(), On::nccl, cnn, shard, named("recorded")), "recorded");
+    expect_same(whole, run(GetParam(), On::nccl, cnn, eager, named("eager")), "not recorded");
+  }
+}
+
 TEST_P(RanksTraining, gradients_that_travel_as_bfloat16_are_those_of_cpus) {
   const int ranks = GetParam();
   for (const char* shard : {"optimizer.shard=false", "optimizer.shard=true"}) {
@@ -202,6 +228,32 @@ TEST_P(RanksTraining, gradients_that_travel_as_bfloat16_are_those_of_cpus) {
     const Outcome cpus = run(ranks, On::cpus, mlp, narrow, named("cpus"));
     expect_same(cpus, run(ranks, On::nccl, mlp, narrow, named("nccl")), "nccl");
     expect_same(cpus, run(ranks, On::staged, mlp, narrow, named("staged")), "staged");
+  }
+}
+
+TEST_P(RanksTraining, all_skip_the_same_steps_of_a_dynamic_loss_scale) {
+  const int ranks = GetParam();
+  // float32 gradients are infinite at the upper end.
+  const Overrides dynamic{
+      "train.loss_scale=dynamic",
+      "train.dynamic_loss_scale={initial: 2.1267647932558654e+37, growth_steps: 2, maximum: 8.507059173023462e+37}"};
+  for (const char* shard : {"optimizer.shard=false", "optimizer.shard=true"}) {
+    SCOPED_TRACE(shard);
+    const auto named = [&](const char* how) { return fmt::format("{}-{}", how, shard); };
+    Overrides settings = dynamic;
+    settings.emplace_back(shard);
+    const Outcome cpus = run(ranks, On::cpus, mlp, settings, named("cpus"));
+    const int skipped = cpus.summary["loss_scale"]["skipped_steps"].get<int>();
+    EXPECT_GT(skipped, 1);
+    EXPECT_LT(skipped, 10);
+    expect_same(cpus, run(ranks, On::nccl, mlp, settings, named("nccl")), "nccl");
+    expect_same(cpus, run(ranks, On::staged, mlp, settings, named("staged")), "staged");
+    Overrides first = settings;
+    first.emplace_back("train.steps=7");
+    run(ranks, On::nccl, mlp, first, named("halves"));
+    Outcome second = run(ranks, On::nccl, mlp, settings, named("halves"));
+    second.metrics = cpus.metrics;  // with an evaluation more
+    expect_same(cpus, second, "gone on");
   }
 }
 
@@ -219,11 +271,94 @@ TEST_P(RanksTraining, elastic_bits_are_those_of_one_rank) {
   }
 }
 
+TEST_P(RanksTraining, bucket_sizes_of_gpus_are_chosen_at_start_and_kept) {
+  const Overrides open{"communication={algorithm: fixed_order}"};
+  const Outcome cpus = run(GetParam(), On::cpus, mlp, open, "cpus");
+  EXPECT_EQ(cpus.out.find("chosen in"), std::string::npos);
+  for (On on : {On::nccl, On::staged}) {
+    const char* const name = on == On::nccl ? "nccl" : "staged";
+    const Outcome gpus = run(GetParam(), on, mlp, open, name);
+    EXPECT_NE(gpus.out.find(", chosen in "), std::string::npos) << gpus.out;
+    expect_same(cpus, gpus, name);
+    Overrides more = open;
+    more.push_back("train.steps=20");
+    const Outcome resumed = run(GetParam(), on, mlp, more, name);
+    EXPECT_NE(resumed.out.find(", as this run chose before"), std::string::npos) << resumed.out;
+  }
+}
+
 TEST_P(RanksTraining, sums_of_nccl_itself_give_the_same_bits_recorded_or_not) {
   const Overrides plain{"communication.algorithm=auto"};
   const Overrides eager{"communication.algorithm=auto", "cuda.graphs=false"};
   expect_same(run(GetParam(), On::nccl, cnn, plain, "recorded"), run(GetParam(), On::nccl, cnn, eager, "eager"),
               "nccl");
+}
+
+/// Ranks that take steps, each on its thread, until they all have done `work`.
+using RankWork = std::function<void(Steps&, Group&)>;
+void on_ranks(int ranks, const LoadedConfig& config, const RankWork& work) {
+  comm::run_local(ranks, [&](comm::LocalRank& rank) {
+    Steps s(config, std::make_unique<AsyncDevice>(), &rank);
+    const auto group = s.world.make_group();
+    work(s, *group);
+    group->barrier();
+  });
+}
+
+TEST_P(RanksTraining, steps_with_collectives_neither_wait_nor_allocate) {
+  for (const char* shard : {"optimizer.shard=false", "optimizer.shard=true"}) {
+    SCOPED_TRACE(shard);
+    on_ranks(GetParam(), config(On::nccl, mlp, {shard}, "counted"), [](Steps& s, Group& group) {
+      s.go(40);
+      s.read(0);
+      group.barrier();
+      const int calls = simulated_nccl().calls, replays = s.device.replays, kernels = s.device.kernel_calls;
+      const int streams = s.device.stream_waits, on_device = s.device.allocations;
+      group.barrier();
+      s.device.hold();
+      const auto allocations = test::thread_allocation_count();
+      s.run();  // whoever waits for the device, or the other ranks, now waits for ever
+      s.run();
+      EXPECT_EQ(test::thread_allocation_count(), allocations);
+      s.device.go();
+      s.go(18);
+      s.read(0);
+      group.barrier();
+      EXPECT_EQ(simulated_nccl().calls, calls);
+      EXPECT_EQ(s.device.replays, replays + 20);
+      EXPECT_EQ(s.device.kernel_calls, kernels);
+      EXPECT_EQ(s.device.stream_waits, streams);
+      EXPECT_EQ(s.device.allocations, on_device);
+    });
+    simulated_nccl().reset();
+  }
+}
+
+TEST_P(RanksTraining, the_death_of_a_rank_ends_the_others_soon) {
+  std::atomic<int> ended{0};
+  const int ranks = GetParam();
+  on_ranks(ranks, config(On::nccl, mlp, {}, "death"), [&](Steps& s, Group& group) {
+    s.go(20);
+    group.barrier();
+    if (s.world.rank() + 1 == ranks) {
+      simulated_nccl().dead_rank = ranks - 1;
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      simulated_nccl().noticed = true;
+      while (ended < ranks - 1) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      return;
+    }
+    while (simulated_nccl().dead_rank < 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    const auto begin = std::chrono::steady_clock::now();
+    try {
+      s.go(200);
+      ADD_FAILURE() << "nothing was noticed";
+    } catch (const RankFailure& e) {
+      EXPECT_EQ(e.code(), ExitCode::communication);
+      EXPECT_NE(std::string(e.what()).find("remote process exited"), std::string::npos) << e.what();
+    }
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
+    ++ended;
+  });
 }
 
 TEST_P(RanksTraining, a_timeline_changes_no_bits_and_recorded_steps_tell_of_each_bucket) {

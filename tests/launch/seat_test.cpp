@@ -86,24 +86,25 @@ class Seats : public ::testing::Test {
   std::vector<Seat> take(int ranks, const RunConfig& config, int gpus) {
     std::vector<Seat> seats(static_cast<std::size_t>(ranks));
     comm::World world;
-    SeatSources sources{[&](const std::string& host) {
-                          RankView view{host, {}, "none was made up"};
-                          for (int i = 0; i < gpus; ++i)
-                            view.gpus.push_back({"Fake H200", "GPU-" + std::to_string(i), buses[i], 0});
-                          return view;
-                        },
-                        [](const std::string& bus) {
-                          return comm::NearDevice{bus == buses[0] ? 0 : 1, {}, {{"eth7", false, 1}}};
-                        },
-                        {},
-                        "/no/such/root",
-                        DTRAIN_FAKE_NVML};
-    comm::run_local(ranks, [&, sources](comm::LocalRank& local) mutable {
+    const SeatSources sources{[&](const std::string& host) {
+                                RankView view{host, {}, "none was made up"};
+                                for (int i = 0; i < gpus; ++i)
+                                  view.gpus.push_back({"Fake H200", "GPU-" + std::to_string(i), buses[i], 0});
+                                return view;
+                              },
+                              [](const std::string& bus) {
+                                return comm::NearDevice{bus == buses[0] ? 0 : 1, {}, {{"eth7", false, 1}}};
+                              },
+                              {},
+                              "/no/such/root",
+                              DTRAIN_FAKE_NVML};
+    comm::run_local(ranks, [&](comm::LocalRank& local) {
       const auto group = local.make_group();
-      sources.libraries = [&] {
+      SeatSources own = sources;
+      own.libraries = [&] {
         return std::vector<Library>{{"CUDA", "13.0", ""}, {"NCCL", local.rank() == 1 ? nccl_of_rank_1 : "2.28.9", ""}};
       };
-      seats[static_cast<std::size_t>(local.rank())] = take_seat(config, world, *group, sources);
+      seats[static_cast<std::size_t>(local.rank())] = take_seat(config, world, *group, own);
     });
     return seats;
   }

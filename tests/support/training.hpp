@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
+#include "comm/local.hpp"
 #include "comm/world.hpp"
 #include "io/import_mnist.hpp"
 #include "launch/config_file.hpp"
@@ -138,8 +139,10 @@ inline void expect_same(const Outcome& a, const Outcome& b) {
 
 /// Steps, one by one.
 struct Steps {
-  Steps(const LoadedConfig& loaded, std::unique_ptr<test::AsyncDevice> d) : config(loaded.config), device(*d) {
-    const BatchShare batch = check_batch(loaded, 1);
+  /// `rank`: of several, each on its own thread; null: alone.
+  Steps(const LoadedConfig& loaded, std::unique_ptr<test::AsyncDevice> d, comm::LocalRank* rank = nullptr)
+      : config(loaded.config), world(rank != nullptr ? comm::World(*rank) : comm::World()), device(*d) {
+    const BatchShare batch = check_batch(loaded, world.size());
     engine.emplace(config, world, std::move(d));
     engine->connect(config, world);
     Graph graph = models::build(config.model, batch.micro, config.precision);

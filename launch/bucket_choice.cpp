@@ -50,6 +50,7 @@ RankWork work_of(const Plan& plan, const DeviceRates& rates, std::int64_t accumu
       done[static_cast<std::size_t>(p)] = work.backward;
   }
   const auto batches = static_cast<double>(accumulation);
+  work.per_bucket = rates.step;
   work.before = batches * forward + (batches - 1) * work.backward;
   const FlatLayout& layout = plan.layout;
   double latest = 0;
@@ -88,7 +89,7 @@ StepModel step_model(const RankWork& work, const std::vector<Bucket>& buckets, c
     model.ready.push_back(complete == work.complete.end() ? work.backward : complete->seconds);
     model.sum.push_back(sum.seconds);
     model.processor.push_back(sum.processor);
-    model.update.push_back(work.update * static_cast<double>(bucket.end - bucket.begin) / total);
+    model.update.push_back(work.per_bucket + work.update * static_cast<double>(bucket.end - bucket.begin) / total);
   }
   return model;
 }

@@ -86,7 +86,7 @@ class CommBench {
     group_->agree([&] {
       buffer_.resize(2 * std::max(most, probe_bytes) / sizeof(float));
       if (!device_->asynchronous()) return;
-      device_buffer_ = Buffer(*device_, 2 * most);
+      device_buffer_ = Buffer(*device_, 2 * sizes_.back());
       device_->zero(device_buffer_.data(), device_buffer_.bytes(), *stream_);
       stream_->synchronize();
     });

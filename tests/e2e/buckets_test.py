@@ -69,10 +69,10 @@ class Buckets(harness.Case):
                      says=r"no choice of bucket sizes", ranks=2)
 
 
-# 4 MiB of gradients, and hardly any computation: over a slow link a step is its sums.
+# 1 MiB of gradients, and hardly any computation: over a slow link a step is its sums.
 WIDE = """
 name: wide
-model: {input: [1, 8, 8], layers: [flatten, {dense: {units: 1000, activation: relu}}, {dense: {units: 1000}}, {dense: {units: 10}}], loss: cross_entropy}
+model: {input: [1, 8, 8], layers: [flatten, {dense: {units: 480, activation: relu}}, {dense: {units: 480}}, {dense: {units: 10}}], loss: cross_entropy}
 data: {train: digits-train.h5, normalize: {scale: 0.0625}}
 batch: {global: 8}
 optimizer: {sgd: {learning_rate: 0.01}}
@@ -80,7 +80,7 @@ threads: 1
 train: {steps: 10}
 log: {every_steps: 1, directory: run}
 """
-RATE = "100mbit"
+RATE = "20mbit"
 NODES = os.path.join(harness.ROOT, "tests", "support", "two_nodes.sh")
 
 

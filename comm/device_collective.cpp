@@ -42,6 +42,7 @@ std::unique_ptr<Collective> make_device_collective(const CollectiveMaker& make, 
                         {"what carries sums of gradients", text_of(carrier)}};
   agree_on(*group, make.host, facts);
   if (carrier == Carrier::host) return make_host_collective(make.communicator(config.algorithm));
+  std::unique_ptr<Collective> collective;  // its memory may be missing on one rank alone
   if (carrier == Carrier::staged) {
     auto communicator = make.communicator(config.algorithm);
     // Neither MPI nor local ranks can add the types of half the size.
@@ -51,13 +52,16 @@ std::unique_ptr<Collective> make_device_collective(const CollectiveMaker& make, 
       note =
           "this dtrain was built without NCCL: sums of GPUs' gradients travel through the host's memory and MPI, "
           "and steps are not replayed as CUDA graphs";
-    return make_staged_collective(device, std::move(communicator));
+    group->agree([&] { collective = make_staged_collective(device, std::move(communicator)); });
+    return collective;
   }
   auto nccl = make_nccl_collective(*group, device, config, make.last_resort);
   if (config.algorithm != Algorithm::fixed_order) return nccl;
   // Where the sizes of buckets are still to be chosen, none is larger than this as a rule.
   const double mib = config.bucket_mib > 0 ? std::min(std::ceil(config.bucket_mib), most_workspace_mib) : 32;
-  return make_device_fixed_order(device, std::move(nccl), static_cast<std::size_t>(mib) << 20);
+  group->agree(
+      [&] { collective = make_device_fixed_order(device, std::move(nccl), static_cast<std::size_t>(mib) << 20); });
+  return collective;
 }
 
 }  // namespace dtrain::comm

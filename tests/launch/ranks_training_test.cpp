@@ -137,7 +137,7 @@ class RanksTraining : public testing::TestWithParam<int> {
     result.out = testing::internal::GetCapturedStdout();
     result.error = testing::internal::GetCapturedStderr();
     result.calls = simulated_nccl().calls;
-    EXPECT_EQ(failures, 0) << name << ": " << result.error;
+    EXPECT_EQ(failures, 0) << name << ": " << result.error << result.out;
     std::ifstream summary(folder_ / name / "summary.json"), metrics(folder_ / name / "metrics.jsonl");
     if (summary) result.summary = Json::parse(summary);
     for (std::string line; std::getline(metrics, line);) result.metrics.push_back(Json::parse(line));

@@ -41,6 +41,15 @@ class OnDevice {
     if (count_ > 0) std::memcpy(host_.data(), values.data(), count_ * sizeof(T));
     device.copy(memory_.data(), host_.data(), count_ * sizeof(T), stream);
   }
+  /// The stream may not have come to the copies yet.
+  ~OnDevice() {
+    try {
+      stream_.synchronize();
+    } catch (...) {  // what failed there is told by whoever waits for it
+    }
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
   Tensor tensor(std::size_t begin, std::size_t n) const { return view(dtype_, memory_.at(begin * sizeof(T)), n); }
   Tensor tensor() const { return tensor(0, count_); }
   /// In stream order; there after a synchronize().

@@ -176,7 +176,7 @@ void LeaderServer::lose(Connection& c, LinkState state, const std::string& why, 
 }
 
 void LeaderServer::receive(Connection& c, double now) {
-  std::array<std::byte, 16384> buffer;
+  std::array<std::byte, 4096> buffer{};
   for (;;) {
     const ssize_t n = recv(c.socket, buffer.data(), buffer.size(), MSG_DONTWAIT);
     if (n < 0 && would_block(errno)) break;
@@ -298,7 +298,7 @@ void LeaderClient::look(const std::vector<RankSight>& ranks, double now) {
   }
   // Somebody who takes connections and says nothing is not rank 0.
   if (state_ != LinkState::up && now - tried_ > connect_seconds + times_.silent_seconds) return close_socket();
-  std::array<char, 64> answers;
+  std::array<char, 64> answers{};
   for (;;) {
     const ssize_t n = recv(socket_, answers.data(), answers.size(), MSG_DONTWAIT);
     if (n < 0 && would_block(errno)) break;

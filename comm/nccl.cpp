@@ -358,6 +358,7 @@ class Nccl final : public DeviceExchange, private Memory {
           fmt::format("a collective up to number {} failed on rank {}{}: {}", sequence_.load(), rank_,
                       calm ? "" : ", whose latest call does not return", text_of(error, comm_.get()));
       note(text);
+      if (calm) lock.unlock();  // calls see the failure from here on
       // On a thread of its own: it frees memory of the GPU, which may wait for what is broken.
       ender_ = std::thread([this] { comm_.abort(); });
       const bool ends = closing_changed_.wait_for(watching, heard_within, [this] { return closing_; });

@@ -25,10 +25,13 @@ using Handle = std::unique_ptr<hwloc_topology, Destroy>;
 
 Handle make_topology() {
   hwloc_topology_t raw = nullptr;
+  // Its plugins would load OpenCL and X, which lose memory when they are unloaded; what is asked here it knows by
+  // itself.
+  setenv("HWLOC_PLUGINS_PATH", "/nonexistent", 0);
   if (hwloc_topology_init(&raw) != 0) throw CommError("hwloc cannot start");
   Handle topology(raw);
   hwloc_topology_set_io_types_filter(raw, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
-  // These would start drivers, for what the bus id says as well. One that is not there is no error worth telling.
+  // Where MPI has loaded them already: they would start drivers, for what the bus id says as well.
   for (const char* plugin : {"cuda", "nvml", "opencl", "gl", "rsmi", "levelzero"})
     hwloc_topology_set_components(raw, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, plugin);
   return topology;

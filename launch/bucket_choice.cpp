@@ -17,7 +17,7 @@ namespace dtrain::launch {
 namespace {
 
 constexpr double mib = 1 << 20;
-constexpr double smallest_bucket_mib = 1.0 / 64, smallest_last_mib = 1.0 / 256;
+constexpr int smallest_bucket = -6, smallest_last = -8;  // powers of two of MiB
 constexpr double most_buckets = 256;
 constexpr double alike = 1.005;  // of predictions
 
@@ -50,6 +50,7 @@ RankWork work_of(const Plan& plan, const DeviceRates& rates, std::int64_t accumu
       done[static_cast<std::size_t>(p)] = work.backward;
   }
   const auto batches = static_cast<double>(accumulation);
+  work.per_bucket = rates.step;
   work.before = batches * forward + (batches - 1) * work.backward;
   const FlatLayout& layout = plan.layout;
   double latest = 0;
@@ -88,7 +89,7 @@ StepModel step_model(const RankWork& work, const std::vector<Bucket>& buckets, c
     model.ready.push_back(complete == work.complete.end() ? work.backward : complete->seconds);
     model.sum.push_back(sum.seconds);
     model.processor.push_back(sum.processor);
-    model.update.push_back(work.update * static_cast<double>(bucket.end - bucket.begin) / total);
+    model.update.push_back(work.per_bucket + work.update * static_cast<double>(bucket.end - bucket.begin) / total);
   }
   return model;
 }
@@ -96,17 +97,13 @@ StepModel step_model(const RankWork& work, const std::vector<Bucket>& buckets, c
 std::vector<BucketOptions> bucket_candidates(const GradientSize& gradients, double last_mib) {
   const double total = static_cast<double>(gradients.floats) * sizeof(float) / mib;
   std::vector<BucketOptions> out;
-  for (double bucket = smallest_bucket_mib;; bucket *= 2) {
+  for (int power = smallest_bucket;; ++power) {
+    const double bucket = std::ldexp(1.0, power);
     if (total / bucket > most_buckets) continue;
     BucketOptions options{.bucket_mib = bucket, .at_least = 1, .shards = gradients.shards};
-    if (last_mib > 0) {
-      options.last_bucket_mib = last_mib;
+    for (int last = last_mib > 0 ? power : smallest_last; last <= power; ++last) {
+      options.last_bucket_mib = last_mib > 0 ? last_mib : std::ldexp(1.0, last);
       out.push_back(options);
-    } else {
-      for (double last = bucket; last >= smallest_last_mib; last /= 2) {
-        options.last_bucket_mib = last;
-        out.push_back(options);
-      }
     }
     if (bucket >= total) return out;
   }

@@ -28,6 +28,7 @@ struct RankWork {
   double backward = 0;             // its own
   std::vector<Complete> complete;  // of growing floats; the last holds all
   double update = 0;               // of all parameters
+  double per_bucket = 0;           // what a bucket's update takes however small it is
   bool shares_processor = false;   // sums have no processor of their own
 };
 

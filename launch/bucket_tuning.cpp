@@ -148,6 +148,13 @@ CommProfile measure_sums(const SumPath& path, int hosts, std::size_t most_bytes,
     const double next = 4 * (2 + least_points) * point.seconds;
     if (bytes == most_bytes || (out.points.size() >= least_points && !go_on(begin + seconds - next))) break;
   }
+  // Buffers on the way and caches take in a small sum for nothing, but not one behind the other: no sum passes more
+  // bytes a second than larger ones do.
+  double quickest = out.points.back().seconds / out.points.back().bytes;
+  for (auto p = out.points.rbegin(); p != out.points.rend(); ++p) {
+    p->seconds = std::max(p->seconds, p->bytes * quickest);
+    quickest = std::min(quickest, p->seconds / p->bytes);
+  }
   return out;
 }
 

@@ -6,6 +6,7 @@
 #include <ctime>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -14,6 +15,7 @@
 
 #include "comm/communicator.hpp"
 #include "launch/alone.hpp"
+#include "launch/bandwidth.hpp"
 #include "launch/bench/profile.hpp"
 #include "launch/bench/statistics.hpp"
 #include "launch/seat.hpp"
@@ -84,7 +86,7 @@ class CommBench {
     group_->agree([&] {
       buffer_.resize(2 * std::max(most, probe_bytes) / sizeof(float));
       if (!device_->asynchronous()) return;
-      device_buffer_ = Buffer(*device_, 2 * most);
+      device_buffer_ = Buffer(*device_, 2 * sizes_.back());
       device_->zero(device_buffer_.data(), device_buffer_.bytes(), *stream_);
       stream_->synchronize();
     });
@@ -107,7 +109,9 @@ class CommBench {
     config.device = options_.device;
     config.threads = 1;
     Seat seat;
-    return seated_device(config, world_, *group_, seat);
+    auto device = seated_device(config, world_, *group_, seat);
+    promise_ = promise_of(links_of(seat.places));
+    return device;
   }
 
   void read_sizes() {
@@ -175,8 +179,10 @@ class CommBench {
     });
   }
 
-  /// What bounds the bus bandwidth: each byte of it is read by somebody's copy, or crosses a link.
+  /// What bounds the bus bandwidth: what the links between the GPUs promise, where that is known; otherwise each byte
+  /// of it is read by somebody's copy, or crosses a link.
   double bound(const Row& row) const {
+    if (promise_) return promise_->bus_bytes_per_second;
     return hosts_ > 1 ? link_rate_ : static_cast<double>(row.bytes) / row.copy.value;
   }
 
@@ -274,7 +280,7 @@ class CommBench {
   // ---- the report
   // -----------------------------------------------------------------------------------------------------
 
-  const char* bound_name() const { return hosts_ > 1 ? "of the link" : "of memory"; }
+  const char* bound_name() const { return promise_ ? "of the promise" : hosts_ > 1 ? "of the link" : "of memory"; }
   std::string algorithm() const { return options_.algorithm == comm::Algorithm::fixed_order ? "fixed_order" : "auto"; }
   double bus_share() const { return 2.0 * (world_.size() - 1) / world_.size(); }
   double rate(const Row& row) const { return static_cast<double>(row.bytes) / row.ours.value; }
@@ -308,6 +314,9 @@ class CommBench {
         "ring moves through each rank.\n"
         "of memory: of a copy of that size, by all ranks at once. processor: a rank's processor time over the "
         "call's.\n";
+    if (promise_)
+      out += fmt::format("of the promise: of {}B/s, which {} carry.\n", quantity(promise_->bus_bytes_per_second),
+                         promise_->what);
     if (far)
       out +=
           "Plain MPI sums in the hosts' memory; dtrain's sums and the copies are timed by events on the device's "
@@ -332,6 +341,7 @@ class CommBench {
                 {"hosts", hosts_},
                 {"device", device_->name()},
                 {"algorithm", algorithm()},
+                {"promised_bus_bytes_per_second", promise_ ? Json(promise_->bus_bytes_per_second) : Json()},
                 {"link_bytes_per_second", hosts_ > 1 ? Json(link_rate_) : Json()},
                 {"sizes", rows}}
                .dump(2) +
@@ -351,6 +361,7 @@ class CommBench {
   std::unique_ptr<Event> begin_, end_;
   bool link_ready_ = false;
   double link_rate_ = 0;
+  std::optional<LinkPromise> promise_;  // of the links between the ranks' GPUs
   std::vector<Row> rows_;
   std::unique_ptr<Stream> stream_;  // last: finishes what it was given before the rest goes
 };

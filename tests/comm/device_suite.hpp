@@ -41,10 +41,11 @@ class OnDevice {
     if (count_ > 0) std::memcpy(host_.data(), values.data(), count_ * sizeof(T));
     device.copy(memory_.data(), host_.data(), count_ * sizeof(T), stream);
   }
+  /// The stream may not have come to the copies yet.
   ~OnDevice() {
     try {
-      stream_.synchronize();  // which may still be at work here
-    } catch (...) {           // told elsewhere
+      stream_.synchronize();
+    } catch (...) {  // what failed there is told by whoever waits for it
     }
   }
   OnDevice(const OnDevice&) = delete;

@@ -65,8 +65,9 @@ std::string node(int number, const std::string& devices) {
 Topology machine() {
   const std::string sets =
       R"(cpuset="0x000000ff" complete_cpuset="0x000000ff" allowed_cpuset="0x000000ff" nodeset="0x00000003" complete_nodeset="0x00000003" allowed_nodeset="0x00000003")";
-  std::string xml =
-      R"(<?xml version="1.0" encoding="UTF-8"?><!DOCTYPE topology SYSTEM "hwloc2.dtd"><topology version="2.0">)";
+  // hwloc's own reader, which needs no plugin, wants the head in lines.
+  std::string xml = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE topology SYSTEM \"hwloc2.dtd\">\n";
+  xml += "<topology version=\"2.0\">\n";
   xml += R"(<object type="Machine" os_index="0" gp_index="1" )" + sets + ">";
   xml += node(
       0, bridge(10, below_switch(11, "1a", gpu(12, "1b") + card(13, "1c", "ib0", "mlx5_0")) + card(20, "02", "ens2")));

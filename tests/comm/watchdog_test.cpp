@@ -274,6 +274,45 @@ TEST(Watchdog, names_the_rank_that_the_others_wait_for_and_not_the_one_that_noti
   EXPECT_EQ(heard.errors().size(), 1u);
 }
 
+// All hosts wait for results; the devices tell for whose.
+TEST(Watchdog, names_the_rank_whose_device_the_others_wait_for) {
+  const auto note_at = [](std::uint64_t step, int bucket) {
+    DeviceNote n;
+    n.asynchronous = true;
+    n.step = step;
+    n.bucket = bucket;
+    return n;
+  };
+  Ranks ranks(2);
+  ranks.board.join(0, 0, "h");
+  ranks.start(1, [&](HostBoard& b) {
+    b.beat("results", 17);
+    b.note(note_at(17, 1));
+    b.enter_exchange();
+  });
+  ASSERT_TRUE(wait_until([&] { return ranks.board.read(1).waits(); }));
+  Heard heard;
+  Watchdog watchdog(ranks.board, heard.options(2, 0.5));
+  struct Place final : DeviceWatch {
+    DeviceNote at;
+    DeviceNote look() noexcept override { return at; }
+  } place;
+  place.at = note_at(17, 3);
+  watchdog.follow(&place);
+  watchdog.beat("results", 17);
+  const Watchdog::Wait wait(&watchdog);
+  ASSERT_TRUE(wait_until([&] { return !heard.errors().empty(); }));
+  ASSERT_FALSE(heard.warnings().empty());
+  for (const std::string& text : {heard.warnings()[0], heard.errors()[0]}) {
+    EXPECT_EQ(text.find("rank 1 (host h, pid "), 0u) << text;
+    EXPECT_NE(text.find("in phase 'results' of step 17 (device at step 17, bucket 1); 1 rank waits for it"),
+              std::string::npos)
+        << text;
+  }
+  EXPECT_NE(heard.errors()[0].find("; device at step 17, bucket 3\n"), std::string::npos) << heard.errors()[0];
+  watchdog.follow(nullptr);
+}
+
 TEST(Watchdog, a_rank_that_is_slow_but_moves_is_not_an_error) {
   Ranks ranks(2);
   ranks.board.join(0, 0, "h");

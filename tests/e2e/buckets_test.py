@@ -1,4 +1,6 @@
 """Bucket sizes that a run chooses at start: said, kept with it, shown by check, and the same as numbers that pin them."""
+import json
+import os
 import re
 
 import harness
@@ -65,6 +67,62 @@ class Buckets(harness.Case):
         self.write("run/choices.txt", re.sub(r"= bucket_mib \S+", "= bucket_mib -3,", self.read("run", "choices.txt")))
         self.refused(harness.CHECKPOINT, "config.yaml", AUTO, "train.steps=2", "checkpoint.directory=new",
                      says=r"no choice of bucket sizes", ranks=2)
+
+
+# 1 MiB of gradients, and hardly any computation: over a slow link a step is its sums.
+WIDE = """
+name: wide
+model: {input: [1, 8, 8], layers: [flatten, {dense: {units: 480, activation: relu}}, {dense: {units: 480}}, {dense: {units: 10}}], loss: cross_entropy}
+data: {train: digits-train.h5, normalize: {scale: 0.0625}}
+batch: {global: 8}
+optimizer: {sgd: {learning_rate: 0.01}}
+threads: 1
+train: {steps: 10}
+log: {every_steps: 1, directory: run}
+"""
+RATE = "20mbit"
+NODES = os.path.join(harness.ROOT, "tests", "support", "two_nodes.sh")
+
+
+class SlowLink(harness.Case):
+    MARGIN = 0.2  # of a step, between model and measurement
+
+    def on_two_nodes(self, *settings, run="run"):
+        """What the run printed, and the seconds of its fastest step: other work makes steps longer, and nothing shorter than
+        the link allows."""
+        with harness.Running([NODES, "-r", RATE, harness.PROGRAM, "config.yaml", *settings, "checkpoint.resume=never"],
+                             self.folder) as running:
+            result = running.wait()
+        if result.code == 77:
+            self.skipTest(result.out.strip())
+        self.assertEqual(result.code, harness.OK, f"\n{result}")
+        steps = [m["seconds"]["step"] for m in self.metrics(run) if "seconds" in m][2:]
+        return result, min(steps)
+
+    def modelled(self, *settings):
+        plan = self.json_of("check", "config.yaml", *settings, "--ranks", "2", "--ranks-per-host", "1", "--network", RATE,
+                            "--flops", "10g", "--json")
+        return plan["scaling"]["rows"][-1]
+
+    def json_of(self, *arguments):
+        return json.loads(self.ok(*arguments).out)
+
+    def test_a_step_is_as_modelled_and_a_chosen_cut_is_no_worse(self):
+        self.digits(WIDE)
+        fixed = ("communication.bucket_mib=25",)
+        row = self.modelled(*fixed)
+        for _ in range(3):  # where something else takes the processors for a whole run, again
+            _, measured = self.on_two_nodes(*fixed)
+            if measured < (1 + self.MARGIN) * row["step_seconds"]:
+                break
+        self.assertGreater(row["communication_exposed_seconds"], 0.8 * row["step_seconds"])
+        self.assert_close(row["step_seconds"], measured, self.MARGIN, "modelled and measured")
+        for attempt in range(3):
+            result, chosen = self.on_two_nodes(AUTO, f"log.directory=chosen{attempt}", run=f"chosen{attempt}")
+            self.assertRegex(result.out, CHOSEN)
+            if chosen < (1 + self.MARGIN) * measured:
+                break
+        self.assertLess(chosen, (1 + self.MARGIN) * measured)
 
 
 if __name__ == "__main__":

@@ -103,10 +103,10 @@ void write_file() {
   if (file == nullptr) return;
   const std::lock_guard lock(r.mutex);
   const Busy busy = busy_of(r.spans);
-  std::fprintf(file,
-               R"({"busy": %.6f, "window_seconds": %.6f, "longest_gap_seconds": %.9f, "records": %zu, "error": "%s"})",
-               busy.share, busy.seconds, busy.longest_gap, busy.records, r.error.c_str());
-  std::fclose(file);
+  (void)std::fprintf(
+      file, R"({"busy": %.6f, "window_seconds": %.6f, "longest_gap_seconds": %.9f, "records": %zu, "error": "%s"})",
+      busy.share, busy.seconds, busy.longest_gap, busy.records, r.error.c_str());
+  (void)std::fclose(file);
 }
 
 template <class F>
@@ -137,9 +137,9 @@ std::string start() {
 
 }  // namespace
 
-/// What the driver calls.
+/// What the driver calls. NOLINTNEXTLINE(readability-identifier-naming)
 extern "C" __attribute__((visibility("default"))) int InitializeInjection() {
   recorder().error = start();
-  std::atexit(write_file);
+  (void)std::atexit(write_file);
   return 1;
 }

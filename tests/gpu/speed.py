@@ -136,7 +136,7 @@ def resnet50_settings(host):
 
 def resnet50(host):
     return against_torch(host, "resnet50", "cifar10-resnet18", 256, ["channels_last + AMP", "compiled, channels_last + AMP"],
-                         resnet50_settings(host), {"best": 1.0, "memory": 1.0}, 40, 190)
+                         resnet50_settings(host), {"best": 1.0, "memory": 1.0}, 40, 260)
 
 
 def light_recomputation(host):
@@ -220,7 +220,7 @@ def start(host):
 
 
 CHECKS = [
-    ("resnet50", 240, resnet50),
+    ("resnet50", 300, resnet50),
     ("mlp", 80, mlp),
     ("cifar10-cnn", 80, cifar_cnn),
     ("idle share of a ResNet-50 step", 30, idle_share),

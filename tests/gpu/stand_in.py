@@ -74,6 +74,8 @@ def shortened(settings):
         more += [MODEL, "batch={global: 4}", "precision=bfloat16"]
     elif has("cifar10-resnet18"):
         more += [SMALL, "batch={global: 16, micro: 4}", "train.steps=2"]
+    elif has("mnist-cnn") and value("train.steps") in ("20", "30", "60") and value("log.directory") not in ("here", "cpu"):
+        more += ["train.steps=4"]
     return [*(a for a in settings if not a.startswith("train.epochs=")), *more, *(["train.steps=2"] if value("train.epochs") else [])]
 
 

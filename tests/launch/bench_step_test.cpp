@@ -2,12 +2,14 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
+#include "comm/local.hpp"
 #include "comm/world.hpp"
 #include "io/import_mnist.hpp"
 #include "launch/bench/step.hpp"
@@ -36,14 +38,24 @@ optimizer: {sgd: {learning_rate: 0.1}}
 train: {steps: 1000}
 )";
 
-TEST(BenchStep, layers_are_timed_by_the_events_of_an_asynchronous_device) {
-  const auto folder = std::filesystem::temp_directory_path() / fmt::format("dtrain-bench-step-{}", getpid());
-  std::filesystem::create_directories(folder);
-  const std::string digits = (folder / "digits.h5").string(), from = "models/data/digits/";
-  io::import_mnist(from + "train-images-idx3-ubyte.gz", from + "train-labels-idx1-ubyte.gz", digits);
-  std::string text = mlp;
-  text.replace(text.find("DIGITS"), 6, digits);
-  const LoadedConfig loaded = parse_config(text, "test.yaml", {});
+class BenchStep : public testing::Test {
+ protected:
+  BenchStep() : folder_(std::filesystem::temp_directory_path() / fmt::format("dtrain-bench-step-{}", getpid())) {
+    std::filesystem::create_directories(folder_);
+    const std::string digits = (folder_ / "digits.h5").string(), from = "models/data/digits/";
+    io::import_mnist(from + "train-images-idx3-ubyte.gz", from + "train-labels-idx1-ubyte.gz", digits);
+    text_.replace(text_.find("DIGITS"), 6, digits);
+  }
+  ~BenchStep() override {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+  std::filesystem::path folder_;
+  std::string text_ = mlp;
+};
+
+TEST_F(BenchStep, layers_are_timed_by_the_events_of_an_asynchronous_device) {
+  const LoadedConfig loaded = parse_config(text_, "test.yaml", {});
   constexpr double delay = 500e-6;  // before each piece of the device's work, and so in each layer's time
   for (const bool records : {true, false}) {
     SCOPED_TRACE(records);
@@ -77,7 +89,30 @@ TEST(BenchStep, layers_are_timed_by_the_events_of_an_asynchronous_device) {
     EXPECT_GT(phase, 0.5 * (forward + backward));
     EXPECT_LT(phase, 2 * (forward + backward));
   }
-  std::filesystem::remove_all(folder);
+}
+
+TEST_F(BenchStep, sums_that_ranks_wait_for_on_their_devices_are_exposed) {
+  const std::vector<std::string> staged{"communication.transport=staged"};
+  const LoadedConfig loaded = parse_config(text_, "test.yaml", staged);
+  Json report;
+  StopSignals stop;
+  comm::run_local(2, [&](comm::LocalRank& rank) {
+    comm::World world(rank);
+    test::AsyncDevice::Options options;
+    options.compute_delay_us = rank.rank() == 0 ? 100 : 1000;  // rank 0 waits for rank 1 in each step
+    StepBenchOptions bench;
+    bench.steps = 20;
+    bench.warm_up = 10;
+    bench.brief = true;
+    const auto result = bench_step(world, loaded, bench, stop, std::make_unique<test::AsyncDevice>(options));
+    if (rank.rank() == 0) report = Json::parse(result.json);
+    world.finish(ExitCode::ok);
+  });
+  const double step = report.at("seconds").at("step").at("value").get<double>();
+  const double exposed = report.at("seconds").at("communication_exposed").at("value").get<double>();
+  EXPECT_GT(exposed, 0.004);  // seven pieces of work of a pass at least, each 0.9 ms longer on rank 1
+  EXPECT_LT(exposed, step);
+  EXPECT_LT(report["seconds"]["optimizer"]["value"].get<double>(), exposed);  // which does not count the wait
 }
 
 }  // namespace

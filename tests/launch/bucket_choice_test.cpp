@@ -34,9 +34,10 @@ RankWork even_work(double backward = 0.1) {
 /// The shortest step of all cuts there are.
 double shortest(const RankWork& work, const SumCosts& sums) {
   double least = 1e30;
-  for (double bucket = 1.0 / 64; bucket <= 64; bucket *= 2) {
-    for (double last = 1.0 / 256; last <= bucket; last *= 2) {
-      const BucketOptions options{.bucket_mib = bucket, .last_bucket_mib = last, .at_least = 1};
+  for (int bucket = -6; bucket <= 6; ++bucket) {
+    for (int last = -8; last <= bucket; ++last) {
+      const BucketOptions options{
+          .bucket_mib = std::ldexp(1.0, bucket), .last_bucket_mib = std::ldexp(1.0, last), .at_least = 1};
       const auto buckets = cut_buckets(gradients.floats, options, gradients.tail);
       if (buckets.size() <= 257) least = std::min(least, simulate(step_model(work, buckets, sums, 1)).seconds);
     }

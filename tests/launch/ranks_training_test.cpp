@@ -125,6 +125,8 @@ class RanksTraining : public testing::TestWithParam<int> {
         std::unique_ptr<Device> device;
         AsyncDevice::Options options;
         options.compute_delay_us = 5 * rank.rank();  // no two alike
+        options.model = model_;
+        options.algorithm = fmt::format("{} of rank {}", quickest_, rank.rank());
         if (on != On::cpus) device = std::make_unique<AsyncDevice>(options);
         if (train(loaded, world, stop, std::move(device)) != ExitCode::ok) ++failures;
         world.finish(ExitCode::ok);
@@ -144,6 +146,7 @@ class RanksTraining : public testing::TestWithParam<int> {
 
   std::filesystem::path folder_;
   std::string digits_;
+  std::string model_, quickest_;  // of devices that choose algorithms; empty: they do not
 };
 
 INSTANTIATE_TEST_SUITE_P(Ranks, RanksTraining, testing::Values(2, 4));
@@ -230,6 +233,34 @@ TEST_P(RanksTraining, gradients_that_travel_as_bfloat16_are_those_of_cpus) {
     expect_same(cpus, run(ranks, On::nccl, mlp, narrow, named("nccl")), "nccl");
     expect_same(cpus, run(ranks, On::staged, mlp, narrow, named("staged")), "staged");
   }
+}
+
+TEST_P(RanksTraining, algorithms_are_those_of_rank_0_and_of_the_run_that_goes_on) {
+  const int ranks = GetParam();
+  const auto kept = [&] {
+    std::ifstream in(folder_ / "kept" / "choices.txt");
+    return std::string(std::istreambuf_iterator<char>(in), {});
+  };
+  const auto count = [](const std::string& text, const std::string& word) {
+    int n = 0;
+    for (auto at = text.find(word); at != std::string::npos; at = text.find(word, at + 1)) ++n;
+    return n;
+  };
+  const auto go_on = [&](const char* model, const char* quickest, int steps) {
+    model_ = model;
+    quickest_ = quickest;
+    return run(ranks, On::nccl, mlp, {fmt::format("train.steps={}", steps)}, "kept").out;
+  };
+  const std::string anew = "algorithms were measured anew";
+  EXPECT_EQ(count(go_on("H1", "first", 3), anew), 0);
+  const std::string first = kept();
+  EXPECT_GE(count(first, "algorithm/H1: "), 4);
+  EXPECT_EQ(count(first, "algorithm/H1: "), count(first, " = first of rank 0\n"));
+  EXPECT_EQ(count(go_on("H1", "later", 6), anew), 0);
+  EXPECT_EQ(kept(), first);
+  EXPECT_EQ(count(go_on("H2", "other", 9), anew), 1);
+  EXPECT_EQ(count(kept(), " = other of rank 0\n"), count(first, " = first of rank 0\n"));
+  EXPECT_EQ(count(kept(), "of rank 1"), 0);
 }
 
 TEST_P(RanksTraining, all_skip_the_same_steps_of_a_dynamic_loss_scale) {
@@ -377,7 +408,7 @@ TEST_P(RanksTraining, a_timeline_changes_no_bits_and_recorded_steps_tell_of_each
       if (!line.contains("loss")) continue;
       const Json& sums = line.at("communication");
       buckets = sums.at("exposed").size();
-      EXPECT_GE(buckets, 2u);
+      EXPECT_GE(buckets, 1u);  // a share of each of four ranks is large
       EXPECT_GT(sums.at("sums").get<double>(), 0);
       EXPECT_GT(sums.at("bus_bytes_per_second").get<double>(), 0);
       double exposed = 0;

@@ -134,10 +134,10 @@ TEST_P(DeviceRates, of_updates) {
   memory.reset(state, *stream_);
   memory.begin(state, *stream_);
   struct Rule {
-    const char* name;
+    const char* name = "";
     UpdateRule rule;
-    double moved;      // floats read and written a parameter
-    double after_one;  // what becomes of a parameter of 1 with a gradient of 0.5
+    double moved = 0;      // floats read and written a parameter
+    double after_one = 0;  // what becomes of a parameter of 1 with a gradient of 0.5
   };
   for (const Rule& r : {Rule{"sgd", {Sgd{0.001, 0.9, 0, false}}, 5, 1 - 0.001 * 0.5},
                         Rule{"adam", {Adam{0.001, 0.9, 0.999, 1e-8, 0}}, 7, 1 - 0.001}}) {

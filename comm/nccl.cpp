@@ -269,7 +269,8 @@ class Nccl final : public DeviceExchange, private Memory {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     // The sum of 1 to n, n times.
-    const float expected = static_cast<float>(size_) * static_cast<float>(size_ * (size_ + 1) / 2);
+    const int sum = size_ * (size_ + 1) / 2;
+    const float expected = static_cast<float>(size_) * static_cast<float>(sum);
     if (value != expected)
       throw CommError(fmt::format("NCCL sums wrongly on rank {}: {} instead of {}; NCCL_DEBUG=INFO tells what it uses",
                                   rank_, value, expected),

@@ -4,7 +4,7 @@
 
 namespace dtrain::launch {
 
-Engine::Engine(const RunConfig&, const comm::World& world, std::unique_ptr<Device> device)
+Engine::Engine(const comm::World& world, std::unique_ptr<Device> device)
     : device_(std::move(device)),
       compute_(device_->make_stream(StreamUse::compute)),
       feed_(*device_, *compute_),

@@ -65,7 +65,7 @@ class Trainer {
     tell_seats();  // before NCCL connects them, which may fail
     group_->agree([&] {
       batch_ = check_batch(input_, world_.size());
-      engine_.emplace(config_, world_, std::move(device_));
+      engine_.emplace(world_, std::move(device_));
     });
     engine_->connect(config_, world_);
     group_->agree([&] { set_up(); });

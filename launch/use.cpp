@@ -96,7 +96,7 @@ class Model {
     Seat seat;
     std::unique_ptr<Device> device = seated_device(config_, world_, *group_, seat);
     group_->agree([&] {
-      engine_.emplace(config_, world_, std::move(device));
+      engine_.emplace(world_, std::move(device));
       // As many samples at once as in training, whether or not these ranks could share its batch.
       const std::int64_t ranks = world_.size();
       micro_ = config_.batch.micro > 0 ? config_.batch.micro : (config_.batch.global + ranks - 1) / ranks;

@@ -115,7 +115,7 @@ class StepBench {
     if (!device_) device_ = seated_device(config_, world_, *group_, seat_);
     group_->agree([&] {
       batch_ = check_batch(input_, world_.size());
-      engine_.emplace(config_, world_, std::move(device_));
+      engine_.emplace(world_, std::move(device_));
     });
     engine_->connect(config_, world_);
     group_->agree([&] { set_up(); });
@@ -239,7 +239,7 @@ class StepBench {
     std::optional<Engine> own;
     if (micro != batch_.micro) {
       group_->agree([&] {
-        own.emplace(config_, world_, make_run_device(config_, world_, seat_));
+        own.emplace(world_, make_run_device(config_, world_, seat_));
         own->bind(models::build(config_.model, micro, config_.precision),
                   config_);  // sums inside the graph are communication
         copy_inputs(*own);

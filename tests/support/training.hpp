@@ -143,7 +143,7 @@ struct Steps {
   Steps(const LoadedConfig& loaded, std::unique_ptr<test::AsyncDevice> d, comm::LocalRank* rank = nullptr)
       : config(loaded.config), world(rank != nullptr ? comm::World(*rank) : comm::World()), device(*d) {
     const BatchShare batch = check_batch(loaded, world.size());
-    engine.emplace(config, world, std::move(d));
+    engine.emplace(world, std::move(d));
     engine->connect(config, world);
     Graph graph = models::build(config.model, batch.micro, config.precision);
     const std::int64_t width = output_width(graph);

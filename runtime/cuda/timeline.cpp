@@ -21,11 +21,16 @@ struct StreamMemory {
   using Call = CUresult (*)(CUstream, CUdeviceptr, cuuint64_t, unsigned);
   Call write = nullptr, wait = nullptr;
 
+  /// Throws DeviceError where the driver lacks them.
   StreamMemory() {
     void* const driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);  // for the process's life, as CUDA's runtime
-    if (driver == nullptr) return;
-    write = reinterpret_cast<Call>(dlsym(driver, "cuStreamWriteValue64_v2"));
-    wait = reinterpret_cast<Call>(dlsym(driver, "cuStreamWaitValue64_v2"));
+    if (driver != nullptr) {
+      write = reinterpret_cast<Call>(dlsym(driver, "cuStreamWriteValue64_v2"));
+      wait = reinterpret_cast<Call>(dlsym(driver, "cuStreamWaitValue64_v2"));
+    }
+    if (write == nullptr || wait == nullptr)
+      throw DeviceError(
+          "this CUDA driver has no streams that wait for the host (cuStreamWaitValue64); use a newer one");
   }
 };
 
@@ -42,9 +47,6 @@ void check_driver(CUresult status, const char* what) {
 class CudaTimeline final : public Timeline {
  public:
   CudaTimeline() {
-    if (stream_memory().write == nullptr || stream_memory().wait == nullptr)
-      throw DeviceError(
-          "this CUDA driver has no streams that wait for the host (cuStreamWaitValue64); use a newer one");
     void* memory = nullptr;
     check(cudaHostAlloc(&memory, sizeof(Value), cudaHostAllocMapped | cudaHostAllocPortable),
           "cannot allocate pinned memory");
@@ -75,18 +77,20 @@ class CudaTimeline final : public Timeline {
     return true;
   }
   CUdeviceptr on_device() const noexcept { return on_device_; }
+  const StreamMemory& driver() const noexcept { return driver_; }
 
  private:
   using Value = std::atomic<std::uint64_t>;
   static_assert(Value::is_always_lock_free && sizeof(Value) == sizeof(cuuint64_t));
+  const StreamMemory& driver_ = stream_memory();
   Value* value_ = nullptr;
   CUdeviceptr on_device_ = 0;
 };
 
-CUdeviceptr address_of(Timeline& timeline) {
+CudaTimeline& own(Timeline& timeline) {
   auto* own = dynamic_cast<CudaTimeline*>(&timeline);
   if (!own) throw BugError("a CUDA stream was given the timeline of another device");
-  return own->on_device();
+  return *own;
 }
 
 }  // namespace
@@ -96,15 +100,15 @@ std::unique_ptr<Timeline> make_cuda_timeline() {
 }
 
 void reach_on(void* stream, Timeline& timeline, std::uint64_t value) {
-  check_driver(
-      stream_memory().write(static_cast<CUstream>(stream), address_of(timeline), value, CU_STREAM_WRITE_VALUE_DEFAULT),
-      "a stream's write to memory");
+  const CudaTimeline& to = own(timeline);
+  check_driver(to.driver().write(static_cast<CUstream>(stream), to.on_device(), value, CU_STREAM_WRITE_VALUE_DEFAULT),
+               "a stream's write to memory");
 }
 
 void await_on(void* stream, Timeline& timeline, std::uint64_t value) {
-  check_driver(
-      stream_memory().wait(static_cast<CUstream>(stream), address_of(timeline), value, CU_STREAM_WAIT_VALUE_GEQ),
-      "a stream's wait for memory");
+  const CudaTimeline& on = own(timeline);
+  check_driver(on.driver().wait(static_cast<CUstream>(stream), on.on_device(), value, CU_STREAM_WAIT_VALUE_GEQ),
+               "a stream's wait for memory");
 }
 
 }  // namespace dtrain::cuda

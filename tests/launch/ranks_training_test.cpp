@@ -13,11 +13,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 #include "comm/local.hpp"
 #include "comm/world.hpp"
-#include "io/import_mnist.hpp"
 #include "launch/alone.hpp"
 #include "launch/config_file.hpp"
 #include "launch/signals.hpp"
@@ -33,6 +31,7 @@ namespace {
 using Json = nlohmann::json;
 using test::AsyncDevice;
 using test::simulated_nccl;
+using test_training::Outcome;
 using test_training::Steps;
 
 constexpr const char* mlp = R"(
@@ -79,36 +78,26 @@ communication: {algorithm: fixed_order, bucket_mib: 0.004, last_bucket_mib: 0.00
 
 enum class On : std::uint8_t { cpus, nccl, staged };
 
-struct Outcome {
-  std::string out, error;
-  Json summary;
-  std::vector<Json> metrics;
-  int calls = 0;  // of NCCL, that the host made
-};
-
 using Overrides = std::vector<std::string>;
 
-class RanksTraining : public testing::TestWithParam<int> {
+class RanksTraining : public test_training::Training, public testing::WithParamInterface<int> {
  protected:
-  RanksTraining()
-      : folder_(std::filesystem::temp_directory_path() / fmt::format("dtrain-ranks-{}", getpid())),
-        digits_((folder_ / "digits.h5").string()) {
-    std::filesystem::create_directories(folder_);
-    const std::string from = "models/data/digits/";  // tests run in the repository's root
-    io::import_mnist(from + "train-images-idx3-ubyte.gz", from + "train-labels-idx1-ubyte.gz", digits_);
-  }
-  ~RanksTraining() override {
-    std::error_code ignored;
-    std::filesystem::remove_all(folder_, ignored);
-    simulated_nccl().reset();
-  }
+  ~RanksTraining() override { simulated_nccl().reset(); }
 
-  LoadedConfig config(On on, std::string text, Overrides overrides, const std::string& name) const {
-    for (auto at = text.find("DIGITS"); at != std::string::npos; at = text.find("DIGITS")) text.replace(at, 6, digits_);
-    overrides.push_back("log.directory=" + (folder_ / name).string());
+  LoadedConfig config(On on, const std::string& text, Overrides overrides, const std::string& name) const {
     if (on != On::cpus)
       overrides.push_back(on == On::nccl ? "communication.transport=nccl" : "communication.transport=staged");
-    return parse_config(text, "test.yaml", overrides);
+    return Training::config(text, std::move(overrides), name);
+  }
+
+  /// Runs, first to its middle and then to its end, have the bits of `whole`.
+  void expect_goes_on(int ranks, const Overrides& settings, const Outcome& whole, const std::string& name) const {
+    Overrides first = settings;
+    first.emplace_back("train.steps=7");
+    run(ranks, On::nccl, mlp, first, name);
+    Outcome second = run(ranks, On::nccl, mlp, settings, name);
+    second.metrics = whole.metrics;  // with an evaluation more
+    expect_same(whole, second, "gone on");
   }
 
   Outcome run(int ranks, On on, const std::string& text, const Overrides& overrides, const std::string& name) const {
@@ -138,31 +127,15 @@ class RanksTraining : public testing::TestWithParam<int> {
     result.error = testing::internal::GetCapturedStderr();
     result.calls = simulated_nccl().calls;
     EXPECT_EQ(failures, 0) << name << ": " << result.error << result.out;
-    std::ifstream summary(folder_ / name / "summary.json"), metrics(folder_ / name / "metrics.jsonl");
-    if (summary) result.summary = Json::parse(summary);
-    for (std::string line; std::getline(metrics, line);) result.metrics.push_back(Json::parse(line));
+    if (failures == 0) result.code = ExitCode::ok;
+    read_files(name, result);
     return result;
   }
 
-  std::filesystem::path folder_;
-  std::string digits_;
   std::string model_, quickest_;  // of devices that choose algorithms; empty: they do not
 };
 
 INSTANTIATE_TEST_SUITE_P(Ranks, RanksTraining, testing::Values(2, 4));
-
-/// Everything but what time says.
-void expect_same(const Outcome& a, const Outcome& b, const char* what) {
-  SCOPED_TRACE(what);
-  for (const char* key : {"parameter_hash", "average_hash", "eval", "train", "steps", "loss_scale"}) {
-    EXPECT_EQ(a.summary.value(key, Json()), b.summary.value(key, Json())) << key;
-  }
-  EXPECT_NE(a.summary.value("parameter_hash", ""), "");
-  ASSERT_EQ(a.metrics.size(), b.metrics.size());
-  for (std::size_t i = 0; i < a.metrics.size(); ++i)
-    for (const char* key : {"step", "epoch", "loss", "learning_rate", "grad_norm", "loss_scale", "skipped", "eval"})
-      EXPECT_EQ(a.metrics[i].value(key, Json()), b.metrics[i].value(key, Json())) << key << " of line " << i;
-}
 
 TEST_P(RanksTraining, has_the_bits_of_cpus_over_each_carrier_and_from_recorded_steps) {
   const int ranks = GetParam();
@@ -198,12 +171,7 @@ TEST_P(RanksTraining, shards_have_the_bits_of_the_whole_and_so_does_a_run_that_g
     expect_same(whole, run(ranks, On::staged, mlp, shard, named("staged")), "staged");
     expect_same(whole, run(ranks, On::cpus, mlp, shard, named("cpus")), "cpus");
     // Moments of all ranks are in the checkpoint.
-    Overrides first = shard;
-    first.push_back("train.steps=7");
-    run(ranks, On::nccl, mlp, first, named("halves"));
-    Outcome second = run(ranks, On::nccl, mlp, shard, named("halves"));
-    second.metrics = whole.metrics;  // with an evaluation more
-    expect_same(whole, second, "gone on");
+    expect_goes_on(ranks, shard, whole, named("halves"));
   }
 }
 
@@ -280,12 +248,7 @@ TEST_P(RanksTraining, all_skip_the_same_steps_of_a_dynamic_loss_scale) {
     EXPECT_LT(skipped, 10);
     expect_same(cpus, run(ranks, On::nccl, mlp, settings, named("nccl")), "nccl");
     expect_same(cpus, run(ranks, On::staged, mlp, settings, named("staged")), "staged");
-    Overrides first = settings;
-    first.emplace_back("train.steps=7");
-    run(ranks, On::nccl, mlp, first, named("halves"));
-    Outcome second = run(ranks, On::nccl, mlp, settings, named("halves"));
-    second.metrics = cpus.metrics;  // with an evaluation more
-    expect_same(cpus, second, "gone on");
+    expect_goes_on(ranks, settings, cpus, named("halves"));
   }
 }
 

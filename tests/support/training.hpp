@@ -78,6 +78,7 @@ struct Outcome {
   std::string out, error;
   Json summary;
   std::vector<Json> metrics;
+  int calls = 0;  // of NCCL, that the host made, where it is simulated
 };
 
 class Training : public testing::Test {
@@ -115,10 +116,14 @@ class Training : public testing::Test {
     }
     result.out = testing::internal::GetCapturedStdout();
     result.error = testing::internal::GetCapturedStderr();
+    read_files(name, result);
+    return result;
+  }
+
+  void read_files(const std::string& name, Outcome& result) const {
     std::ifstream summary(folder_ / name / "summary.json"), metrics(folder_ / name / "metrics.jsonl");
     if (summary) result.summary = Json::parse(summary);
     for (std::string line; std::getline(metrics, line);) result.metrics.push_back(Json::parse(line));
-    return result;
   }
 
   std::filesystem::path folder_;
@@ -126,7 +131,8 @@ class Training : public testing::Test {
 };
 
 /// Everything but what time says.
-inline void expect_same(const Outcome& a, const Outcome& b) {
+inline void expect_same(const Outcome& a, const Outcome& b, const char* what = "") {
+  SCOPED_TRACE(what);
   ASSERT_EQ(a.code, ExitCode::ok) << a.error;
   ASSERT_EQ(b.code, ExitCode::ok) << b.error;
   for (const char* key : {"parameter_hash", "average_hash", "eval", "train", "steps", "loss_scale"})

@@ -140,7 +140,7 @@ class Device : public Memory {
   virtual void copy(void* dst, const void* src, std::size_t bytes, Stream&) = 0;
   virtual void zero(void* dst, std::size_t bytes, Stream&) = 0;
   /// Chooses algorithm, descriptors and layouts once. Throws DeviceError where the device cannot run the op.
-  virtual std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in) = 0;
+  virtual std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in, const OpUse&) = 0;
   /// What prepare() has chosen by measurement so far, and what use() gave.
   virtual AlgorithmChoices choices() const { return {}; }
   /// From now on prepare() takes these, and measures only what they lack.

@@ -7,11 +7,21 @@
 
 namespace dtrain {
 
+NodeId params_gradient_node(const Step& step) noexcept {
+  if (const auto* b = std::get_if<BackwardParams>(&step)) return b->node;
+  if (const auto* b = std::get_if<Backward>(&step)) return b->node;
+  return -1;
+}
+
+NodeId input_gradient_node(const Step& step) noexcept {
+  if (const auto* b = std::get_if<BackwardData>(&step)) return b->node;
+  if (const auto* b = std::get_if<Backward>(&step)) return b->node;
+  return -1;
+}
+
 NodeId backward_node(const Step& step) noexcept {
   if (const auto* b = std::get_if<BackwardActivation>(&step)) return b->node;
-  if (const auto* b = std::get_if<BackwardParams>(&step)) return b->node;
-  if (const auto* b = std::get_if<BackwardData>(&step)) return b->node;
-  return -1;
+  return std::max(params_gradient_node(step), input_gradient_node(step));
 }
 
 bool reads_own_output(const GraphNode& node) noexcept {
@@ -48,6 +58,13 @@ Analysis::Analysis(const Graph& g)
                                   [&](ValueId v) { return is_view(node) || !consumers[idx(root[idx(v)])].empty(); });
     if (!used) throw ShapeError(fmt::format("layer \"{}\": nothing reads its output", node.name));
   }
+}
+
+OpUse Analysis::use_of(const GraphNode& node) const {
+  OpUse use{any_input_gradient(node), false};
+  for (std::size_t i = 0; i < node.in.size(); ++i)
+    if (input_gradient(node, i) && consumers[idx(root[idx(node.in[i])])].size() > 1) use.input_gradient_added = true;
+  return use;
 }
 
 }  // namespace dtrain

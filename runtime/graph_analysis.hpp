@@ -16,6 +16,9 @@ std::size_t idx(T i) {
 
 /// The node of a step of backward, -1 for other steps.
 NodeId backward_node(const Step&) noexcept;
+/// The same of a step that gives gradients of parameters, or of inputs.
+NodeId params_gradient_node(const Step&) noexcept;
+NodeId input_gradient_node(const Step&) noexcept;
 /// Backward reads what the node's forward wrote.
 bool reads_own_output(const GraphNode&) noexcept;
 /// The output is the input's memory.
@@ -38,6 +41,7 @@ struct Analysis {
       if (input_gradient(node, i)) return true;
     return false;
   }
+  OpUse use_of(const GraphNode&) const;
 };
 
 /// Which nodes are computed again before backward needs what they make.

@@ -297,10 +297,11 @@ OpShape infer_norm(std::string_view name, const Norm& op, const TensorDesc& x) {
   if (op.initial_weight == 0) weight.kind = Init::Kind::zeros;
   shape.params = {{"weight", row, weight, false}, {"bias", row, {}, false}};
   shape.state = {{"running_mean", row, 0.0f, op.momentum}, {"running_variance", row, 1.0f, op.momentum}};
-  shape.saved = {row, row, f32(Shape{2, channels})};
+  shape.saved = {row, row};
   shape.backward_reads = {1, op.activation == Activation::none ? 0u : 1u};
-  // Data gradients are made element by element from what BackwardParams has summed.
+  // Data gradients are made element by element from the sums that the parameters' gradients are.
   shape.may_share = {{Alias::Kind::grad_over_grad, 0, 0}};
+  shape.backward_at_once = true;
   shape.flops = 4.0 * static_cast<double>(x.elements());
   return shape;
 }
@@ -356,6 +357,7 @@ OpShape infer_op(const LayerNorm& op, std::span<const TensorDesc> in) {
   shape.saved = {row, row};
   shape.backward_reads = {1, 0};
   shape.may_share = {{Alias::Kind::grad_over_grad, 0, 0}};
+  shape.backward_at_once = true;
   shape.flops = 6.0 * static_cast<double>(in[0].elements());
   return shape;
 }

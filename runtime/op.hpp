@@ -79,8 +79,7 @@ struct Concat {};
 /// Batch normalization over the micro batch (and pixels), then the activation (one whose derivative_of_output).
 /// params: weight, bias [C] (both spared from decay). state: running mean and variance (the unbiased one), as PyTorch
 /// keeps them; evaluation reads them. Training adds the micro batch's statistics to OpArgs::state_sums: the mean over
-/// micro batches and ranks moves the running ones once an update. saved: mean and 1 / deviation, and the two sums that
-/// BackwardParams leaves for BackwardData.
+/// micro batches and ranks moves the running ones once an update. saved: mean and 1 / deviation.
 struct BatchNorm {
   double epsilon = 1e-5, momentum = 0.1;
   Activation activation = Activation::none;
@@ -184,7 +183,8 @@ struct OpShape {
   Reads backward_reads;
   std::uint32_t differentiable = 1;  // bit i: input i takes a gradient (labels and weights do not)
   std::vector<Alias> may_share;
-  double flops = 0;  // forward, this batch; multiply and add count as two
+  bool backward_at_once = false;  // gradients of parameters and inputs are made of the same sums: one step of the plan
+  double flops = 0;               // forward, this batch; multiply and add count as two
 };
 
 /// Pure. Throws ShapeError that names the op and the shapes (the graph adds the layer's name).
@@ -223,10 +223,17 @@ struct OpGrads {
   std::span<const GradSlot> in, params;
 };
 
-/// Bytes a kernel wants, all 64-byte aligned when given.
+/// What a kernel wants of its plan; bytes are 64-byte aligned when given.
 struct Needs {
-  std::size_t workspace = 0;  // scratch of a single call
-  std::size_t packed = 0;     // packed parameters, alive from update to update
+  std::size_t workspace = 0;     // scratch of a single call
+  std::size_t packed = 0;        // packed parameters, alive from update to update
+  bool gradients_apart = false;  // takes no leave of Alias::Kind::grad_over_grad
+};
+
+/// How a graph uses an op, as far as it spares a kernel work to know.
+struct OpUse {
+  bool input_gradient = true;        // backward gives gradients of inputs
+  bool input_gradient_added = true;  // some of them to what other readers of an input have left
 };
 
 /// A copy of a parameter that pack() writes: cast, element by element; where a row has several channels and several
@@ -252,7 +259,8 @@ class Kernel {
   /// Turns the gradient of the output into the gradient of the pre-activation, in place; called once before backward if
   /// has_epilogue(op). `grad_out` belongs to the plan and nobody else reads it.
   virtual void backward_activation(const OpArgs&, Tensor /*grad_out*/, Stream&) {}
-  /// Writes exactly the slots that are not `none`. The plan calls it once for the parameters and once for the inputs.
+  /// Writes exactly the slots that are not `none`. The plan calls it once for the parameters and once for the inputs,
+  /// or, where OpShape::backward_at_once, once for all.
   virtual void backward(const OpArgs&, const OpGrads&, Stream&) = 0;
 };
 

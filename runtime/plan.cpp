@@ -81,9 +81,10 @@ void append_backward_steps(const Analysis& a, const FlatLayout& layout, std::vec
       steps.push_back(CrossRankSum{a.root[idx(node.out[0])], true});
     if (is_view(node) || (node.params.empty() && !a.any_input_gradient(node))) continue;
     if (has_epilogue(node.op)) steps.push_back(BackwardActivation{n});
+    const bool at_once = node.shape.backward_at_once;
     if (!node.params.empty()) {
       // Parameters first: a bucket that is ready travels while the data gradient is computed.
-      steps.push_back(BackwardParams{n});
+      steps.push_back(at_once ? Step(Backward{n}) : Step(BackwardParams{n}));
       for (ParamId p : node.params) --readers[idx(p)];
       while (next_param < layout.params.size() && readers[idx(layout.params[next_param].id)] == 0) ++next_param;
       const std::size_t complete =
@@ -91,7 +92,7 @@ void append_backward_steps(const Analysis& a, const FlatLayout& layout, std::vec
       for (; next_bucket < layout.buckets.size() && layout.buckets[next_bucket].end <= complete; ++next_bucket)
         steps.push_back(BucketReady{static_cast<int>(next_bucket)});
     }
-    if (a.any_input_gradient(node)) steps.push_back(BackwardData{n});
+    if (!at_once && a.any_input_gradient(node)) steps.push_back(BackwardData{n});
   }
   if (next_bucket != layout.buckets.size()) throw BugError("the plan does not complete every bucket");
 }
@@ -114,7 +115,7 @@ struct Times {
       if (const auto* f = std::get_if<Forward>(&step)) forward[idx(f->node)] = t;
       if (const auto* r = std::get_if<Recompute>(&step)) recompute[idx(r->node)] = t;
       if (const NodeId n = backward_node(step); n >= 0) backward(n);
-      if (const auto* b = std::get_if<BackwardData>(&step)) backward_data[idx(b->node)] = t;
+      if (const NodeId n = input_gradient_node(step); n >= 0) backward_data[idx(n)] = t;
     }
   }
 };
@@ -133,7 +134,7 @@ class PassPlanner {
     out_.input_write.resize(graph_.nodes().size());
     out_.param_first.resize(graph_.nodes().size());
     place_activations();
-    place_gradients();
+    place_gradients(needs);
     place_workspaces(needs);
     mark_parameter_contributions();
     out_.arena_bytes = pack_blocks(out_.blocks);
@@ -211,11 +212,11 @@ class PassPlanner {
     return -1;
   }
 
-  void place_gradients() {
+  void place_gradients(const NeedsOf& needs) {
     for (const Step& step : out_.steps) {
-      const auto* data = std::get_if<BackwardData>(&step);
-      if (!data) continue;
-      const NodeId n = data->node;
+      const NodeId n = input_gradient_node(step);
+      if (n < 0) continue;
+      const bool apart = needs(n).gradients_apart;
       const GraphNode& node = graph_.nodes()[idx(n)];
       const int now = times_.backward_data[idx(n)];
       auto& writes = out_.input_write[idx(n)];
@@ -231,7 +232,7 @@ class PassPlanner {
         writes[i] = Write::overwrite;
         const int last = times_.backward_last[idx(graph_.values()[idx(root)].producer)];
         for (const Alias& alias : node.shape.may_share) {
-          if (alias.kind != Alias::Kind::grad_over_grad || alias.from != i) continue;
+          if (apart || alias.kind != Alias::Kind::grad_over_grad || alias.from != i) continue;
           const ValueId out = a_.root[idx(node.out[alias.to])];
           const int over = out_.gradient[idx(out)];
           if (over >= 0 && out_.blocks[idx(over)].last == now && graph_.desc(out).bytes() == graph_.desc(root).bytes())
@@ -266,10 +267,10 @@ class PassPlanner {
   void mark_parameter_contributions() {
     std::vector<bool> seen(graph_.params().size(), false);
     for (const Step& step : out_.steps) {
-      const auto* p = std::get_if<BackwardParams>(&step);
-      if (!p) continue;
-      for (ParamId id : graph_.nodes()[idx(p->node)].params) {
-        out_.param_first[idx(p->node)].push_back(!seen[idx(id)]);
+      const NodeId n = params_gradient_node(step);
+      if (n < 0) continue;
+      for (ParamId id : graph_.nodes()[idx(n)].params) {
+        out_.param_first[idx(n)].push_back(!seen[idx(id)]);
         seen[idx(id)] = true;
       }
     }
@@ -323,7 +324,7 @@ Needs estimated_needs(const GraphNode& node, const Graph& graph) {
   const std::size_t line = x.rank() < 2 ? 0 : static_cast<std::size_t>(std::max<std::int64_t>(x[1], 1024));
   if (std::holds_alternative<BatchNorm>(node.op) || std::holds_alternative<BatchNormalize>(node.op) ||
       std::holds_alternative<BatchMoments>(node.op) || std::holds_alternative<LayerNorm>(node.op))
-    needs.workspace = in + 36 * line;
+    needs.workspace = in + 44 * line;
   if (std::holds_alternative<Multiply>(node.op) || std::holds_alternative<GlobalAveragePool>(node.op))
     needs.workspace = static_cast<std::size_t>(x[0]) * 16 * line;
   return needs;

@@ -31,6 +31,10 @@ struct BackwardData {
 struct BackwardParams {
   NodeId node;
 };
+/// Both at once: see OpShape::backward_at_once.
+struct Backward {
+  NodeId node;
+};
 /// The value (or its gradient) is summed over all ranks, in place.
 struct CrossRankSum {
   ValueId value{};  // a root
@@ -44,7 +48,7 @@ struct BucketReady {
 struct ParamsNeeded {
   int bucket;
 };
-using Step = std::variant<Forward, Recompute, BackwardActivation, BackwardData, BackwardParams, CrossRankSum,
+using Step = std::variant<Forward, Recompute, BackwardActivation, BackwardData, BackwardParams, Backward, CrossRankSum,
                           BucketReady, ParamsNeeded>;
 
 enum class MemoryKind : std::uint8_t { activation, saved, gradient, workspace };
@@ -71,7 +75,7 @@ struct PassPlan {
   std::vector<int> gradient;                    // by value; -1 where nobody wants it
   std::vector<std::vector<int>> saved;          // by node
   std::vector<int> workspace;                   // by step
-  std::vector<std::vector<Write>> input_write;  // by node and input: how BackwardData writes the gradient
+  std::vector<std::vector<Write>> input_write;  // by node and input: how backward writes the gradient
   std::vector<std::vector<bool>> param_first;   // by node and parameter: first contribution of the pass
   std::size_t arena_bytes = 0;
 };

@@ -6,14 +6,11 @@
 
 #include <fmt/format.h>
 
+#include "runtime/graph_analysis.hpp"
+
 namespace dtrain {
 
 namespace {
-
-template <class T>
-std::size_t idx(T i) {
-  return static_cast<std::size_t>(i);
-}
 
 /// A kernel call with every address resolved: what a step of the plan becomes.
 struct Call {
@@ -21,8 +18,7 @@ struct Call {
     forward,
     recompute,
     activation,
-    params,
-    data,
+    backward,
     cross_rank_sum,
     bucket_ready,
     params_needed
@@ -88,8 +84,8 @@ struct Program::State {
     if (const auto* s = std::get_if<Forward>(&step)) n = s->node, call.kind = Call::Kind::forward;
     if (const auto* s = std::get_if<Recompute>(&step)) n = s->node, call.kind = Call::Kind::recompute;
     if (const auto* s = std::get_if<BackwardActivation>(&step)) n = s->node, call.kind = Call::Kind::activation;
-    if (const auto* s = std::get_if<BackwardParams>(&step)) n = s->node, call.kind = Call::Kind::params;
-    if (const auto* s = std::get_if<BackwardData>(&step)) n = s->node, call.kind = Call::Kind::data;
+    const bool params = params_gradient_node(step) >= 0, data = input_gradient_node(step) >= 0;
+    if (params || data) n = backward_node(step), call.kind = Call::Kind::backward;
     if (const auto* s = std::get_if<BucketReady>(&step)) call.bucket = s->bucket, call.kind = Call::Kind::bucket_ready;
     if (const auto* s = std::get_if<ParamsNeeded>(&step))
       call.bucket = s->bucket, call.kind = Call::Kind::params_needed;
@@ -130,7 +126,7 @@ struct Program::State {
           arena_tensor(pass.blocks, pass.workspace[t], {DType::u8, Shape{static_cast<std::int64_t>(needs.workspace)}});
     call.in_slots.resize(node.in.size());
     call.param_slots.resize(node.params.size());
-    if (call.kind == Call::Kind::data) {
+    if (data) {
       for (std::size_t i = 0; i < node.in.size(); ++i) {
         if (pass.input_write[idx(n)][i] == Write::none) continue;
         const ValueId v = node.in[i];
@@ -138,7 +134,7 @@ struct Program::State {
                             pass.input_write[idx(n)][i]};
       }
     }
-    if (call.kind == Call::Kind::params) {
+    if (params) {
       call.param_first = pass.param_first[idx(n)];
       for (std::size_t i = 0; i < node.params.size(); ++i)
         call.param_slots[i] = {store.gradient(node.params[i]), Write::overwrite};
@@ -204,11 +200,9 @@ struct Program::State {
       case Call::Kind::activation:
         call.kernel->backward_activation(args, call.out_gradients[0], stream);
         break;
-      case Call::Kind::params:
-        for (std::size_t i = 0; i < call.param_slots.size(); ++i)
+      case Call::Kind::backward:
+        for (std::size_t i = 0; i < call.param_first.size(); ++i)
           call.param_slots[i].write = pass.first && call.param_first[i] ? Write::overwrite : Write::accumulate;
-        [[fallthrough]];
-      case Call::Kind::data:
         call.kernel->backward(args, {call.out_gradients, call.in_slots, call.param_slots}, stream);
         break;
       case Call::Kind::cross_rank_sum:
@@ -264,11 +258,12 @@ struct Program::State {
 Program::Program(Device& device, Graph graph, const PlanOptions& options, Collective* ranks)
     : state_(std::make_unique<State>(device, ranks)) {
   State& s = *state_;
+  const Analysis analysis(graph);
   for (const GraphNode& node : graph.nodes()) {
     std::vector<TensorDesc> in;
     for (ValueId v : node.in) in.push_back(graph.desc(v));
     try {
-      s.kernels.push_back(device.prepare(node.op, in));
+      s.kernels.push_back(device.prepare(node.op, in, analysis.use_of(node)));
     } catch (const DeviceError& e) {
       throw DeviceError(fmt::format("layer \"{}\": {}", node.name, e.what()));
     }

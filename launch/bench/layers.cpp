@@ -30,12 +30,14 @@ StepCost cost_of(const Step& step, const Graph& graph) {
   if (n < 0) return {};
   const GraphNode& node = graph.nodes()[static_cast<std::size_t>(n)];
   const double out = bytes_of(node.out, graph);
-  // An activation works in place on the gradient of its output; every other step reads one side and writes the other.
+  // An activation works in place on the gradient of its output; every other step reads one side and writes the other,
+  // or does so twice.
   if (std::holds_alternative<BackwardActivation>(step)) return {0, 3 * out};
   double params = 0;
   for (const ParamId p : node.params)
     params += 4.0 * static_cast<double>(graph.params()[static_cast<std::size_t>(p)].shape.elements());
-  return {node.shape.flops, out + bytes_of(node.in, graph) + params};
+  const double passes = std::holds_alternative<Backward>(step) ? 2 : 1;
+  return {passes * node.shape.flops, passes * (out + bytes_of(node.in, graph) + params)};
 }
 
 LayerTimes::LayerTimes(const Plan& plan, Device& device)

@@ -35,7 +35,7 @@ class BatchNormKernel final : public Kernel {
       : lines_(in), activation_(op.activation), epsilon_(op.epsilon), over_ranks_(over_ranks), threads_(threads) {}
 
   Needs needs() const override {
-    return {lines_.sums_bytes() + static_cast<std::size_t>(5 * lines_.width) * sizeof(float), 0};
+    return {lines_.sums_bytes() + static_cast<std::size_t>(7 * lines_.width) * sizeof(float), 0};
   }
 
   void forward(const OpArgs& a, Stream&) override {
@@ -55,9 +55,10 @@ class BatchNormKernel final : public Kernel {
   void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
     const auto wanted = [](const GradSlot& slot) { return slot.write != Write::none; };
     const T* gy = g.out[0].as<T>();
-    if (std::any_of(g.params.begin(), g.params.end(), wanted)) params_gradient(a, gy, g.params);
-    if (g.in.size() > 1 && wanted(g.in[1])) moments_gradient(a, g.in[1]);
-    if (!g.in.empty() && wanted(g.in[0])) data_gradient(a, gy, g.in[0]);
+    const Normalized<T> v = normalized(a, true);
+    const float* sums = params_gradient(a, v, gy, g.params);
+    if (g.in.size() > 1 && wanted(g.in[1])) moments_gradient(a, sums, g.in[1]);
+    if (!g.in.empty() && wanted(g.in[0])) data_gradient(a, v, sums, gy, g.in[0]);
   }
 
  private:
@@ -89,7 +90,7 @@ class BatchNormKernel final : public Kernel {
     }
   }
 
-  /// With the batch's statistics or the running ones. The lines lie in the workspace, behind the sums and before two
+  /// With the batch's statistics or the running ones. The lines lie in the workspace, behind the sums and before four
   /// that are free.
   Normalized<T> normalized(const OpArgs& a, bool train) const {
     const float *weight = a.params[0].as<float>(), *bias = a.params[1].as<float>();
@@ -109,9 +110,9 @@ class BatchNormKernel final : public Kernel {
   }
 
   /// Sums of the gradient, and of its product with the normalized x: gradients of bias and weight, and what the
-  /// gradient of x needs.
-  void params_gradient(const OpArgs& a, const T* gy, std::span<const GradSlot> slots) const {
-    const Normalized<T> v = normalized(a, true);
+  /// gradient of x needs. Returns both, in the last two lines of the workspace.
+  const float* params_gradient(const OpArgs& a, const Normalized<T>& v, const T* gy,
+                               std::span<const GradSlot> slots) const {
     const std::int64_t channels = lines_.channels;
     const double* sums = nullptr;
     with_epilogue(activation_, [&](auto kind) {
@@ -121,13 +122,14 @@ class BatchNormKernel final : public Kernel {
                           });
     });
     const float* inverse = a.saved[1].as<float>();
-    float *kept = a.saved[2].as<float>(), *kept_with_x = kept + channels;
+    float *kept = v.shift + 3 * lines_.width, *kept_with_x = kept + channels;
     for (std::int64_t c = 0; c < channels; ++c) {
       kept[c] = static_cast<float>(sums[c]);
       kept_with_x[c] = static_cast<float>(sums[channels + c] * static_cast<double>(inverse[c]));
     }
     write_slot<float>(slots[0], 0, channels, kept_with_x);
     write_slot<float>(slots[1], 0, channels, kept);
+    return kept;
   }
 
   /// Four lines in float before their sum is added in double.
@@ -159,12 +161,12 @@ class BatchNormKernel final : public Kernel {
     }
   }
 
-  void data_gradient(const OpArgs& a, const T* gy, const GradSlot& slot) const {
-    const Normalized<T> v = normalized(a, true);
+  void data_gradient(const OpArgs& a, const Normalized<T>& v, const float* sums, const T* gy,
+                     const GradSlot& slot) const {
     T* gx = slot.grad.as<T>();  // may be gy
     const bool add = slot.write == Write::accumulate;
     float *offset = v.shift + lines_.width, *slope = offset + lines_.width;
-    const float *inverse = a.saved[1].as<float>(), *sums = a.saved[2].as<float>();
+    const float* inverse = a.saved[1].as<float>();
     const auto count = static_cast<float>(lines_.rows());
     for (std::int64_t c = 0; c < lines_.channels; ++c) {
       offset[c] = v.scale[c] * (sums[c] / count);
@@ -187,8 +189,8 @@ class BatchNormKernel final : public Kernel {
   }
 
   /// Through mean = sum / count and variance = squares / count - mean^2; the count is no variable.
-  void moments_gradient(const OpArgs& a, const GradSlot& slot) const {
-    const float *weight = a.params[0].as<float>(), *inverses = a.saved[1].as<float>(), *sums = a.saved[2].as<float>();
+  void moments_gradient(const OpArgs& a, const float* sums, const GradSlot& slot) const {
+    const float *weight = a.params[0].as<float>(), *inverses = a.saved[1].as<float>();
     const auto* moments = a.in[1].as<double>();
     auto* to = slot.grad.as<double>();
     const std::int64_t channels = lines_.channels;

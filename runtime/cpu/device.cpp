@@ -92,7 +92,7 @@ void CpuDevice::zero(void* dst, std::size_t bytes, Stream& stream) {
   if (bytes > 0) stream.host(HostTask::of([=] { std::memset(dst, 0, bytes); }));
 }
 
-std::unique_ptr<Kernel> CpuDevice::prepare(const OpSpec& op, std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> CpuDevice::prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse&) {
   return make_kernel(op, in, threads_);
 }
 

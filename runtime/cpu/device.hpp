@@ -21,7 +21,7 @@ class CpuDevice final : public Device {
   std::unique_ptr<Event> make_event() override;
   void copy(void* dst, const void* src, std::size_t bytes, Stream&) override;
   void zero(void* dst, std::size_t bytes, Stream&) override;
-  std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in) override;
+  std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in, const OpUse&) override;
   void update(const UpdateRule&, const UpdateArgs&, Stream&) override;
   void update_states(const StateUpdateArgs&, Stream&) override;
   void average(float* average, const float* params, std::size_t n, double decay, const StepState&, Stream&) override;

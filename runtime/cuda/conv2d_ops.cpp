@@ -23,7 +23,7 @@ constexpr std::string_view fused = "fused ", plain = "plain ";
 
 class Conv2dKernel final : public Kernel {
  public:
-  Conv2dKernel(CudaContext& context, const Conv2d& op, const TensorDesc& in)
+  Conv2dKernel(CudaContext& context, const Conv2d& op, const TensorDesc& in, const OpUse& use)
       : op_(op),
         dtype_(in.dtype),
         element_(element_of(in)),
@@ -37,9 +37,9 @@ class Conv2dKernel final : public Kernel {
     if (!context.cudnn) context.cudnn = make_cudnn_graphs();
     cudnn_ = context.cudnn;
     prepare_forward(context, in);
-    data_ = chosen(context, graph(context, in, ConvolutionPass::data_gradient));
+    if (use.input_gradient) data_ = chosen(context, graph(context, in, ConvolutionPass::data_gradient));
     weights_ = chosen(context, graph(context, in, ConvolutionPass::weight_gradient));
-    place();
+    place(use);
   }
 
   Needs needs() const override { return {workspace_, in_place_ ? 0 : bytes_of(weight_elements(), dtype_)}; }
@@ -165,10 +165,10 @@ class Conv2dKernel final : public Kernel {
 
   /// Backward's workspace: the library's, then the gradient of the input that is to be added; or, in another call, the
   /// gradient of the weights as the library writes it and sums for that of the bias.
-  void place() {
+  void place(const OpUse& use) {
     Offsets data, params;
-    data.place(data_->workspace());
-    grad_in_at_ = data.place(bytes_of(elements_in_, dtype_));
+    if (data_) data.place(data_->workspace());
+    if (use.input_gradient_added) grad_in_at_ = data.place(bytes_of(elements_in_, dtype_));
     params.place(weights_->workspace());
     grad_weights_at_ = params.place(bytes_of(weight_elements(), dtype_));
     if (op_.bias) sums_at_ = params.place(column_sums_bytes(rows_, op_.filters));
@@ -180,19 +180,20 @@ class Conv2dKernel final : public Kernel {
   Element element_;
   Shape out_;
   std::int64_t rows_, channels_, pixels_, elements_in_;
-  bool in_place_;                       // canonical weights lie as the library wants them
-  PackedPart part_;                     // otherwise
-  std::shared_ptr<CudnnGraphs> cudnn_;  // outlives the plans
-  std::shared_ptr<ConvolutionPlan> forward_, data_, weights_;
-  bool finishes_ = false;  // an own pass applies bias and activation
+  bool in_place_;                                              // canonical weights lie as the library wants them
+  PackedPart part_;                                            // otherwise
+  std::shared_ptr<CudnnGraphs> cudnn_;                         // outlives the plans
+  std::shared_ptr<ConvolutionPlan> forward_, data_, weights_;  // data_: null where nobody wants that gradient
+  bool finishes_ = false;                                      // an own pass applies bias and activation
   std::size_t workspace_ = 0, grad_in_at_ = 0, grad_weights_at_ = 0, sums_at_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_conv2d(CudaContext& context, const Conv2d& op, std::span<const TensorDesc> in) {
-  if (is_product(op)) return make_product_conv2d(context, op, in[0]);
-  return std::make_unique<Conv2dKernel>(context, op, in[0]);
+std::unique_ptr<Kernel> make_conv2d(CudaContext& context, const Conv2d& op, std::span<const TensorDesc> in,
+                                    const OpUse& use) {
+  if (is_product(op)) return make_product_conv2d(context, op, in[0], use);
+  return std::make_unique<Conv2dKernel>(context, op, in[0], use);
 }
 
 }  // namespace dtrain::cuda

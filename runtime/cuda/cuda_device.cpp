@@ -85,8 +85,8 @@ class CudaDevice final : public Device {
   void zero(void* dst, std::size_t bytes, Stream& stream) override {
     check(cudaMemsetAsync(dst, 0, bytes, native_of(stream)), "a CUDA memset");
   }
-  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in) override {
-    return make_kernel(context_, op, in);
+  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse& use) override {
+    return make_kernel(context_, op, in, use);
   }
   AlgorithmChoices choices() const override { return context_.choices; }
   void use(const AlgorithmChoices& choices) override { context_.choices.merge(choices); }

@@ -19,7 +19,7 @@ namespace {
 
 class LinearKernel final : public Kernel {
  public:
-  LinearKernel(CudaContext& context, const char* name, const Linear& op, const TensorDesc& in)
+  LinearKernel(CudaContext& context, const char* name, const Linear& op, const TensorDesc& in, const OpUse& use)
       : name_(name),
         op_(op),
         dtype_(in.dtype),
@@ -32,8 +32,10 @@ class LinearKernel final : public Kernel {
     if (!context.blas) context.blas = make_blas_lt();
     blas_ = context.blas;
     prepare_forward(context);
-    data_ = chosen(context, product(n_, features_, op.units));
-    if (!data_) throw none("the gradient of the input");
+    if (use.input_gradient) {
+      data_ = chosen(context, product(n_, features_, op.units));
+      if (!data_) throw none("the gradient of the input");
+    }
     prepare_weight_gradient(context);
     place();
   }
@@ -181,7 +183,7 @@ class LinearKernel final : public Kernel {
     if (op_.bias) vector_at_ = at.place(bytes_of(op_.units, DType::f32));
     if (permuted_) weights_at_ = at.place(bytes_of(op_.units * features_, DType::f32));
     if (op_.bias) sums_at_ = at.place(column_sums_bytes(n_, op_.units));
-    workspace_ = workspace_need(std::max({forward_->workspace(), data_->workspace(), at.end()}));
+    workspace_ = workspace_need(std::max({forward_->workspace(), data_ ? data_->workspace() : 0, at.end()}));
   }
 
   const void* weights(const OpArgs& a) const { return packed_ > 0 ? a.packed.data : a.params[0].data; }
@@ -212,23 +214,25 @@ class LinearKernel final : public Kernel {
   std::int64_t n_, features_, channels_, pixels_;
   bool permuted_;
   std::vector<PackedPart> parts_;
-  std::shared_ptr<BlasLt> blas_;  // outlives the plans
-  std::shared_ptr<ProductPlan> forward_, data_, weights_gradient_;
-  Activation finish_ = Activation::none;  // what the forward product leaves to do
+  std::shared_ptr<BlasLt> blas_;                                    // outlives the plans
+  std::shared_ptr<ProductPlan> forward_, data_, weights_gradient_;  // data_: null where nobody wants that gradient
+  Activation finish_ = Activation::none;                            // what the forward product leaves to do
   bool finishes_bias_ = false, packs_bias_ = false, sums_in_product_ = false;
   std::size_t packed_ = 0, bias_at_ = 0, workspace_ = 0, vector_at_ = 0, weights_at_ = 0, sums_at_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_linear(CudaContext& context, const Linear& op, std::span<const TensorDesc> in) {
-  return std::make_unique<LinearKernel>(context, "linear", op, in[0]);
+std::unique_ptr<Kernel> make_linear(CudaContext& context, const Linear& op, std::span<const TensorDesc> in,
+                                    const OpUse& use) {
+  return std::make_unique<LinearKernel>(context, "linear", op, in[0], use);
 }
 
-std::unique_ptr<Kernel> make_product_conv2d(CudaContext& context, const Conv2d& op, const TensorDesc& in) {
+std::unique_ptr<Kernel> make_product_conv2d(CudaContext& context, const Conv2d& op, const TensorDesc& in,
+                                            const OpUse& use) {
   const Linear product{.units = op.filters, .bias = op.bias, .activation = op.activation};
   const Shape pixels{in.shape[0] * in.shape[2] * in.shape[3], in.shape[1]};
-  return std::make_unique<LinearKernel>(context, "conv2d", product, TensorDesc{in.dtype, pixels});
+  return std::make_unique<LinearKernel>(context, "conv2d", product, TensorDesc{in.dtype, pixels}, use);
 }
 
 }  // namespace dtrain::cuda

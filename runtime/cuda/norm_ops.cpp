@@ -46,7 +46,7 @@ class BatchNormKernel final : public Kernel {
   template <class Op>
   BatchNormKernel(const Op& op, const TensorDesc& in, bool over_ranks)
       : type_(element_of(in)), place_{matrix_of(in), op.activation, op.epsilon}, over_ranks_(over_ranks) {}
-  Needs needs() const override { return {sums_bytes(place_.shape), 0}; }
+  Needs needs() const override { return {sums_at() + 2 * sizeof(float) * channels(), 0}; }
 
   void forward(const OpArgs& a, Stream& stream) override {
     const Launch where = at(stream, name());
@@ -74,16 +74,17 @@ class BatchNormKernel final : public Kernel {
                               a.saved[1].as<const float>(),
                               a.params[0].as<const float>(),
                               a.params[1].as<const float>(),
-                              a.saved[2].as<float>()};
-    if (any_wanted(g.params)) {
-      normalize_params_gradient(where, type_, place_, b, slot_of(g.params[0]), slot_of(g.params[1]), a.workspace.data);
-    }
+                              reinterpret_cast<float*>(a.workspace.as<std::byte>() + sums_at())};
+    normalize_params_gradient(where, type_, place_, b, slot_of(g.params[0]), slot_of(g.params[1]), a.workspace.data);
     if (g.in.size() > 1 && wanted(g.in[1]))
       moments_gradient(where, place_.shape, b, a.in[1].as<const double>(), slot_of(g.in[1]));
     if (!g.in.empty() && wanted(g.in[0])) normalize_gradient(where, type_, place_, b, over_ranks_, slot_of(g.in[0]));
   }
 
  private:
+  std::size_t channels() const { return static_cast<std::size_t>(place_.shape.channels); }
+  /// Of the workspace: partial sums, then both sums.
+  std::size_t sums_at() const { return (sums_bytes(place_.shape) + 15) / 16 * 16; }
   const char* name() const { return over_ranks_ ? "batch_normalize" : "batch_norm"; }
   Element type_;
   BatchNormPlace place_;

@@ -11,11 +11,11 @@
 
 namespace dtrain::cuda {
 
-std::unique_ptr<Kernel> make_kernel(CudaContext&, const OpSpec&, std::span<const TensorDesc> in);
+std::unique_ptr<Kernel> make_kernel(CudaContext&, const OpSpec&, std::span<const TensorDesc> in, const OpUse&);
 
 // cuBLASLt and cuDNN.
-std::unique_ptr<Kernel> make_linear(CudaContext&, const Linear&, std::span<const TensorDesc> in);
-std::unique_ptr<Kernel> make_conv2d(CudaContext&, const Conv2d&, std::span<const TensorDesc> in);
+std::unique_ptr<Kernel> make_linear(CudaContext&, const Linear&, std::span<const TensorDesc> in, const OpUse&);
+std::unique_ptr<Kernel> make_conv2d(CudaContext&, const Conv2d&, std::span<const TensorDesc> in, const OpUse&);
 // Own kernels.
 std::unique_ptr<Kernel> make_max_pool2d(const CudaContext&, const MaxPool2d&, std::span<const TensorDesc> in);
 std::unique_ptr<Kernel> make_average_pool2d(const CudaContext&, const AveragePool2d&, std::span<const TensorDesc> in);

@@ -7,9 +7,10 @@ namespace {
 struct Make {
   CudaContext& context;
   std::span<const TensorDesc> in;
+  const OpUse& use;
   using Made = std::unique_ptr<Kernel>;
-  Made operator()(const Linear& op) const { return make_linear(context, op, in); }
-  Made operator()(const Conv2d& op) const { return make_conv2d(context, op, in); }
+  Made operator()(const Linear& op) const { return make_linear(context, op, in, use); }
+  Made operator()(const Conv2d& op) const { return make_conv2d(context, op, in, use); }
   Made operator()(const MaxPool2d& op) const { return make_max_pool2d(context, op, in); }
   Made operator()(const AveragePool2d& op) const { return make_average_pool2d(context, op, in); }
   Made operator()(const GlobalAveragePool&) const { return make_global_average_pool(context, in); }
@@ -37,8 +38,9 @@ class ViewKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_kernel(CudaContext& context, const OpSpec& op, std::span<const TensorDesc> in) {
-  return std::visit(Make{context, in}, op);
+std::unique_ptr<Kernel> make_kernel(CudaContext& context, const OpSpec& op, std::span<const TensorDesc> in,
+                                    const OpUse& use) {
+  return std::visit(Make{context, in, use}, op);
 }
 std::unique_ptr<Kernel> make_view() {
   return std::make_unique<ViewKernel>();

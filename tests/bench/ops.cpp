@@ -55,7 +55,7 @@ struct Memory {
 void measure(Device& device, const char* name, const OpSpec& op, const std::vector<TensorDesc>& in, double forward,
              double backward, double copy) {
   const OpShape shape = infer(op, in);
-  const auto kernel = device.prepare(op, in);
+  const auto kernel = device.prepare(op, in, {});
   const auto stream = device.make_stream(StreamUse::compute);
   std::vector<std::vector<Memory>> memory(8);
   std::vector<std::vector<Tensor>> views(8);
@@ -93,6 +93,10 @@ void measure(Device& device, const char* name, const OpSpec& op, const std::vect
                                         static_cast<const std::byte*>(views[6][0].data) + views[6][0].bytes());
   const double b = best_seconds(
       [&] {
+        if (shape.backward_at_once) {
+          kernel->backward(args, {views[6], slots, params}, *stream);
+          return;
+        }
         if (!params.empty()) kernel->backward(args, {views[6], no_slots, params}, *stream);
         kernel->backward(args, {views[6], slots, no_params}, *stream);
       },

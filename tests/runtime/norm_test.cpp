@@ -218,7 +218,7 @@ TEST_P(LargeOps, need_no_more_than_is_estimated_without_a_device) {
         for (const GraphNode& node : graph.nodes()) {
           std::vector<TensorDesc> in;
           for (ValueId v : node.in) in.push_back(graph.desc(v));
-          EXPECT_LE(device->prepare(node.op, in)->needs().workspace, estimated_needs(node, graph).workspace)
+          EXPECT_LE(device->prepare(node.op, in, {})->needs().workspace, estimated_needs(node, graph).workspace)
               << node.name << " " << desc.shape.str();
         }
       }

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/graph_analysis.hpp"
 #include "runtime/rng.hpp"
 
 namespace dtrain {
@@ -89,8 +90,8 @@ TEST(Plan, EveryBucketIsReadyOnceAndOnlyWhenItsGradientsAreComplete) {
   std::map<ParamId, bool> done;
   int next = 0;
   for (const Step& step : plan.train.steps) {
-    if (const auto* p = std::get_if<BackwardParams>(&step))
-      for (ParamId id : plan.graph.nodes()[static_cast<std::size_t>(p->node)].params) done[id] = true;
+    if (const NodeId n = params_gradient_node(step); n >= 0)
+      for (ParamId id : plan.graph.nodes()[static_cast<std::size_t>(n)].params) done[id] = true;
     if (const auto* r = std::get_if<BucketReady>(&step)) {
       EXPECT_EQ(r->bucket, next++);
       const Bucket& b = plan.layout.buckets[static_cast<std::size_t>(r->bucket)];
@@ -140,6 +141,68 @@ TEST(Plan, NamesAnUnusedLayer) {
   } catch (const ShapeError& e) {
     EXPECT_STREQ(e.what(), "layer \"lost\": nothing reads its output");
   }
+}
+
+/// Two norms in a row, so that the gradient of the second's input may lie over that of its output.
+Graph two_norms() {
+  Graph g(8);
+  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{8, 5}});
+  const auto y = g.add_input(InputRole::target, "target", {DType::f32, Shape{8, 4}});
+  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{8}});
+  auto v = g.add("first", Linear{.units = 4}, {x});
+  v = g.add("batch", BatchNorm{}, {v});
+  v = g.add("layer", LayerNorm{}, {v});
+  g.add("loss", MeanSquaredError{}, {v, y, w});
+  return g;
+}
+
+TEST(Plan, ANormGivesAllItsGradientsInOneStep) {
+  const Plan plan = make_plan(two_norms(), {});
+  std::vector<NodeId> at_once;
+  for (const Step& step : plan.train.steps) {
+    if (const auto* b = std::get_if<Backward>(&step)) at_once.push_back(b->node);
+    if (const auto* b = std::get_if<BackwardData>(&step)) {
+      EXPECT_EQ(b->node, 3);
+    }
+    if (const auto* b = std::get_if<BackwardParams>(&step)) {
+      EXPECT_EQ(b->node, 0);
+    }
+  }
+  EXPECT_EQ(at_once, (std::vector<NodeId>{2, 1}));
+}
+
+TEST(Plan, KeepsGradientsApartWhereAKernelAsksForIt) {
+  for (const bool apart : {false, true}) {
+    PlanOptions options;
+    options.needs = [&](NodeId n) { return Needs{0, 0, apart && n == 2}; };
+    const Plan plan = make_plan(two_norms(), options);
+    const auto gradient_of_output = [&](NodeId n) {
+      return plan.train.gradient[idx(plan.graph.nodes()[idx(n)].out[0])];
+    };
+    EXPECT_EQ(gradient_of_output(2) != gradient_of_output(1), apart);
+    EXPECT_EQ(gradient_of_output(1), gradient_of_output(0));
+    expect_no_overlap(plan.train.blocks, plan.train.arena_bytes);
+  }
+}
+
+TEST(Plan, TellsAKernelWhichGradientsNobodyWants) {
+  Graph g = two_norms();
+  {
+    const Analysis analysis(g);
+    EXPECT_FALSE(analysis.use_of(g.nodes()[0]).input_gradient);  // of the data
+    EXPECT_TRUE(analysis.use_of(g.nodes()[1]).input_gradient);
+    EXPECT_FALSE(analysis.use_of(g.nodes()[1]).input_gradient_added);
+  }
+  Graph twice(8);
+  const auto x = twice.add_input(InputRole::sample, "sample", {DType::f32, Shape{8, 5}});
+  const auto y = twice.add_input(InputRole::target, "target", {DType::f32, Shape{8, 5}});
+  const auto w = twice.add_input(InputRole::weight, "weight", {DType::f32, Shape{8}});
+  const auto a = twice.add("a", Linear{.units = 5}, {x});
+  const auto b = twice.add("b", Linear{.units = 5}, {a});
+  twice.add("loss", MeanSquaredError{}, {twice.add("sum", Add{}, {a, b}), y, w});
+  const Analysis analysis(twice);
+  EXPECT_TRUE(analysis.use_of(twice.nodes()[1]).input_gradient_added);
+  EXPECT_FALSE(analysis.use_of(twice.nodes()[3]).input_gradient_added);
 }
 
 TEST(Plan, SumsContributionsOfATiedParameterAndAValueReadTwice) {

@@ -340,8 +340,8 @@ class AsyncKernel final : public Kernel {
   std::deque<Call> calls_;
 };
 
-std::unique_ptr<Kernel> AsyncDevice::prepare(const OpSpec& op, std::span<const TensorDesc> in) {
-  auto inner = near_->prepare(op, in);
+std::unique_ptr<Kernel> AsyncDevice::prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse& use) {
+  auto inner = near_->prepare(op, in, use);
   if (!inner) return nullptr;
   if (!options_.model.empty()) {
     std::string key = fmt::format("{}: {}", options_.model, name_of(op));

@@ -66,7 +66,7 @@ class AsyncDevice final : public Device {
   std::unique_ptr<Replay> record(Stream&, const std::function<void()>& work, std::string& why_not) override;
   void copy(void* dst, const void* src, std::size_t bytes, Stream&) override;
   void zero(void* dst, std::size_t bytes, Stream&) override;
-  std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in) override;
+  std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in, const OpUse&) override;
   AlgorithmChoices choices() const override {
     AlgorithmChoices all = near_->choices();
     all.merge(choices_);

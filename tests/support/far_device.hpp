@@ -28,8 +28,8 @@ class FarDevice final : public Device {
     near_->copy(real(to), real(const_cast<void*>(from)), bytes, stream);
   }
   void zero(void* to, std::size_t bytes, Stream& stream) override { near_->zero(real(to), bytes, stream); }
-  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in) override {
-    return near_->prepare(op, in);
+  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse& use) override {
+    return near_->prepare(op, in, use);
   }
   void update(const UpdateRule&, const UpdateArgs&, Stream&) override {}
   void update_states(const StateUpdateArgs&, Stream&) override {}

@@ -270,7 +270,7 @@ OpRun::OpRun(Device& device, const OpRow& row)
   // What the tests of a program measured before: it takes a GPU's libraries seconds a row.
   static AlgorithmChoices measured;
   device.use(measured);
-  kernel_ = device.prepare(row.op, descs);
+  kernel_ = device.prepare(row.op, descs, {});
   measured.merge(device.choices());
   for (const auto& d : descs) in_.emplace_back(device, d);
   for (const auto& d : shape_.out) out_.emplace_back(device, d);
@@ -416,6 +416,7 @@ void OpRun::backward_only(std::vector<Write> in, std::vector<Write> writes) {
 void OpRun::backward(Write in, Write params_write) {
   backward_activation();
   const std::vector<Write> none(params_.size(), Write::none), all(params_.size(), params_write);
+  if (shape_.backward_at_once) return backward_only(in, all);
   if (!params_.empty()) backward_only(Write::none, all);
   backward_only(in, none);
 }

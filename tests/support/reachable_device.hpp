@@ -36,8 +36,8 @@ class ReachableDevice final : public Device {
   }
   void copy(void* to, const void* from, std::size_t bytes, Stream& s) override { device_->copy(to, from, bytes, s); }
   void zero(void* to, std::size_t bytes, Stream& s) override { device_->zero(to, bytes, s); }
-  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in) override {
-    return device_->prepare(op, in);
+  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse& use) override {
+    return device_->prepare(op, in, use);
   }
   AlgorithmChoices choices() const override { return device_->choices(); }
   void use(const AlgorithmChoices& choices) override { device_->use(choices); }

@@ -49,8 +49,8 @@ class PlainUpdates final : public Device {
   std::unique_ptr<Event> make_event() override { return of_.make_event(); }
   void copy(void* to, const void* from, std::size_t n, Stream& s) override { of_.copy(to, from, n, s); }
   void zero(void* to, std::size_t n, Stream& s) override { of_.zero(to, n, s); }
-  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in) override {
-    return std::make_unique<Hidden>(of_.prepare(op, in));
+  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse& use) override {
+    return std::make_unique<Hidden>(of_.prepare(op, in, use));
   }
   void update(const UpdateRule& rule, const UpdateArgs& args, Stream& s) override {
     if (!args.packed.empty()) throw BugError("packed copies of kernels that have none");

@@ -258,9 +258,9 @@ TEST(Half, converts_every_value_and_rounds_to_nearest_even) {
 TEST(Half, is_refused_by_the_cpu) {
   const auto cpu = make_cpu_device(1);
   TensorDesc desc = matrix(2, 3);
-  EXPECT_THROW(cpu->prepare(Cast{DType::f16}, {&desc, 1}), DeviceError);
+  EXPECT_THROW(cpu->prepare(Cast{DType::f16}, {&desc, 1}, {}), DeviceError);
   desc.dtype = DType::f16;
-  EXPECT_THROW(cpu->prepare(Activate{}, {&desc, 1}), DeviceError);
+  EXPECT_THROW(cpu->prepare(Activate{}, {&desc, 1}, {}), DeviceError);
 }
 
 }  // namespace

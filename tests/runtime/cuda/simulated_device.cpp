@@ -6,8 +6,9 @@
 
 namespace dtrain::test {
 
-std::unique_ptr<Kernel> SimulatedDevice::prepare(const OpSpec& op, std::span<const TensorDesc> in) {
-  return cuda::make_kernel(context_, op, in);
+std::unique_ptr<Kernel> SimulatedDevice::prepare(const OpSpec& op, std::span<const TensorDesc> in,
+                                                 const OpUse& use) {
+  return cuda::make_kernel(context_, op, in, use);
 }
 
 const std::vector<AvailableDevice>& available_devices() {

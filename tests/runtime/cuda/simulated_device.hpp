@@ -22,7 +22,7 @@ class SimulatedDevice final : public Device {
   std::unique_ptr<Event> make_event() override { return cpu_->make_event(); }
   void copy(void* to, const void* from, std::size_t bytes, Stream& s) override { cpu_->copy(to, from, bytes, s); }
   void zero(void* to, std::size_t bytes, Stream& stream) override { cpu_->zero(to, bytes, stream); }
-  std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc>) override;
+  std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc>, const OpUse&) override;
   AlgorithmChoices choices() const override { return context_.choices; }
   void use(const AlgorithmChoices& choices) override { context_.choices.merge(choices); }
   void update_states(const StateUpdateArgs& args, Stream& stream) override { flat_.update_states(args, stream); }

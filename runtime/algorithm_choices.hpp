@@ -1,5 +1,5 @@
-// Which algorithm a device runs for each product of matrices and convolution: chosen by measurement at start, kept with
-// the run. Plain data on the thread that prepares; the cpu measures nothing and has none.
+// Which algorithm a device runs for each product of matrices, convolution, norm and pool: chosen by measurement at
+// start, kept with the run. Plain data on the thread that prepares; the cpu measures nothing and has none.
 #pragma once
 
 #include <map>
@@ -9,7 +9,7 @@
 namespace dtrain {
 
 /// Keys name a computation, the GPU and the library's version: a choice made for another one is never found. Values are
-/// what that library calls the algorithm.
+/// what that library calls the algorithm, or "own" for own kernels.
 class AlgorithmChoices {
  public:
   /// Null where nothing was chosen.

@@ -70,13 +70,13 @@ class Conv2dKernel final : public Kernel {
     if (wanted(g.in, 0)) {
       const bool add = g.in[0].write == Write::accumulate;
       void* to = add ? workspace + grad_in_at_ : g.in[0].grad.data;
-      data_->run({gy, weights(a), to, nullptr}, workspace, stream.native());
+      data_->run({gy, weights(a), to}, workspace, stream.native());
       if (add) cast(where, element_, element_, to, slot_of(g.in[0]), elements_in_);
     }
     if (wanted(g.params, 0)) {
       const bool direct = in_place_ && g.params[0].write == Write::overwrite;
       void* to = direct ? g.params[0].grad.data : workspace + grad_weights_at_;
-      weights_->run({gy, a.in[0].data, to, nullptr}, workspace, stream.native());
+      weights_->run({gy, a.in[0].data, to}, workspace, stream.native());
       if (!direct)
         swap_inner(where, element_, Element::f32, {op_.filters, pixels_, channels_}, to, slot_of(g.params[0]));
     }
@@ -96,11 +96,11 @@ class Conv2dKernel final : public Kernel {
   }
 
   /// The convolution and, where its graph is bare, what follows it.
-  void run_forward(ConvolutionPlan& plan, bool finishes, const std::array<void*, 3>& x_weights_y, float* bias,
+  void run_forward(GraphPlan& plan, bool finishes, const std::array<void*, 3>& x_weights_y, float* bias,
                    void* workspace, void* stream) const {
     const auto& [x, w, y] = x_weights_y;
     if (finishes || !op_.bias) {
-      plan.run({x, w, y, nullptr}, workspace, stream);
+      plan.run({x, w, y}, workspace, stream);
     } else {
       plan.run({x, w, bias, y}, workspace, stream);
     }
@@ -119,11 +119,11 @@ class Conv2dKernel final : public Kernel {
         (taken++ < most_candidates / 2 ? names : rest).push_back(std::string(kind) + engine);
     }
     names.insert(names.end(), rest.begin(), rest.end());
-    std::map<std::string, std::shared_ptr<ConvolutionPlan>> plans;
+    std::map<std::string, std::shared_ptr<GraphPlan>> plans;
     const auto make = [&](const std::string& name) -> std::optional<Candidate> {
       const bool whole_graph = name.starts_with(fused);
       if (whole_graph ? !more : !name.starts_with(plain)) return std::nullopt;
-      const std::shared_ptr<ConvolutionPlan> plan =
+      const std::shared_ptr<GraphPlan> plan =
           cudnn_->plan(whole_graph ? whole : alone, name.substr(whole_graph ? fused.size() : plain.size()));
       if (!plan) return std::nullopt;
       plans[name] = plan;
@@ -142,10 +142,10 @@ class Conv2dKernel final : public Kernel {
     finishes_ = more && name.starts_with(plain);
   }
 
-  std::shared_ptr<ConvolutionPlan> chosen(CudaContext& context, const ConvolutionGraph& g) const {
-    std::map<std::string, std::shared_ptr<ConvolutionPlan>> plans;
+  std::shared_ptr<GraphPlan> chosen(CudaContext& context, const ConvolutionGraph& g) const {
+    std::map<std::string, std::shared_ptr<GraphPlan>> plans;
     const auto make = [&](const std::string& engine) -> std::optional<Candidate> {
-      const std::shared_ptr<ConvolutionPlan> plan = cudnn_->plan(g, engine);
+      const std::shared_ptr<GraphPlan> plan = cudnn_->plan(g, engine);
       if (!plan) return std::nullopt;
       plans[engine] = plan;
       const std::size_t input = bytes_of(elements_in_, dtype_), kernel = bytes_of(weight_elements(), dtype_);
@@ -155,7 +155,7 @@ class Conv2dKernel final : public Kernel {
       const std::size_t other = at.place(data ? kernel : input), to = at.place(data ? input : kernel);
       const std::size_t workspace = at.place(plan->workspace());
       return Candidate{at.end(), [=](std::byte* s, void* stream) {
-                         plan->run({s + gy, s + other, s + to, nullptr}, s + workspace, stream);
+                         plan->run({s + gy, s + other, s + to}, s + workspace, stream);
                        }};
     };
     return plans.at(choose(context, library(), g.key(), cudnn_->engines(g), make));
@@ -180,11 +180,11 @@ class Conv2dKernel final : public Kernel {
   Element element_;
   Shape out_;
   std::int64_t rows_, channels_, pixels_, elements_in_;
-  bool in_place_;                                              // canonical weights lie as the library wants them
-  PackedPart part_;                                            // otherwise
-  std::shared_ptr<CudnnGraphs> cudnn_;                         // outlives the plans
-  std::shared_ptr<ConvolutionPlan> forward_, data_, weights_;  // data_: null where nobody wants that gradient
-  bool finishes_ = false;                                      // an own pass applies bias and activation
+  bool in_place_;                                        // canonical weights lie as the library wants them
+  PackedPart part_;                                      // otherwise
+  std::shared_ptr<CudnnGraphs> cudnn_;                   // outlives the plans
+  std::shared_ptr<GraphPlan> forward_, data_, weights_;  // data_: null where nobody wants that gradient
+  bool finishes_ = false;                                // an own pass applies bias and activation
   std::size_t workspace_ = 0, grad_in_at_ = 0, grad_weights_at_ = 0, sums_at_ = 0;
 };
 

@@ -33,8 +33,10 @@ fe::DataType_t type_of(DType dtype) {
       return fe::DataType_t::BFLOAT16;
     case DType::f16:
       return fe::DataType_t::HALF;
+    case DType::u8:  // the place in a window, below 128
+      return fe::DataType_t::INT8;
     default:
-      throw BugError(fmt::format("no convolution computes with {}", name_of(dtype)));
+      throw BugError(fmt::format("no graph computes with {}", name_of(dtype)));
   }
 }
 
@@ -59,42 +61,43 @@ std::vector<std::int64_t> channels_last_strides(std::span<const std::int64_t> d)
   return {d[1] * d[2] * d[3], 1, d[3] * d[1], d[1]};
 }
 
-/// Operands have the numbers 1, 2, ... in the order of ConvolutionOperands.
+fe::ResampleMode_t mode_of(PoolGraph::Kind kind) {
+  switch (kind) {
+    case PoolGraph::Kind::largest:
+      return fe::ResampleMode_t::MAXPOOL;
+    case PoolGraph::Kind::average:
+      return fe::ResampleMode_t::AVGPOOL_EXCLUDE_PADDING;
+    case PoolGraph::Kind::average_of_all:
+      return fe::ResampleMode_t::AVGPOOL_INCLUDE_PADDING;
+  }
+  throw BugError("no such pool");
+}
+
+using Dims = std::array<std::int64_t, 4>;
+
+/// An operand's number is its place in GraphOperands, counted from 1; a scalar has one behind them.
 class OperationGraph : public fe::graph::Graph {
  public:
-  explicit OperationGraph(const ConvolutionGraph& g)
-      : weights_{g.out[1], g.in[1] / g.groups, g.kernel[0], g.kernel[1]} {
+  explicit OperationGraph(const CudnnGraph& g) {
     set_intermediate_data_type(fe::DataType_t::FLOAT).set_compute_data_type(fe::DataType_t::FLOAT);
-    set_io_data_type(type_of(g.dtype));
-    switch (g.pass) {
-      case ConvolutionPass::forward:
-        forward(g);
-        break;
-      case ConvolutionPass::data_gradient: {
-        const TensorPtr dy = operand("dy", g.out, g.dtype), w = operand("weights", weights_, g.dtype);
-        result(conv_dgrad(dy, w, window<fe::graph::Conv_dgrad_attributes>(g)), g.in, g.dtype);
-        break;
-      }
-      case ConvolutionPass::weight_gradient: {
-        const TensorPtr dy = operand("dy", g.out, g.dtype), x = operand("x", g.in, g.dtype);
-        result(conv_wgrad(dy, x, window<fe::graph::Conv_wgrad_attributes>(g)), weights_, g.dtype);
-        break;
-      }
-    }
+    std::visit([this](const auto& graph) { build(graph); }, g);
   }
 
-  std::int64_t operands() const noexcept { return operands_; }
+  const std::vector<std::int64_t>& numbers() const noexcept { return numbers_; }
+  /// What the graph wants to know of the host when it runs; null: nothing.
+  float* scalar() noexcept { return takes_epsilon_ ? &epsilon_ : nullptr; }
+  static constexpr std::int64_t number_of_scalar = std::tuple_size_v<GraphOperands> + 1;
 
   /// Indices and names of the engines that support the graph.
-  std::vector<std::pair<std::int64_t, std::string>> supported(const ConvolutionGraph& g) {
+  std::vector<std::pair<std::int64_t, std::string>> supported() {
     std::vector<fe::NumericalNote_t> numerics{fe::NumericalNote_t::DOWN_CONVERT_INPUTS,
                                               fe::NumericalNote_t::REDUCED_PRECISION_REDUCTION};
-    if (g.dtype == DType::f32 && !g.tf32) {
+    if (full_precision_) {
       numerics.insert(numerics.end(), {fe::NumericalNote_t::TENSOR_CORE, fe::NumericalNote_t::WINOGRAD,
                                        fe::NumericalNote_t::WINOGRAD_TILE_4x4, fe::NumericalNote_t::WINOGRAD_TILE_6x6,
                                        fe::NumericalNote_t::WINOGRAD_TILE_13x13});
     }
-    if (!g.nondeterministic) numerics.push_back(fe::NumericalNote_t::NONDETERMINISTIC);
+    if (deterministic_) numerics.push_back(fe::NumericalNote_t::NONDETERMINISTIC);
     deselect_numeric_notes(numerics);
     std::vector<std::pair<std::int64_t, std::string>> out;
     const std::int64_t count = get_execution_plan_count();
@@ -114,31 +117,68 @@ class OperationGraph : public fe::graph::Graph {
   }
 
  private:
-  TensorPtr operand(const char* name, std::span<const std::int64_t> dims, DType dtype) {
+  TensorPtr operand(const char* name, const Dims& dims, DType dtype) { return operand(name, dims, dtype, ++last_); }
+  TensorPtr operand(const char* name, const Dims& dims, DType dtype, std::int64_t number) {
+    numbers_.push_back(number);
     return tensor(Attributes()
                       .set_name(name)
-                      .set_uid(++operands_)
+                      .set_uid(number)
                       .set_dim(list(dims))
                       .set_stride(channels_last_strides(dims))
                       .set_data_type(type_of(dtype)));
   }
-  void result(const TensorPtr& t, std::span<const std::int64_t> dims, DType dtype) {
+  void result(const TensorPtr& t, const Dims& dims, DType dtype) {
+    numbers_.push_back(++last_);
     t->set_output(true)
-        .set_uid(++operands_)
+        .set_uid(last_)
         .set_dim(list(dims))
         .set_stride(channels_last_strides(dims))
         .set_data_type(type_of(dtype));
+  }
+  TensorPtr epsilon(double value) {
+    epsilon_ = static_cast<float>(value);
+    takes_epsilon_ = true;
+    const Dims one{1, 1, 1, 1};
+    return tensor(Attributes()
+                      .set_name("epsilon")
+                      .set_uid(number_of_scalar)
+                      .set_dim(list(one))
+                      .set_stride(list(one))
+                      .set_data_type(fe::DataType_t::FLOAT)
+                      .set_is_pass_by_value(true));
   }
   template <class A>
   static A window(const ConvolutionGraph& g) {
     return A().set_padding(list(g.padding)).set_stride(list(g.stride)).set_dilation(list(g.dilation));
   }
 
-  void forward(const ConvolutionGraph& g) {
-    const TensorPtr x = operand("x", g.in, g.dtype), w = operand("weights", weights_, g.dtype);
+  void build(const ConvolutionGraph& g) {
+    full_precision_ = g.dtype == DType::f32 && !g.tf32;
+    deterministic_ = !g.nondeterministic;
+    set_io_data_type(type_of(g.dtype));
+    const Dims weights{g.out[1], g.in[1] / g.groups, g.kernel[0], g.kernel[1]};
+    switch (g.pass) {
+      case ConvolutionPass::forward:
+        forward(g, weights);
+        break;
+      case ConvolutionPass::data_gradient: {
+        const TensorPtr dy = operand("dy", g.out, g.dtype), w = operand("weights", weights, g.dtype);
+        result(conv_dgrad(dy, w, window<fe::graph::Conv_dgrad_attributes>(g)), g.in, g.dtype);
+        break;
+      }
+      case ConvolutionPass::weight_gradient: {
+        const TensorPtr dy = operand("dy", g.out, g.dtype), x = operand("x", g.in, g.dtype);
+        result(conv_wgrad(dy, x, window<fe::graph::Conv_wgrad_attributes>(g)), weights, g.dtype);
+        break;
+      }
+    }
+  }
+
+  void forward(const ConvolutionGraph& g, const Dims& weights) {
+    const TensorPtr x = operand("x", g.in, g.dtype), w = operand("weights", weights, g.dtype);
     TensorPtr y = conv_fprop(x, w, window<fe::graph::Conv_fprop_attributes>(g));
     if (g.bias) {
-      const std::array<std::int64_t, 4> dims{1, g.out[1], 1, 1};
+      const Dims dims{1, g.out[1], 1, 1};
       y = pointwise(y, operand("bias", dims, DType::f32),
                     fe::graph::Pointwise_attributes().set_mode(fe::PointwiseMode_t::ADD));
     }
@@ -147,15 +187,83 @@ class OperationGraph : public fe::graph::Graph {
     result(y, g.out, g.dtype);
   }
 
-  std::array<std::int64_t, 4> weights_;
-  std::int64_t operands_ = 0;
+  void build(const NormGraph& g) {
+    deterministic_ = !g.nondeterministic;
+    set_io_data_type(type_of(g.dtype));
+    const bool batch = g.kind == NormGraph::Kind::batch;
+    const Dims line{1, g.shape[1], 1, 1}, statistics = batch ? line : Dims{g.shape[0], 1, 1, 1};
+    if (g.backward) {
+      norm_backward(g, line, statistics);
+      return;
+    }
+    const TensorPtr x = operand("x", g.shape, g.dtype), weight = operand("weight", line, DType::f32);
+    const TensorPtr bias = operand("bias", line, DType::f32);
+    TensorPtr y, mean, inverse, small = epsilon(g.epsilon);
+    if (batch) {
+      const auto out = batchnorm(x, weight, bias, fe::graph::Batchnorm_attributes().set_epsilon(small));
+      y = out[0], mean = out[1], inverse = out[2];
+    } else {
+      const auto out = layernorm(
+          x, weight, bias,
+          fe::graph::Layernorm_attributes().set_forward_phase(fe::NormFwdPhase_t::TRAINING).set_epsilon(small));
+      y = out[0], mean = out[1], inverse = out[2];
+    }
+    if (g.relu) y = pointwise(y, fe::graph::Pointwise_attributes().set_mode(fe::PointwiseMode_t::RELU_FWD));
+    result(y, g.shape, g.dtype);
+    result(mean, statistics, DType::f32);
+    result(inverse, statistics, DType::f32);
+  }
+
+  void norm_backward(const NormGraph& g, const Dims& line, const Dims& statistics) {
+    TensorPtr dy = operand("dy", g.shape, g.dtype);
+    const TensorPtr x = operand("x", g.shape, g.dtype), weight = operand("weight", line, DType::f32);
+    TensorPtr mean = operand("mean", statistics, DType::f32), inverse = operand("inverse", statistics, DType::f32);
+    if (g.relu) {
+      // The one pattern that cuDNN knows: what relu saw from the same mean and deviation, and its gradient of dy's
+      // type.
+      const TensorPtr bias = operand("bias", line, DType::f32, last_ + 4);
+      const TensorPtr seen =
+          batchnorm_inference(x, mean, inverse, weight, bias, fe::graph::Batchnorm_inference_attributes());
+      dy = pointwise(dy, seen, fe::graph::Pointwise_attributes().set_mode(fe::PointwiseMode_t::RELU_BWD));
+      dy->set_data_type(type_of(g.dtype));
+    }
+    std::array<TensorPtr, 3> gradients;
+    if (g.kind == NormGraph::Kind::batch) {
+      gradients = batchnorm_backward(
+          dy, x, weight, fe::graph::Batchnorm_backward_attributes().set_saved_mean_and_inv_variance(mean, inverse));
+    } else {
+      gradients = layernorm_backward(
+          dy, x, weight, fe::graph::Layernorm_backward_attributes().set_saved_mean_and_inv_variance(mean, inverse));
+    }
+    result(gradients[0], g.shape, g.dtype);
+    result(gradients[1], line, DType::f32);
+    result(gradients[2], line, DType::f32);
+  }
+
+  void build(const PoolGraph& g) {
+    set_io_data_type(type_of(g.dtype));
+    const bool largest = g.kind == PoolGraph::Kind::largest;
+    const auto [y, which] =
+        resample(operand("x", g.in, g.dtype),
+                 fe::graph::Resample_attributes()
+                     .set_resampling_mode(mode_of(g.kind))
+                     .set_padding_mode(largest ? fe::PaddingMode_t::NEG_INF_PAD : fe::PaddingMode_t::ZERO_PAD)
+                     .set_window(list(g.window))
+                     .set_stride(list(g.stride))
+                     .set_pre_padding(list(g.padding))
+                     .set_post_padding(list(g.padding))
+                     .set_generate_index(largest));
+    result(y, g.out, g.dtype);
+    if (largest) result(which, g.out, DType::u8);
+  }
+
+  std::vector<std::int64_t> numbers_;
+  std::int64_t last_ = 0;
+  bool full_precision_ = false, deterministic_ = true, takes_epsilon_ = false;
+  float epsilon_ = 0;
 };
 
-}  // namespace
-
-namespace {
-
-class Plan final : public ConvolutionPlan {
+class Plan final : public GraphPlan {
  public:
   Plan(cudnnHandle_t handle, std::unique_ptr<OperationGraph> graph, std::shared_ptr<fe::ExecutionPlan> plan)
       : handle_(handle), graph_(std::move(graph)), plan_(std::move(plan)) {
@@ -164,9 +272,9 @@ class Plan final : public ConvolutionPlan {
 
   std::size_t workspace() const noexcept override { return static_cast<std::size_t>(plan_->getWorkspaceSize()); }
 
-  void run(const ConvolutionOperands& operands, void* workspace, void* stream) override {
+  void run(const GraphOperands& operands, void* workspace, void* stream) override {
     check(cudnnSetStream(handle_, static_cast<cudaStream_t>(stream)), "setting the stream");
-    check(cudnnBackendExecute(handle_, plan_->get_raw_desc(), pack_of(operands, workspace)), "a convolution");
+    check(cudnnBackendExecute(handle_, plan_->get_raw_desc(), pack_of(operands, workspace)), "running a graph");
   }
 
  private:
@@ -174,19 +282,22 @@ class Plan final : public ConvolutionPlan {
 
   /// A set of addresses as the library wants them.
   struct Pack {
-    ConvolutionOperands operands;
+    GraphOperands operands;
     void* workspace;
     fe::detail::backend_descriptor descriptor{CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR};
   };
 
-  cudnnBackendDescriptor_t pack_of(const ConvolutionOperands& operands, void* workspace) {
+  cudnnBackendDescriptor_t pack_of(const GraphOperands& operands, void* workspace) {
     for (const auto& pack : packs_)
       if (pack->operands == operands && pack->workspace == workspace) return pack->descriptor.get_ptr();
     auto pack = std::make_unique<Pack>(Pack{operands, workspace});
-    const auto count = static_cast<std::size_t>(graph_->operands());
-    std::vector<void*> addresses(operands.begin(), operands.begin() + static_cast<std::ptrdiff_t>(count));
-    std::vector<std::int64_t> numbers;
-    for (std::size_t i = 0; i < count; ++i) numbers.push_back(static_cast<std::int64_t>(i + 1));
+    std::vector<std::int64_t> numbers = graph_->numbers();
+    std::vector<void*> addresses;
+    for (const std::int64_t number : numbers) addresses.push_back(operands.at(static_cast<std::size_t>(number - 1)));
+    if (float* const scalar = graph_->scalar()) {
+      numbers.push_back(OperationGraph::number_of_scalar);
+      addresses.push_back(scalar);
+    }
     check(fe::detail::create_variant_pack(pack->descriptor, addresses, numbers, workspace), "taking the operands");
     if (packs_.size() == most_packs) packs_.clear();
     packs_.push_back(std::move(pack));
@@ -224,19 +335,19 @@ class Graphs final : public CudnnGraphs {
   Graphs(const Graphs&) = delete;
   Graphs& operator=(const Graphs&) = delete;
 
-  std::vector<std::string> engines(const ConvolutionGraph& g) override {
+  std::vector<std::string> engines(const CudnnGraph& g) override {
     std::vector<std::string> out;
     const auto graph = prepared(g);
     if (!graph) return out;
-    for (auto& [index, name] : graph->supported(g)) out.push_back(std::move(name));
+    for (auto& [index, name] : graph->supported()) out.push_back(std::move(name));
     return out;
   }
 
-  std::unique_ptr<ConvolutionPlan> plan(const ConvolutionGraph& g, const std::string& engine) override {
-    if (!handle_) throw BugError("a described GPU runs no convolution");
+  std::unique_ptr<GraphPlan> plan(const CudnnGraph& g, const std::string& engine) override {
+    if (!handle_) throw BugError("a described GPU runs no graph");
     auto graph = prepared(g);
     if (!graph) return nullptr;
-    for (const auto& [index, name] : graph->supported(g)) {
+    for (const auto& [index, name] : graph->supported()) {
       if (name != engine) continue;
       auto built = graph->built(index);
       if (!built) return nullptr;
@@ -247,7 +358,7 @@ class Graphs final : public CudnnGraphs {
 
  private:
   /// Null where no heuristic has an engine.
-  std::unique_ptr<OperationGraph> prepared(const ConvolutionGraph& g) const {
+  std::unique_ptr<OperationGraph> prepared(const CudnnGraph& g) const {
     auto graph = std::make_unique<OperationGraph>(g);
     if (properties_) graph->set_device_properties(properties_).set_sm_version(version_ / 10).set_sm_count(processors_);
     if (graph->validate().is_bad()) return nullptr;

@@ -18,13 +18,14 @@ struct GpuDescription {
   std::size_t shared = 232448;  // bytes of shared memory that a block may opt in to
 };
 
-/// One cuDNN graph, named by its key, and the engines that support it. `fused`: those that apply bias and activation as
-/// well; an own pass does where there is none.
+/// One cuDNN graph, named by its key, and the engines that support it. `fused`: those that apply a convolution's bias
+/// and activation as well; an own pass does where there is none. `own`: own kernels do all of it where no engine does.
 struct GraphSupport {
   std::string key;
   std::size_t engines = 0, fused = 0;
   std::string favourite;  // of the bare graph
-  bool supported() const noexcept { return engines > 0; }
+  bool own = false;
+  bool supported() const noexcept { return engines > 0 || own; }
 };
 
 /// The distinct cuDNN graphs of a model's forward and backward pass. Throws DeviceError where nobody can tell.

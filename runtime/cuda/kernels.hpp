@@ -98,6 +98,8 @@ struct Statistics {
 void batch_moments(const Launch&, Element, const Matrix&, const void* x, double* moments, void* workspace);
 void batch_moments_gradient(const Launch&, Element, const Matrix&, const void* x, const double* gradients, Slot gx);
 void batch_statistics(const Launch&, Element, const BatchNormPlace&, const void* x, const Statistics&, void* workspace);
+/// What a library kept in `mean` and `inverse`, added to the step's sums.
+void add_statistics(const Launch&, const BatchNormPlace&, const Statistics&);
 void statistics_of_moments(const Launch&, const BatchNormPlace&, const double* moments, const Statistics&);
 /// y = act(...). `spread`: 1 / deviation, or a variance where `running`.
 void normalize(const Launch&, Element, const BatchNormPlace&, const void* x, const float* centre, const float* spread,

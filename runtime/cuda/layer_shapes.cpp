@@ -1,5 +1,5 @@
-// What of products, convolutions and the choice of their algorithms needs neither GPU nor library, and is built
-// everywhere: names, shapes, the quickest of some times.
+// What of products, graphs and the choice of their algorithms needs neither GPU nor library, and is built everywhere:
+// names, shapes, the quickest of some times, whether two results agree.
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -10,6 +10,7 @@
 #include "runtime/cuda/cudnn_graphs.hpp"
 #include "runtime/cuda/tuner.hpp"
 #include "runtime/error.hpp"
+#include "runtime/f16.hpp"
 
 namespace dtrain::cuda {
 
@@ -64,6 +65,64 @@ ConvolutionGraph convolution_graph(const Conv2d& op, const TensorDesc& in, Convo
   return g;
 }
 
+namespace {
+
+std::array<std::int64_t, 4> extents(const Shape& shape) {
+  std::array<std::int64_t, 4> out{1, 1, 1, 1};
+  for (int i = 0; i < shape.rank(); ++i) out[static_cast<std::size_t>(i)] = shape[i];
+  return out;
+}
+
+template <class Pool>
+PoolGraph graph_of(const Pool& op, const TensorDesc& in, PoolGraph::Kind kind) {
+  return {kind, in.dtype, extents(in.shape), extents(infer(op, {&in, 1}).out[0].shape), op.size, op.stride, op.padding};
+}
+
+}  // namespace
+
+std::string NormGraph::key() const {
+  std::string text = fmt::format("{} {} {} {}", kind == Kind::batch ? "batch_norm" : "layer_norm",
+                                 backward ? "backward" : "forward", name_of(dtype), fmt::join(shape, "x"));
+  if (!backward) text += fmt::format(" epsilon {}", epsilon);
+  if (relu) text += " relu";
+  if (nondeterministic) text += " nondeterministic";
+  return text;
+}
+
+std::optional<NormGraph> norm_graph(const BatchNorm& op, const TensorDesc& in, bool backward) {
+  if (op.activation != Activation::none && op.activation != Activation::relu) return std::nullopt;
+  return NormGraph{NormGraph::Kind::batch, backward,   in.dtype,
+                   extents(in.shape),      op.epsilon, op.activation == Activation::relu};
+}
+
+NormGraph norm_graph(const LayerNorm& op, const TensorDesc& in, bool backward) {
+  const std::int64_t features = in.shape[1];
+  return {NormGraph::Kind::layer, backward, in.dtype, {in.elements() / features, features, 1, 1}, op.epsilon};
+}
+
+std::string PoolGraph::key() const {
+  constexpr std::array<const char*, 3> kinds{"max_pool2d", "average_pool2d", "average_pool2d_of_all"};
+  return fmt::format("{} {} in {} out {} window {} stride {} padding {}", kinds[static_cast<std::size_t>(kind)],
+                     name_of(dtype), fmt::join(in, "x"), fmt::join(out, "x"), fmt::join(window, "x"),
+                     fmt::join(stride, "x"), fmt::join(padding, "x"));
+}
+
+std::optional<PoolGraph> pool_graph(const MaxPool2d& op, const TensorDesc& in) {
+  if (op.size[0] * op.size[1] > 127) return std::nullopt;
+  return graph_of(op, in, PoolGraph::Kind::largest);
+}
+PoolGraph pool_graph(const AveragePool2d& op, const TensorDesc& in) {
+  return graph_of(op, in, op.count_padding ? PoolGraph::Kind::average_of_all : PoolGraph::Kind::average);
+}
+PoolGraph pool_graph(const GlobalAveragePool&, const TensorDesc& in) {
+  const AveragePool2d whole{{in.shape[2], in.shape[3]}, {1, 1}, {0, 0}};
+  return graph_of(whole, in, PoolGraph::Kind::average_of_all);
+}
+
+std::string key_of(const CudnnGraph& g) {
+  return std::visit([](const auto& graph) { return graph.key(); }, g);
+}
+
 bool is_product(const Conv2d& op) noexcept {
   constexpr std::array<std::int64_t, 2> one{1, 1}, none{0, 0};
   return op.kernel == one && op.stride == one && op.padding == none && op.groups == 1;
@@ -84,6 +143,30 @@ std::size_t quickest(std::span<const double> milliseconds) {
   }
   if (best == milliseconds.size()) throw DeviceError("none of the library's algorithms ran");
   return best;
+}
+
+std::uint16_t scratch_number(std::size_t i) noexcept {
+  auto mixed = static_cast<std::uint32_t>(i / 2) * 2654435761u;  // float32 has two equal halves
+  mixed = (mixed ^ mixed >> 15) * 2246822519u;
+  return static_cast<std::uint16_t>(0x3C00u | ((mixed ^ mixed >> 13) & 0x83E0u));
+}
+
+bool agree(DType dtype, const void* a, const void* b, std::int64_t n) {
+  if (dtype == DType::u8) return std::memcmp(a, b, static_cast<std::size_t>(n)) == 0;
+  // Sums of millions of values in float, in two orders; and numbers of 8 or 11 bits, rounded once.
+  const double tolerance = dtype == DType::f32 ? 1e-4 : 1e-2;
+  const auto read = [&](const void* from, std::int64_t i) -> double {
+    if (dtype == DType::bf16) return static_cast<double>(to_float(static_cast<const Bf16*>(from)[i]));
+    if (dtype == DType::f16) return static_cast<double>(to_float(static_cast<const F16*>(from)[i]));
+    return static_cast<double>(static_cast<const float*>(from)[i]);
+  };
+  double difference = 0, norm = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double x = read(a, i), y = read(b, i);
+    difference += (x - y) * (x - y);
+    norm += x * x;
+  }
+  return difference <= tolerance * tolerance * norm;  // false where there is a NaN
 }
 
 std::string hexadecimal(const void* bytes, std::size_t size) {

@@ -176,14 +176,18 @@ struct MomentsFinish {
   }
 };
 
+DTRAIN_HOST_DEVICE inline void add_to_sums(const Statistics& s, std::int64_t c, double variance, double count) {
+  const auto unbiased = static_cast<float>(variance * count / (count > 2 ? count - 1 : 1.0));
+  s.mean_sum[c] = (s.first ? 0.0f : s.mean_sum[c]) + s.mean[c];
+  s.variance_sum[c] = (s.first ? 0.0f : s.variance_sum[c]) + unbiased;
+}
+
 DTRAIN_HOST_DEVICE inline void keep_statistics(const Statistics& s, std::int64_t c, double mean, double variance,
                                                double count, double epsilon) {
   variance = variance < 0 ? 0 : variance;  // NaN stays
   s.mean[c] = static_cast<float>(mean);
   s.inverse[c] = static_cast<float>(1.0 / std::sqrt(variance + epsilon));
-  const auto unbiased = static_cast<float>(variance * count / (count > 2 ? count - 1 : 1.0));
-  s.mean_sum[c] = (s.first ? 0.0f : s.mean_sum[c]) + s.mean[c];
-  s.variance_sum[c] = (s.first ? 0.0f : s.variance_sum[c]) + unbiased;
+  add_to_sums(s, c, variance, count);
 }
 
 template <class T>
@@ -196,6 +200,22 @@ struct StatisticsFinish {
     const auto n = static_cast<double>(shape.rows);
     const double off = first / n;
     keep_statistics(statistics, c, static_cast<double>(to_float(x[c])) + off, second / n - off * off, n, epsilon);
+  }
+};
+
+struct AddStatistics {
+  static constexpr int threads = block_threads;
+  using Shared = Nothing;
+  Matrix shape;
+  double epsilon;
+  Statistics statistics;
+  template <class Thread>
+  DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared&) const {
+    const std::int64_t c = t.block() * threads + t.index();
+    if (c >= shape.channels) return;
+    const auto inverse = static_cast<double>(statistics.inverse[c]);
+    const double variance = 1.0 / (inverse * inverse) - epsilon;
+    add_to_sums(statistics, c, variance < 0 ? 0 : variance, static_cast<double>(shape.rows));
   }
 };
 

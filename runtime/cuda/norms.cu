@@ -69,6 +69,10 @@ void batch_statistics(const Launch& where, Element element, const BatchNormPlace
   });
 }
 
+void add_statistics(const Launch& where, const BatchNormPlace& place, const Statistics& statistics) {
+  launch(where, divide_up(place.shape.channels, block_threads), AddStatistics{place.shape, place.epsilon, statistics});
+}
+
 void statistics_of_moments(const Launch& where, const BatchNormPlace& place, const double* moments,
                            const Statistics& statistics) {
   launch(where, divide_up(place.shape.channels, block_threads),

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "runtime/cuda/context.hpp"
 
@@ -15,9 +17,23 @@ namespace dtrain::cuda {
 /// One way to compute something: how many bytes its operands and workspace take, and a function that enqueues one run
 /// with operands that lie in `scratch`. `stream`: a cudaStream_t.
 struct Candidate {
+  /// What it writes, where candidates are of several makers: one that disagrees with the first is not taken.
+  struct Result {
+    std::size_t at = 0;  // bytes into the scratch memory
+    std::int64_t elements = 0;
+    DType dtype = DType::f32;
+  };
   std::size_t scratch = 0;
   std::function<void(std::byte* scratch, void* stream)> run;
+  std::vector<Result> results{};
 };
+
+/// Half word `i` of scratch memory: numbers of either sign between 0.007 and 2 in each of the float types. There are 64
+/// of them, so that windows have several largest elements.
+std::uint16_t scratch_number(std::size_t i) noexcept;
+
+/// Whether two makers' results are the same but for rounding; bytes (places in a window) have to be equal.
+bool agree(DType, const void* a, const void* b, std::int64_t n);
 
 /// At most this many candidates are measured, the library's favourites.
 inline constexpr std::size_t most_candidates = 8;

@@ -1,6 +1,8 @@
 // What CUDA's linear layers and convolutions tell their libraries, checked without either: shapes as columns, names,
 // the choice among measured times.
 #include <array>
+#include <bit>
+#include <cmath>
 #include <limits>
 #include <set>
 #include <vector>
@@ -11,6 +13,7 @@
 #include "runtime/cuda/cudnn_graphs.hpp"
 #include "runtime/cuda/tuner.hpp"
 #include "runtime/error.hpp"
+#include "runtime/f16.hpp"
 
 namespace dtrain::cuda {
 namespace {
@@ -117,6 +120,59 @@ TEST(Algorithms, operands_follow_each_other_on_multiples_of_256_bytes) {
   EXPECT_EQ(at.place(0), 256u);
   EXPECT_EQ(at.place(257), 256u);
   EXPECT_EQ(at.end(), 768u);
+}
+
+TEST(Algorithms, are_measured_on_numbers_that_every_float_type_has) {
+  std::set<std::uint16_t> halves;
+  for (std::size_t i = 0; i < 10000; ++i) {
+    const std::uint16_t half = scratch_number(i);
+    halves.insert(half);
+    const std::uint32_t word = std::uint32_t{scratch_number(i | 1)} << 16 | half;
+    for (const float v : {to_float(Bf16{half}), to_float(F16{half}), std::bit_cast<float>(word)}) {
+      EXPECT_GT(std::abs(v), 0.007f);
+      EXPECT_LT(std::abs(v), 2.0f);
+    }
+  }
+  EXPECT_EQ(halves.size(), 64u);
+}
+
+TEST(Algorithms, of_two_makers_agree_but_for_rounding) {
+  std::vector<float> a{1, -2, 3, 0.5f}, b = a;
+  const auto same = [&] { return agree(DType::f32, a.data(), b.data(), 4); };
+  EXPECT_TRUE(same());
+  b[1] = -2.0001f;
+  EXPECT_TRUE(same());
+  b[1] = -2.001f;
+  EXPECT_FALSE(same());
+  b[1] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_FALSE(same());
+  const std::vector<Bf16> c{to_bf16(1), to_bf16(3)}, near{to_bf16(1.0078125f), to_bf16(3)},
+      far{to_bf16(1.05f), to_bf16(3)};
+  EXPECT_TRUE(agree(DType::bf16, c.data(), near.data(), 2));
+  EXPECT_FALSE(agree(DType::bf16, c.data(), far.data(), 2));
+  const std::vector<std::uint8_t> d{1, 2, 3}, other{1, 2, 4};
+  EXPECT_TRUE(agree(DType::u8, d.data(), d.data(), 3));
+  EXPECT_FALSE(agree(DType::u8, d.data(), other.data(), 3));
+}
+
+TEST(Norm, a_graph_holds_the_ops_shape_and_knows_no_activation_but_relu) {
+  const TensorDesc images{DType::bf16, Shape{4, 6, 9, 12}, Layout::channels_last}, rows{DType::f32, Shape{8, 12}};
+  EXPECT_EQ(norm_graph(BatchNorm{1e-5, 0.1, Activation::relu}, images, false)->key(),
+            "batch_norm forward bfloat16 4x6x9x12 epsilon 1e-05 relu");
+  EXPECT_EQ(norm_graph(BatchNorm{}, rows, true)->key(), "batch_norm backward float32 8x12x1x1");
+  EXPECT_FALSE(norm_graph(BatchNorm{1e-5, 0.1, Activation::tanh}, images, false));
+  EXPECT_EQ(norm_graph(LayerNorm{1e-6}, images, false).key(), "layer_norm forward bfloat16 432x6x1x1 epsilon 1e-06");
+}
+
+TEST(Pool, a_graph_holds_the_ops_windows) {
+  const TensorDesc in{DType::f16, Shape{4, 6, 9, 12}, Layout::channels_last};
+  EXPECT_EQ(pool_graph(MaxPool2d{{3, 2}, {2, 1}, {1, 0}}, in)->key(),
+            "max_pool2d float16 in 4x6x9x12 out 4x6x5x11 window 3x2 stride 2x1 padding 1x0");
+  EXPECT_FALSE(pool_graph(MaxPool2d{{12, 11}, {1, 1}}, TensorDesc{in.dtype, Shape{1, 2, 20, 20}, in.layout}));
+  EXPECT_NE(pool_graph(AveragePool2d{{3, 3}, {2, 2}, {1, 1}, true}, in).key(),
+            pool_graph(AveragePool2d{{3, 3}, {2, 2}, {1, 1}, false}, in).key());
+  EXPECT_EQ(pool_graph(GlobalAveragePool{}, in).key(),
+            "average_pool2d_of_all float16 in 4x6x9x12 out 4x6x1x1 window 9x12 stride 1x1 padding 0x0");
 }
 
 TEST(Convolution, a_graph_holds_the_ops_shape_and_forward_alone_what_follows) {

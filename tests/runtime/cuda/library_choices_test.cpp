@@ -33,5 +33,46 @@ TEST(LibraryChoices, a_first_layer_measures_no_gradient_of_the_data) {
   EXPECT_EQ(first.choices().all().size() + 1, later.choices().all().size());
 }
 
+/// Norms and pools of an even number of channels have two engines with cuDNN here, the first of them wrong.
+TEST(LibraryChoices, norms_and_pools_take_an_engine_only_where_it_gives_what_own_kernels_do) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    for (const std::int64_t channels : {7, 8}) {
+      const TensorDesc in{dtype, Shape{3, channels, 6, 6}, Layout::channels_last, {}};
+      SimulatedDevice device;
+      for (const OpSpec& op :
+           std::vector<OpSpec>{BatchNorm{}, BatchNorm{1e-5, 0.1, Activation::relu}, LayerNorm{},
+                               MaxPool2d{{3, 3}, {2, 2}, {1, 1}}, AveragePool2d{{3, 3}, {2, 2}, {1, 1}},
+                               AveragePool2d{{3, 3}, {2, 2}, {1, 1}, false}, GlobalAveragePool{}})
+        device.prepare(op, {&in, 1}, {});
+      const AlgorithmChoices choices = device.choices();
+      EXPECT_EQ(choices.all().size(), channels == 8 ? 10u : 0u);  // norms have two
+      for (const auto& [key, engine] : choices.all()) EXPECT_EQ(engine, "eng1_k2=3") << key;
+    }
+  }
+}
+
+TEST(LibraryChoices, a_norm_without_a_gradient_to_give_has_no_graph_for_it) {
+  const TensorDesc in{DType::f32, Shape{6, 8}};
+  SimulatedDevice device;
+  const auto first = device.prepare(BatchNorm{}, {&in, 1}, {false, false});
+  EXPECT_FALSE(first->needs().gradients_apart);
+  EXPECT_EQ(choices_with(device, "backward"), 0);
+  EXPECT_EQ(choices_with(device, "forward"), 1);
+  EXPECT_TRUE(device.prepare(BatchNorm{}, {&in, 1}, {})->needs().gradients_apart);
+}
+
+TEST(LibraryChoices, an_earlier_choice_of_own_kernels_stays) {
+  const TensorDesc in{DType::f32, Shape{6, 8}};
+  SimulatedDevice device;
+  device.prepare(LayerNorm{}, {&in, 1}, {});
+  const AlgorithmChoices measured = device.choices();
+  AlgorithmChoices own;
+  for (const auto& [key, engine] : measured.all()) own.set(key, "own");
+  SimulatedDevice again;
+  again.use(own);
+  EXPECT_FALSE(again.prepare(LayerNorm{}, {&in, 1}, {})->needs().gradients_apart);
+  EXPECT_EQ(again.choices(), own);
+}
+
 }  // namespace
 }  // namespace dtrain::test

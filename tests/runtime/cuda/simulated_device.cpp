@@ -6,8 +6,7 @@
 
 namespace dtrain::test {
 
-std::unique_ptr<Kernel> SimulatedDevice::prepare(const OpSpec& op, std::span<const TensorDesc> in,
-                                                 const OpUse& use) {
+std::unique_ptr<Kernel> SimulatedDevice::prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse& use) {
   return cuda::make_kernel(context_, op, in, use);
 }
 

@@ -1,8 +1,10 @@
 // cuBLASLt and cuDNN without a GPU: plain loops over host memory behind the same interfaces, so that the CUDA device's
-// linear layers and convolutions (what they pack, place, add and leave to own kernels) run under the op table's suites.
+// layers (what they pack, place, add and leave to own kernels) run under the op table's suites.
 // Half of the shapes have no fused algorithm, so that both ways are taken; workspaces are spoilt in every call.
 #include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -102,11 +104,11 @@ class SimulatedBlasLt final : public BlasLt {
 
 // ---- convolutions --------------------------------------------------------------------------------------------------
 
-class SimulatedConvolution final : public ConvolutionPlan {
+class SimulatedConvolution final : public GraphPlan {
  public:
   explicit SimulatedConvolution(const ConvolutionGraph& g) : g_(g) {}
   std::size_t workspace() const noexcept override { return workspace_bytes; }
-  void run(const ConvolutionOperands& o, void* workspace, void*) override {
+  void run(const GraphOperands& o, void* workspace, void*) override {
     spoil(workspace);
     const auto [n, c, h, w] = g_.in;
     const auto [rows, filters, height, width] = g_.out;
@@ -147,18 +149,157 @@ class SimulatedConvolution final : public ConvolutionPlan {
   ConvolutionGraph g_;
 };
 
+// ---- norms and pools -----------------------------------------------------------------------------------------------
+
+/// [groups, members]: what shares mean and deviation. Channels of rows, or rows of channels.
+class SimulatedNorm final : public GraphPlan {
+ public:
+  SimulatedNorm(const NormGraph& g, bool wrong) : g_(g), wrong_(wrong) {}
+  std::size_t workspace() const noexcept override { return workspace_bytes; }
+  void run(const GraphOperands& o, void* workspace, void*) override {
+    spoil(workspace);
+    if (g_.backward && o[0] == o[5]) throw BugError("a gradient over another, which cuDNN does not promise to bear");
+    const bool batch = g_.kind == NormGraph::Kind::batch;
+    const std::int64_t channels = g_.shape[1], rows = g_.shape[0] * g_.shape[2] * g_.shape[3];
+    const std::int64_t groups = batch ? channels : rows, members = batch ? rows : channels;
+    std::vector<double> of_weight(static_cast<std::size_t>(channels)), of_bias(of_weight.size());
+    for (std::int64_t group = 0; group < groups; ++group) {
+      const auto place = [&](std::int64_t i) { return batch ? i * channels + group : group * channels + i; };
+      const auto channel = [&](std::int64_t i) { return batch ? group : i; };
+      g_.backward ? backward(o, group, members, place, channel, of_weight, of_bias)
+                  : forward(o, group, members, place, channel);
+    }
+    for (std::int64_t c = 0; g_.backward && c < channels; ++c) {
+      write(o[6], DType::f32, c, static_cast<float>(of_weight[static_cast<std::size_t>(c)]));
+      write(o[7], DType::f32, c, static_cast<float>(of_bias[static_cast<std::size_t>(c)]));
+    }
+  }
+
+ private:
+  static double f32(const void* p, std::int64_t i) { return static_cast<double>(static_cast<const float*>(p)[i]); }
+
+  template <class Place, class Channel>
+  void forward(const GraphOperands& o, std::int64_t group, std::int64_t members, const Place& place,
+               const Channel& channel) const {
+    const auto x = [&](std::int64_t i) { return static_cast<double>(read(o[0], g_.dtype, place(i))); };
+    double mean = 0, variance = 0;
+    for (std::int64_t i = 0; i < members; ++i) mean += x(i) / static_cast<double>(members);
+    for (std::int64_t i = 0; i < members; ++i) variance += (x(i) - mean) * (x(i) - mean) / static_cast<double>(members);
+    const double inverse = 1 / std::sqrt(variance + g_.epsilon);
+    for (std::int64_t i = 0; i < members; ++i) {
+      double y = (x(i) - mean) * inverse * f32(o[1], channel(i)) + f32(o[2], channel(i));
+      if (g_.relu && y < 0) y = 0;
+      write(o[3], g_.dtype, place(i), static_cast<float>(wrong_ ? 1.1 * y : y));
+    }
+    write(o[4], DType::f32, group, static_cast<float>(mean));
+    write(o[5], DType::f32, group, static_cast<float>(inverse));
+  }
+
+  template <class Place, class Channel>
+  void backward(const GraphOperands& o, std::int64_t group, std::int64_t members, const Place& place,
+                const Channel& channel, std::vector<double>& of_weight, std::vector<double>& of_bias) const {
+    const double mean = f32(o[3], group), inverse = f32(o[4], group);
+    const auto unit = [&](std::int64_t i) {
+      return (static_cast<double>(read(o[1], g_.dtype, place(i))) - mean) * inverse;
+    };
+    const auto gradient = [&](std::int64_t i) {
+      const double g = static_cast<double>(read(o[0], g_.dtype, place(i)));
+      if (!g_.relu) return g;
+      return unit(i) * f32(o[2], channel(i)) + f32(o[8], channel(i)) > 0 ? g : 0;
+    };
+    double level = 0, slope = 0;
+    for (std::int64_t i = 0; i < members; ++i) {
+      const auto c = static_cast<std::size_t>(channel(i));
+      const double g = gradient(i), scaled = g * f32(o[2], channel(i));
+      of_weight[c] += g * unit(i);
+      of_bias[c] += g;
+      level += scaled / static_cast<double>(members);
+      slope += scaled * unit(i) / static_cast<double>(members);
+    }
+    for (std::int64_t i = 0; i < members; ++i) {
+      const double dx = inverse * (gradient(i) * f32(o[2], channel(i)) - level - unit(i) * slope);
+      write(o[5], g_.dtype, place(i), static_cast<float>(wrong_ ? 1.1 * dx : dx));
+    }
+  }
+
+  NormGraph g_;
+  bool wrong_;
+};
+
+class SimulatedPool final : public GraphPlan {
+ public:
+  SimulatedPool(const PoolGraph& g, bool wrong) : g_(g), wrong_(wrong) {}
+  std::size_t workspace() const noexcept override { return workspace_bytes; }
+  void run(const GraphOperands& o, void* workspace, void*) override {
+    spoil(workspace);
+    const auto [n, c, h, w] = g_.in;
+    const std::int64_t rows = g_.out[2], columns = g_.out[3];
+    for (std::int64_t i = 0; i < n * rows * columns * c; ++i) {
+      const std::int64_t channel = i % c, column = i / c % columns, row = i / c / columns % rows;
+      const std::int64_t image = i / c / columns / rows;
+      double sum = 0, best = -std::numeric_limits<double>::infinity();
+      std::int64_t there = 0, which = 0;
+      for (std::int64_t k = 0; k < g_.window[0] * g_.window[1]; ++k) {
+        const std::int64_t y = row * g_.stride[0] - g_.padding[0] + k / g_.window[1];
+        const std::int64_t x = column * g_.stride[1] - g_.padding[1] + k % g_.window[1];
+        if (y < 0 || y >= h || x < 0 || x >= w) continue;
+        const auto v = static_cast<double>(read(o[0], g_.dtype, ((image * h + y) * w + x) * c + channel));
+        ++there;
+        sum += v;
+        // As real engines might: the last of equal ones, or the first.
+        if (wrong_ ? v >= best : v > best || v != v) best = v, which = k;
+      }
+      if (g_.kind == PoolGraph::Kind::average_of_all) there = g_.window[0] * g_.window[1];
+      const bool largest = g_.kind == PoolGraph::Kind::largest;
+      const double mean = sum / static_cast<double>(there);
+      write(o[1], g_.dtype, i, static_cast<float>(largest ? best : wrong_ ? 1.1 * mean : mean));
+      if (largest) static_cast<std::uint8_t*>(o[2])[i] = static_cast<std::uint8_t>(which);
+    }
+  }
+
+ private:
+  PoolGraph g_;
+  bool wrong_;
+};
+
+/// Of norms and pools, with an odd number of channels no engine supports any, and the library's favourite is wrong.
 class SimulatedCudnn final : public CudnnGraphs {
  public:
-  std::vector<std::string> engines(const ConvolutionGraph& g) override {
-    const bool more = g.bias || g.activation != Activation::none;
-    if (more && g.out[1] % 2 != 0) return {};
+  std::vector<std::string> engines(const CudnnGraph& graph) override {
+    const auto* convolution = std::get_if<ConvolutionGraph>(&graph);
+    if (!convolution) {
+      const auto* norm = std::get_if<NormGraph>(&graph);
+      if ((norm ? norm->shape[1] : std::get<PoolGraph>(graph).in[1]) % 2 != 0) return {};
+      return {wrong, "eng0", "eng1_k2=3"};
+    }
+    const bool more = convolution->bias || convolution->activation != Activation::none;
+    if (more && convolution->out[1] % 2 != 0) return {};
     return {"eng0", "eng1_k2=3"};
   }
-  std::unique_ptr<ConvolutionPlan> plan(const ConvolutionGraph& g, const std::string& engine) override {
+  std::unique_ptr<GraphPlan> plan(const CudnnGraph& graph, const std::string& engine) override {
     if (engine == "eng0") return nullptr;  // as where support turns out to be missing
-    return std::make_unique<SimulatedConvolution>(g);
+    if (const auto* norm = std::get_if<NormGraph>(&graph))
+      return std::make_unique<SimulatedNorm>(*norm, engine == wrong);
+    if (const auto* pool = std::get_if<PoolGraph>(&graph))
+      return std::make_unique<SimulatedPool>(*pool, engine == wrong);
+    return std::make_unique<SimulatedConvolution>(std::get<ConvolutionGraph>(graph));
   }
+
+ private:
+  static constexpr const char* wrong = "eng9";
 };
+
+std::size_t bytes_of(const Candidate::Result& r) {
+  return static_cast<std::size_t>(r.elements) * size_of(r.dtype);
+}
+bool all_agree(const Candidate& candidate, const std::vector<std::byte>& a, const std::vector<std::byte>& b) {
+  std::size_t at = 0;
+  for (const Candidate::Result& r : candidate.results) {
+    if (!agree(r.dtype, a.data() + at, b.data() + at, r.elements)) return false;
+    at += bytes_of(r);
+  }
+  return true;
+}
 
 }  // namespace
 
@@ -175,23 +316,41 @@ std::string cudnn_version() {
   return "simulated";
 }
 
-/// Runs the first that can be made, in memory of exactly the size that it asks for.
+/// The first that can be made; where they are of several makers, the first of another maker that agrees with it. Each
+/// runs in memory of exactly the size that it asks for.
 std::string choose(CudaContext& context, const std::string& library, const std::string& key,
                    std::span<const std::string> algorithms, const MakeCandidate& make) {
   const std::string full = library + " " + context.model + ": " + key;
   if (const std::string* chosen = context.choices.find(full); chosen && make(*chosen)) return *chosen;
+  std::string best;
+  std::vector<std::byte> expected;
   for (const std::string& algorithm : algorithms) {
     const auto candidate = make(algorithm);
     if (!candidate) continue;
     const auto memory = make_cpu_device(1);
-    const Buffer scratch(*memory, candidate->scratch + 256);
-    std::memset(scratch.data(), 0x3C, scratch.bytes());
-    const auto begin = reinterpret_cast<std::uintptr_t>(scratch.data());
-    candidate->run(scratch.at((256 - begin % 256) % 256), nullptr);
-    context.choices.set(full, algorithm);
-    return algorithm;
+    const Buffer buffer(*memory, candidate->scratch + 256);
+    const auto begin = reinterpret_cast<std::uintptr_t>(buffer.data());
+    std::byte* const scratch = buffer.at((256 - begin % 256) % 256);
+    for (std::size_t i = 0; i + 1 < candidate->scratch; i += 2) {
+      const std::uint16_t half = scratch_number(i / 2);
+      std::memcpy(scratch + i, &half, sizeof half);
+    }
+    candidate->run(scratch, nullptr);
+    std::vector<std::byte> results;
+    for (const Candidate::Result& r : candidate->results)
+      results.insert(results.end(), scratch + r.at, scratch + r.at + bytes_of(r));
+    if (best.empty()) {
+      best = algorithm;
+      expected = results;
+      if (candidate->results.empty()) break;
+    } else if (all_agree(*candidate, expected, results)) {
+      best = algorithm;
+      break;
+    }
   }
-  throw DeviceError("no algorithm for " + key);
+  if (best.empty()) throw DeviceError("no algorithm for " + key);
+  context.choices.set(full, best);
+  return best;
 }
 
 }  // namespace dtrain::cuda

@@ -1,0 +1,67 @@
+#include "runtime/cuda/graph_ops.hpp"
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/cuda/layer_support.hpp"
+#include "runtime/cuda/tuner.hpp"
+
+namespace dtrain::cuda {
+
+namespace {
+
+constexpr const char* own_name = "own";
+/// A graph of these is bound by memory: its engines differ less than those of a convolution, and each costs time at the
+/// start to build.
+constexpr std::size_t most_engines = 3;
+
+}  // namespace
+
+GraphOperand read_operand(std::int64_t elements, DType dtype) {
+  return {bytes_of(elements, dtype)};
+}
+GraphOperand written_operand(std::int64_t elements, DType dtype) {
+  return {bytes_of(elements, dtype), dtype};
+}
+
+std::shared_ptr<GraphPlan> quicker_graph(CudaContext& context, const CudnnGraph& graph,
+                                         std::span<const GraphOperand> operands, const OwnKernels& own) {
+  if (!context.cudnn) context.cudnn = make_cudnn_graphs();
+  std::vector<std::string> names = context.cudnn->engines(graph);
+  if (names.empty()) return nullptr;
+  if (names.size() > most_engines) names.resize(most_engines);
+  names.insert(names.begin(), own_name);  // the first: an engine has to be clearly quicker
+  std::map<std::string, std::shared_ptr<GraphPlan>> plans;
+  const auto make = [&](const std::string& name) -> std::optional<Candidate> {
+    std::shared_ptr<GraphPlan> plan;
+    if (name != own_name) {
+      plan = context.cudnn->plan(graph, name);
+      if (!plan) return std::nullopt;
+    }
+    plans[name] = plan;
+    Candidate candidate;
+    Offsets at;
+    std::vector<std::size_t> places;
+    for (const GraphOperand& operand : operands) {
+      places.push_back(at.place(operand.bytes));
+      if (operand.result)
+        candidate.results.push_back(
+            {places.back(), static_cast<std::int64_t>(operand.bytes / size_of(*operand.result)), *operand.result});
+    }
+    const std::size_t workspace = at.place(plan ? plan->workspace() : own.workspace);
+    candidate.scratch = at.end();
+    candidate.run = [=](std::byte* scratch, void* stream) {
+      GraphOperands addresses{};
+      for (std::size_t i = 0; i < places.size(); ++i) addresses.at(i) = scratch + places[i];
+      if (!plan) return own.instead(addresses, scratch + workspace, stream);
+      plan->run(addresses, scratch + workspace, stream);
+      if (own.behind) own.behind(addresses, scratch + workspace, stream);
+    };
+    return candidate;
+  };
+  return plans.at(choose(context, "cudnn " + cudnn_version(), key_of(graph), names, make));
+}
+
+}  // namespace dtrain::cuda

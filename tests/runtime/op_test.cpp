@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "runtime/cuda/graph_check.hpp"
 #include "runtime/error.hpp"
 #include "tests/support/devices.hpp"
 #include "tests/support/op_table.hpp"
@@ -238,6 +239,56 @@ std::vector<Case> large_cases_beside_cpu() {
   return all;
 }
 INSTANTIATE_TEST_SUITE_P(Large, LargeBesideCpu, testing::ValuesIn(large_cases_beside_cpu()), [](const auto& instance) {
+  return name_of_case(instance) + "_" + std::to_string(instance.index);
+});
+
+/// Where own kernels and an engine of cuDNN can do an op: each of them, whichever is quicker.
+class EitherWay : public LargeBesideCpu {};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(EitherWay);
+
+/// An engine for the graph that a choice's key names.
+std::string an_engine(const test::AvailableDevice& device, const OpRow& row, const std::string& key) {
+  if (device.name == "simulated") return "eng1_k2=3";
+  Graph graph(row.in.shape[0]);
+  graph.add("op", row.op, {graph.add_input(InputRole::sample, "x", row.in)});
+  for (const cuda::GraphSupport& support : cuda::check_graphs(graph, {}, false))
+    if (key.ends_with(": " + support.key) && support.engines > 0) return support.favourite;
+  return "";
+}
+
+TEST_P(EitherWay, values_and_gradients_are_the_same) {
+  const auto cpu = make_cpu_device(1);
+  OpRun there(*cpu, row_.in.dtype == DType::f16 ? test::in_dtype(row_, DType::bf16) : row_);
+  const auto expected = results(there);
+  const AlgorithmChoices quicker = device_->choices();
+  for (const bool own : {true, false}) {
+    AlgorithmChoices wanted;
+    for (const auto& [key, engine] : quicker.all()) {
+      const std::string name = own ? "own" : an_engine(GetParam().device, row_, key);
+      if (!name.empty()) wanted.set(key, name);
+    }
+    const auto device = GetParam().make();
+    device->use(wanted);
+    OpRun run(*device, row_);
+    for (const auto& [key, engine] : wanted.all()) EXPECT_EQ(*device->choices().find(key), engine) << key;
+    const auto seen = results(run);
+    ASSERT_EQ(seen.size(), expected.size());
+    for (std::size_t i = 0; i < seen.size(); ++i)
+      EXPECT_LE(test::relative_error(seen[i], expected[i]), tolerance()) << (own ? "own " : "cuDNN ") << i;
+  }
+}
+
+std::vector<Case> cases_of_either_way() {
+  std::vector<Case> all = large_cases_beside_cpu();
+  std::erase_if(all, [](const Case& c) {
+    const OpSpec& op = c.row.op;
+    return !std::holds_alternative<BatchNorm>(op) && !std::holds_alternative<LayerNorm>(op) &&
+           !std::holds_alternative<MaxPool2d>(op) && !std::holds_alternative<AveragePool2d>(op) &&
+           !std::holds_alternative<GlobalAveragePool>(op);
+  });
+  return all;
+}
+INSTANTIATE_TEST_SUITE_P(Large, EitherWay, testing::ValuesIn(cases_of_either_way()), [](const auto& instance) {
   return name_of_case(instance) + "_" + std::to_string(instance.index);
 });
 

@@ -269,7 +269,9 @@ OpRun::OpRun(Device& device, const OpRow& row)
   shape_ = infer(row.op, descs);
   // What the tests of a program measured before: it takes a GPU's libraries seconds a row.
   static AlgorithmChoices measured;
+  const AlgorithmChoices wanted = device.choices();
   device.use(measured);
+  device.use(wanted);
   kernel_ = device.prepare(row.op, descs, {});
   measured.merge(device.choices());
   for (const auto& d : descs) in_.emplace_back(device, d);

@@ -218,6 +218,13 @@ class Host:
             (self.work / run).mkdir()
             shutil.copy(self.work / like / CHOICES, self.work / run / CHOICES)
 
+    def ways(self, run):
+        """How a run's norms and pools go, of which own kernels and cuDNN have both: whichever measured quicker."""
+        path = self.work / run / CHOICES
+        chosen = [line.rpartition(" = ") for line in path.read_text().splitlines()] if path.exists() else []
+        names = [name for key, _, name in chosen if re.search("batch_norm|layer_norm|pool2d", key)]
+        return f"; norms and pools: {names.count('own')} by own kernels, {len(names) - names.count('own')} by cuDNN" if names else ""
+
     def on_ranks(self, ranks, *command, apart=True):
         """The command on so many ranks of this machine; `apart`: NCCL takes each for a host of its own, as it must where
         ranks share a GPU."""

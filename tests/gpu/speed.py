@@ -93,7 +93,7 @@ def against_torch(host, name, recipe, batch, modes, settings, bounds, steps, sha
             host.report.add(host.part, f"{name}, first round", "measured", describe(ours, theirs, broken))
             took /= 2
     medians = {mode: statistics.median(values) for mode, values in theirs.items()}
-    said = f"{describe(ours, theirs, broken)}; {len(ours)} rounds"
+    said = f"{describe(ours, theirs, broken)}; {len(ours)} rounds{host.ways(name)}"
     if own_memory:
         said += f"; memory {own_memory:.0f} MiB"
         for mode, found in memory.items():

@@ -149,8 +149,10 @@ PlanOptions plan_options(const RunConfig& config, int ranks) {
   return options;
 }
 
-CudaOptions cuda_options(const RunConfig& config) {
-  return {.tf32 = config.cuda.tf32, .nondeterministic = config.deterministic == Deterministic::off};
+CudaOptions cuda_options(const RunConfig& config, int ranks) {
+  return {.tf32 = config.cuda.tf32,
+          .nondeterministic = config.deterministic == Deterministic::off,
+          .own_norms = ranks > 1 || config.deterministic == Deterministic::elastic};
 }
 
 TypePtr<RunConfig> run_table() {

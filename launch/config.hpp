@@ -92,6 +92,8 @@ LossScaling loss_scaling(const RunConfig&);
 /// What these settings say of the plan of a run on so many ranks.
 PlanOptions plan_options(const RunConfig&, int ranks);
 /// What they say of its CUDA devices.
-CudaOptions cuda_options(const RunConfig&);
+/// Norms of several ranks go by own kernels: cuDNN's wait for all of a GPU's processors at once, some of which a
+/// collective beside them holds until other ranks come; and `elastic` promises the bits of any number of ranks.
+CudaOptions cuda_options(const RunConfig&, int ranks);
 
 }  // namespace dtrain::launch

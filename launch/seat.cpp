@@ -133,7 +133,7 @@ int compute_threads(int configured, const comm::World& world) {
 }
 
 std::unique_ptr<Device> make_run_device(const RunConfig& config, const comm::World& world, const Seat& seat) {
-  if (seat.on_gpu()) return make_device(DeviceKind::cuda, seat.ordinal, 0, cuda_options(config));
+  if (seat.on_gpu()) return make_device(DeviceKind::cuda, seat.ordinal, 0, cuda_options(config, world.size()));
   if (config.precision == DType::f16)
     throw ConfigError("precision: float16 needs a GPU, and device: auto is the cpu here; use precision: bfloat16");
   return make_device(DeviceKind::cpu, 0, compute_threads(config.threads, world));

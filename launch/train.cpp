@@ -126,7 +126,7 @@ class Trainer {
     if (tally.recalled > 0 && tally.measured > 0)
       report_.say(
           fmt::format("{} of the device's algorithms were measured anew: those kept with the run are of another "
-                      "GPU, library or shape",
+                      "GPU, library, shape or dtrain",
                       tally.measured));
     group_->agree([&] {
       with_advice(free, [&] { step_.emplace(config_, *engine_, watchdog_, stop_, batch_.accumulation); });

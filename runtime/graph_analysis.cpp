@@ -60,10 +60,17 @@ Analysis::Analysis(const Graph& g)
   }
 }
 
-OpUse Analysis::use_of(const GraphNode& node) const {
+OpUse Analysis::use_of(NodeId n) const {
+  const GraphNode& node = graph.nodes()[idx(n)];
   OpUse use{any_input_gradient(node), false};
-  for (std::size_t i = 0; i < node.in.size(); ++i)
-    if (input_gradient(node, i) && consumers[idx(root[idx(node.in[i])])].size() > 1) use.input_gradient_added = true;
+  for (std::size_t i = 0; i < node.in.size(); ++i) {
+    if (!input_gradient(node, i)) continue;
+    const ValueId read = root[idx(node.in[i])];
+    const auto same = [&](ValueId v) { return root[idx(v)] == read; };
+    // Backward goes from the last node to the first: what comes later has left its share.
+    if (consumers[idx(read)].back() > n || std::count_if(node.in.begin(), node.in.end(), same) > 1)
+      use.input_gradient_added = true;
+  }
   return use;
 }
 

@@ -41,7 +41,7 @@ struct Analysis {
       if (input_gradient(node, i)) return true;
     return false;
   }
-  OpUse use_of(const GraphNode&) const;
+  OpUse use_of(NodeId) const;
 };
 
 /// Which nodes are computed again before backward needs what they make.

@@ -3,6 +3,7 @@
 // nothing.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -229,6 +230,12 @@ struct Needs {
   std::size_t packed = 0;        // packed parameters, alive from update to update
   bool gradients_apart = false;  // takes no leave of Alias::Kind::grad_over_grad
 };
+
+/// The most workspace that a kernel of the CUDA device gives a library for what own kernels can do as well, of an input
+/// of so many bytes.
+constexpr std::size_t most_library_workspace(std::size_t in) {
+  return std::clamp(in, std::size_t{1} << 20, std::size_t{16} << 20);
+}
 
 /// How a graph uses an op, as far as it spares a kernel work to know.
 struct OpUse {

@@ -310,7 +310,7 @@ std::size_t pack_blocks(std::vector<Block>& blocks) {
   return end;
 }
 
-Needs estimated_needs(const GraphNode& node, const Graph& graph) {
+Needs estimated_needs(const GraphNode& node, const Graph& graph, const OpUse& use) {
   std::size_t params = 0, in = 0, out = 0;
   for (const auto& p : node.shape.params) params += aligned(p.desc.bytes(), memory_alignment);
   for (ValueId v : node.in) in = std::max(in, graph.desc(v).bytes());
@@ -322,11 +322,16 @@ Needs estimated_needs(const GraphNode& node, const Graph& graph) {
   // Of a line of channels: partial sums of each task in double, coefficients; or sums of each sample.
   const Shape& x = graph.desc(node.in[0]).shape;
   const std::size_t line = x.rank() < 2 ? 0 : static_cast<std::size_t>(std::max<std::int64_t>(x[1], 1024));
-  if (std::holds_alternative<BatchNorm>(node.op) || std::holds_alternative<BatchNormalize>(node.op) ||
-      std::holds_alternative<BatchMoments>(node.op) || std::holds_alternative<LayerNorm>(node.op))
-    needs.workspace = in + 44 * line;
-  if (std::holds_alternative<Multiply>(node.op) || std::holds_alternative<GlobalAveragePool>(node.op))
-    needs.workspace = static_cast<std::size_t>(x[0]) * 16 * line;
+  const auto is = [&](auto... ops) { return (std::holds_alternative<decltype(ops)>(node.op) || ...); };
+  if (is(BatchNorm{}, LayerNorm{}, BatchNormalize{}, BatchMoments{})) needs.workspace = in + 44 * line;
+  if (is(Multiply{}, GlobalAveragePool{})) needs.workspace = static_cast<std::size_t>(x[0]) * 16 * line;
+  // Of a library instead, that adds no gradients and writes none over another.
+  const std::size_t library = most_library_workspace(in);
+  if (is(BatchNorm{}, LayerNorm{})) {
+    needs.workspace = std::max(needs.workspace, (use.input_gradient_added ? in : 0) + library + 44 * line);
+    needs.gradients_apart = true;
+  }
+  if (is(MaxPool2d{}, AveragePool2d{}, GlobalAveragePool{})) needs.workspace = std::max(needs.workspace, library);
   return needs;
 }
 
@@ -339,7 +344,7 @@ Plan make_plan(Graph graph, const PlanOptions& options) {
   plan.layout = make_layout(g, options.buckets);
   std::vector<Needs> needs(g.nodes().size());
   for (NodeId n = 0; n < static_cast<NodeId>(needs.size()); ++n)
-    needs[idx(n)] = options.needs ? options.needs(n) : estimated_needs(g.nodes()[idx(n)], g);
+    needs[idx(n)] = options.needs ? options.needs(n) : estimated_needs(g.nodes()[idx(n)], g, analysis.use_of(n));
   const NeedsOf needs_of = [&](NodeId n) { return needs[idx(n)]; };
 
   const Recomputation recomputation(analysis, options.recompute);

@@ -259,11 +259,12 @@ Program::Program(Device& device, Graph graph, const PlanOptions& options, Collec
     : state_(std::make_unique<State>(device, ranks)) {
   State& s = *state_;
   const Analysis analysis(graph);
-  for (const GraphNode& node : graph.nodes()) {
+  for (NodeId n = 0; n < static_cast<NodeId>(graph.nodes().size()); ++n) {
+    const GraphNode& node = graph.nodes()[idx(n)];
     std::vector<TensorDesc> in;
     for (ValueId v : node.in) in.push_back(graph.desc(v));
     try {
-      s.kernels.push_back(device.prepare(node.op, in, analysis.use_of(node)));
+      s.kernels.push_back(device.prepare(node.op, in, analysis.use_of(n)));
     } catch (const DeviceError& e) {
       throw DeviceError(fmt::format("layer \"{}\": {}", node.name, e.what()));
     }

@@ -69,6 +69,7 @@ class Conv2dKernel final : public Kernel {
     void* gy = g.out[0].data;
     if (wanted(g.in, 0)) {
       const bool add = g.in[0].write == Write::accumulate;
+      if (!data_ || (add && !adds_)) throw BugError("conv2d: a gradient that was not to be expected");
       void* to = add ? workspace + grad_in_at_ : g.in[0].grad.data;
       data_->run({gy, weights(a), to}, workspace, stream.native());
       if (add) cast(where, element_, element_, to, slot_of(g.in[0]), elements_in_);
@@ -168,7 +169,8 @@ class Conv2dKernel final : public Kernel {
   void place(const OpUse& use) {
     Offsets data, params;
     if (data_) data.place(data_->workspace());
-    if (use.input_gradient_added) grad_in_at_ = data.place(bytes_of(elements_in_, dtype_));
+    adds_ = use.input_gradient_added;
+    if (adds_) grad_in_at_ = data.place(bytes_of(elements_in_, dtype_));
     params.place(weights_->workspace());
     grad_weights_at_ = params.place(bytes_of(weight_elements(), dtype_));
     if (op_.bias) sums_at_ = params.place(column_sums_bytes(rows_, op_.filters));
@@ -184,7 +186,8 @@ class Conv2dKernel final : public Kernel {
   PackedPart part_;                                      // otherwise
   std::shared_ptr<CudnnGraphs> cudnn_;                   // outlives the plans
   std::shared_ptr<GraphPlan> forward_, data_, weights_;  // data_: null where nobody wants that gradient
-  bool finishes_ = false;                                // an own pass applies bias and activation
+  bool adds_ = false;      // there is room for a gradient of the input that is to be added
+  bool finishes_ = false;  // an own pass applies bias and activation
   std::size_t workspace_ = 0, grad_in_at_ = 0, grad_weights_at_ = 0, sums_at_ = 0;
 };
 

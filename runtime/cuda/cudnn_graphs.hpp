@@ -85,8 +85,10 @@ PoolGraph pool_graph(const GlobalAveragePool&, const TensorDesc& in);
 
 using CudnnGraph = std::variant<ConvolutionGraph, NormGraph, PoolGraph>;
 std::string key_of(const CudnnGraph&);
+/// All that an op on `in` may run, forward and backward, whole.
+std::vector<CudnnGraph> graphs_of(const OpSpec&, const TensorDesc& in, bool tf32);
 /// Addresses in the order that the graph's struct says; those behind its last one are not looked at.
-using GraphOperands = std::array<void*, 9>;
+using GraphOperands = std::array<void*, 10>;
 
 /// An engine built for a graph.
 class GraphPlan {

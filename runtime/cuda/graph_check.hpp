@@ -19,13 +19,12 @@ struct GpuDescription {
 };
 
 /// One cuDNN graph, named by its key, and the engines that support it. `fused`: those that apply a convolution's bias
-/// and activation as well; an own pass does where there is none. `own`: own kernels do all of it where no engine does.
+/// and activation as well; an own pass does where there is none. Norms and pools have own kernels, too.
 struct GraphSupport {
   std::string key;
   std::size_t engines = 0, fused = 0;
   std::string favourite;  // of the bare graph
-  bool own = false;
-  bool supported() const noexcept { return engines > 0 || own; }
+  bool supported() const noexcept { return engines > 0; }
 };
 
 /// The distinct cuDNN graphs of a model's forward and backward pass. Throws DeviceError where nobody can tell.

@@ -16,6 +16,14 @@ constexpr const char* own_name = "own";
 /// A graph of these is bound by memory: its engines differ less than those of a convolution, and each costs time at the
 /// start to build.
 constexpr std::size_t most_engines = 3;
+// What an engine may differ by from own kernels: as much as either may from double precision; and numbers of 8 or 11
+// bits, rounded once. Far from zero own kernels keep the mean to a float's last bit, which is 57 times as much of a
+// deviation; sums of squares in float would lose another 57 times.
+constexpr double float_tolerance = 1e-5, far_tolerance = 1e-4, half_tolerance = 1e-2;
+
+DType dtype_of(const CudnnGraph& graph) {
+  return std::visit([](const auto& g) { return g.dtype; }, graph);
+}
 
 }  // namespace
 
@@ -28,6 +36,9 @@ GraphOperand written_operand(std::int64_t elements, DType dtype) {
 
 std::shared_ptr<GraphPlan> quicker_graph(CudaContext& context, const CudnnGraph& graph,
                                          std::span<const GraphOperand> operands, const OwnKernels& own) {
+  const std::string library = "cudnn " + cudnn_version(), key = key_of(graph) + own.variant;
+  const std::string* const kept = kept_choice(context, library, key);
+  if (kept && *kept == own_name) return nullptr;
   if (!context.cudnn) context.cudnn = make_cudnn_graphs();
   std::vector<std::string> names = context.cudnn->engines(graph);
   if (names.empty()) return nullptr;
@@ -38,10 +49,13 @@ std::shared_ptr<GraphPlan> quicker_graph(CudaContext& context, const CudnnGraph&
     std::shared_ptr<GraphPlan> plan;
     if (name != own_name) {
       plan = context.cudnn->plan(graph, name);
-      if (!plan) return std::nullopt;
+      if (!plan || plan->workspace() > most_library_workspace(operands[0].bytes)) return std::nullopt;
     }
     plans[name] = plan;
     Candidate candidate;
+    const bool halves = dtype_of(graph) != DType::f32;
+    candidate.comparisons.push_back({false, halves ? half_tolerance : float_tolerance});
+    if (own.sums) candidate.comparisons.push_back({true, halves ? half_tolerance : far_tolerance});
     Offsets at;
     std::vector<std::size_t> places;
     for (const GraphOperand& operand : operands) {
@@ -61,7 +75,7 @@ std::shared_ptr<GraphPlan> quicker_graph(CudaContext& context, const CudnnGraph&
     };
     return candidate;
   };
-  return plans.at(choose(context, "cudnn " + cudnn_version(), key_of(graph), names, make));
+  return plans.at(choose(context, library, key, names, make));
 }
 
 }  // namespace dtrain::cuda

@@ -123,6 +123,50 @@ std::string key_of(const CudnnGraph& g) {
   return std::visit([](const auto& graph) { return graph.key(); }, g);
 }
 
+namespace {
+
+struct GraphsOf {
+  const TensorDesc& in;
+  bool tf32;
+
+  std::vector<CudnnGraph> operator()(const Conv2d& op) const {
+    std::vector<CudnnGraph> out;
+    if (is_product(op)) return out;
+    for (const auto pass :
+         {ConvolutionPass::forward, ConvolutionPass::data_gradient, ConvolutionPass::weight_gradient}) {
+      ConvolutionGraph graph = convolution_graph(op, in, pass);
+      graph.tf32 = tf32;
+      out.emplace_back(graph);
+    }
+    return out;
+  }
+  std::vector<CudnnGraph> operator()(const BatchNorm& op) const {
+    std::vector<CudnnGraph> out;
+    for (const bool backward : {false, true})
+      if (const auto graph = norm_graph(op, in, backward)) out.emplace_back(*graph);
+    return out;
+  }
+  std::vector<CudnnGraph> operator()(const LayerNorm& op) const {
+    return {norm_graph(op, in, false), norm_graph(op, in, true)};
+  }
+  std::vector<CudnnGraph> operator()(const MaxPool2d& op) const {
+    if (const auto graph = pool_graph(op, in)) return {*graph};
+    return {};
+  }
+  std::vector<CudnnGraph> operator()(const AveragePool2d& op) const { return {pool_graph(op, in)}; }
+  std::vector<CudnnGraph> operator()(const GlobalAveragePool& op) const { return {pool_graph(op, in)}; }
+  template <class Other>
+  std::vector<CudnnGraph> operator()(const Other&) const {
+    return {};
+  }
+};
+
+}  // namespace
+
+std::vector<CudnnGraph> graphs_of(const OpSpec& op, const TensorDesc& in, bool tf32) {
+  return std::visit(GraphsOf{in, tf32}, op);
+}
+
 bool is_product(const Conv2d& op) noexcept {
   constexpr std::array<std::int64_t, 2> one{1, 1}, none{0, 0};
   return op.kernel == one && op.stride == one && op.padding == none && op.groups == 1;
@@ -145,16 +189,22 @@ std::size_t quickest(std::span<const double> milliseconds) {
   return best;
 }
 
-std::uint16_t scratch_number(std::size_t i) noexcept {
+std::uint16_t scratch_number(std::size_t i, bool far_from_zero) noexcept {
   auto mixed = static_cast<std::uint32_t>(i / 2) * 2654435761u;  // float32 has two equal halves
   mixed = (mixed ^ mixed >> 15) * 2246822519u;
-  return static_cast<std::uint16_t>(0x3C00u | ((mixed ^ mixed >> 13) & 0x83E0u));
+  mixed ^= mixed >> 13;
+  return static_cast<std::uint16_t>(far_from_zero ? 0x3F80u | (mixed & 0x7u) : 0x3C00u | (mixed & 0x83E0u));
 }
 
-bool agree(DType dtype, const void* a, const void* b, std::int64_t n) {
+std::string full_key(const CudaContext& context, const std::string& library, const std::string& key) {
+  return fmt::format("{} {}: {}", library, context.model, key);
+}
+const std::string* kept_choice(const CudaContext& context, const std::string& library, const std::string& key) {
+  return context.choices.find(full_key(context, library, key));
+}
+
+bool agree(DType dtype, double tolerance, const void* a, const void* b, std::int64_t n) {
   if (dtype == DType::u8) return std::memcmp(a, b, static_cast<std::size_t>(n)) == 0;
-  // Sums of millions of values in float, in two orders; and numbers of 8 or 11 bits, rounded once.
-  const double tolerance = dtype == DType::f32 ? 1e-4 : 1e-2;
   const auto read = [&](const void* from, std::int64_t i) -> double {
     if (dtype == DType::bf16) return static_cast<double>(to_float(static_cast<const Bf16*>(from)[i]));
     if (dtype == DType::f16) return static_cast<double>(to_float(static_cast<const F16*>(from)[i]));

@@ -1,4 +1,4 @@
-// What the kernels of linear layers and convolutions share: workspaces as the libraries want them, and sizes.
+// What the kernels share that go by libraries: workspaces as the libraries want them, and sizes.
 // Free functions that own nothing.
 #pragma once
 

@@ -75,6 +75,7 @@ class LinearKernel final : public Kernel {
   void backward(const OpArgs& a, const OpGrads& g, Stream& stream) override {
     const void* gy = g.out[0].data;
     if (wanted(g.in, 0)) {
+      if (!data_) throw BugError("linear: a gradient that was not to be expected");
       const bool add = g.in[0].write == Write::accumulate;
       data_->run({gy, weights(a), g.in[0].grad.data, nullptr, add}, workspace_of(a), stream.native());
     }

@@ -1,6 +1,7 @@
 // Bodies of layer and batch normalization. Structs of arguments; see grid.hpp.
 // What backward works out again of forward (the input of a relu) is made of the same fused operations in the same
-// order, so that it has the same bits.
+// order, so that it has the same bits; where cuDNN went one of the two ways, a relu's input that rounds to zero in one
+// may pass a gradient in the other.
 #pragma once
 
 #include <cmath>

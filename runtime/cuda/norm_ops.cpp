@@ -22,6 +22,7 @@ class NormGraphs {
   /// `statistics`: elements of mean and of 1 / deviation. `behind` (or empty): see OwnKernels.
   void prepare_forward(CudaContext& context, NormGraph graph, const TensorDesc& in, std::int64_t statistics,
                        const OwnKernels& own) {
+    if (context.options.own_norms) return;
     graph.nondeterministic = context.options.nondeterministic;
     const GraphOperand x = read_operand(in.elements(), in.dtype), y = written_operand(in.elements(), in.dtype);
     const GraphOperand line = read_operand(graph.shape[1], DType::f32), kept = written_operand(statistics, DType::f32);
@@ -32,13 +33,20 @@ class NormGraphs {
     if (forward_) workspace_ = std::max(workspace_, forward_->workspace());
   }
   void prepare_backward(CudaContext& context, NormGraph graph, const TensorDesc& in, std::int64_t statistics,
-                        const OpUse& use, const OwnKernels& own) {
-    if (!use.input_gradient) return;  // which the graph always gives
+                        const OpUse& use, OwnKernels own) {
+    if (context.options.own_norms || !use.input_gradient) return;  // a gradient that the graph always gives
     graph.nondeterministic = context.options.nondeterministic;
     const GraphOperand x = read_operand(in.elements(), in.dtype), dx = written_operand(in.elements(), in.dtype);
     const GraphOperand line = read_operand(graph.shape[1], DType::f32), kept = read_operand(statistics, DType::f32);
     const GraphOperand gradient = written_operand(graph.shape[1], DType::f32);
-    const std::array<GraphOperand, 9> operands{x, x, line, kept, kept, dx, gradient, gradient, line};
+    std::vector<GraphOperand> operands{x, x, line, kept, kept, dx, gradient, gradient, line};
+    if (use.input_gradient_added) {
+      operands.push_back(x);  // where the graph's gradient goes by a pass of its own
+      own.variant = " added";
+      own.behind = [element = element_of(in), n = in.elements()](const GraphOperands& o, std::byte*, void* stream) {
+        cast({stream, "a norm"}, element, element, o[5], {o[9], Put::overwrite}, n);
+      };
+    }
     backward_ = quicker_graph(context, graph, operands, own);
     cudnn_ = context.cudnn;
     if (!backward_) return;
@@ -46,6 +54,7 @@ class NormGraphs {
     at.place(backward_->workspace());
     for (std::size_t& place : params_at_) place = at.place(bytes_of(graph.shape[1], DType::f32));
     if (use.input_gradient_added) input_at_ = at.place(bytes_of(in.elements(), in.dtype));
+    adds_ = use.input_gradient_added;
     workspace_ = std::max(workspace_, at.end());
   }
 
@@ -65,6 +74,7 @@ class NormGraphs {
     const auto at_once = [&](const GradSlot& slot) {
       return slot.write == Write::overwrite && slot.grad.data != g.out[0].data;
     };
+    if (!at_once(g.in[0]) && !adds_) return false;
     operands[5] = at_once(g.in[0]) ? g.in[0].grad.data : workspace + input_at_;
     for (std::size_t p = 0; p < 2; ++p)
       operands.at(6 + p) = at_once(g.params[p]) ? g.params[p].grad.data : workspace + params_at_.at(p);
@@ -81,6 +91,7 @@ class NormGraphs {
   std::shared_ptr<GraphPlan> forward_, backward_;
   std::size_t workspace_ = 0, input_at_ = 0;
   std::array<std::size_t, 2> params_at_{};
+  bool adds_ = false;  // there is room for a gradient of the input that is to be added
 };
 
 class LayerNormKernel final : public Kernel {
@@ -95,7 +106,7 @@ class LayerNormKernel final : public Kernel {
       own_backward({stream, name}, o, {o[5], Put::overwrite}, {o[6], Put::overwrite}, {o[7], Put::overwrite},
                    workspace);
     };
-    graphs_.prepare_forward(context, norm_graph(op, in, false), in, shape_.rows, {0, forward});
+    graphs_.prepare_forward(context, norm_graph(op, in, false), in, shape_.rows, {0, forward, {}, true});
     graphs_.prepare_backward(context, norm_graph(op, in, true), in, shape_.rows, use, {sums_bytes(shape_), backward});
   }
 
@@ -156,7 +167,7 @@ class BatchNormKernel final : public Kernel {
       const auto behind = [=, this](const GraphOperands& o, std::byte*, void* stream) {
         add_statistics({stream, name()}, place_, statistics(o));
       };
-      graphs_.prepare_forward(context, *graph, in, channels, {own_workspace(), instead, behind});
+      graphs_.prepare_forward(context, *graph, in, channels, {own_workspace(), instead, behind, true});
     }
     if (const auto graph = norm_graph(op, in, true)) {
       const auto instead = [this](const GraphOperands& o, std::byte* workspace, void* stream) {

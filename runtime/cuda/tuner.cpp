@@ -22,7 +22,8 @@ void check(cudaError_t status) {
 /// Memory, a stream and two events. `memory` is null where there was none.
 struct Bench {
   Bench() = default;
-  explicit Bench(std::size_t bytes) : Bench() {  // delegates: what was made is released where something later fails
+  explicit Bench(std::size_t size) : Bench() {
+    bytes = size;  // delegates: what was made is released where something later fails
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     check(cudaEventCreate(&begin));
     check(cudaEventCreate(&end));
@@ -31,7 +32,7 @@ struct Bench {
       memory = nullptr;
       return;
     }
-    fill(bytes);
+    fill(false);
   }
   ~Bench() {
     if (memory) cudaFree(memory);
@@ -43,9 +44,9 @@ struct Bench {
   Bench& operator=(const Bench&) = delete;
 
   /// Numbers that repeat after a length that no image's row has.
-  void fill(std::size_t bytes) const {
+  void fill(bool far_from_zero) const {
     std::vector<std::uint16_t> pattern(std::min<std::size_t>((bytes + 1) / 2, 2000006));
-    for (std::size_t i = 0; i < pattern.size(); ++i) pattern[i] = scratch_number(i);
+    for (std::size_t i = 0; i < pattern.size(); ++i) pattern[i] = scratch_number(i, far_from_zero);
     for (std::size_t at = 0; at < bytes; at += 2 * pattern.size())
       check(cudaMemcpyAsync(static_cast<std::byte*>(memory) + at, pattern.data(),
                             std::min(2 * pattern.size(), bytes - at), cudaMemcpyHostToDevice, stream));
@@ -70,13 +71,23 @@ struct Bench {
     check(cudaStreamSynchronize(stream));
     return out;
   }
+  /// Whether `b` gives what `a` gives, in each of a's comparisons. Leaves other numbers in the memory.
   bool agree(const Candidate& a, const Candidate& b) const {
-    const auto of_a = results(a), of_b = results(b);
-    for (std::size_t i = 0; i < of_a.size(); ++i) {
-      const Candidate::Result& r = a.results[i / 2];
-      if (!cuda::agree(r.dtype, of_a[i].data(), of_b[i].data(), std::min(r.elements, most_compared))) return false;
+    try {
+      for (const Candidate::Comparison& comparison : a.comparisons) {
+        fill(comparison.far_from_zero);
+        const auto of_a = results(a), of_b = results(b);
+        for (std::size_t i = 0; i < of_a.size(); ++i) {
+          const Candidate::Result& r = a.results[i / 2];
+          const std::int64_t n = std::min(r.elements, most_compared);
+          if (!cuda::agree(r.dtype, comparison.tolerance, of_a[i].data(), of_b[i].data(), n)) return false;
+        }
+      }
+      return true;
+    } catch (const DeviceError&) {
+      cudaGetLastError();
+      return false;
     }
-    return true;
   }
 
   /// Of one run, the least of several rounds. Rounds are graphs, as steps are: so the GPU is measured and not the host,
@@ -136,6 +147,7 @@ struct Bench {
   static constexpr std::int64_t most_compared = 1 << 20;
   cudaStream_t stream = nullptr;
   cudaEvent_t begin = nullptr, end = nullptr;
+  std::size_t bytes = 0;
   void* memory = nullptr;
 };
 
@@ -156,7 +168,7 @@ std::size_t measured_best(std::span<const Candidate> candidates) {
   }
   for (;;) {
     const std::size_t best = quickest(milliseconds);
-    if (best == 0 || candidates[best].results.empty() || bench.agree(candidates[0], candidates[best])) return best;
+    if (best == 0 || bench.agree(candidates[0], candidates[best])) return best;
     milliseconds[best] = std::numeric_limits<double>::infinity();
   }
 }
@@ -165,7 +177,7 @@ std::size_t measured_best(std::span<const Candidate> candidates) {
 
 std::string choose(CudaContext& context, const std::string& library, const std::string& key,
                    std::span<const std::string> algorithms, const MakeCandidate& make) {
-  const std::string full = fmt::format("{} {}: {}", library, context.model, key);
+  const std::string full = full_key(context, library, key);
   if (const std::string* chosen = context.choices.find(full); chosen && make(*chosen)) return *chosen;
   std::vector<std::string> names;
   std::vector<Candidate> candidates;

@@ -26,14 +26,21 @@ struct Candidate {
   std::size_t scratch = 0;
   std::function<void(std::byte* scratch, void* stream)> run;
   std::vector<Result> results{};
+  /// What results may differ by, for each kind of numbers that they are compared on. Empty: compared on none.
+  struct Comparison {
+    bool far_from_zero = false;
+    double tolerance = 0;  // of the norm
+  };
+  std::vector<Comparison> comparisons{};
 };
 
 /// Half word `i` of scratch memory: numbers of either sign between 0.007 and 2 in each of the float types. There are 64
-/// of them, so that windows have several largest elements.
-std::uint16_t scratch_number(std::size_t i) noexcept;
+/// of them, so that windows have several largest elements. `far_from_zero`: 8 numbers from 1 on that are 57 deviations
+/// away from zero in bfloat16 and float32.
+std::uint16_t scratch_number(std::size_t i, bool far_from_zero = false) noexcept;
 
 /// Whether two makers' results are the same but for rounding; bytes (places in a window) have to be equal.
-bool agree(DType, const void* a, const void* b, std::int64_t n);
+bool agree(DType, double tolerance, const void* a, const void* b, std::int64_t n);
 
 /// At most this many candidates are measured, the library's favourites.
 inline constexpr std::size_t most_candidates = 8;
@@ -56,10 +63,15 @@ class Offsets {
   std::size_t end_ = 0;
 };
 
+/// What a choice is kept under: a computation's key with the GPU and the library.
+std::string full_key(const CudaContext&, const std::string& library, const std::string& key);
+/// The algorithm that the context's choices name under it; null where there is none.
+const std::string* kept_choice(const CudaContext&, const std::string& library, const std::string& key);
+
 /// Makes the candidate of a name; nothing where the library cannot after all.
 using MakeCandidate = std::function<std::optional<Candidate>(const std::string& algorithm)>;
 
-/// The algorithm that the context's choices name under `key` (the GPU and `library` are added to it) if it can be made,
+/// The algorithm that the context's choices name under `key` (the GPU and `library` belong to it) if it can be made,
 /// or else the quickest of `algorithms`, which becomes a choice. Where the GPU's memory does not suffice to measure,
 /// the first. Throws DeviceError where none can be made.
 std::string choose(CudaContext&, const std::string& library, const std::string& key,

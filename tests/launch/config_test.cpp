@@ -447,13 +447,16 @@ TEST(ConfigFile, CountsSteps) {
 }
 
 TEST(ConfigFile, WhatACudaDeviceMayDoFollowsFromTheSettings) {
-  const auto options = [](const std::vector<std::string>& overrides) {
-    return cuda_options(parse_config(small, "c.yaml", overrides).config);
+  const auto options = [](const std::vector<std::string>& overrides, int ranks = 1) {
+    return cuda_options(parse_config(small, "c.yaml", overrides).config, ranks);
   };
   EXPECT_FALSE(options({}).tf32);
   EXPECT_TRUE(options({"cuda.tf32=true"}).tf32);
   EXPECT_FALSE(options({}).nondeterministic);
   EXPECT_TRUE(options({"deterministic=off"}).nondeterministic);
+  EXPECT_FALSE(options({}).own_norms);
+  EXPECT_TRUE(options({}, 2).own_norms);
+  EXPECT_TRUE(options({"deterministic=elastic"}).own_norms);
 }
 
 TEST(ConfigFile, TheSchemaNamesEveryKey) {

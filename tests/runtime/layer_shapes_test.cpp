@@ -123,8 +123,10 @@ TEST(Algorithms, operands_follow_each_other_on_multiples_of_256_bytes) {
 }
 
 TEST(Algorithms, are_measured_on_numbers_that_every_float_type_has) {
-  std::set<std::uint16_t> halves;
-  for (std::size_t i = 0; i < 10000; ++i) {
+  std::set<std::uint16_t> halves, far;
+  double sum = 0, squares = 0;
+  constexpr int n = 10000;
+  for (std::size_t i = 0; i < n; ++i) {
     const std::uint16_t half = scratch_number(i);
     halves.insert(half);
     const std::uint32_t word = std::uint32_t{scratch_number(i | 1)} << 16 | half;
@@ -132,27 +134,33 @@ TEST(Algorithms, are_measured_on_numbers_that_every_float_type_has) {
       EXPECT_GT(std::abs(v), 0.007f);
       EXPECT_LT(std::abs(v), 2.0f);
     }
+    far.insert(scratch_number(i, true));
+    const auto v = static_cast<double>(to_float(Bf16{scratch_number(i, true)}));
+    sum += v;
+    squares += v * v;
   }
   EXPECT_EQ(halves.size(), 64u);
+  EXPECT_EQ(far.size(), 8u);
+  const double mean = sum / n;
+  EXPECT_NEAR(mean / std::sqrt(squares / n - mean * mean), 57, 2);
 }
 
 TEST(Algorithms, of_two_makers_agree_but_for_rounding) {
   std::vector<float> a{1, -2, 3, 0.5f}, b = a;
-  const auto same = [&] { return agree(DType::f32, a.data(), b.data(), 4); };
-  EXPECT_TRUE(same());
+  const auto same = [&](double tolerance) { return agree(DType::f32, tolerance, a.data(), b.data(), 4); };
+  EXPECT_TRUE(same(0));
   b[1] = -2.0001f;
-  EXPECT_TRUE(same());
-  b[1] = -2.001f;
-  EXPECT_FALSE(same());
+  EXPECT_TRUE(same(1e-4));
+  EXPECT_FALSE(same(1e-5));
   b[1] = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_FALSE(same());
+  EXPECT_FALSE(same(1));
   const std::vector<Bf16> c{to_bf16(1), to_bf16(3)}, near{to_bf16(1.0078125f), to_bf16(3)},
-      far{to_bf16(1.05f), to_bf16(3)};
-  EXPECT_TRUE(agree(DType::bf16, c.data(), near.data(), 2));
-  EXPECT_FALSE(agree(DType::bf16, c.data(), far.data(), 2));
+      off{to_bf16(1.05f), to_bf16(3)};
+  EXPECT_TRUE(agree(DType::bf16, 1e-2, c.data(), near.data(), 2));
+  EXPECT_FALSE(agree(DType::bf16, 1e-2, c.data(), off.data(), 2));
   const std::vector<std::uint8_t> d{1, 2, 3}, other{1, 2, 4};
-  EXPECT_TRUE(agree(DType::u8, d.data(), d.data(), 3));
-  EXPECT_FALSE(agree(DType::u8, d.data(), other.data(), 3));
+  EXPECT_TRUE(agree(DType::u8, 1, d.data(), d.data(), 3));
+  EXPECT_FALSE(agree(DType::u8, 1, d.data(), other.data(), 3));
 }
 
 TEST(Norm, a_graph_holds_the_ops_shape_and_knows_no_activation_but_relu) {

@@ -59,6 +59,18 @@ TEST(LibraryChoices, a_norm_without_a_gradient_to_give_has_no_graph_for_it) {
   EXPECT_EQ(choices_with(device, "backward"), 0);
   EXPECT_EQ(choices_with(device, "forward"), 1);
   EXPECT_TRUE(device.prepare(BatchNorm{}, {&in, 1}, {})->needs().gradients_apart);
+  EXPECT_EQ(choices_with(device, "backward"), 1);
+  EXPECT_EQ(choices_with(device, " added"), 1);
+  device.prepare(BatchNorm{}, {&in, 1}, {true, false});
+  EXPECT_EQ(choices_with(device, "backward"), 2);  // without the pass that adds
+}
+
+TEST(LibraryChoices, norms_that_are_to_be_ours_ask_no_library) {
+  const TensorDesc in{DType::f32, Shape{6, 8}};
+  SimulatedDevice device(CudaOptions{.own_norms = true});
+  for (const OpSpec& op : std::vector<OpSpec>{BatchNorm{}, LayerNorm{}})
+    EXPECT_FALSE(device.prepare(op, {&in, 1}, {})->needs().gradients_apart);
+  EXPECT_TRUE(device.choices().all().empty());
 }
 
 TEST(LibraryChoices, an_earlier_choice_of_own_kernels_stays) {

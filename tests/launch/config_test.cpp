@@ -456,7 +456,7 @@ TEST(ConfigFile, WhatACudaDeviceMayDoFollowsFromTheSettings) {
   EXPECT_TRUE(options({"deterministic=off"}).nondeterministic);
   EXPECT_FALSE(options({}).own_norms);
   EXPECT_TRUE(options({}, 2).own_norms);
-  EXPECT_TRUE(options({"deterministic=elastic"}).own_norms);
+  EXPECT_TRUE(options({"deterministic=elastic", "batch.micro=16"}).own_norms);
 }
 
 TEST(ConfigFile, TheSchemaNamesEveryKey) {

@@ -19,8 +19,9 @@ class Engine {
   /// For who trains, before bind(), all ranks together: what sums of gradients run on, and one more for the sums inside
   /// the graph, which would queue behind the others. Throws CommError, as all ranks do then.
   void connect(const RunConfig&, comm::World&);
-  /// Plans the graph for the device and allocates. Parameters are zero. Throws DeviceError, OutOfMemory.
-  void bind(Graph, const RunConfig&);
+  /// Plans the graph for the device, to train or to evaluate alone, and allocates. Parameters are zero. Throws
+  /// DeviceError, OutOfMemory.
+  void bind(Graph, const RunConfig&, Mode use = Mode::train);
 
   Device& device() const noexcept { return *device_; }
   /// After connect().

@@ -106,7 +106,7 @@ class Model {
     });
     RunChoices choices(*group_);  // of the run that trained it, where they suit
     choices.recall(found_->state.choices);
-    choices.prepare(engine_->device(), [&] { engine_->bind(std::move(*graph), config_); });
+    choices.prepare(engine_->device(), [&] { engine_->bind(std::move(*graph), config_, Mode::evaluate); });
     load();
   }
 

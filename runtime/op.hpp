@@ -237,10 +237,11 @@ constexpr std::size_t most_library_workspace(std::size_t in) {
   return std::clamp(in, std::size_t{1} << 20, std::size_t{16} << 20);
 }
 
-/// How a graph uses an op, as far as it spares a kernel work to know.
+/// How a program uses an op, as far as it spares a kernel work to know.
 struct OpUse {
   bool input_gradient = true;        // backward gives gradients of inputs
   bool input_gradient_added = true;  // some of them to what other readers of an input have left
+  bool trained = true;               // there are training passes at all
 };
 
 /// A copy of a parameter that pack() writes: cast, element by element; where a row has several channels and several

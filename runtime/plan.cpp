@@ -347,13 +347,15 @@ Plan make_plan(Graph graph, const PlanOptions& options) {
     needs[idx(n)] = options.needs ? options.needs(n) : estimated_needs(g.nodes()[idx(n)], g, analysis.use_of(n));
   const NeedsOf needs_of = [&](NodeId n) { return needs[idx(n)]; };
 
-  const Recomputation recomputation(analysis, options.recompute);
-  std::vector<Step> backward;
-  append_backward_steps(analysis, plan.layout, backward);
-  backward = recomputation.insert_into(backward);
-  std::vector<Step> train = forward_steps(analysis, &plan.layout);
-  train.insert(train.end(), backward.begin(), backward.end());
-  plan.train = PassPlanner(analysis, std::move(train), needs_of).take();
+  if (options.train) {
+    const Recomputation recomputation(analysis, options.recompute);
+    std::vector<Step> backward;
+    append_backward_steps(analysis, plan.layout, backward);
+    backward = recomputation.insert_into(backward);
+    std::vector<Step> train = forward_steps(analysis, &plan.layout);
+    train.insert(train.end(), backward.begin(), backward.end());
+    plan.train = PassPlanner(analysis, std::move(train), needs_of).take();
+  }
   plan.evaluate = PassPlanner(analysis, forward_steps(analysis, nullptr), needs_of).take();
 
   const auto samples = static_cast<double>(g.batch());

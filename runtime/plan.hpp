@@ -102,7 +102,8 @@ enum class RecomputePolicy : std::uint8_t { none, light, block };
 struct PlanOptions {
   BucketOptions buckets;
   RecomputePolicy recompute = RecomputePolicy::none;
-  NeedsOf needs;  // empty: estimated_needs, and `dtrain check` says so
+  NeedsOf needs;      // empty: estimated_needs, and `dtrain check` says so
+  bool train = true;  // false: Plan::train stays empty, and so does what only training needs of memory
 };
 
 /// Upper bounds for workspaces where no device is at hand.

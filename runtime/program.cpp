@@ -264,7 +264,7 @@ Program::Program(Device& device, Graph graph, const PlanOptions& options, Collec
     std::vector<TensorDesc> in;
     for (ValueId v : node.in) in.push_back(graph.desc(v));
     try {
-      s.kernels.push_back(device.prepare(node.op, in, analysis.use_of(n)));
+      s.kernels.push_back(device.prepare(node.op, in, options.train ? analysis.use_of(n) : OpUse{false, false, false}));
     } catch (const DeviceError& e) {
       throw DeviceError(fmt::format("layer \"{}\": {}", node.name, e.what()));
     }
@@ -339,7 +339,7 @@ void Program::pack(const ParameterStore& store, Stream& stream, Changed changed)
   State& s = *state_;
   if (s.bound != store.params()) s.bind_all(store);
   parameters_changed(changed);
-  for (Call& call : s.calls[0].train)
+  for (Call& call : s.calls[0].evaluate)
     if (call.kind == Call::Kind::forward) s.refresh(call, stream);
 }
 
@@ -348,6 +348,7 @@ void Program::run(const Pass& pass, int slot, const ParameterStore& store, const
   State& s = *state_;
   if (s.bound != store.params()) s.bind_all(store);
   const bool train = pass.mode == Mode::train;
+  if (train && s.plan.train.steps.empty()) throw BugError("a training pass of a program that was planned without");
   Calls& calls = s.calls[idx(slot)];
   const auto begin = std::chrono::steady_clock::now();
   auto backward_begin = begin;

@@ -38,7 +38,7 @@ class Conv2dKernel final : public Kernel {
     cudnn_ = context.cudnn;
     prepare_forward(context, in);
     if (use.input_gradient) data_ = chosen(context, graph(context, in, ConvolutionPass::data_gradient));
-    weights_ = chosen(context, graph(context, in, ConvolutionPass::weight_gradient));
+    if (use.trained) weights_ = chosen(context, graph(context, in, ConvolutionPass::weight_gradient));
     place(use);
   }
 
@@ -171,9 +171,11 @@ class Conv2dKernel final : public Kernel {
     if (data_) data.place(data_->workspace());
     adds_ = use.input_gradient_added;
     if (adds_) grad_in_at_ = data.place(bytes_of(elements_in_, dtype_));
-    params.place(weights_->workspace());
-    grad_weights_at_ = params.place(bytes_of(weight_elements(), dtype_));
-    if (op_.bias) sums_at_ = params.place(column_sums_bytes(rows_, op_.filters));
+    if (weights_) {
+      params.place(weights_->workspace());
+      grad_weights_at_ = params.place(bytes_of(weight_elements(), dtype_));
+      if (op_.bias) sums_at_ = params.place(column_sums_bytes(rows_, op_.filters));
+    }
     workspace_ = workspace_need(std::max({forward_->workspace(), data.end(), params.end()}));
   }
 
@@ -185,7 +187,7 @@ class Conv2dKernel final : public Kernel {
   bool in_place_;                                        // canonical weights lie as the library wants them
   PackedPart part_;                                      // otherwise
   std::shared_ptr<CudnnGraphs> cudnn_;                   // outlives the plans
-  std::shared_ptr<GraphPlan> forward_, data_, weights_;  // data_: null where nobody wants that gradient
+  std::shared_ptr<GraphPlan> forward_, data_, weights_;  // gradients': null where nobody wants them
   bool adds_ = false;      // there is room for a gradient of the input that is to be added
   bool finishes_ = false;  // an own pass applies bias and activation
   std::size_t workspace_ = 0, grad_in_at_ = 0, grad_weights_at_ = 0, sums_at_ = 0;

@@ -36,7 +36,7 @@ class LinearKernel final : public Kernel {
       data_ = chosen(context, product(n_, features_, op.units));
       if (!data_) throw none("the gradient of the input");
     }
-    prepare_weight_gradient(context);
+    if (use.trained) prepare_weight_gradient(context);
     place();
   }
 
@@ -180,10 +180,12 @@ class LinearKernel final : public Kernel {
       packed_ = packed.end();
     }
     Offsets at;
-    at.place(weights_gradient_->workspace());
-    if (op_.bias) vector_at_ = at.place(bytes_of(op_.units, DType::f32));
-    if (permuted_) weights_at_ = at.place(bytes_of(op_.units * features_, DType::f32));
-    if (op_.bias) sums_at_ = at.place(column_sums_bytes(n_, op_.units));
+    if (weights_gradient_) {
+      at.place(weights_gradient_->workspace());
+      if (op_.bias) vector_at_ = at.place(bytes_of(op_.units, DType::f32));
+      if (permuted_) weights_at_ = at.place(bytes_of(op_.units * features_, DType::f32));
+      if (op_.bias) sums_at_ = at.place(column_sums_bytes(n_, op_.units));
+    }
     workspace_ = workspace_need(std::max({forward_->workspace(), data_ ? data_->workspace() : 0, at.end()}));
   }
 
@@ -216,7 +218,7 @@ class LinearKernel final : public Kernel {
   bool permuted_;
   std::vector<PackedPart> parts_;
   std::shared_ptr<BlasLt> blas_;                                    // outlives the plans
-  std::shared_ptr<ProductPlan> forward_, data_, weights_gradient_;  // data_: null where nobody wants that gradient
+  std::shared_ptr<ProductPlan> forward_, data_, weights_gradient_;  // gradients': null where nobody wants them
   Activation finish_ = Activation::none;                            // what the forward product leaves to do
   bool finishes_bias_ = false, packs_bias_ = false, sums_in_product_ = false;
   std::size_t packed_ = 0, bias_at_ = 0, workspace_ = 0, vector_at_ = 0, weights_at_ = 0, sums_at_ = 0;

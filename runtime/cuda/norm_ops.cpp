@@ -21,8 +21,8 @@ class NormGraphs {
  public:
   /// `statistics`: elements of mean and of 1 / deviation. `behind` (or empty): see OwnKernels.
   void prepare_forward(CudaContext& context, NormGraph graph, const TensorDesc& in, std::int64_t statistics,
-                       const OwnKernels& own) {
-    if (context.options.own_norms) return;
+                       const OpUse& use, const OwnKernels& own) {
+    if (context.options.own_norms || !use.trained) return;
     graph.nondeterministic = context.options.nondeterministic;
     const GraphOperand x = read_operand(in.elements(), in.dtype), y = written_operand(in.elements(), in.dtype);
     const GraphOperand line = read_operand(graph.shape[1], DType::f32), kept = written_operand(statistics, DType::f32);
@@ -106,7 +106,7 @@ class LayerNormKernel final : public Kernel {
       own_backward({stream, name}, o, {o[5], Put::overwrite}, {o[6], Put::overwrite}, {o[7], Put::overwrite},
                    workspace);
     };
-    graphs_.prepare_forward(context, norm_graph(op, in, false), in, shape_.rows, {0, forward, {}, true});
+    graphs_.prepare_forward(context, norm_graph(op, in, false), in, shape_.rows, use, {0, forward, {}, true});
     graphs_.prepare_backward(context, norm_graph(op, in, true), in, shape_.rows, use, {sums_bytes(shape_), backward});
   }
 
@@ -167,7 +167,7 @@ class BatchNormKernel final : public Kernel {
       const auto behind = [=, this](const GraphOperands& o, std::byte*, void* stream) {
         add_statistics({stream, name()}, place_, statistics(o));
       };
-      graphs_.prepare_forward(context, *graph, in, channels, {own_workspace(), instead, behind, true});
+      graphs_.prepare_forward(context, *graph, in, channels, use, {own_workspace(), instead, behind, true});
     }
     if (const auto graph = norm_graph(op, in, true)) {
       const auto instead = [this](const GraphOperands& o, std::byte* workspace, void* stream) {

@@ -17,7 +17,7 @@ std::unique_ptr<Kernel> make_kernel(CudaContext&, const OpSpec&, std::span<const
 std::unique_ptr<Kernel> make_linear(CudaContext&, const Linear&, std::span<const TensorDesc> in, const OpUse&);
 std::unique_ptr<Kernel> make_conv2d(CudaContext&, const Conv2d&, std::span<const TensorDesc> in, const OpUse&);
 // cuDNN or own kernels.
-std::unique_ptr<Kernel> make_max_pool2d(CudaContext&, const MaxPool2d&, std::span<const TensorDesc> in);
+std::unique_ptr<Kernel> make_max_pool2d(CudaContext&, const MaxPool2d&, std::span<const TensorDesc> in, const OpUse&);
 std::unique_ptr<Kernel> make_average_pool2d(CudaContext&, const AveragePool2d&, std::span<const TensorDesc> in);
 std::unique_ptr<Kernel> make_global_average_pool(CudaContext&, const GlobalAveragePool&,
                                                  std::span<const TensorDesc> in);

@@ -40,9 +40,9 @@ class QuickerPool {
 
 class MaxPoolKernel final : public Kernel {
  public:
-  MaxPoolKernel(CudaContext& context, const MaxPool2d& op, const TensorDesc& in)
+  MaxPoolKernel(CudaContext& context, const MaxPool2d& op, const TensorDesc& in, const OpUse& use)
       : type_(element_of(in)), grid_(grid_of(op, in.shape)) {
-    if (const auto graph = pool_graph(op, in))
+    if (const auto graph = pool_graph(op, in); graph && use.trained)  // in evaluation nobody asks which was the largest
       graph_.prepare(context, *graph, [this](const GraphOperands& o, std::byte*, void* stream) {
         max_pool({stream, name}, type_, grid_, o[0], o[1], static_cast<std::uint8_t*>(o[2]));
       });
@@ -119,8 +119,9 @@ class GlobalAveragePoolKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_max_pool2d(CudaContext& context, const MaxPool2d& op, std::span<const TensorDesc> in) {
-  return std::make_unique<MaxPoolKernel>(context, op, in[0]);
+std::unique_ptr<Kernel> make_max_pool2d(CudaContext& context, const MaxPool2d& op, std::span<const TensorDesc> in,
+                                        const OpUse& use) {
+  return std::make_unique<MaxPoolKernel>(context, op, in[0], use);
 }
 std::unique_ptr<Kernel> make_average_pool2d(CudaContext& context, const AveragePool2d& op,
                                             std::span<const TensorDesc> in) {

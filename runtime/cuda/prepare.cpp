@@ -11,7 +11,7 @@ struct Make {
   using Made = std::unique_ptr<Kernel>;
   Made operator()(const Linear& op) const { return make_linear(context, op, in, use); }
   Made operator()(const Conv2d& op) const { return make_conv2d(context, op, in, use); }
-  Made operator()(const MaxPool2d& op) const { return make_max_pool2d(context, op, in); }
+  Made operator()(const MaxPool2d& op) const { return make_max_pool2d(context, op, in, use); }
   Made operator()(const AveragePool2d& op) const { return make_average_pool2d(context, op, in); }
   Made operator()(const GlobalAveragePool& op) const { return make_global_average_pool(context, op, in); }
   Made operator()(const Activate& op) const { return make_activation(context, op, in); }

@@ -185,6 +185,16 @@ TEST(Plan, KeepsGradientsApartWhereAKernelAsksForIt) {
   }
 }
 
+TEST(Plan, WithoutTrainingNeedsTheMemoryOfEvaluationAlone) {
+  PlanOptions options;
+  options.train = false;
+  const Plan alone = make_plan(small_cnn(4), options), both = make_plan(small_cnn(4), {});
+  EXPECT_TRUE(alone.train.steps.empty());
+  EXPECT_EQ(alone.arena_bytes(), both.evaluate.arena_bytes);
+  EXPECT_LT(alone.arena_bytes(), both.arena_bytes());
+  EXPECT_EQ(alone.evaluate.steps.size(), both.evaluate.steps.size());
+}
+
 TEST(Plan, TellsAKernelWhichGradientsNobodyWants) {
   Graph g = two_norms();
   {

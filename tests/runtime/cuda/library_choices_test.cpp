@@ -33,6 +33,20 @@ TEST(LibraryChoices, a_first_layer_measures_no_gradient_of_the_data) {
   EXPECT_EQ(first.choices().all().size() + 1, later.choices().all().size());
 }
 
+TEST(LibraryChoices, who_only_evaluates_measures_nothing_of_training) {
+  const TensorDesc in{DType::f32, Shape{3, 8, 6, 6}, Layout::channels_last, {}}, features{DType::f32, Shape{4, 6}};
+  const OpUse evaluated{false, false, false};
+  SimulatedDevice device;
+  for (const OpSpec& op : std::vector<OpSpec>{Conv2d{.filters = 8, .kernel = {3, 3}}, BatchNorm{}, LayerNorm{},
+                                              MaxPool2d{}, AveragePool2d{}})
+    device.prepare(op, {&in, 1}, evaluated);
+  device.prepare(Linear{.units = 3}, {&features, 1}, evaluated);
+  EXPECT_EQ(device.choices().all().size(), 3u);  // convolution, average pool and product, forward
+  EXPECT_EQ(
+      choices_with(device, "conv2d forward") + choices_with(device, "average_pool2d") + choices_with(device, "product"),
+      3);
+}
+
 /// Norms and pools of an even number of channels have two engines with cuDNN here, the first of them wrong.
 TEST(LibraryChoices, norms_and_pools_take_an_engine_only_where_it_gives_what_own_kernels_do) {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {

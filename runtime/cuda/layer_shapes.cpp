@@ -193,7 +193,8 @@ std::uint16_t scratch_number(std::size_t i, bool far_from_zero) noexcept {
   auto mixed = static_cast<std::uint32_t>(i / 2) * 2654435761u;  // float32 has two equal halves
   mixed = (mixed ^ mixed >> 15) * 2246822519u;
   mixed ^= mixed >> 13;
-  return static_cast<std::uint16_t>(far_from_zero ? 0x3F80u | (mixed & 0x7u) : 0x3C00u | (mixed & 0x83E0u));
+  const std::uint32_t negative = mixed & mixed << 1 & 0x8000u;  // a quarter, so that means are not noise around zero
+  return static_cast<std::uint16_t>(far_from_zero ? 0x3F80u | (mixed & 0x7u) : 0x3C00u | negative | (mixed & 0x3E0u));
 }
 
 std::string full_key(const CudaContext& context, const std::string& library, const std::string& key) {

@@ -47,9 +47,11 @@ struct Bench {
   void fill(bool far_from_zero) const {
     std::vector<std::uint16_t> pattern(std::min<std::size_t>((bytes + 1) / 2, 2000006));
     for (std::size_t i = 0; i < pattern.size(); ++i) pattern[i] = scratch_number(i, far_from_zero);
-    for (std::size_t at = 0; at < bytes; at += 2 * pattern.size())
-      check(cudaMemcpyAsync(static_cast<std::byte*>(memory) + at, pattern.data(),
-                            std::min(2 * pattern.size(), bytes - at), cudaMemcpyHostToDevice, stream));
+    const std::size_t once = std::min(2 * pattern.size(), bytes);
+    auto* const begin_of_all = static_cast<std::byte*>(memory);
+    check(cudaMemcpyAsync(memory, pattern.data(), once, cudaMemcpyHostToDevice, stream));
+    for (std::size_t at = once; at < bytes; at += once)
+      check(cudaMemcpyAsync(begin_of_all + at, memory, std::min(once, bytes - at), cudaMemcpyDeviceToDevice, stream));
     check(cudaStreamSynchronize(stream));
   }
 

@@ -1,5 +1,6 @@
 // What CUDA's linear layers and convolutions tell their libraries, checked without either: shapes as columns, names,
 // the choice among measured times.
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
@@ -140,6 +141,8 @@ TEST(Algorithms, are_measured_on_numbers_that_every_float_type_has) {
     squares += v * v;
   }
   EXPECT_EQ(halves.size(), 64u);
+  const auto negative = std::count_if(halves.begin(), halves.end(), [](std::uint16_t h) { return h >= 0x8000u; });
+  EXPECT_EQ(negative, 32);
   EXPECT_EQ(far.size(), 8u);
   const double mean = sum / n;
   EXPECT_NEAR(mean / std::sqrt(squares / n - mean * mean), 57, 2);

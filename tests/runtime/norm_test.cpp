@@ -228,7 +228,11 @@ TEST_P(Estimates, are_no_less_than_what_a_device_needs) {
         for (const GraphNode& node : graph.nodes()) {
           std::vector<TensorDesc> in;
           for (ValueId v : node.in) in.push_back(graph.desc(v));
-          EXPECT_LE(device->prepare(node.op, in, {})->needs().workspace, estimated_needs(node, graph, {}).workspace)
+          // The simulated device's graphs are slow: large shapes go by own kernels, of which pools need nothing.
+          const bool own = GetParam().name != "cpu" && desc.elements() > 20000;
+          if (own && std::holds_alternative<GlobalAveragePool>(node.op)) continue;
+          const OpUse use = own ? OpUse{false, false, false} : OpUse{};
+          EXPECT_LE(device->prepare(node.op, in, use)->needs().workspace, estimated_needs(node, graph, use).workspace)
               << node.name << " " << desc.shape.str();
         }
       }

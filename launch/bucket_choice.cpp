@@ -11,6 +11,7 @@
 
 #include "launch/bench/layers.hpp"
 #include "runtime/error.hpp"
+#include "runtime/graph_analysis.hpp"
 
 namespace dtrain::launch {
 
@@ -45,7 +46,7 @@ RankWork work_of(const Plan& plan, const DeviceRates& rates, std::int64_t accumu
     const double seconds =
         std::max(rates.flops > 0 ? cost.flops / rates.flops : 0, cost.bytes / rates.bytes) + rates.step;
     (std::holds_alternative<Forward>(step) ? forward : work.backward) += seconds;
-    if (!std::holds_alternative<BackwardParams>(step) && !std::holds_alternative<Backward>(step)) continue;
+    if (params_gradient_node(step) < 0) continue;
     for (const ParamId p : plan.graph.nodes()[static_cast<std::size_t>(n)].params)
       done[static_cast<std::size_t>(p)] = work.backward;
   }

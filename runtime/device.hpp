@@ -30,7 +30,7 @@ enum class DeviceKind : std::uint8_t { cpu, cuda };
 struct CudaOptions {
   bool tf32 = false;              // float32 products round their factors to TF32's 10 bits
   bool nondeterministic = false;  // algorithms whose bits differ from run to run are welcome
-  bool own_norms = false;         // no library's: see cuda_options() of launch
+  bool own_norms = false;         // norms never go by a library's kernels, which may wait for the whole GPU at once
 };
 
 /// A point in a stream. Recorded by Stream::record, waited for by Stream::wait or the host. Reusable; never allocates

@@ -22,8 +22,8 @@ void check(cudaError_t status) {
 /// Memory, a stream and two events. `memory` is null where there was none.
 struct Bench {
   Bench() = default;
-  explicit Bench(std::size_t size) : Bench() {
-    bytes = size;  // delegates: what was made is released where something later fails
+  explicit Bench(std::size_t size) : Bench() {  // delegates: what was made is released where something later fails
+    bytes = size;
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     check(cudaEventCreate(&begin));
     check(cudaEventCreate(&end));

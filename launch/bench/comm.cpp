@@ -13,14 +13,14 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "comm/communicator.hpp"
-#include "launch/alone.hpp"
-#include "launch/bandwidth.hpp"
-#include "launch/bench/profile.hpp"
-#include "launch/bench/statistics.hpp"
-#include "launch/seat.hpp"
-#include "launch/text.hpp"
-#include "runtime/device.hpp"
+#include "comm/collective/communicator.hpp"
+#include "launch/base/alone.hpp"
+#include "launch/base/text.hpp"
+#include "launch/place/bandwidth.hpp"
+#include "launch/place/seat.hpp"
+#include "launch/plan/profile.hpp"
+#include "launch/plan/statistics.hpp"
+#include "runtime/device/device.hpp"
 
 namespace dtrain::launch {
 

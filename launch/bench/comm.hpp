@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "comm/world.hpp"
+#include "comm/world/world.hpp"
 #include "launch/bench/report.hpp"
-#include "launch/config.hpp"
-#include "runtime/device.hpp"
+#include "launch/config/config.hpp"
+#include "runtime/device/device.hpp"
 
 namespace dtrain::launch {
 

@@ -6,14 +6,14 @@
 
 #include <CLI/CLI.hpp>
 
-#include "comm/launch_env.hpp"
-#include "launch/all_ranks.hpp"
+#include "comm/place/launch_env.hpp"
+#include "launch/base/signals.hpp"
 #include "launch/bench/comm.hpp"
 #include "launch/bench/data.hpp"
 #include "launch/bench/scaling.hpp"
 #include "launch/bench/step.hpp"
-#include "launch/config_file.hpp"
-#include "launch/signals.hpp"
+#include "launch/cli/all_ranks.hpp"
+#include "launch/config/config_file.hpp"
 
 namespace dtrain::launch {
 

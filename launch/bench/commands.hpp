@@ -2,7 +2,7 @@
 // Adds to a tree of commands that another room owns, which lends what it takes.
 #pragma once
 
-#include "launch/command_tree.hpp"
+#include "launch/cli/command_tree.hpp"
 
 namespace dtrain::launch {
 

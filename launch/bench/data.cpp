@@ -6,14 +6,14 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "io/dataset.hpp"
-#include "io/loader.hpp"
-#include "launch/bench/statistics.hpp"
-#include "launch/clock.hpp"
-#include "launch/data.hpp"
-#include "launch/machine.hpp"
-#include "launch/text.hpp"
-#include "models/build.hpp"
+#include "io/dataset/dataset.hpp"
+#include "io/dataset/loader.hpp"
+#include "launch/base/clock.hpp"
+#include "launch/base/text.hpp"
+#include "launch/data/data.hpp"
+#include "launch/place/machine.hpp"
+#include "launch/plan/statistics.hpp"
+#include "models/layers/build.hpp"
 
 namespace dtrain::launch {
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "launch/bench/report.hpp"
-#include "launch/config_file.hpp"
+#include "launch/config/config_file.hpp"
 
 namespace dtrain::launch {
 

@@ -12,13 +12,13 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
-#include "launch/bench/predict.hpp"
+#include "launch/base/text.hpp"
 #include "launch/bench/process.hpp"
-#include "launch/machine.hpp"
-#include "launch/run_files.hpp"
-#include "launch/text.hpp"
-#include "models/build.hpp"
-#include "runtime/plan.hpp"
+#include "launch/place/machine.hpp"
+#include "launch/plan/predict.hpp"
+#include "launch/report/run_files.hpp"
+#include "models/layers/build.hpp"
+#include "runtime/plan/plan.hpp"
 
 namespace dtrain::launch {
 

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "launch/bench/report.hpp"
-#include "launch/bench/statistics.hpp"
-#include "launch/config_file.hpp"
+#include "launch/config/config_file.hpp"
+#include "launch/plan/statistics.hpp"
 
 namespace dtrain::launch {
 

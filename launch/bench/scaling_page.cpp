@@ -7,8 +7,8 @@
 
 #include <fmt/format.h>
 
+#include "launch/base/text.hpp"
 #include "launch/bench/scaling.hpp"
-#include "launch/text.hpp"
 
 namespace dtrain::launch {
 

@@ -5,11 +5,11 @@
 #include <memory>
 #include <string>
 
-#include "comm/world.hpp"
+#include "comm/world/world.hpp"
+#include "launch/base/signals.hpp"
 #include "launch/bench/report.hpp"
-#include "launch/config_file.hpp"
-#include "launch/signals.hpp"
-#include "runtime/device.hpp"
+#include "launch/config/config_file.hpp"
+#include "runtime/device/device.hpp"
 
 namespace dtrain::launch {
 

@@ -1,8 +1,6 @@
-# One option for CUDA, cuDNN and NCCL. Sets DTRAIN_WITH_CUDA_DEVICE, DTRAIN_WITH_NCCL and what runtime and comm link with.
+# One option for CUDA, cuDNN and NCCL. Sets DTRAIN_WITH_CUDA and what runtime and comm link with.
 # AUTO takes what is complete and says what is missing; ON makes anything missing an error.
 set(DTRAIN_WITH_CUDA OFF)
-set(DTRAIN_WITH_CUDA_DEVICE OFF)
-set(DTRAIN_WITH_NCCL OFF)
 set(DTRAIN_CUDA_RUNTIME_LIBRARIES)
 set(DTRAIN_CUDA_COMM_LIBRARIES)
 
@@ -69,30 +67,15 @@ macro(dtrain_enable_cuda)
 endmacro()
 
 if(DTRAIN_CUDA AND NOT DTRAIN_SANITIZE)
-  # A stage of the project that has no source for CUDA or NCCL yet keeps that stub.
-  file(GLOB dtrain_cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/runtime/cuda/*.cpp
-       ${CMAKE_CURRENT_SOURCE_DIR}/runtime/cuda/*.cu)
-  list(FILTER dtrain_cuda_sources EXCLUDE REGEX "/cuda_off\\.cpp$")
-  file(GLOB dtrain_nccl_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/comm/nccl.cpp)
-  if(dtrain_cuda_sources OR dtrain_nccl_sources)
-    dtrain_enable_cuda()
-  else()
-    dtrain_cuda_missing("this version of dtrain has no source that uses it")
-  endif()
+  dtrain_enable_cuda()
 endif()
 
 if(DTRAIN_WITH_CUDA)
   message(STATUS "CUDA ${CUDAToolkit_VERSION}, cuDNN ${CUDNN_VERSION}, cudnn-frontend ${CudnnFrontend_VERSION}, NCCL ${NCCL_VERSION}, "
                  "architectures ${CMAKE_CUDA_ARCHITECTURES}")
-  if(dtrain_cuda_sources)
-    set(DTRAIN_WITH_CUDA_DEVICE ON)
-    set(DTRAIN_CUDA_RUNTIME_LIBRARIES
-      $<LINK_ONLY:CUDA::cudart> $<LINK_ONLY:CUDA::cublasLt> $<LINK_ONLY:CUDNN::cudnn>)
-  endif()
-  if(dtrain_nccl_sources)
-    set(DTRAIN_WITH_NCCL ON)
-    set(DTRAIN_CUDA_COMM_LIBRARIES $<LINK_ONLY:CUDA::cudart> $<LINK_ONLY:NCCL::nccl>)
-  endif()
+  set(DTRAIN_CUDA_RUNTIME_LIBRARIES
+    $<LINK_ONLY:CUDA::cudart> $<LINK_ONLY:CUDA::cublasLt> $<LINK_ONLY:CUDNN::cudnn>)
+  set(DTRAIN_CUDA_COMM_LIBRARIES $<LINK_ONLY:CUDA::cudart> $<LINK_ONLY:NCCL::nccl>)
 endif()
 
 # The headers of CUDA, cuDNN and NCCL, for the named C++ sources of a target alone: the others keep their flags, and need
@@ -119,13 +102,7 @@ function(dtrain_without_cuda name)
   if(NOT DTRAIN_WITH_CUDA)
     return()
   endif()
-  set(stubs)
-  if(DTRAIN_WITH_CUDA_DEVICE)
-    list(APPEND stubs ${CMAKE_SOURCE_DIR}/runtime/cuda/cuda_off.cpp)
-  endif()
-  if(DTRAIN_WITH_NCCL)
-    list(APPEND stubs ${CMAKE_SOURCE_DIR}/comm/nccl_off.cpp)
-  endif()
+  set(stubs ${CMAKE_SOURCE_DIR}/runtime/cuda/cuda_off.cpp ${CMAKE_SOURCE_DIR}/comm/nccl/nccl_off.cpp)
   get_target_property(sources ${name} SOURCES)
   get_target_property(libraries ${name} LINK_LIBRARIES)
   add_executable(${name}_without_cuda EXCLUDE_FROM_ALL ${sources} ${stubs})

@@ -21,7 +21,8 @@ target_compile_options(dtrain_test_options INTERFACE -Wno-dangling-else
 
 function(dtrain_floor_tests floor)
   set(folder ${CMAKE_SOURCE_DIR}/tests/${floor})
-  file(GLOB sources CONFIGURE_DEPENDS ${folder}/*_test.cpp)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${folder}/*_test.cpp)
+  list(FILTER sources EXCLUDE REGEX "/cuda/")  # of tests_kernels
   if(sources)
     add_executable(tests_${floor} ${sources})
     target_link_libraries(tests_${floor} PRIVATE dtrain_${floor} dtrain_test_support dtrain_test_options GTest::gtest_main)
@@ -39,7 +40,7 @@ endif()
 ]])
     set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES ${script})
   endif()
-  file(GLOB programs CONFIGURE_DEPENDS ${folder}/*_program.cpp)
+  file(GLOB_RECURSE programs CONFIGURE_DEPENDS ${folder}/*_program.cpp)
   foreach(program IN LISTS programs)
     get_filename_component(name ${program} NAME_WE)
     add_executable(${name} ${program})

@@ -11,8 +11,8 @@
 
 #include "runtime/cpu/kernels.hpp"
 #include "runtime/cpu/stream.hpp"
-#include "runtime/image_load.hpp"
-#include "runtime/step_math.hpp"
+#include "runtime/input/image_load.hpp"
+#include "runtime/optim/step_math.hpp"
 
 namespace dtrain::cpu {
 

@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "runtime/device.hpp"
+#include "runtime/device/device.hpp"
 
 namespace dtrain::cpu {
 

@@ -6,9 +6,9 @@
 #include <span>
 #include <utility>
 
-#include "runtime/activation_math.hpp"
-#include "runtime/bf16.hpp"
-#include "runtime/op.hpp"
+#include "runtime/ops/activation_math.hpp"
+#include "runtime/ops/op.hpp"
+#include "runtime/tensor/bf16.hpp"
 
 namespace dtrain::cpu {
 

@@ -1,9 +1,9 @@
 #include <algorithm>
 
-#include "runtime/bf16.hpp"
 #include "runtime/cpu/kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
-#include "runtime/error.hpp"
+#include "runtime/tensor/bf16.hpp"
+#include "runtime/tensor/error.hpp"
 
 namespace dtrain::cpu {
 

@@ -2,10 +2,10 @@
 // not come here, as its loader's threads leave nothing to do.
 #include <algorithm>
 
-#include "runtime/bf16.hpp"
 #include "runtime/cpu/kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
-#include "runtime/image_math.hpp"
+#include "runtime/input/image_math.hpp"
+#include "runtime/tensor/bf16.hpp"
 
 namespace dtrain::cpu {
 

@@ -5,9 +5,9 @@
 #include <memory>
 #include <span>
 
-#include "runtime/device.hpp"
-#include "runtime/op.hpp"
-#include "runtime/optimizer.hpp"
+#include "runtime/device/device.hpp"
+#include "runtime/ops/op.hpp"
+#include "runtime/optim/optimizer.hpp"
 
 namespace dtrain::cpu {
 

@@ -1,5 +1,5 @@
 // What oneDNN says of itself. The names of instruction sets are those of ONEDNN_MAX_CPU_ISA.
-#include "runtime/libraries.hpp"
+#include "runtime/device/libraries.hpp"
 
 #include <fmt/format.h>
 #include <oneapi/dnnl/dnnl.h>

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <omp.h>
 
-#include "runtime/error.hpp"
+#include "runtime/tensor/error.hpp"
 
 namespace dtrain::cpu {
 

@@ -11,7 +11,7 @@
 
 #include <oneapi/dnnl/dnnl.hpp>
 
-#include "runtime/op.hpp"
+#include "runtime/ops/op.hpp"
 
 namespace dtrain::cpu {
 

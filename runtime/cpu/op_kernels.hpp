@@ -5,7 +5,7 @@
 #include <memory>
 #include <span>
 
-#include "runtime/op.hpp"
+#include "runtime/ops/op.hpp"
 
 namespace dtrain::cpu {
 

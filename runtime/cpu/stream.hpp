@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "runtime/device.hpp"
+#include "runtime/device/device.hpp"
 
 namespace dtrain::cpu {
 

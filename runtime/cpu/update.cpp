@@ -3,9 +3,9 @@
 
 #include "runtime/cpu/kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
-#include "runtime/error.hpp"
-#include "runtime/flat.hpp"
-#include "runtime/update_math.hpp"
+#include "runtime/optim/update_math.hpp"
+#include "runtime/plan/flat.hpp"
+#include "runtime/tensor/error.hpp"
 
 namespace dtrain::cpu {
 

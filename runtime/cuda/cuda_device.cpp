@@ -7,9 +7,9 @@
 #include "runtime/cuda/op_kernels.hpp"
 #include "runtime/cuda/streams.hpp"
 #include "runtime/cuda/timeline.hpp"
-#include "runtime/cuda/update_ops.hpp"
-#include "runtime/device.hpp"
-#include "runtime/error.hpp"
+#include "runtime/cuda/update/update_ops.hpp"
+#include "runtime/device/device.hpp"
+#include "runtime/tensor/error.hpp"
 
 namespace dtrain::cuda {
 

@@ -1,7 +1,7 @@
 // Stands in for the CUDA device where the build has none.
-#include "runtime/cuda/graph_check.hpp"
-#include "runtime/device.hpp"
-#include "runtime/libraries.hpp"
+#include "runtime/cuda/library/graph_check.hpp"
+#include "runtime/device/device.hpp"
+#include "runtime/device/libraries.hpp"
 
 namespace dtrain {
 

@@ -3,7 +3,7 @@
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
-#include "runtime/error.hpp"
+#include "runtime/tensor/error.hpp"
 
 namespace dtrain::cuda {
 

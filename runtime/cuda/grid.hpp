@@ -6,8 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "runtime/index_math.hpp"
-#include "runtime/rng.hpp"
+#include "runtime/random/index_math.hpp"
+#include "runtime/random/rng.hpp"
 
 #if defined(__CUDACC__)
 #include <cuda_runtime_api.h>

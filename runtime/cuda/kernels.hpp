@@ -4,10 +4,10 @@
 
 #include <cstdint>
 
-#include "runtime/activation.hpp"
 #include "runtime/cuda/grid.hpp"
-#include "runtime/step_state.hpp"
-#include "runtime/windows.hpp"
+#include "runtime/device/step_state.hpp"
+#include "runtime/ops/activation.hpp"
+#include "runtime/random/windows.hpp"
 
 namespace dtrain::cuda {
 

@@ -2,7 +2,7 @@
 #include <fmt/format.h>
 
 #include "runtime/cuda/grid.hpp"
-#include "runtime/error.hpp"
+#include "runtime/tensor/error.hpp"
 
 namespace dtrain::cuda {
 

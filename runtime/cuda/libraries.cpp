@@ -1,5 +1,5 @@
 // What CUDA and cuDNN say of themselves, and the GPUs that are here.
-#include "runtime/libraries.hpp"
+#include "runtime/device/libraries.hpp"
 
 #include <cstddef>
 #include <span>
@@ -9,7 +9,7 @@
 #include <cudnn.h>
 #include <fmt/format.h>
 
-#include "runtime/device.hpp"
+#include "runtime/device/device.hpp"
 
 namespace dtrain {
 

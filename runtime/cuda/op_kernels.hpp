@@ -7,7 +7,7 @@
 #include <span>
 
 #include "runtime/cuda/context.hpp"
-#include "runtime/op.hpp"
+#include "runtime/ops/op.hpp"
 
 namespace dtrain::cuda {
 

@@ -6,8 +6,8 @@
 
 #include "runtime/cuda/kernels.hpp"
 #include "runtime/cuda/op_kernels.hpp"
-#include "runtime/device.hpp"
-#include "runtime/error.hpp"
+#include "runtime/device/device.hpp"
+#include "runtime/tensor/error.hpp"
 
 namespace dtrain::cuda {
 

@@ -10,7 +10,7 @@
 
 #include "runtime/cuda/errors.hpp"
 #include "runtime/cuda/timeline.hpp"
-#include "runtime/error.hpp"
+#include "runtime/tensor/error.hpp"
 
 namespace dtrain::cuda {
 

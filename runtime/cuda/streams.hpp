@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "runtime/device.hpp"
+#include "runtime/device/device.hpp"
 
 namespace dtrain::cuda {
 

@@ -10,7 +10,7 @@
 #include <fmt/format.h>
 
 #include "runtime/cuda/errors.hpp"
-#include "runtime/error.hpp"
+#include "runtime/tensor/error.hpp"
 
 namespace dtrain::cuda {
 

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "runtime/device.hpp"
+#include "runtime/device/device.hpp"
 
 namespace dtrain::cuda {
 

@@ -7,7 +7,7 @@
 
 #include "runtime/cuda/grid.hpp"
 #include "runtime/cuda/kernels.hpp"
-#include "runtime/f16.hpp"
+#include "runtime/tensor/f16.hpp"
 
 namespace dtrain::cuda {
 

@@ -10,9 +10,9 @@
 
 #include <fmt/format.h>
 
-#include "comm/reducer.hpp"
-#include "comm/world.hpp"
-#include "runtime/device.hpp"
+#include "comm/collective/reducer.hpp"
+#include "comm/world/world.hpp"
+#include "runtime/device/device.hpp"
 
 using namespace dtrain;
 using namespace dtrain::comm;

@@ -1,6 +1,6 @@
 // What augmentation costs beside plain conversion: microseconds a sample on one thread, images of bytes to floats.
 // Prints a table; the first line is the conversion that everything is compared with.
-#include "io/augment.hpp"
+#include "io/dataset/augment.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -10,7 +10,7 @@
 
 #include <fmt/format.h>
 
-#include "io/convert.hpp"
+#include "io/dataset/convert.hpp"
 
 namespace {
 

@@ -9,8 +9,8 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 
-#include "io/checkpoint_writer.hpp"
-#include "runtime/rng.hpp"
+#include "io/checkpoint/checkpoint_writer.hpp"
+#include "runtime/random/rng.hpp"
 
 namespace {
 

@@ -8,8 +8,8 @@
 
 #include <fmt/format.h>
 
-#include "io/loader.hpp"
-#include "runtime/error.hpp"
+#include "io/dataset/loader.hpp"
+#include "runtime/tensor/error.hpp"
 
 // data_read FILE BATCH STEPS THREADS CACHE_MIB
 int main(int argc, char** argv) {

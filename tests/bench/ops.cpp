@@ -8,8 +8,8 @@
 #include <ctime>
 #include <functional>
 
-#include "runtime/bf16.hpp"
-#include "runtime/device.hpp"
+#include "runtime/device/device.hpp"
+#include "runtime/tensor/bf16.hpp"
 
 namespace {
 

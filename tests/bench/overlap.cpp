@@ -10,8 +10,8 @@
 #include <fmt/format.h>
 #include <time.h>
 
-#include "comm/reducer.hpp"
-#include "comm/world.hpp"
+#include "comm/collective/reducer.hpp"
+#include "comm/world/world.hpp"
 
 using namespace dtrain;
 using namespace dtrain::comm;

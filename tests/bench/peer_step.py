@@ -6,7 +6,7 @@
       [--runs 5] [--steps 400] [--check-only] [--start]
 
 For each model first the same 20 losses are asked of both sides, with SGD and with Adam, from equal parameters (the counter-based generator of
-runtime/rng.hpp) and the same samples in the same order (dtrain's sample log), without dropout. Then runs are interleaved,
+runtime/random/rng.hpp) and the same samples in the same order (dtrain's sample log), without dropout. Then runs are interleaved,
 and the ratio of the median step times is printed: data loading included, evaluation, checkpoints and the first 20 steps
 not. PyTorch gets the better of its layouts, of its Adams, and of bound and free processes, as found by short runs.
 Run it with a python that has torch and h5py, from anywhere; exits 1 where losses differ or a ratio is below --require.

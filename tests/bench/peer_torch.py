@@ -84,7 +84,7 @@ CIFAR_MEAN, CIFAR_DEVIATION = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 
 
 def philox(seed, purpose, item, blocks):
-    """[blocks, 4] raw draws: draw4(random_key(seed, purpose), item, 0, block) of runtime/rng.hpp (Philox4x32-10)."""
+    """[blocks, 4] raw draws: draw4(random_key(seed, purpose), item, 0, block) of runtime/random/rng.hpp (Philox4x32-10)."""
     mask, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
     c = [np.arange(blocks, dtype=np.uint64), np.zeros(blocks, np.uint64), np.full(blocks, item, np.uint64),
          np.zeros(blocks, np.uint64)]

@@ -3,7 +3,7 @@
 
     python3 tests/golden/make_family_goldens.py        # needs numpy and torch (CPU); some minutes
 
-Nothing is read: every number comes from the generator of runtime/rng.hpp, as in make_goldens.py, and PyTorch computes
+Nothing is read: every number comes from the generator of runtime/random/rng.hpp, as in make_goldens.py, and PyTorch computes
 in float64. The networks are written here with torch.nn, parameters in the order in which torchvision's have them.
 
 families.json, by network: "points", 20 of them, each at a "seed" k:

@@ -3,7 +3,7 @@
 
     python3 tests/golden/make_goldens.py        # needs numpy and torch (CPU); a minute
 
-Nothing is read: every number comes from the generator of runtime/rng.hpp, so a C++ test makes the same inputs.
+Nothing is read: every number comes from the generator of runtime/random/rng.hpp, so a C++ test makes the same inputs.
 PyTorch computes in float64 on inputs that were rounded to float32: a test measures the distance from the truth.
 
 D(seed, item, sub)[e] is element e of a stream: draw4(random_key(seed, Purpose::test), item, sub, e / 4).v[e % 4].

@@ -35,7 +35,7 @@ def short(name):
 
 
 def main(folder):
-    rows = [row for path in sorted(folder.glob("*.cu.o.resources")) for row in kernels(path.read_text())]
+    rows = [row for path in sorted(folder.rglob("*.cu.o.resources")) for row in kernels(path.read_text())]
     names = subprocess.run(["c++filt"], input="\n".join(r[0] for r in rows), check=True, capture_output=True, text=True)
     used, spills = collections.defaultdict(list), []
     for (_, architecture, registers, shared, stack), name in zip(rows, names.stdout.splitlines()):

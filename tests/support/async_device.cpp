@@ -10,9 +10,9 @@
 
 #include <fmt/format.h>
 
-#include "runtime/flat.hpp"
-#include "runtime/image_load.hpp"
-#include "runtime/optimizer.hpp"
+#include "runtime/input/image_load.hpp"
+#include "runtime/optim/optimizer.hpp"
+#include "runtime/plan/flat.hpp"
 
 namespace dtrain::test {
 

@@ -8,7 +8,7 @@
 #include <span>
 #include <string>
 
-#include "runtime/device.hpp"
+#include "runtime/device/device.hpp"
 
 namespace dtrain::test {
 

@@ -7,8 +7,8 @@
 #include <new>
 #include <utility>
 
-#include "runtime/f16.hpp"
-#include "runtime/rng.hpp"
+#include "runtime/random/rng.hpp"
+#include "runtime/tensor/f16.hpp"
 
 namespace dtrain::test {
 

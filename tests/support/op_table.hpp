@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "runtime/device.hpp"
-#include "runtime/op.hpp"
+#include "runtime/device/device.hpp"
+#include "runtime/ops/op.hpp"
 
 namespace dtrain::test {
 

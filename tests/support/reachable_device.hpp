@@ -12,7 +12,7 @@
 
 #include <gtest/gtest.h>
 
-#include "runtime/device.hpp"
+#include "runtime/device/device.hpp"
 #include "tests/support/devices.hpp"
 
 namespace dtrain::test {

@@ -10,8 +10,8 @@
 #include <thread>
 #include <vector>
 
-#include "runtime/error.hpp"
-#include "runtime/group.hpp"
+#include "runtime/ranks/group.hpp"
+#include "runtime/tensor/error.hpp"
 
 namespace dtrain::test {
 

@@ -9,7 +9,7 @@
 #include <ucontext.h>
 
 #include "runtime/cuda/host_grid.hpp"
-#include "runtime/error.hpp"
+#include "runtime/tensor/error.hpp"
 
 namespace dtrain::test {
 

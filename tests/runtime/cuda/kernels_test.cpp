@@ -6,10 +6,10 @@
 #include <gtest/gtest.h>
 
 #include "runtime/cuda/grid.hpp"
-#include "runtime/error.hpp"
-#include "runtime/f16.hpp"
-#include "runtime/flat.hpp"
-#include "runtime/image_load.hpp"
+#include "runtime/input/image_load.hpp"
+#include "runtime/plan/flat.hpp"
+#include "runtime/tensor/error.hpp"
+#include "runtime/tensor/f16.hpp"
 #include "tests/runtime/cuda/host_grid.hpp"
 #include "tests/runtime/cuda/simulated_device.hpp"
 #include "tests/support/op_table.hpp"

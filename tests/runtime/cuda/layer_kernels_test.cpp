@@ -1,14 +1,14 @@
 // The kernels beside linear layers and convolutions: swapped axes and back, sums of columns against double precision,
 // bias and activation against one element at a time. That the order is the CPU device's, the op table shows.
-#include "runtime/cuda/layer_kernels.hpp"
+#include "runtime/cuda/ops/layer_kernels.hpp"
 
 #include <cmath>
 #include <vector>
 
 #include <gtest/gtest.h>
 
-#include "runtime/activation_math.hpp"
-#include "runtime/f16.hpp"
+#include "runtime/ops/activation_math.hpp"
+#include "runtime/tensor/f16.hpp"
 
 namespace dtrain::cuda {
 namespace {

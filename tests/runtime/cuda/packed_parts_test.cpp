@@ -5,9 +5,9 @@
 
 #include <gtest/gtest.h>
 
-#include "runtime/f16.hpp"
-#include "runtime/op.hpp"
-#include "runtime/program.hpp"
+#include "runtime/ops/op.hpp"
+#include "runtime/program/program.hpp"
+#include "runtime/tensor/f16.hpp"
 #include "tests/runtime/cuda/simulated_device.hpp"
 #include "tests/support/op_table.hpp"
 

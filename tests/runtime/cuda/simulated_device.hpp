@@ -5,8 +5,8 @@
 #include <memory>
 
 #include "runtime/cuda/context.hpp"
-#include "runtime/cuda/update_ops.hpp"
-#include "runtime/device.hpp"
+#include "runtime/cuda/update/update_ops.hpp"
+#include "runtime/device/device.hpp"
 #include "tests/support/devices.hpp"
 
 namespace dtrain::test {

@@ -9,12 +9,12 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/activation_math.hpp"
-#include "runtime/cuda/blas_lt.hpp"
-#include "runtime/cuda/cudnn_graphs.hpp"
-#include "runtime/cuda/tuner.hpp"
-#include "runtime/error.hpp"
-#include "runtime/f16.hpp"
+#include "runtime/cuda/library/blas_lt.hpp"
+#include "runtime/cuda/library/cudnn_graphs.hpp"
+#include "runtime/cuda/library/tuner.hpp"
+#include "runtime/ops/activation_math.hpp"
+#include "runtime/tensor/error.hpp"
+#include "runtime/tensor/f16.hpp"
 
 namespace dtrain::cuda {
 

@@ -1,0 +1,321 @@
+#include "io/checkpoint/checkpoint.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <map>
+#include <random>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "io/checkpoint/checkpoint_best.hpp"
+#include "io/checkpoint/checkpoint_manifest.hpp"
+
+namespace dtrain::io {
+namespace {
+
+using Json = nlohmann::json;
+using Kind = CheckpointError::Kind;
+
+bool starts_with(const std::string& text, std::string_view prefix) noexcept {
+  return text.compare(0, prefix.size(), prefix) == 0;
+}
+
+FoundCheckpoint open_verified(FileSystem& files, const std::string& path) {
+  const auto manifest = verify_checkpoint(files, path);
+  const bool averaged = std::any_of(manifest.tensors.begin(), manifest.tensors.end(),
+                                    [](const auto& tensor) { return starts_with(tensor.name, "ema/"); });
+  return {path, manifest.state, {}, averaged};
+}
+
+/// `advice`: what to do where there are some, but none is valid.
+std::optional<FoundCheckpoint> newest_valid(FileSystem& files, const std::string& directory, const char* advice) {
+  const auto steps = list_steps(files, directory);
+  std::vector<std::string> skipped;
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    try {
+      auto found = open_verified(files, join_path(directory, step_name(*step)));
+      found.skipped = std::move(skipped);
+      return found;
+    } catch (const CheckpointError& e) {
+      skipped.emplace_back(e.what());
+    }
+  }
+  if (steps.empty()) return std::nullopt;
+  std::string reasons;
+  for (const auto& reason : skipped) reasons += "\n  " + reason;
+  throw CheckpointError(
+      fmt::format("none of the {} checkpoints in {} is valid, and {}{}", steps.size(), directory, advice, reasons),
+      Kind::corrupt);
+}
+
+/// A step directory, or the label of one, or the newest valid one of a directory of them.
+std::optional<FoundCheckpoint> find_at(FileSystem& files, const std::string& given, const char* advice) {
+  const auto path = follow_label(files, given);
+  FileStatus status;
+  if (const int r = files.status(join_path(path, manifest_name), status); r < 0) throw_file_error("look at", path, r);
+  if (status.exists) return open_verified(files, path);
+  return newest_valid(files, path, advice);
+}
+
+std::optional<FoundCheckpoint> find_on_this_rank(const CheckpointConfig& config, FileSystem& files) {
+  switch (config.resume) {
+    case Resume::never:
+      return std::nullopt;
+    case Resume::automatic:
+      return find_latest_valid(config.directory, files);
+    case Resume::directory:
+      break;
+  }
+  auto found = find_at(files, config.resume_directory,
+                       "a run does not start afresh by itself; repair them, or name another directory");
+  if (!found) {
+    throw CheckpointError(
+        fmt::format("there is no checkpoint in {}; checkpoint.resume must be auto, never, a step directory or a "
+                    "directory of them",
+                    config.resume_directory),
+        Kind::incomplete);
+  }
+  return found;
+}
+
+void broadcast_json(Group& group, Json& json) {
+  std::vector<std::byte> bytes;
+  if (group.rank() == 0) {
+    const auto packed = Json::to_cbor(json);
+    bytes.assign(reinterpret_cast<const std::byte*>(packed.data()),
+                 reinterpret_cast<const std::byte*>(packed.data()) + packed.size());
+  }
+  group.broadcast(bytes, 0);
+  const auto* data = reinterpret_cast<const std::uint8_t*>(bytes.data());
+  json = Json::from_cbor(data, data + bytes.size());
+}
+
+/// What rank 0 found, known to all.
+std::optional<FoundCheckpoint> share(Group& group, std::optional<FoundCheckpoint> found) {
+  Json message;
+  if (group.rank() == 0 && found) {
+    Manifest carrier;
+    carrier.state = found->state;
+    carrier.shards.resize(1);
+    carrier.shards[0].sha256 = std::string(64, '0');
+    message = {{"path", found->path},
+               {"averaged", found->averaged},
+               {"skipped", found->skipped},
+               {"manifest", format_manifest(carrier)}};
+  }
+  broadcast_json(group, message);
+  if (message.is_null()) return std::nullopt;
+  if (group.rank() != 0) {
+    found = {message["path"].get<std::string>(), parse_manifest(message["manifest"].get<std::string>()).state,
+             message["skipped"].get<std::vector<std::string>>(), message["averaged"].get<bool>()};
+  }
+  return found;
+}
+
+/// The tensors in the manifest's order, without data where they are to be skipped, or CheckpointError naming the one
+/// that does not fit.
+std::vector<StateTensor> match(const std::string& path, const Manifest& manifest, std::span<const StateTensor> tensors,
+                               std::span<const std::string_view> skipped) {
+  const auto fail = [&](const std::string& what) {
+    throw CheckpointError(fmt::format("checkpoint {} is incompatible with this run: {}", path, what),
+                          Kind::incompatible);
+  };
+  std::map<std::string_view, const StateTensor*> wanted;
+  for (const auto& tensor : tensors) wanted.emplace(tensor.name, &tensor);
+  std::vector<StateTensor> out;
+  for (const auto& saved : manifest.tensors) {
+    const auto it = wanted.find(saved.name);
+    if (it == wanted.end()) {
+      if (std::none_of(skipped.begin(), skipped.end(), [&](auto p) { return starts_with(saved.name, p); }))
+        fail(fmt::format("it holds {}, which this model does not have", saved.name));
+      out.push_back({saved.name, saved.dtype, saved.shape, nullptr});
+      continue;
+    }
+    const auto& mine = *it->second;
+    if (mine.shape != saved.shape || mine.dtype != saved.dtype) {
+      fail(fmt::format("{} was {} {}, is {} {}", saved.name, name_of(saved.dtype), saved.shape.str(),
+                       name_of(mine.dtype), mine.shape.str()));
+    }
+    out.push_back(mine);
+    wanted.erase(it);
+  }
+  if (!wanted.empty()) fail(fmt::format("it lacks {}", wanted.begin()->first));
+  return out;
+}
+
+/// Rank 0's side of a load: copies pieces to their place and passes them on in messages of a few MiB.
+/// A message is a sequence of {tensor, offset, bytes, data}; an empty one is the last.
+class Forwarder final : public TensorSink {
+ public:
+  Forwarder(Group& group, const std::vector<StateTensor>& tensors) : group_(group), tensors_(tensors) {}
+  void piece(std::size_t tensor, std::uint64_t offset, std::span<const std::byte> data) override {
+    if (tensors_[tensor].data == nullptr) return;
+    std::memcpy(static_cast<std::byte*>(tensors_[tensor].data) + offset, data.data(), data.size());
+    if (group_.size() == 1) return;
+    const std::uint64_t header[3] = {tensor, offset, data.size()};
+    const auto bytes = std::as_bytes(std::span(header));
+    message_.insert(message_.end(), bytes.begin(), bytes.end());
+    message_.insert(message_.end(), data.begin(), data.end());
+    if (message_.size() >= message_bytes) send();
+  }
+  void end() {
+    if (group_.size() == 1) return;
+    if (!message_.empty()) send();
+    send();
+  }
+
+ private:
+  static constexpr std::size_t message_bytes = std::size_t{4} << 20;
+  void send() {
+    group_.broadcast(message_, 0);
+    message_.clear();
+  }
+  Group& group_;
+  const std::vector<StateTensor>& tensors_;
+  std::vector<std::byte> message_;
+};
+
+void receive(Group& group, const std::vector<StateTensor>& tensors) {
+  std::vector<std::byte> message;
+  for (;;) {
+    message.clear();
+    group.broadcast(message, 0);
+    if (message.empty()) return;
+    for (std::size_t at = 0; at < message.size();) {
+      std::uint64_t header[3];
+      std::memcpy(header, message.data() + at, sizeof header);
+      at += sizeof header;
+      std::memcpy(static_cast<std::byte*>(tensors[header[0]].data) + header[1], message.data() + at, header[2]);
+      at += header[2];
+    }
+  }
+}
+
+}  // namespace
+
+// A load writes through these views. NOLINTNEXTLINE(readability-non-const-parameter)
+void append_flat(std::vector<StateTensor>& to, const std::string& prefix, const FlatLayout& layout, float* flat) {
+  for (const auto& param : layout.params) {
+    to.push_back({prefix + param.name, DType::f32, param.shape, flat + param.offset});
+  }
+}
+
+std::string make_run_id() {
+  std::random_device random;
+  return fmt::format("{:08x}{:08x}", random(), random());
+}
+
+std::optional<FoundCheckpoint> find_latest_valid(const std::string& directory, FileSystem& files) {
+  return newest_valid(files, directory,
+                      "a run does not start afresh by itself; repair or remove them, or set checkpoint.resume=never");
+}
+
+std::optional<FoundCheckpoint> find_resume(Group& group, const CheckpointConfig& config, FileSystem& files) {
+  std::optional<FoundCheckpoint> found;
+  group.agree([&] {
+    if (group.rank() == 0) found = find_on_this_rank(config, files);
+  });
+  return share(group, std::move(found));
+}
+
+FoundCheckpoint find_checkpoint(Group& group, const std::string& path, FileSystem& files) {
+  std::optional<FoundCheckpoint> found;
+  group.agree([&] {
+    if (group.rank() != 0) return;
+    found = find_at(files, path, "a model is needed; name a directory with a valid one");
+    if (!found) {
+      throw CheckpointError(
+          fmt::format("there is no checkpoint in {}; name a step directory, a directory of them, or its label best",
+                      path),
+          Kind::incomplete);
+    }
+  });
+  return *share(group, std::move(found));
+}
+
+bool holds_step(const std::string& directory, std::uint64_t step, FileSystem& files) {
+  FileStatus status;
+  return files.status(join_path(directory, step_name(step)), status) == 0 && status.exists && status.directory;
+}
+
+bool may_change_on_resume(const std::string& field) noexcept {
+  static constexpr std::string_view prefixes[] = {"train.",         "log.",        "checkpoint.",
+                                                  "communication.", "data.train.", "data.eval."};
+  static constexpr std::string_view exact[] = {
+      "name", "device", "threads", "train", "log", "checkpoint", "communication", "batch.micro", "optimizer.shard",
+      // Which files hold the data may change: the fingerprint says whether
+      // the data did. (data.cache_mib must not: it may decide the order.)
+      "data.train", "data.eval", "data.prefetch_threads", "data.prefetch_batches"};
+  return std::any_of(std::begin(prefixes), std::end(prefixes), [&](auto p) { return starts_with(field, p); }) ||
+         std::find(std::begin(exact), std::end(exact), field) != std::end(exact);
+}
+
+std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const RunState& current, bool force) {
+  std::map<std::string, std::pair<const std::string*, const std::string*>> fields;
+  for (const auto& [path, value] : saved.state.fields) fields[path].first = &value;
+  for (const auto& [path, value] : current.fields) fields[path].second = &value;
+  const auto show = [](const std::string* value) { return value ? *value : std::string("(not set)"); };
+  std::vector<std::string> refused, remarks;
+  for (const auto& [path, values] : fields) {
+    const auto& [before, now] = values;
+    if (before && now && *before == *now) continue;
+    const auto text = fmt::format("{} was {}, is {}", path, show(before), show(now));
+    (may_change_on_resume(path) ? remarks : refused).push_back(text);
+  }
+  if (saved.state.data_fingerprint != current.data_fingerprint) {
+    refused.push_back(fmt::format("data: the training set is another one (fingerprint {}, now {})",
+                                  saved.state.data_fingerprint, current.data_fingerprint));
+  }
+  if (saved.state.world_size != current.world_size) {
+    remarks.push_back(fmt::format("the run had {} ranks, has {}: the samples are the same, the last bits may differ",
+                                  saved.state.world_size, current.world_size));
+  }
+  if (refused.empty()) return remarks;
+  if (force) {
+    for (const auto& text : refused) remarks.push_back("forced: " + text);
+    return remarks;
+  }
+  throw CheckpointError(fmt::format("checkpoint {} is incompatible with this run: {}; set this back, choose another "
+                                    "checkpoint.directory, or accept it with checkpoint.force=true",
+                                    saved.path, fmt::join(refused, "; ")),
+                        Kind::incompatible);
+}
+
+void load_checkpoint(Group& group, const std::string& path, std::span<const StateTensor> tensors, FileSystem& files,
+                     std::span<const std::string_view> skipped) {
+  Manifest manifest;
+  group.agree([&] {
+    if (group.rank() == 0) manifest = read_manifest(files, path);
+  });
+  Json message;
+  if (group.rank() == 0 && group.size() > 1) message = format_manifest(manifest);
+  broadcast_json(group, message);
+  std::vector<StateTensor> matched;
+  group.agree([&] {
+    if (group.rank() != 0) manifest = parse_manifest(message.get<std::string>());
+    matched = match(path, manifest, tensors, skipped);
+  });
+  std::exception_ptr error;
+  if (group.rank() == 0) {
+    Forwarder forward(group, matched);
+    try {
+      read_stream(files, path, manifest, forward);
+    } catch (...) {
+      error = std::current_exception();  // the others wait for the end of the stream before they hear of it
+    }
+    forward.end();
+  } else {
+    receive(group, matched);
+  }
+  group.agree([&] {
+    if (error) std::rethrow_exception(error);
+  });
+}
+
+RunState read_run_state(const std::string& path, FileSystem& files) {
+  return read_manifest(files, path).state;
+}
+
+}  // namespace dtrain::io

@@ -1,0 +1,127 @@
+// Checkpoints as a run sees them: what is kept (RunState and named tensors), how the one to resume from is found, and
+// how it is loaded. Plain values and free functions; the collective ones are called by all ranks, on the thread that
+// owns the Group, between steps. Writing is checkpoint_writer.hpp; the byte format is FORMAT.md.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "io/dataset/config.hpp"
+#include "io/files/file.hpp"
+#include "runtime/plan/flat.hpp"
+#include "runtime/ranks/group.hpp"
+#include "runtime/tensor/tensor.hpp"
+
+namespace dtrain::io {
+
+/// A named piece of replicated state in host memory, canonical shape and plain layout. Names: "param/dense_1.weight",
+/// "optimizer/first_moment/dense_1.weight", "state/batch_norm_1.mean". A save reads `data`, a load fills it.
+struct StateTensor {
+  std::string name;
+  DType dtype = DType::f32;
+  Shape shape;
+  void* data = nullptr;
+  std::size_t bytes() const noexcept { return static_cast<std::size_t>(shape.elements()) * size_of(dtype); }
+};
+
+/// Views of every parameter in a flat f32 host buffer, named `prefix` + the parameter's name:
+/// append_flat(t, "param/", layout, store.params()); append_flat(t, "optimizer/momentum/", layout, state).
+void append_flat(std::vector<StateTensor>& to, const std::string& prefix, const FlatLayout&, float* flat);
+
+/// One setting in canonical form: path "optimizer.adam.learning_rate", value "0.001".
+using ConfigField = std::pair<std::string, std::string>;
+
+/// Everything of a checkpoint that is not a tensor.
+struct RunState {
+  std::uint64_t step = 0;           // steps done: the index of the next one
+  std::uint64_t applied_steps = 0;  // updates done (skipped steps do not count)
+  std::uint64_t samples = 0;        // global samples consumed: the stream position of the next one
+  double epoch = 0;                 // samples / size of the data set
+  std::uint64_t global_batch = 0;
+  std::uint64_t seed = 0;
+  double loss_scale = 1;                    // of the next step
+  std::optional<std::uint32_t> good_steps;  // updates in a row since a dynamic one was changed; none: it is not dynamic
+  std::string data_fingerprint;
+  std::string configuration;                   // canonical text
+  std::string configuration_hash;              // of that text
+  std::vector<ConfigField> fields;             // the same, field by field: names what changed
+  std::map<std::string, std::string> choices;  // made by measurement: kernels, algorithms
+  std::map<std::string, double> metrics;       // of the latest or best evaluation, as the trainer likes
+  std::map<std::string, std::string> versions;
+  int world_size = 1;
+  std::string run_id;
+  std::string parent_run_id;   // the run this one resumed from; empty
+  std::string parameter_hash;  // as in summary.json
+  std::string saved_at;        // "2025-01-31T12:00:00Z"; filled by the writer
+};
+
+/// A random id, 16 hex digits. Made on rank 0 and broadcast.
+std::string make_run_id();
+
+struct FoundCheckpoint {
+  std::string path;  // of the step directory
+  RunState state;
+  std::vector<std::string> skipped;  // newer ones that were not taken: "PATH: why", newest first
+  bool averaged = false;             // it holds a moving average of the parameters ("ema/...")
+};
+
+/// The newest checkpoint of which every byte is right. Nothing where the directory holds none (or does not exist).
+/// Throws CheckpointError where there are some but none is valid: a run never starts afresh by itself then.
+std::optional<FoundCheckpoint> find_latest_valid(const std::string& directory, FileSystem& = posix_file_system());
+
+/// Collective: what `config` says to resume from, found and verified by rank 0 and known to all. `config.directory`
+/// must be set. Resume::directory takes one step directory, or the newest valid one of a directory of them.
+std::optional<FoundCheckpoint> find_resume(Group&, const CheckpointConfig& config, FileSystem& = posix_file_system());
+
+/// Collective, as find_resume(): the newest valid checkpoint of a directory of them, a step directory, or the one that
+/// the label `best` (DIRECTORY/best) names. Throws CheckpointError where there is none.
+FoundCheckpoint find_checkpoint(Group&, const std::string& path, FileSystem& = posix_file_system());
+
+/// Is there a directory of this step? (Not: is it valid.)
+bool holds_step(const std::string& directory, std::uint64_t step, FileSystem& = posix_file_system());
+
+/// May this setting differ between a checkpoint and the run that resumes from it? train.*, log.*, checkpoint.*,
+/// communication.*, device, name, threads, batch.micro, where the data lie (the fingerprint says what they are), and
+/// how they are prefetched.
+bool may_change_on_resume(const std::string& field) noexcept;
+
+/// Compares settings and data fingerprint. Throws CheckpointError (incompatible) naming every field that may not
+/// change, unless `force`; returns remarks for the log: what differs and was accepted.
+std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const RunState& current, bool force);
+
+/// Collective: fills every tensor from the step directory `path`; rank 0 reads and verifies, the others receive.
+/// The checkpoint must hold exactly these names, shapes and dtypes, else CheckpointError (incompatible) names the
+/// tensor; but what begins with one of `skipped` ("optimizer/") may be in it and is passed over. Throws on all ranks
+/// alike; buffers are undefined then.
+void load_checkpoint(Group&, const std::string& path, std::span<const StateTensor> tensors,
+                     FileSystem& = posix_file_system(), std::span<const std::string_view> skipped = {});
+
+/// Reads the state of one step directory; verifies the manifest and the size of each shard, not the shards' bytes.
+RunState read_run_state(const std::string& path, FileSystem& = posix_file_system());
+
+// ---- `dtrain checkpoint ...` -------------------------------------------------------------------------------------
+/// What a command prints. `ok` is false where something is wrong with what was looked at (exit code 4).
+struct CheckpointReport {
+  std::string text;  // lines, each ending in a newline
+  std::string json;
+  bool ok = true;
+};
+/// A table: step, time, size, state, run id. Does not read shards.
+CheckpointReport list_checkpoints(const std::string& directory, FileSystem& = posix_file_system());
+/// Every byte of one step directory, or of each in a directory.
+CheckpointReport verify_checkpoints(const std::string& given, FileSystem& = posix_file_system());
+/// Tensor by tensor: equal, the largest absolute difference, or on one side only. ok: all equal.
+CheckpointReport diff_checkpoints(const std::string& a, const std::string& b, FileSystem& = posix_file_system());
+/// The model as an HDF5 file: param/NAME (float32; the moving average where there is one, unless `raw`), state/NAME,
+/// and attributes of the file: step, parameters ("averaged" or "raw"), configuration, hashes. Throws DataError for
+/// `output`.
+CheckpointReport export_checkpoint(const std::string& given, const std::string& output, bool raw,
+                                   FileSystem& = posix_file_system());
+
+}  // namespace dtrain::io

@@ -1,0 +1,27 @@
+// The label of the best checkpoint: a file `best` beside the step directories that names one of them.
+// Free functions without state; whoever changes the label holds the directory's lock. Inside io/ only.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "io/files/file.hpp"
+
+namespace dtrain::io {
+
+inline constexpr const char* best_name = "best";
+
+/// The step that the label names, there or not; nothing without a label, or where it is not one.
+std::optional<std::uint64_t> read_best(FileSystem&, const std::string& directory);
+
+/// Makes the label name `best`, if that step is there. Without `best` (or its directory) the label stays, unless the
+/// step that it names is gone. It changes atomically and durably: `unique` is for the name in between.
+void point_best(FileSystem&, const std::string& directory, std::optional<std::uint64_t> best,
+                const std::string& unique);
+
+/// The step directory that `path` means where it is a label, else `path` itself. Throws CheckpointError where the label
+/// names nothing that is there.
+std::string follow_label(FileSystem&, const std::string& path);
+
+}  // namespace dtrain::io

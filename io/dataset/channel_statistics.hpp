@@ -1,0 +1,42 @@
+// Mean and deviation of each channel of stored samples, for data.normalize; internal to io/.
+// A ChannelStatistics belongs to one thread; threads keep their own, and merge. Sums of bytes are exact.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/dataset/dataset.hpp"
+
+namespace dtrain::io {
+
+class ChannelStatistics {
+ public:
+  /// Of samples of this shape: [C, H, W] or [H, W, C] where `channels_last`; one entry a feature for [features] up to
+  /// max_features; else one for all.
+  ChannelStatistics(StoredType, std::span<const std::uint64_t> sample, bool channels_last);
+  static constexpr std::uint64_t max_features = 64;
+  /// Images with their channels last? By the extents: 1, 3 or 4 channels are first or last.
+  static bool last_by_shape(std::span<const std::uint64_t> sample);
+
+  void add(const std::byte* rows, std::uint64_t count);
+  void merge(const ChannelStatistics&);
+  /// "{scale: 0.00392156862745098, mean: [0.491, 0.482, 0.447], deviation: [0.247, 0.243, 0.262]}": what
+  /// data.normalize may say. Empty where nothing was added, or a value was not finite.
+  std::string normalize() const;
+  double scale() const noexcept { return type_ == StoredType::u8 ? 1.0 / 255 : 1.0; }
+  std::vector<double> mean() const;       // of value * scale
+  std::vector<double> deviation() const;  // of value * scale
+
+ private:
+  StoredType type_;
+  std::size_t channels_ = 1, pixels_ = 1;
+  bool channels_last_ = false;
+  std::uint64_t count_ = 0;  // values a channel
+  std::vector<double> sum_, squares_;
+  std::vector<std::uint64_t> bytes_, bytes2_;  // of uint8, exact
+};
+
+}  // namespace dtrain::io

@@ -1,0 +1,145 @@
+#include "io/dataset/convert.hpp"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include <fmt/format.h>
+
+#include "io/dataset/stored.hpp"
+#include "runtime/tensor/error.hpp"
+
+namespace dtrain::io {
+namespace {
+
+std::vector<std::int64_t> without_ones(const Shape& shape) {
+  std::vector<std::int64_t> extents;
+  for (const auto e : shape.extents()) {
+    if (e != 1) extents.push_back(e);
+  }
+  return extents;
+}
+
+}  // namespace
+
+SampleOrder fit_input(const Dataset& data, const Shape& input) {
+  const Shape& stored = data.sample_shape();
+  if (input.rank() == 3) {
+    if (without_ones(stored) == without_ones(input)) {
+      // With one channel, or one row and column, both orders are the same bytes; otherwise equal shapes are [C, H, W].
+      return input[0] == 1 ? SampleOrder::channels_last : SampleOrder::channels_first;
+    }
+    if (stored.rank() == 3 && stored[0] == input[1] && stored[1] == input[2] && stored[2] == input[0]) {
+      return SampleOrder::channels_last;
+    }
+  } else if (without_ones(stored) == without_ones(input) || (input.rank() == 1 && stored.elements() == input[0])) {
+    return SampleOrder::plain;
+  }
+  throw ShapeError(fmt::format("{}: {} holds samples of shape {}, but model.input is {}", data.files()[0],
+                               data.sample_key(), stored.str(), input.str()));
+}
+
+Converter::Converter(const Dataset& data, const Shape& input, const Normalize& normalize) : type_(data.sample_type()) {
+  const SampleOrder order = fit_input(data, input);
+  // Where the model flattens at once, channels are those of the stored image.
+  const Shape& image = input.rank() == 3 ? input : data.sample_shape();
+  const auto elements = static_cast<std::size_t>(input.elements());
+  channels_ = image.rank() == 3 ? static_cast<std::size_t>(image[0]) : 1;
+  wanted_channels_last_ = input.rank() == 3;
+  stored_channels_last_ = order == SampleOrder::channels_last;
+  const std::size_t entries = std::max(normalize.mean.size(), normalize.deviation.size());
+  if (entries > 1 && channels_ != entries && image.rank() != 3) {
+    channels_ = elements == entries ? entries : 0;  // features: one entry each
+  }
+  const auto fits = [&](std::size_t n) { return n <= 1 || n == channels_; };
+  if (channels_ == 0 || !fits(normalize.mean.size()) || !fits(normalize.deviation.size())) {
+    throw ConfigError(
+        fmt::format("data.normalize: mean and deviation need one entry, or one for each channel of {}; they have "
+                    "{} and {}",
+                    image.str(), normalize.mean.size(), normalize.deviation.size()));
+  }
+  pixels_ = elements / channels_;
+  for (std::size_t c = 0; c < channels_; ++c) {
+    const auto of = [c](const std::vector<double>& values, double none) {
+      return values.empty() ? none : values[values.size() == 1 ? 0 : c];
+    };
+    const double deviation = of(normalize.deviation, 1), mean = of(normalize.mean, 0);
+    if (!(deviation > 0) || !std::isfinite(deviation) || !std::isfinite(mean) || !std::isfinite(normalize.scale)) {
+      throw ConfigError("data.normalize: scale, mean and deviation must be finite, deviation above 0");
+    }
+    scale_.push_back(normalize.scale / deviation);
+    offset_.push_back(-mean / deviation);
+    identity_ = identity_ && scale_[c] == 1 && offset_[c] == 0;
+    same_for_all_ = same_for_all_ && scale_[c] == scale_[0] && offset_[c] == offset_[0];
+    if (size_of(type_) != 1) continue;
+    for (int byte = 0; byte < 256; ++byte) {
+      const double value = type_ == StoredType::i8 ? static_cast<std::int8_t>(byte) : byte;
+      table_.push_back(static_cast<float>(value * scale_[c] + offset_[c]));
+    }
+  }
+  // One run over everything where neither order nor channel matters.
+  if (same_for_all_ && (channels_ == 1 || stored_channels_last_ == wanted_channels_last_)) {
+    pixels_ *= channels_;
+    channels_ = 1;
+  }
+}
+
+std::int64_t Converter::operator()(const std::byte* stored, float* out) const {
+  const std::size_t in_pixel = stored_channels_last_ ? channels_ : 1, in_channel = stored_channels_last_ ? 1 : pixels_;
+  const std::size_t out_pixel = wanted_channels_last_ ? channels_ : 1,
+                    out_channel = wanted_channels_last_ ? 1 : pixels_;
+  if (!table_.empty()) {
+    const auto* bytes = reinterpret_cast<const unsigned char*>(stored);
+    for (std::size_t c = 0; c < channels_; ++c) {
+      const float* table = table_.data() + 256 * c;
+      const unsigned char* in = bytes + c * in_channel;
+      float* to = out + c * out_channel;
+      if (in_pixel == 1 && out_pixel == 1) {
+        for (std::size_t p = 0; p < pixels_; ++p) to[p] = table[in[p]];
+      } else {
+        for (std::size_t p = 0; p < pixels_; ++p) to[p * out_pixel] = table[in[p * in_pixel]];
+      }
+    }
+    return -1;
+  }
+  return with_stored_type(type_, [&](auto tag) -> std::int64_t {
+    using T = decltype(tag);
+    // The sum of value * 0 is 0 unless a value is infinite or not a number: no branch in the loop.
+    double poison = 0;
+    for (std::size_t c = 0; c < channels_; ++c) {
+      const std::byte* in = stored + c * in_channel * sizeof(T);
+      float* to = out + c * out_channel;
+      const double scale = scale_[c], offset = offset_[c];
+      const std::size_t in_step = in_pixel * sizeof(T);
+      if (std::is_same_v<T, float> && identity_ && in_pixel == 1 && out_pixel == 1) {
+        std::memcpy(to, in, pixels_ * sizeof(float));
+        float sum[8]{};
+        std::size_t p = 0;
+        for (; p + 8 <= pixels_; p += 8) {
+          for (std::size_t k = 0; k < 8; ++k) sum[k] += to[p + k] * 0.0f;
+        }
+        for (; p < pixels_; ++p) sum[0] += to[p] * 0.0f;
+        for (const float s : sum) poison += static_cast<double>(s);
+        continue;
+      }
+      for (std::size_t p = 0; p < pixels_; ++p) {
+        T value;
+        std::memcpy(&value, in + p * in_step, sizeof value);
+        const auto converted = static_cast<float>(static_cast<double>(value) * scale + offset);
+        to[p * out_pixel] = converted;
+        if constexpr (std::is_floating_point_v<T>) poison += static_cast<double>(converted) * 0.0;
+      }
+    }
+    if (poison == 0) return -1;
+    for (std::size_t i = 0; i < elements(); ++i) {
+      const double value = stored_number(type_, stored + i * sizeof(T));
+      if (!std::isfinite(value) || std::abs(value) > static_cast<double>(std::numeric_limits<float>::max())) {
+        return static_cast<std::int64_t>(i);
+      }
+    }
+    return 0;  // finite as stored, not after normalization
+  });
+}
+
+}  // namespace dtrain::io

@@ -1,0 +1,57 @@
+// The endless stream of samples: position p lies in epoch p / N, and the epoch's permutation, keyed by (seed, epoch),
+// gives the sample. Which sample a position takes depends on nothing else, never on ranks, threads or history.
+// A SampleStream owns small tables and may be used from any thread; looking up allocates nothing.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "io/dataset/dataset.hpp"
+
+namespace dtrain::io {
+
+/// A permutation of [0, n) that is computed, not stored: a Feistel network over the next power of two, walked until it
+/// lands inside (less than two evaluations on average), with Philox as the round function.
+class IndexPermutation {
+ public:
+  /// `lane` tells permutations of one epoch apart (blocks, rows of a window).
+  IndexPermutation(std::uint64_t n, std::uint64_t seed, std::uint64_t epoch, std::uint32_t lane = 0);
+  std::uint64_t size() const noexcept { return n_; }
+  std::uint64_t operator()(std::uint64_t i) const noexcept;
+
+ private:
+  std::uint64_t n_;
+  std::uint64_t epoch_;
+  std::uint32_t lane_;
+  std::uint32_t k0_, k1_;
+  int left_bits_, right_bits_;
+};
+
+class SampleStream {
+ public:
+  /// Blocks of a window: large enough that neighbours in the file are strangers in the batch.
+  static constexpr std::uint64_t window_blocks = 16;
+
+  /// `count` >= 1. Without shuffle the order is that of the files. With `blocks`, whole blocks are permuted, and then
+  /// rows within windows of `window_blocks` blocks, so that a compressed chunk is decompressed about once an epoch.
+  SampleStream(std::uint64_t count, std::uint64_t seed, bool shuffle, BlockLayout blocks = {});
+  ~SampleStream();
+  SampleStream(const SampleStream&) = delete;
+  SampleStream& operator=(const SampleStream&) = delete;
+
+  std::uint64_t count() const noexcept { return count_; }
+  std::uint64_t epoch_of(std::uint64_t position) const noexcept { return position / count_; }
+  /// Sample indices of the positions first, first + 1, ...
+  void indices(std::uint64_t first, std::span<std::uint64_t> out) const;
+
+ private:
+  struct Windows;
+  std::uint64_t count_;
+  std::uint64_t seed_;
+  bool shuffle_;
+  std::unique_ptr<Windows> windows_;
+};
+
+}  // namespace dtrain::io

@@ -1,0 +1,59 @@
+// Writes a new HDF5 file; internal to io/.
+// A Writer owns a temporary file beside the target, renamed by commit() and removed where commit() was not reached.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "io/hdf5/hdf5.hpp"
+#include "io/hdf5/storage.hpp"
+
+namespace dtrain::io::h5 {
+
+class Writer {
+ public:
+  /// Makes missing folders. Throws DataError where the file cannot be made.
+  explicit Writer(const std::string& path);
+  ~Writer();
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+
+  /// Returns the index for write(). Contiguous space is allocated at once; chunks should be written whole, in order.
+  std::size_t add(const std::string& name, StoredType, std::span<const std::uint64_t> dims, const StorageOptions& = {});
+  /// Rows of a chunk of such a data set, where it is chunked.
+  static std::uint64_t chunk_rows(StoredType, std::span<const std::uint64_t> dims, const StorageOptions&);
+  /// A list of names, as UTF-8 text of fixed length.
+  void add_names(const std::string& name, std::span<const std::string> names);
+  /// `rows` rows from `first` on. Throws DataError (a full disk, say).
+  void write(std::size_t index, std::uint64_t first, std::uint64_t rows, const void* bytes);
+  void attribute(std::size_t dataset, const std::string& name, std::span<const double> values);
+  void attribute(std::size_t dataset, const std::string& name, const std::string& text);
+  /// Attributes of the file itself.
+  void file_attribute(const std::string& name, const std::string& text);
+  void file_attribute(const std::string& name, std::int64_t value);
+  /// What another file says of its rows: the attributes of a data set, and a data set of names, where there are any.
+  void copy_attributes(const File& from, const DatasetInfo& of, std::size_t dataset);
+  void copy_names(const File& from, const std::string& name);
+  /// Closes the file for this library: its temporary path, and where the bytes of each contiguous data set lie. Whoever
+  /// knows may write them now; commit() is all that is left to do here.
+  std::pair<std::string, std::vector<std::uint64_t>> hand_over();
+  /// Flushes to the disk and gives the file its name.
+  void commit();
+
+ private:
+  struct Dataset {
+    Handle handle;
+    StoredType type;
+    std::vector<hsize_t> dims;
+  };
+  [[noreturn]] void failed(const std::string& what) const;
+
+  std::string path_, temporary_;
+  Handle file_;
+  std::vector<Dataset> datasets_;
+};
+
+}  // namespace dtrain::io::h5

@@ -1,0 +1,54 @@
+// What an import of images has to read: the images of its sources by class and name, without their bytes; internal to
+// io/. A plain value made by one function on the caller's thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/import/archive.hpp"
+
+namespace dtrain::io {
+
+struct ImageListing {
+  static constexpr std::uint64_t no_row = ~std::uint64_t{0};
+
+  struct Entry {
+    std::uint32_t source = 0;
+    std::uint32_t label = 0;
+    std::uint64_t sequence = 0;  // among the images of its source, in reading order
+    std::string name;
+  };
+  struct Source {
+    std::string path;
+    bool archive = false;
+    std::string prefix;  // between the source and the class folders; empty, or ends with '/'
+    std::vector<std::uint64_t> entry_of_sequence;
+  };
+  std::vector<Source> sources;
+  std::vector<std::string> classes;  // sorted
+  std::vector<Entry> entries;        // by class, source and name
+  std::vector<std::string> ignored;  // the first few files that are no images
+  std::uint64_t ignored_count = 0;
+
+  /// "train/cat/0001.jpg", inside its source.
+  std::string path_of(const Entry&) const;
+  /// With the source, for messages.
+  std::string where(const Entry&) const;
+};
+
+/// Files named like images, at PREFIX/CLASS/FILE or PREFIX/SPLIT/CLASS/FILE, with one prefix in all of a source.
+/// `first`: called with the content of each image in reading order until it returns true. Throws DataError.
+ImageListing list_images(std::span<const std::string> sources, const std::string& split,
+                         const std::function<bool(std::span<const std::byte>)>& first);
+
+/// Is a path inside a source that of an image?
+bool is_image_name(std::string_view path);
+/// The whole content, appended; returns what went wrong, or an empty string.
+std::string append_file(const std::string& path, std::vector<std::byte>& to);
+
+constexpr std::uint64_t max_image_bytes = std::uint64_t{256} << 20;
+
+}  // namespace dtrain::io

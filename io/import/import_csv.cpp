@@ -1,0 +1,309 @@
+#include "io/import/import_csv.hpp"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "io/dataset/channel_statistics.hpp"
+#include "io/hdf5/hdf5_writer.hpp"
+#include "io/import/csv.hpp"
+#include "runtime/tensor/error.hpp"
+
+namespace dtrain::io {
+namespace {
+
+constexpr std::size_t block_bytes = std::size_t{4} << 20;
+constexpr std::size_t max_classes = 1 << 20;
+
+/// The whole field as a number; NaN where it is empty. Nothing where it is no number.
+std::optional<double> number_in(std::string_view text) {
+  if (text.empty()) return std::nan("");
+  if (text.starts_with('+') && !text.starts_with("+-")) text.remove_prefix(1);
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (end != text.data() + text.size()) return std::nullopt;
+  if (error == std::errc::result_out_of_range) return text.find("e-") != std::string_view::npos ? 0.0 : HUGE_VAL;
+  return error == std::errc() ? std::optional(value) : std::nullopt;
+}
+std::optional<std::int64_t> integer_in(std::string_view text) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size() && !text.empty() ? std::optional(value)
+                                                                                   : std::nullopt;
+}
+
+/// What each column is for.
+struct Columns {
+  std::size_t count = 0;
+  std::vector<std::size_t> features, targets;
+  std::optional<std::size_t> label;
+  std::vector<std::string> names;  // empty without a header
+};
+
+class CsvImport {
+ public:
+  CsvImport(std::span<const std::string> files, const CsvImportOptions& options) : files_(files), options_(options) {}
+  std::string run(const std::string& out);
+
+ private:
+  std::size_t find(const std::string& wanted, const CsvReader&) const;
+  void choose(const CsvReader&, const std::vector<CsvField>& first);
+  bool is_header(const CsvReader&, const std::vector<CsvField>& first);
+  /// Calls row(reader, fields) for each row of all files.
+  template <class F>
+  void each_row(F&& row);
+  bool check(const CsvReader&, const std::vector<CsvField>&);
+  bool check_label(const CsvReader&, const CsvField&);
+  void settle_labels();
+  void write(const std::string& out);
+
+  const std::span<const std::string> files_;
+  const CsvImportOptions& options_;
+  Columns columns_;
+  bool has_header_ = false;
+  Findings findings_;
+  std::uint64_t row_ = 0;  // rows seen in this pass
+  std::vector<char> bad_;  // by row
+  std::uint64_t kept_ = 0;
+  std::vector<std::int32_t> labels_;  // of rows that are kept
+  std::map<std::string, std::int32_t, std::less<>> words_;
+  std::string normalize_;
+};
+
+std::size_t CsvImport::find(const std::string& wanted, const CsvReader& reader) const {
+  const auto named = std::find(columns_.names.begin(), columns_.names.end(), wanted);
+  if (named != columns_.names.end()) return static_cast<std::size_t>(named - columns_.names.begin());
+  if (const auto index = integer_in(wanted)) {
+    const auto count = static_cast<std::int64_t>(columns_.count);
+    if (*index >= -count && *index < count) return static_cast<std::size_t>(*index < 0 ? *index + count : *index);
+  }
+  reader.fail(1, fmt::format("there is no column {}; the {} columns are {}", wanted, columns_.count,
+                             columns_.names.empty() ? fmt::format("0 to {}", columns_.count - 1)
+                                                    : fmt::format("{}", fmt::join(columns_.names, ", "))));
+}
+
+/// A word in a column that has to hold numbers.
+bool CsvImport::is_header(const CsvReader& reader, const std::vector<CsvField>& first) {
+  if (options_.header != CsvImportOptions::Header::automatic) return options_.header == CsvImportOptions::Header::yes;
+  std::optional<std::size_t> label;
+  if (!options_.label.empty()) {
+    const auto index = integer_in(options_.label);
+    if (!index) return true;  // a column is named
+    label = find(options_.label, reader);
+  }
+  for (std::size_t i = 0; i < first.size(); ++i)
+    if (i != label && !number_in(first[i].text)) return true;
+  return false;
+}
+
+void CsvImport::choose(const CsvReader& reader, const std::vector<CsvField>& first) {
+  columns_.count = first.size();
+  has_header_ = is_header(reader, first);
+  if (has_header_) {
+    for (const CsvField& field : first) columns_.names.emplace_back(field.text);
+  }
+  std::set<std::size_t> taken;
+  const auto take = [&](const std::string& wanted) {
+    const std::size_t index = find(wanted, reader);
+    if (!taken.insert(index).second) throw ConfigError(fmt::format("import csv: column {} is named twice", wanted));
+    return index;
+  };
+  if (!options_.label.empty()) columns_.label = take(options_.label);
+  for (const auto& wanted : options_.targets) columns_.targets.push_back(take(wanted));
+  for (const auto& wanted : options_.ignore) take(wanted);
+  for (std::size_t i = 0; i < columns_.count; ++i)
+    if (!taken.contains(i)) columns_.features.push_back(i);
+  if (columns_.features.empty()) reader.fail(1, "no column is left for features");
+}
+
+template <class F>
+void CsvImport::each_row(F&& row) {
+  row_ = 0;
+  std::vector<CsvField> fields;
+  for (std::size_t f = 0; f < files_.size(); ++f) {
+    CsvReader reader(files_[f], options_.delimiter);
+    for (bool first = true; reader.next(fields); first = false) {
+      if (first && columns_.count == 0) choose(reader, fields);
+      if (fields.size() != columns_.count) {
+        reader.fail(fields.back().column, fmt::format("there are {} fields; expected {}, as in the first line{}",
+                                                      fields.size(), columns_.count, f == 0 ? "" : " of " + files_[0]));
+      }
+      if (first && has_header_) {
+        for (const CsvField& field : fields) {
+          const auto i = static_cast<std::size_t>(&field - fields.data());
+          if (field.text != columns_.names[i])
+            reader.fail(field.column,
+                        fmt::format("the column is called {}, but {} in {}", field.text, columns_.names[i], files_[0]));
+        }
+        continue;
+      }
+      row(reader, fields);
+      ++row_;
+    }
+  }
+}
+
+bool CsvImport::check_label(const CsvReader& reader, const CsvField& field) {
+  const auto value = integer_in(field.text);
+  const auto number = number_in(field.text);
+  if (number && !std::isfinite(*number)) {
+    findings_.add("rows with missing values or values that are not finite", row_,
+                  fmt::format("{}: {}", reader.where(field), field.text.empty() ? "empty" : field.text));
+    return false;
+  }
+  if (!number) {
+    if (!labels_.empty() && words_.empty())
+      reader.fail(field.column, fmt::format("the label is {}, but labels before it are numbers", field.text));
+    const auto [word, made] = words_.try_emplace(std::string(field.text), static_cast<std::int32_t>(words_.size()));
+    if (words_.size() > max_classes) reader.fail(field.column, "there are too many different labels");
+    labels_.push_back(word->second);
+    return true;
+  }
+  if (!words_.empty() || !value)
+    reader.fail(field.column, fmt::format("the label is {}; expected {}", field.text,
+                                          words_.empty() ? "an integer or a word" : "a word, as before it"));
+  constexpr std::int64_t most = 1 << 30;
+  if (*value < 0 || *value >= (options_.classes > 0 ? options_.classes : most)) {
+    findings_.add("labels out of range", row_, fmt::format("{}: {}", reader.where(field), *value));
+    return false;
+  }
+  labels_.push_back(static_cast<std::int32_t>(*value));
+  return true;
+}
+
+bool CsvImport::check(const CsvReader& reader, const std::vector<CsvField>& fields) {
+  bool good = true;
+  const auto numbers = [&](const std::vector<std::size_t>& which) {
+    for (const std::size_t i : which) {
+      const CsvField& field = fields[i];
+      const auto value = number_in(field.text);
+      if (!value)
+        reader.fail(field.column,
+                    fmt::format("{} is not a number{}",
+                                field.text.size() > 40 ? "a long text" : fmt::format("\"{}\"", field.text),
+                                columns_.names.empty() ? "" : fmt::format(" (column {})", columns_.names[i])));
+      if (good && !std::isfinite(static_cast<float>(*value))) {
+        findings_.add("rows with missing values or values that are not finite", row_,
+                      fmt::format("{}: {}", reader.where(field), field.text.empty() ? "empty" : field.text));
+        good = false;
+      }
+    }
+  };
+  numbers(columns_.features);
+  numbers(columns_.targets);
+  if (good && columns_.label) good = check_label(reader, fields[*columns_.label]);
+  return good;
+}
+
+/// Words become numbers in the order of the alphabet.
+void CsvImport::settle_labels() {
+  std::vector<std::int32_t> number(words_.size());
+  std::int32_t next = 0;
+  for (const auto& [word, came] : words_) number[static_cast<std::size_t>(came)] = next++;
+  if (!words_.empty())
+    for (auto& label : labels_) label = number[static_cast<std::size_t>(label)];
+  if (options_.classes > 0 && static_cast<std::int64_t>(words_.size()) > options_.classes)
+    throw DataError(fmt::format("{}: there are {} different labels, more than --classes {}", files_[0], words_.size(),
+                                options_.classes));
+}
+
+void CsvImport::write(const std::string& out) {
+  h5::Writer writer(out);
+  const std::size_t features = columns_.features.size(), targets = columns_.targets.size();
+  const std::array<std::uint64_t, 2> x_dims{kept_, features}, t_dims{kept_, targets};
+  const std::array<std::uint64_t, 1> y_dims{kept_};
+  const std::size_t x_set = writer.add("x", StoredType::f32, x_dims, options_.storage);
+  std::size_t y_set = 0;
+  if (targets > 0) y_set = writer.add("y", StoredType::f32, t_dims, options_.storage);
+  if (columns_.label) {
+    y_set = writer.add("y", StoredType::i32, y_dims, options_.storage);
+    writer.write(y_set, 0, kept_, labels_.data());
+  }
+  const std::uint64_t chunk = h5::Writer::chunk_rows(StoredType::f32, x_dims, options_.storage);
+  const std::uint64_t block =
+      std::min(kept_, chunk * std::max<std::uint64_t>(1, block_bytes / (chunk * features * sizeof(float))));
+  std::vector<float> x(block * features), t(block * targets);
+  ChannelStatistics statistics(StoredType::f32, std::span(x_dims).subspan(1), false);
+  std::uint64_t written = 0, waiting = 0;
+  const auto flush = [&] {
+    writer.write(x_set, written, waiting, x.data());
+    if (targets > 0) writer.write(y_set, written, waiting, t.data());
+    statistics.add(reinterpret_cast<const std::byte*>(x.data()), waiting);
+    written += std::exchange(waiting, 0);
+  };
+  each_row([&](const CsvReader& reader, const std::vector<CsvField>& fields) {
+    const auto changed = [&reader] { reader.fail(1, "the file was changed while it was read"); };
+    if (row_ >= bad_.size()) changed();
+    if (bad_[row_] != 0) return;
+    const auto copy = [&](const std::vector<std::size_t>& which, std::vector<float>& to) {
+      for (std::size_t i = 0; i < which.size(); ++i) {
+        const auto value = number_in(fields[which[i]].text);
+        if (!value) changed();
+        to[waiting * which.size() + i] = static_cast<float>(*value);
+      }
+    };
+    copy(columns_.features, x);
+    copy(columns_.targets, t);
+    if (++waiting == block) flush();
+  });
+  flush();
+  if (written != kept_) throw DataError(fmt::format("{}: was changed while it was read", files_[0]));
+  if (columns_.label) {
+    const auto classes =
+        static_cast<double>(labels_.empty() ? 0 : 1 + *std::max_element(labels_.begin(), labels_.end()));
+    writer.attribute(y_set, "classes", std::span(&classes, 1));
+  }
+  std::vector<std::string> names;
+  for (const auto& [word, came] : words_) names.push_back(word);
+  if (!names.empty()) writer.add_names("class_names", names);
+  const auto named = [&](const char* set, const std::vector<std::size_t>& which) {
+    names.clear();
+    for (const std::size_t i : which) names.push_back(columns_.names[i]);
+    writer.add_names(set, names);
+  };
+  if (has_header_) named("feature_names", columns_.features);
+  if (has_header_ && targets > 0) named("target_names", columns_.targets);
+  writer.commit();
+  normalize_ = statistics.normalize();
+}
+
+std::string CsvImport::run(const std::string& out) {
+  if (!options_.label.empty() && !options_.targets.empty())
+    throw ConfigError("import csv: --label and --target exclude each other: classes, or values to predict");
+  if (options_.classes > 0 && options_.label.empty()) throw ConfigError("import csv: --classes needs --label");
+  each_row([this](const CsvReader& reader, const std::vector<CsvField>& fields) {
+    const bool good = check(reader, fields);
+    bad_.push_back(good ? 0 : 1);
+    kept_ += good;
+  });
+  const std::string source = files_.size() == 1 ? files_[0] : fmt::format("{} files", files_.size());
+  findings_.settle(options_.on_error, source);
+  if (kept_ == 0)
+    throw DataError(
+        fmt::format("{}: no rows{}", source, findings_.count() > 0 ? " are left: " + findings_.text() : ""));
+  settle_labels();
+  write(out);
+  std::string text = fmt::format("wrote {}: {} samples of {} features (float32)", out, kept_, columns_.features.size());
+  if (columns_.label) text += fmt::format(", {} classes", 1 + *std::max_element(labels_.begin(), labels_.end()));
+  if (!columns_.targets.empty()) text += fmt::format(", {} targets", columns_.targets.size());
+  text += fmt::format("; {}\n", has_header_ ? "the first line is a header" : "no header");
+  if (findings_.count() > 0) text += fmt::format("dropped {}\n", findings_.text());
+  if (!normalize_.empty()) text += fmt::format("normalize: {}\n", normalize_);
+  return text;
+}
+
+}  // namespace
+
+std::string import_csv(std::span<const std::string> files, const std::string& out, const CsvImportOptions& options) {
+  return CsvImport(files, options).run(out);
+}
+
+}  // namespace dtrain::io

@@ -1,0 +1,33 @@
+// Makes an HDF5 file of a table of numbers in CSV files.
+// A function on the caller's thread, which reads the files twice; memory holds a line, a block of rows and the labels.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/hdf5/storage.hpp"
+#include "io/import/cleaning.hpp"
+
+namespace dtrain::io {
+
+struct CsvImportOptions {
+  std::string label;                 // column of labels, by name or index from 0; negative ones count from the end
+  std::vector<std::string> targets;  // columns of values to predict; or labels, not both
+  std::vector<std::string> ignore;   // columns to leave out
+  enum class Header : std::uint8_t { automatic, yes, no } header = Header::automatic;
+  char delimiter = ',';
+  std::int64_t classes = 0;  // > 0: labels must be below
+  OnError on_error = OnError::refuse;
+  StorageOptions storage;
+};
+
+/// -> /x f32 [N, features], and /y i32 [N] or f32 [N, targets]; /class_names where labels are words (sorted), and
+/// /feature_names from a header. Automatic: a first line with a word in a column of numbers is a header. Fields may be
+/// quoted; lines end with LF or CRLF; files may be gzip. Empty fields and values that are not finite as float32 are
+/// counted, refused or dropped, as are labels out of range. Returns what the command prints. Throws DataError with
+/// file:line:column for everything else that is wrong; ConfigError for options.
+std::string import_csv(std::span<const std::string> files, const std::string& out, const CsvImportOptions&);
+
+}  // namespace dtrain::io

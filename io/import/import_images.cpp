@@ -1,0 +1,369 @@
+#include "io/import/import_images.hpp"
+
+#include <algorithm>
+#include <array>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <optional>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "io/dataset/channel_statistics.hpp"
+#include "io/hdf5/hdf5_writer.hpp"
+#include "io/import/image_listing.hpp"
+#include "io/import/repack.hpp"
+#include "runtime/tensor/error.hpp"
+
+namespace dtrain::io {
+namespace {
+
+constexpr std::size_t job_images = 64;
+constexpr std::size_t job_bytes = std::size_t{4} << 20;    // of files
+constexpr std::size_t job_pixels = std::size_t{16} << 20;  // of their images
+
+/// Images that one thread decodes; of an archive with their bytes, of a folder without.
+struct Job {
+  struct Item {
+    std::size_t entry = 0, offset = 0, bytes = 0;
+  };
+  std::vector<Item> items;
+  std::vector<std::byte> bytes;
+};
+
+/// Jobs on their way from the one thread that reads to those that decode; the first failure of any ends all.
+class JobQueue {
+ public:
+  explicit JobQueue(std::size_t most) : most_(most) {}
+  /// False where it is of no use to go on.
+  bool push(Job job) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return failure_ || jobs_.size() < most_; });
+    if (failure_) return false;
+    jobs_.push_back(std::move(job));
+    changed_.notify_all();
+    return true;
+  }
+  std::optional<Job> pop() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return failure_ || closed_ || !jobs_.empty(); });
+    if (failure_ || jobs_.empty()) return std::nullopt;
+    Job job = std::move(jobs_.front());
+    jobs_.pop_front();
+    changed_.notify_all();
+    return job;
+  }
+  void close() {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+    changed_.notify_all();
+  }
+  void fail(std::exception_ptr failure) {
+    const std::lock_guard lock(mutex_);
+    if (!failure_) failure_ = std::move(failure);
+    changed_.notify_all();
+  }
+  void rethrow() {
+    const std::lock_guard lock(mutex_);
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Job> jobs_;
+  std::size_t most_;
+  bool closed_ = false;
+  std::exception_ptr failure_;
+};
+
+/// One pass over all images into one file.
+class Pass {
+ public:
+  /// `bad`: images to leave out; those that turn out broken are added.
+  Pass(const ImageListing& listing, const ImageImportOptions& options, const ImageSize& size, const std::string& out,
+       std::vector<char>& bad)
+      : listing_(listing),
+        size_(size),
+        bad_(bad),
+        row_bytes_(static_cast<std::size_t>(size.height * size.width) * 3),
+        threads_(options.threads > 0 ? static_cast<std::size_t>(options.threads)
+                                     : std::max(1u, std::thread::hardware_concurrency())),
+        queue_(2 * threads_),
+        writer_(out),
+        statistics_(StoredType::u8, sample_dims(), true) {
+    row_.resize(listing.entries.size());
+    for (std::size_t i = 0; i < row_.size(); ++i) row_[i] = bad[i] ? ImageListing::no_row : rows_++;
+  }
+
+  void run();
+  std::uint64_t rows() const noexcept { return rows_; }
+  const Findings& broken() const noexcept { return broken_; }
+  const Findings& other_sizes() const noexcept { return sizes_; }
+  std::string normalize() const { return statistics_.normalize(); }
+  void commit() {
+    write_labels();
+    writer_.commit();
+  }
+
+ private:
+  std::array<std::uint64_t, 3> sample_dims() const {
+    return {static_cast<std::uint64_t>(size_.height), static_cast<std::uint64_t>(size_.width), 3};
+  }
+  void read_folder(std::uint32_t source);
+  void read_archive(std::uint32_t source);
+  bool add(std::size_t entry, std::size_t offset, std::size_t bytes);
+  bool send();
+  void decode();
+  void write_labels();
+
+  const ImageListing& listing_;
+  const ImageSize size_;
+  std::vector<char>& bad_;
+  const std::size_t row_bytes_, threads_;
+  std::vector<std::uint64_t> row_;
+  std::uint64_t rows_ = 0;
+  JobQueue queue_;
+  Job job_;
+  h5::Writer writer_;
+  std::size_t images_ = 0;
+  std::mutex mutex_;  // of what follows
+  Findings broken_, sizes_;
+  ChannelStatistics statistics_;
+};
+
+bool Pass::send() {
+  if (job_.items.empty()) return true;
+  return queue_.push(std::exchange(job_, {}));
+}
+
+bool Pass::add(std::size_t entry, std::size_t offset, std::size_t bytes) {
+  job_.items.push_back({entry, offset, bytes});
+  const bool full =
+      job_.items.size() == job_images || job_.bytes.size() >= job_bytes || job_.items.size() * row_bytes_ >= job_pixels;
+  return !full || send();
+}
+
+void Pass::read_folder(std::uint32_t source) {
+  for (std::size_t i = 0; i < listing_.entries.size(); ++i) {
+    if (listing_.entries[i].source == source && row_[i] != ImageListing::no_row && !add(i, 0, 0)) return;
+  }
+}
+
+void Pass::read_archive(std::uint32_t source) {
+  const ImageListing::Source& from = listing_.sources[source];
+  const auto changed = [&from] { throw DataError(from.path + ": was changed while it was read"); };
+  ArchiveReader reader(from.path);
+  ArchiveReader::Member member;
+  std::size_t sequence = 0;
+  // The entry whose turn it is has the member's name, or the member was not listed.
+  while (reader.next(member)) {
+    if (!member.regular || !is_image_name(member.path) || sequence == from.entry_of_sequence.size()) continue;
+    const std::size_t entry = from.entry_of_sequence[sequence];
+    if (listing_.path_of(listing_.entries[entry]) != member.path) continue;
+    ++sequence;
+    if (row_[entry] == ImageListing::no_row) continue;
+    if (member.bytes > max_image_bytes) {
+      if (!add(entry, 0, ~std::size_t{0})) return;
+      continue;
+    }
+    const std::size_t offset = job_.bytes.size();
+    reader.read(job_.bytes);
+    if (!add(entry, offset, static_cast<std::size_t>(member.bytes))) return;
+  }
+  if (sequence != from.entry_of_sequence.size()) changed();
+}
+
+void Pass::decode() {
+  ImageDecoder decoder;
+  Findings broken, sizes;
+  ChannelStatistics statistics(StoredType::u8, sample_dims(), true);
+  std::vector<std::uint8_t> pixels;
+  std::vector<std::byte> content;
+  while (const auto job = queue_.pop()) {
+    pixels.resize(job->items.size() * row_bytes_);
+    std::uint64_t first = 0, count = 0;  // rows that wait in `pixels`
+    const auto flush = [&] {
+      writer_.write(images_, first, count, pixels.data());
+      statistics.add(reinterpret_cast<const std::byte*>(pixels.data()), count);
+      count = 0;
+    };
+    for (const Job::Item& item : job->items) {
+      const ImageListing::Entry& entry = listing_.entries[item.entry];
+      std::span<const std::byte> file;
+      std::string why;
+      if (listing_.sources[entry.source].archive) {
+        if (item.bytes == ~std::size_t{0}) {
+          why = "is too large for an image";
+        } else {
+          file = std::span(job->bytes).subspan(item.offset, item.bytes);
+        }
+      } else {
+        content.clear();
+        why = append_file(listing_.where(entry), content);
+        file = content;
+      }
+      if (why.empty()) why = decoder.decode(file);
+      if (!why.empty()) {
+        broken.add("broken files", item.entry, fmt::format("{}: {}", listing_.where(entry), why));
+        bad_[item.entry] = 1;
+        continue;
+      }
+      if (!size_.resize && (decoder.height() != size_.height || decoder.width() != size_.width)) {
+        sizes.add("images of another size", item.entry,
+                  fmt::format("{}: {} x {}", listing_.where(entry), decoder.height(), decoder.width()));
+        continue;
+      }
+      const std::uint64_t row = row_[item.entry];
+      if (count > 0 && row != first + count) flush();
+      if (count == 0) first = row;
+      decoder.fit(size_, pixels.data() + count * row_bytes_);
+      ++count;
+    }
+    flush();
+  }
+  const std::lock_guard lock(mutex_);
+  broken_.merge(broken);
+  sizes_.merge(sizes);
+  statistics_.merge(statistics);
+}
+
+void Pass::run() {
+  const std::array<std::uint64_t, 4> dims{rows_, sample_dims()[0], sample_dims()[1], 3};
+  images_ = writer_.add("images", StoredType::u8, dims);
+  std::vector<std::thread> threads;
+  try {
+    for (std::size_t i = 0; i < threads_; ++i) {
+      threads.emplace_back([this] {
+        try {
+          decode();
+        } catch (...) {
+          queue_.fail(std::current_exception());
+        }
+      });
+    }
+    for (std::uint32_t source = 0; source < listing_.sources.size(); ++source) {
+      if (listing_.sources[source].archive) {
+        read_archive(source);
+      } else {
+        read_folder(source);
+      }
+    }
+    send();
+    queue_.close();
+  } catch (const std::system_error& e) {
+    queue_.fail(std::make_exception_ptr(DataError(
+        fmt::format("cannot start {} threads that decode images: {}; lower --threads", threads_, e.code().message()))));
+  } catch (...) {
+    queue_.fail(std::current_exception());
+  }
+  for (auto& thread : threads) thread.join();
+  queue_.rethrow();
+}
+
+void Pass::write_labels() {
+  const std::size_t classes = listing_.classes.size();
+  const StoredType type = classes <= 256 ? StoredType::u8 : classes <= 65536 ? StoredType::u16 : StoredType::i32;
+  const std::array<std::uint64_t, 1> dims{rows_};
+  const std::size_t set = writer_.add("labels", type, dims);
+  std::vector<std::byte> labels;
+  labels.reserve(rows_ * size_of(type));
+  for (std::size_t i = 0; i < row_.size(); ++i) {
+    if (row_[i] == ImageListing::no_row) continue;
+    const auto* bytes = reinterpret_cast<const std::byte*>(&listing_.entries[i].label);  // little-endian
+    labels.insert(labels.end(), bytes, bytes + size_of(type));
+  }
+  writer_.write(set, 0, rows_, labels.data());
+  writer_.attribute(images_, "layout", std::string("NHWC"));
+  const auto count = static_cast<double>(classes);
+  writer_.attribute(set, "classes", std::span(&count, 1));
+  writer_.add_names("class_names", listing_.classes);
+}
+
+ImageSize checked(ImageSize size) {
+  if (size.shorter > 0 && size.height == 0) size.height = size.width = size.shorter;
+  if (size.height < 0 || size.width < 0 || size.shorter < 0 || size.height > (1 << 16) || size.width > (1 << 16) ||
+      size.shorter > (1 << 16))
+    throw ConfigError(fmt::format("import images: sizes must lie in 1 to {}", 1 << 16));
+  if (size.resize && size.height == 0)
+    throw ConfigError("import images: --resize needs a size: --resize 256 --size 224, or --size 224 --resize");
+  if (size.shorter > 0 && (size.height > size.shorter || size.width > size.shorter))
+    throw ConfigError(fmt::format("import images: --size {} {} cannot be cropped from images whose shorter side is {}",
+                                  size.height, size.width, size.shorter));
+  return size;
+}
+
+}  // namespace
+
+ImageImportReport import_images(std::span<const std::string> sources, const std::string& out,
+                                const ImageImportOptions& options) {
+  ImageSize size = checked(options.size);
+  ImageDecoder decoder;
+  // Without a size the first image that can be read says it.
+  const auto first = [&](std::span<const std::byte> content) {
+    if (size.height > 0) return true;
+    if (!decoder.decode(content).empty()) return false;
+    size.height = decoder.height();
+    size.width = decoder.width();
+    return true;
+  };
+  const ImageListing listing = list_images(sources, options.split, first);
+  const std::string source = fmt::format("{}", fmt::join(sources, ", "));
+  if (size.height == 0) {
+    throw DataError(fmt::format("{}: none of the {} files is an image that can be read; the first is {}", source,
+                                listing.entries.size(), listing.where(listing.entries[0])));
+  }
+  ImageImportReport report;
+  std::vector<char> bad(listing.entries.size(), 0);
+  Findings broken;
+  // Broken files show only when they are decoded: where they are dropped, a second pass has the right number of rows.
+  for (bool again = true; again;) {
+    Pass pass(listing, options, size, out, bad);
+    if (pass.rows() == 0) throw DataError(fmt::format("{}: no image is left: {}", source, broken.text()));
+    pass.run();
+    if (pass.other_sizes().count() > 0) {
+      throw DataError(fmt::format("{}: {}; the {} {} x {}: give the size that all are to have: --size H W --resize",
+                                  source, pass.other_sizes().text(), options.size.height > 0 ? "size is" : "first is",
+                                  size.height, size.width));
+    }
+    broken.merge(pass.broken());
+    broken.settle(options.on_error, source);
+    again = pass.broken().count() > 0;
+    if (again) continue;
+    pass.commit();
+    report.images = pass.rows();
+    report.normalize = pass.normalize();
+  }
+  if (options.storage.gzip > 0 || options.storage.chunk_rows > 0) {
+    RepackOptions again;
+    again.storage = options.storage;
+    repack(std::span(&out, 1), out, again);
+  }
+  report.dropped = broken.count();
+  report.ignored = listing.ignored_count;
+  report.height = size.height;
+  report.width = size.width;
+  report.classes = listing.classes;
+  constexpr std::size_t shown = 12;
+  const std::span names(report.classes.data(), std::min(shown, report.classes.size()));
+  report.text = fmt::format("wrote {}: {} images of {}x{}x3 (uint8), {} classes: {}{}\n", out, report.images,
+                            report.height, report.width, report.classes.size(), fmt::join(names, ", "),
+                            names.size() < report.classes.size() ? ", ..." : "");
+  if (report.dropped > 0) report.text += fmt::format("dropped {}\n", broken.text());
+  if (report.ignored > 0) {
+    report.text +=
+        fmt::format("ignored {} other files{}\n", report.ignored,
+                    listing.ignored.empty() ? ""
+                                            : fmt::format(" ({}{})", fmt::join(listing.ignored, ", "),
+                                                          report.ignored > listing.ignored.size() ? ", ..." : ""));
+  }
+  if (!report.normalize.empty()) report.text += fmt::format("normalize: {}\n", report.normalize);
+  return report;
+}
+
+}  // namespace dtrain::io

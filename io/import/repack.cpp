@@ -1,0 +1,226 @@
+#include "io/import/repack.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <deque>
+#include <filesystem>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "io/dataset/detect.hpp"
+#include "io/dataset/stored.hpp"
+#include "io/dataset/stream.hpp"
+#include "io/hdf5/column.hpp"
+#include "io/hdf5/hdf5_writer.hpp"
+#include "runtime/tensor/error.hpp"
+
+namespace dtrain::io {
+namespace {
+
+constexpr std::size_t open_shards = 32;
+constexpr std::size_t block_bytes = std::size_t{4} << 20;
+
+bool is_float(const h5::DatasetInfo& info) {
+  return *info.type == StoredType::f32 || *info.type == StoredType::f64;
+}
+
+/// Index of the first value of a row that is not finite, or -1.
+std::int64_t first_not_finite(const h5::DatasetInfo& info, const std::byte* row) {
+  return with_stored_type(*info.type, [&](auto tag) -> std::int64_t {
+    using T = decltype(tag);
+    if constexpr (std::is_floating_point_v<T>) {
+      const std::size_t count = info.row_bytes() / sizeof(T);
+      for (std::size_t i = 0; i < count; ++i) {
+        T value;
+        std::memcpy(&value, row + i * sizeof(T), sizeof(T));
+        if (!std::isfinite(value)) return static_cast<std::int64_t>(i);
+      }
+    }
+    return -1;
+  });
+}
+
+/// The rows of all files, one after the other.
+class Rows {
+ public:
+  Rows(const std::vector<std::string>& files, const RepackOptions& options) {
+    for (const std::string& path : files) {
+      const h5::File file(path);
+      Detected found = detect(file, options.sample_key, options.target_key, TargetUse::automatic);
+      if (!shards_.empty()) {
+        same(path, found.sample, shards_[0].sets.sample);
+        if (found.target.has_value() != shards_[0].sets.target.has_value())
+          throw DataError(fmt::format("{}: targets are in some shards only; shards must agree", path));
+        if (found.target) same(path, *found.target, *shards_[0].sets.target);
+      }
+      if (found.target && found.target->rows() != found.sample.rows())
+        throw DataError(fmt::format("{}: {} has {} rows, but {} has {}", path, found.target->path, found.target->rows(),
+                                    found.sample.path, found.sample.rows()));
+      const std::uint64_t rows = found.sample.rows();
+      shards_.push_back({path, count_, std::move(found), nullptr});
+      count_ += rows;
+    }
+    if (count_ == 0) throw DataError(fmt::format("{}: {} holds no samples", files[0], sample().path));
+  }
+  std::uint64_t count() const noexcept { return count_; }
+  const h5::DatasetInfo& sample() const noexcept { return shards_[0].sets.sample; }
+  const h5::DatasetInfo* target() const noexcept { return shards_[0].sets.target ? &*shards_[0].sets.target : nullptr; }
+  void read_sample(std::uint64_t row, std::byte* out) { at(row).sample->read_row(row - found_->first, out); }
+  void read_target(std::uint64_t row, std::byte* out) { at(row).target->read_row(row - found_->first, out); }
+  std::string where(std::uint64_t row, const h5::DatasetInfo& set) {
+    at(row);
+    return fmt::format("{}: {}, row {}", found_->path, set.path, row - found_->first);
+  }
+
+ private:
+  struct Open {
+    std::unique_ptr<Column> sample, target;
+  };
+  struct Shard {
+    std::string path;
+    std::uint64_t first;
+    Detected sets;
+    std::unique_ptr<Open> open;
+  };
+  static void same(const std::string& path, const h5::DatasetInfo& a, const h5::DatasetInfo& b) {
+    if (*a.type != *b.type || !std::equal(a.dims.begin() + 1, a.dims.end(), b.dims.begin() + 1, b.dims.end()))
+      throw DataError(
+          fmt::format("{}: {} differs from the first file's {}; shards must agree", path, a.text(), b.text()));
+  }
+  Open& at(std::uint64_t row) {
+    if (found_ == nullptr || row < found_->first || row - found_->first >= found_->sets.sample.rows()) {
+      found_ = &*(std::upper_bound(shards_.begin(), shards_.end(), row,
+                                   [](std::uint64_t r, const Shard& s) { return r < s.first; }) -
+                  1);
+    }
+    if (found_->open == nullptr) {
+      if (opened_.size() == open_shards) {
+        opened_.front()->open.reset();
+        opened_.pop_front();
+      }
+      found_->open = std::make_unique<Open>();
+      found_->open->sample = std::make_unique<Column>(found_->path, found_->sets.sample);
+      if (found_->sets.target) found_->open->target = std::make_unique<Column>(found_->path, *found_->sets.target);
+      opened_.push_back(found_);
+    }
+    return *found_->open;
+  }
+
+  std::vector<Shard> shards_;
+  std::uint64_t count_ = 0;
+  Shard* found_ = nullptr;
+  std::deque<Shard*> opened_;
+};
+
+/// Rows worth keeping.
+std::vector<std::uint64_t> clean(Rows& rows, const RepackOptions& options, Findings& findings) {
+  std::vector<std::uint64_t> kept;
+  const h5::DatasetInfo& sample = rows.sample();
+  const h5::DatasetInfo* target = rows.target();
+  const bool labels = target != nullptr && !is_float(*target) && target->row_bytes() == size_of(*target->type);
+  if (options.classes > 0 && !labels)
+    throw DataError(fmt::format("{}: --classes needs labels, one integer a sample",
+                                rows.where(0, target != nullptr ? *target : sample)));
+  std::vector<std::byte> row(std::max(sample.row_bytes(), target != nullptr ? target->row_bytes() : 0));
+  for (std::uint64_t i = 0; i < rows.count(); ++i) {
+    bool good = true;
+    const auto finite = [&](const h5::DatasetInfo& set) {
+      if (const std::int64_t bad = first_not_finite(set, row.data()); bad >= 0) {
+        good = false;
+        findings.add(
+            "samples with values that are not finite", i,
+            fmt::format("{}: value {} is {}", rows.where(i, set), bad,
+                        stored_number(*set.type, row.data() + static_cast<std::size_t>(bad) * size_of(*set.type))));
+      }
+    };
+    if (is_float(sample)) {
+      rows.read_sample(i, row.data());
+      finite(sample);
+    }
+    if (target != nullptr && good && (labels || is_float(*target))) {
+      rows.read_target(i, row.data());
+      finite(*target);
+      if (labels) {
+        const std::int64_t label = stored_integer(*target->type, row.data());
+        if (label < 0 || (options.classes > 0 && label >= options.classes)) {
+          good = false;
+          findings.add("labels out of range", i, fmt::format("{}: {}", rows.where(i, *target), label));
+        }
+      }
+    }
+    if (good) kept.push_back(i);
+  }
+  return kept;
+}
+
+std::string shard_name(const std::string& out, std::int64_t shard, std::int64_t shards) {
+  if (shards == 1) return out;
+  const std::filesystem::path path(out);
+  return (path.parent_path() /
+          fmt::format("{}-{:05}-of-{:05}{}", path.stem().string(), shard, shards, path.extension().string()))
+      .string();
+}
+
+/// One output file: rows [first, last) of the new order.
+void write_shard(Rows& rows, const std::string& from, const std::string& path, const RepackOptions& options,
+                 const std::vector<std::uint64_t>& kept, const IndexPermutation* order, std::uint64_t first,
+                 std::uint64_t last) {
+  const h5::File source(from);
+  h5::Writer writer(path);
+  const auto copy = [&](const h5::DatasetInfo& set, auto&& read) {
+    std::vector<std::uint64_t> dims = set.dims;
+    dims[0] = last - first;
+    const std::size_t out = writer.add(set.path, *set.type, dims, options.storage);
+    writer.copy_attributes(source, source.info(set.path), out);
+    const std::uint64_t row_bytes = set.row_bytes(), chunk = h5::Writer::chunk_rows(*set.type, dims, options.storage);
+    const std::uint64_t block =
+        chunk * std::max<std::uint64_t>(1, block_bytes / std::max<std::uint64_t>(1, chunk * row_bytes));
+    std::vector<std::byte> bytes(std::min(block, last - first) * row_bytes);
+    for (std::uint64_t begin = first; begin < last; begin += block) {
+      const std::uint64_t end = std::min(begin + block, last);
+      for (std::uint64_t i = begin; i < end; ++i)
+        read(kept[order != nullptr ? (*order)(i) : i], bytes.data() + (i - begin) * row_bytes);
+      writer.write(out, begin - first, end - begin, bytes.data());
+    }
+  };
+  copy(rows.sample(), [&](std::uint64_t row, std::byte* to) { rows.read_sample(row, to); });
+  if (rows.target() != nullptr)
+    copy(*rows.target(), [&](std::uint64_t row, std::byte* to) { rows.read_target(row, to); });
+  for (const char* names : {"class_names", "feature_names", "target_names"}) writer.copy_names(source, names);
+  writer.commit();
+}
+
+}  // namespace
+
+std::string repack(std::span<const std::string> patterns, const std::string& out, const RepackOptions& options) {
+  const std::vector<std::string> files = expand_files(patterns);
+  Rows rows(files, options);
+  Findings findings;
+  const std::vector<std::uint64_t> kept = clean(rows, options, findings);
+  findings.settle(options.on_error, files.size() == 1 ? files[0] : fmt::format("{} files", files.size()));
+  const auto shards = static_cast<std::uint64_t>(options.shards);
+  if (kept.empty()) throw DataError(fmt::format("{}: no sample is left: {}", files[0], findings.text()));
+  if (shards > kept.size())
+    throw ConfigError(fmt::format("repack: {} samples cannot fill {} shards", kept.size(), shards));
+  std::optional<IndexPermutation> order;
+  if (options.shuffle) order.emplace(kept.size(), *options.shuffle, 0);
+  for (std::uint64_t s = 0; s < shards; ++s) {
+    const auto bound = [&](std::uint64_t part) {
+      return kept.size() / shards * part + kept.size() % shards * part / shards;
+    };
+    write_shard(rows, files[0], shard_name(out, static_cast<std::int64_t>(s), options.shards), options, kept,
+                order ? &*order : nullptr, bound(s), bound(s + 1));
+  }
+  std::string text = fmt::format("wrote {}: {} samples{}\n",
+                                 shards == 1 ? out
+                                             : fmt::format("{} to {}", shard_name(out, 0, options.shards),
+                                                           shard_name(out, options.shards - 1, options.shards)),
+                                 kept.size(), shards == 1 ? "" : fmt::format(" in {} shards", shards));
+  if (findings.count() > 0) text += fmt::format("dropped {}\n", findings.text());
+  return text;
+}
+
+}  // namespace dtrain::io

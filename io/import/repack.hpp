@@ -1,0 +1,29 @@
+// Rewrites HDF5 data sets: shards together or apart, another storage, another order, without what cannot be trained on.
+// A function on the caller's thread; memory is bounded by blocks of rows and a few bytes a row.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "io/hdf5/storage.hpp"
+#include "io/import/cleaning.hpp"
+
+namespace dtrain::io {
+
+struct RepackOptions {
+  std::string sample_key, target_key;  // HDF5 paths; empty: detect
+  StorageOptions storage;
+  std::int64_t shards = 1;               // > 1: OUT-00000-of-00008.h5, ...
+  std::optional<std::uint64_t> shuffle;  // seed of a random order
+  std::int64_t classes = 0;              // > 0: labels must be below
+  OnError on_error = OnError::refuse;
+};
+
+/// Reads files or globs (shards, in this order) and writes samples and targets under their names and types, with their
+/// attributes and the names of classes. Values that are not finite and labels out of range are refused or dropped.
+/// Returns what the command prints. Throws DataError, ConfigError.
+std::string repack(std::span<const std::string> patterns, const std::string& out, const RepackOptions&);
+
+}  // namespace dtrain::io

@@ -1,0 +1,424 @@
+#include "launch/cli/cli.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <new>
+#include <set>
+#include <span>
+#include <sstream>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "comm/place/launch_env.hpp"
+#include "comm/watch/watchdog.hpp"
+#include "comm/world/world.hpp"
+#include "io/checkpoint/checkpoint.hpp"
+#include "launch/base/progress.hpp"
+#include "launch/base/signals.hpp"
+#include "launch/bench/commands.hpp"
+#include "launch/cli/all_ranks.hpp"
+#include "launch/cli/data_commands.hpp"
+#include "launch/cli/doctor.hpp"
+#include "launch/cli/start_ranks.hpp"
+#include "launch/cli/use_commands.hpp"
+#include "launch/config/config_file.hpp"
+#include "launch/plan/check.hpp"
+#include "launch/train/train.hpp"
+#include "runtime/config/document.hpp"
+#include "runtime/config/version.hpp"
+
+namespace dtrain::launch {
+
+namespace {
+
+using Strings = std::vector<std::string>;
+
+/// Examples stand before everything else: most people look for nothing more.
+class ExamplesFirst final : public CLI::Formatter {
+ public:
+  explicit ExamplesFirst(std::shared_ptr<const std::map<const CLI::App*, std::string>> examples)
+      : examples_(std::move(examples)) {
+    column_width(34);
+  }
+  std::string make_description(const CLI::App* app) const override {
+    const auto it = examples_->find(app);
+    return (it == examples_->end() ? std::string() : "Examples:\n" + it->second + "\n") + app->get_description() +
+           "\n\n";
+  }
+
+ private:
+  std::shared_ptr<const std::map<const CLI::App*, std::string>> examples_;
+};
+
+/// Trains on all ranks of this launch.
+int train_command(const std::string& file, const Strings& overrides) {
+  StopSignals stop;  // before any thread starts
+  comm::World world;
+  ExitCode code = ExitCode::ok;
+  const auto report = [&](const std::exception& e) {
+    const std::string text = error_text(e, code);
+    if (world.rank() == 0) print_error(text);
+  };
+  try {
+    world.watchdog().limit(comm::CommConfig{});  // until the configuration is known
+    const auto group = world.make_group();
+    LoadedConfig loaded;
+    group->agree([&] { loaded = load_config(file, overrides); });
+    code = train(loaded, world, stop);
+  } catch (const std::exception& e) {
+    report(e);
+  }
+  // After success rank 0 still writes the summary, perhaps to a slow file system: that is no failure of the others.
+  const bool well = code == ExitCode::ok || code == ExitCode::stopped;
+  return world.finish(code, well ? 60 : 5);
+}
+
+int print_report(const io::CheckpointReport& report, bool json) {
+  print(json ? report.json + (report.json.ends_with('\n') ? "" : "\n") : report.text);
+  return static_cast<int>(report.ok ? ExitCode::ok : ExitCode::checkpoint);
+}
+
+/// True on the one process that speaks, before there is a World.
+bool is_speaker() {
+  try {
+    return comm::discover_launch(comm::process_environment()).rank == 0;
+  } catch (const Error&) {  // plain srun, which numbers its processes but cannot start MPI
+    const char* number = std::getenv("SLURM_PROCID");
+    return number == nullptr || std::string_view(number) == "0";
+  }
+}
+
+/// The tree of commands. Each leaf sets what is to be done.
+class CommandLine {
+ public:
+  CommandLine() : app_("dtrain: distributed training of neural networks", "dtrain") {
+    app_.set_version_flag("--version", std::string("dtrain ") + std::string(version()), "Print the version");
+    app_.require_subcommand(1);
+    example(app_,
+            "  mpirun -np 2 dtrain models/recipes/mnist-cnn.yaml            train on two ranks\n"
+            "  dtrain --ranks 2 models/recipes/mnist-cnn.yaml               the same: dtrain starts mpirun\n"
+            "  dtrain models/recipes/mnist-mlp.yaml train.epochs=1 seed=2   one process, other settings\n"
+            "  dtrain check models/recipes/mnist-cnn.yaml --ranks 8         what would run, and how large it is\n");
+    add_train();
+    add_check();
+    add_config();
+    const CommandTree tree{[this](auto& parent, const auto& name, const auto& what, const auto& examples) {
+                             return command(parent, name, what, examples);
+                           },
+                           [this](std::function<int()> action) { action_ = std::move(action); },
+                           [this](const CLI::App* app) { everywhere_.insert(app); }};
+    use_ = std::make_unique<UseCommands>(app_, tree, [this](CLI::App* app, UseCommands::Work work) {
+      everywhere_.insert(app);
+      add_ranks(app);
+      app->callback([this, work = std::move(work)] { action_ = [work] { return on_all_ranks(work); }; });
+    });
+    data_ = std::make_unique<DataCommands>(app_, tree);
+    add_checkpoint();
+    add_doctor();
+    add_bench_commands(app_, tree);
+    auto formatter = std::make_shared<ExamplesFirst>(examples_);
+    const std::function<void(CLI::App*)> format = [&](CLI::App* at) {
+      at->formatter(formatter);
+      for (CLI::App* sub : at->get_subcommands([](CLI::App*) { return true; })) format(sub);
+    };
+    format(&app_);
+  }
+
+  int run(Strings args);
+
+ private:
+  CLI::App* command(CLI::App& parent, const std::string& name, const std::string& what, const std::string& examples) {
+    CLI::App* sub = parent.add_subcommand(name, what);
+    example(*sub, examples);
+    return sub;
+  }
+  void example(const CLI::App& app, const std::string& text) { (*examples_)[&app] = text; }
+  void add_config_arguments(CLI::App* app) {
+    app->add_option("config", file_, "Configuration file (YAML)")->required();
+    app->add_option("key=value", overrides_, "Settings that replace the file's; the value is YAML");
+  }
+
+  /// Of commands that all ranks of a launch run together.
+  void add_ranks(CLI::App* app) {
+    app->add_option("--ranks", ranks_, "Start so many ranks on this machine by mpirun")->check(CLI::Range(1, 4096));
+  }
+
+  void add_train() {
+    CLI::App* train = command(app_, "train", "Train the model of a configuration (the default command)",
+                              "  mpirun -np 8 dtrain config.yaml\n"
+                              "  dtrain --ranks 8 config.yaml\n"
+                              "  srun --mpi=pmix dtrain config.yaml\n"
+                              "  dtrain config.yaml batch.global=256 optimizer='{sgd: {learning_rate: 0.05}}'\n");
+    add_config_arguments(train);
+    add_ranks(train);
+    train->callback([this] { action_ = [this] { return train_command(file_, overrides_); }; });
+    everywhere_.insert(train);
+  }
+
+  void add_check() {
+    CLI::App* check_app = command(app_, "check", "Validate a configuration and show the plan; needs no GPU and no MPI",
+                                  "  dtrain check config.yaml\n"
+                                  "  dtrain check config.yaml batch.global=512 --ranks 8 --json\n"
+                                  "  dtrain check config.yaml --ranks 64 --ranks-per-host 8 --profile profile.json\n"
+                                  "  dtrain check config.yaml batch.global=262144 --ranks 1024 --link nvlink --network "
+                                  "400gbit --flops 989t --efficiency 0.17\n");
+    add_config_arguments(check_app);
+    check_app->add_option("--ranks", check_.ranks, "Ranks that will share the batch")->check(CLI::Range(1, 1 << 20));
+    check_app->add_option("--profile", check_.profile,
+                          "Parts measured by `bench step` and `bench comm`: predicts the step");
+    check_app->add_option("--ranks-per-host", check_.ranks_per_host, "For the prediction; by default as measured")
+        ->check(CLI::Range(1, 1 << 20));
+    check_app->add_option("--link", check_.cluster.link,
+                          "Models how the run scales: what joins the ranks of a host (nvlink, nvlink3, pcie, a rate)");
+    check_app->add_option("--network", check_.cluster.network, "The same: what joins hosts, a card (400gbit)");
+    check_app->add_option("--cards", check_.cluster.cards, "Network cards of a host; by default one a rank")
+        ->check(CLI::Range(1, 1 << 20));
+    check_app->add_option("--flops", check_.cluster.flops,
+                          "FLOP/s of a rank (989t), where no --profile has measured its computation");
+    check_app->add_option("--efficiency", check_.cluster.efficiency, "The share of these that it reaches")
+        ->check(CLI::Range(1e-6, 1.0));
+    check_app
+        ->add_option("--sum-processor", check_.cluster.processor,
+                     "Share of its processor that a sum takes of a rank; by default 0.08")
+        ->check(CLI::Range(0.0, 1.0));
+    check_app->add_flag("--json", json_, "Print one JSON object");
+    check_app->callback([this] {
+      action_ = [this] {
+        const CheckReport report = check(load_config(file_, overrides_), check_);
+        print(json_ ? report.json : report.text);
+        return 0;
+      };
+    });
+  }
+
+  void add_config() {
+    CLI::App* config = command(app_, "config", "Show a configuration as it will be used, or what may stand in one",
+                               "  dtrain config show config.yaml seed=2\n"
+                               "  dtrain config schema > dtrain.schema.json\n");
+    config->require_subcommand(1);
+    CLI::App* show = command(*config, "show", "Every setting, with where it comes from",
+                             "  dtrain config show config.yaml train.epochs=1\n");
+    add_config_arguments(show);
+    show->callback([this] {
+      action_ = [this] {
+        print(show_config(load_config(file_, overrides_)));
+        return 0;
+      };
+    });
+    CLI::App* schema = command(*config, "schema", "JSON Schema of configuration files, for editors",
+                               "  dtrain config schema > dtrain.schema.json\n");
+    schema->add_option("config", file_, "Ignored: the schema is the same for every file");
+    schema->add_flag("--markdown", markdown_, "The reference page instead (launch/CONFIG.md)");
+    schema->callback([this] {
+      action_ = [this] {
+        print(markdown_ ? config_reference() : config_schema());
+        return 0;
+      };
+    });
+  }
+
+  void add_checkpoint() {
+    CLI::App* checkpoint = command(app_, "checkpoint", "Look after checkpoints",
+                                   "  dtrain checkpoint list runs/mnist-cnn/checkpoints\n"
+                                   "  dtrain checkpoint verify runs/mnist-cnn/checkpoints\n");
+    checkpoint->require_subcommand(1);
+    const auto json_flag = [this](CLI::App* app) { app->add_flag("--json", json_, "Print one JSON object"); };
+    CLI::App* list = command(*checkpoint, "list", "The checkpoints of a directory",
+                             "  dtrain checkpoint list runs/mnist-cnn/checkpoints\n");
+    list->add_option("directory", first_, "Directory of checkpoints")->required();
+    json_flag(list);
+    list->callback([this] { action_ = [this] { return print_report(io::list_checkpoints(first_), json_); }; });
+    CLI::App* verify =
+        command(*checkpoint, "verify", "Read every byte and compare checksums; exit 4 where one is wrong",
+                "  dtrain checkpoint verify runs/mnist-cnn/checkpoints\n"
+                "  dtrain checkpoint verify runs/mnist-cnn/checkpoints/step-000000500\n");
+    verify->add_option("directory", first_, "One checkpoint, or a directory of them")->required();
+    json_flag(verify);
+    verify->callback([this] { action_ = [this] { return print_report(io::verify_checkpoints(first_), json_); }; });
+    CLI::App* diff = command(*checkpoint, "diff", "Compare two checkpoints tensor by tensor; exit 4 where they differ",
+                             "  dtrain checkpoint diff a/checkpoints/step-000000500 b/checkpoints/step-000000500\n");
+    diff->add_option("first", first_, "A checkpoint")->required();
+    diff->add_option("second", second_, "Another one")->required();
+    json_flag(diff);
+    diff->callback([this] { action_ = [this] { return print_report(io::diff_checkpoints(first_, second_), json_); }; });
+    CLI::App* to_file = command(*checkpoint, "export", "The model of a checkpoint as an HDF5 file, for other programs",
+                                "  dtrain checkpoint export runs/mnist-cnn/checkpoints/best -o mnist-cnn.h5\n");
+    to_file->add_option("directory", first_, "One checkpoint, the label of one, or a directory of them")->required();
+    to_file->add_option("-o,--output", output_, "HDF5 file to write")->required();
+    to_file->add_flag("--raw", raw_, "The parameters as trained, not their moving average");
+    json_flag(to_file);
+    to_file->callback(
+        [this] { action_ = [this] { return print_report(io::export_checkpoint(first_, output_, raw_), json_); }; });
+  }
+
+  void add_doctor() {
+    CLI::App* app = command(app_, "doctor", "What this machine offers, and what to do about what it lacks",
+                            "  dtrain doctor\n"
+                            "  mpirun -np 4 dtrain doctor --directory /scratch/runs --json\n");
+    app->add_option("--directory", directory_, "Where runs will write")->capture_default_str();
+    app->add_flag("--json", json_, "Print one JSON object");
+    add_ranks(app);
+    everywhere_.insert(app);
+    app->callback([this] {
+      action_ = [this] {
+        return on_all_ranks([this](comm::World& world) {
+          const DoctorReport report = doctor(world, directory_);
+          return json_ ? report.json : report.text;
+        });
+      };
+    });
+  }
+
+  /// Throws ConfigError for a word that is no command; returns the command that the words name.
+  const CLI::App* find_command(const Strings& args) const;
+
+  std::shared_ptr<std::map<const CLI::App*, std::string>> examples_ =
+      std::make_shared<std::map<const CLI::App*, std::string>>();
+  CLI::App app_;
+  std::set<const CLI::App*> everywhere_;  // run on all ranks of a launch
+  std::function<int()> action_;
+  std::string file_, first_, second_, output_, directory_ = "runs";
+  Strings overrides_;
+  CheckOptions check_;
+  int ranks_ = 1;
+  bool json_ = false, markdown_ = false, raw_ = false;
+  std::unique_ptr<UseCommands> use_;
+  std::unique_ptr<DataCommands> data_;
+};
+
+Strings names_of(const CLI::App& app) {
+  Strings names;
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(sub->get_name());
+  return names;
+}
+
+const CLI::App* CommandLine::find_command(const Strings& args) const {
+  const CLI::App* at = &app_;
+  std::string path = "dtrain";
+  for (const std::string& arg : args) {
+    const Strings names = names_of(*at);
+    if (names.empty() || arg.starts_with('-')) break;
+    if (std::find(names.begin(), names.end(), arg) == names.end()) {
+      const std::string near = nearest_name(arg, names);
+      throw ConfigError(fmt::format("{}: unknown command {}; expected {}{}{}", path, json_string(arg),
+                                    at == &app_ ? "a configuration file or one of " : "one of ", fmt::join(names, ", "),
+                                    near.empty() ? "" : fmt::format("; did you mean {}?", near)));
+    }
+    at = at->get_subcommand(arg);
+    path += ' ' + arg;
+  }
+  return at;
+}
+
+/// The option that a misspelt one may have meant.
+std::string nearest_option(const CLI::App& app, const Strings& args) {
+  Strings known;
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+  for (const std::string& arg : args) {
+    const std::string name = arg.substr(0, arg.find('='));
+    if (!name.starts_with("--") || std::find(known.begin(), known.end(), name) != known.end()) continue;
+    const std::string near = nearest_name(name, known);
+    return fmt::format("unknown option {}{}", name, near.empty() ? "" : fmt::format("; did you mean {}?", near));
+  }
+  return {};
+}
+
+int CommandLine::run(Strings args) {
+  // `dtrain --ranks 8 config.yaml`: the option of the command that follows.
+  const std::size_t leading = args.empty() ? 0 : args[0] == "--ranks" ? 2 : args[0].starts_with("--ranks=") ? 1 : 0;
+  if (leading < args.size()) std::rotate(args.begin(), args.begin() + static_cast<std::ptrdiff_t>(leading), args.end());
+  if (leading > 0 && leading >= args.size())
+    throw ConfigError(
+        "--ranks needs a number, and a configuration file to train or a command: dtrain --ranks 2 config.yaml");
+  // `dtrain config.yaml` trains: the first word is a file, or looks like one.
+  const Strings names = names_of(app_);
+  if (!args.empty() && !args[0].starts_with('-') && std::find(names.begin(), names.end(), args[0]) == names.end()) {
+    std::error_code ignored;
+    const bool file = std::filesystem::exists(args[0], ignored) || args[0].find_first_of("./=") != std::string::npos;
+    if (file && args[0].find('=') == std::string::npos) args.insert(args.begin(), "train");
+  }
+  if (args.empty()) {
+    print(app_.help());
+    return static_cast<int>(ExitCode::usage);
+  }
+  const CLI::App* chosen = find_command(args);
+  try {
+    Strings reversed(args.rbegin(), args.rend());  // as CLI11 wants them
+    app_.parse(std::move(reversed));
+  } catch (const CLI::Success& e) {  // --help, --version
+    return is_speaker() ? app_.exit(e) : 0;
+  } catch (const CLI::ParseError& e) {
+    std::string text = nearest_option(*chosen, args);
+    if (text.empty()) text = e.what();
+    for (char& c : text)
+      if (c == '\n') c = ' ';
+    std::string path;
+    for (const CLI::App* at = chosen; at != nullptr; at = at->get_parent())
+      path = at->get_name() + (path.empty() ? "" : " " + path);
+    throw ConfigError(fmt::format("{}; see {} --help", text, path));
+  }
+  if (ranks_ > 1) start_ranks(ranks_, args);
+  // Under a launcher every rank is here: some commands are for all of them, the others for one.
+  if (!everywhere_.contains(chosen) && !is_speaker()) return 0;
+  return action_ ? action_() : static_cast<int>(ExitCode::usage);
+}
+
+}  // namespace
+
+std::string error_text(const std::exception& e, ExitCode& code) {
+  std::string out;
+  const auto add = [&out](const std::string& text) {
+    out += "error: ";
+    for (const char c : text) {
+      out += c;
+      if (c == '\n') out += "  ";
+    }
+    out += '\n';
+  };
+  if (const auto* config = dynamic_cast<const ConfigError*>(&e)) {
+    code = config->code();
+    // Another rank's problems arrive as one text.
+    for (const auto& problem : config->problems()) {
+      std::istringstream lines(problem.format());
+      for (std::string line; std::getline(lines, line);) add(line);
+    }
+  } else if (const auto* error = dynamic_cast<const Error*>(&e)) {
+    code = error->code();
+    add(code == ExitCode::bug ? fmt::format("a bug in dtrain: {}", e.what()) : std::string(e.what()));
+  } else if (dynamic_cast<const std::bad_alloc*>(&e) != nullptr) {
+    code = ExitCode::device;
+    add("out of host memory");
+  } else {
+    code = ExitCode::bug;
+    add(fmt::format("a bug in dtrain: {}", e.what()));
+  }
+  return out;
+}
+
+int run_command_line(const std::vector<std::string>& args) {
+  try {
+    return CommandLine().run(args);
+  } catch (const std::exception& e) {
+    ExitCode code = ExitCode::bug;
+    const std::string text = error_text(e, code);
+    if (is_speaker()) print_error(text);
+    return static_cast<int>(code);
+  }
+}
+
+}  // namespace dtrain::launch

@@ -1,0 +1,49 @@
+// The commands below `dtrain data`: import, repack, inspect, make.
+// A DataCommands owns what their options set, and lives as long as the tree of commands; everything is on one thread.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "io/import/import_csv.hpp"
+#include "io/import/import_images.hpp"
+#include "io/import/import_mnist.hpp"
+#include "io/import/repack.hpp"
+#include "launch/cli/command_tree.hpp"
+
+namespace dtrain::launch {
+
+class DataCommands {
+ public:
+  DataCommands(CLI::App& app, CommandTree tree);
+
+ private:
+  void add_mnist(CLI::App& import);
+  void add_images(CLI::App& import);
+  void add_csv(CLI::App& import);
+  void add_repack(CLI::App& data);
+  void add_inspect(CLI::App& data);
+  void add_make(CLI::App& data);
+  /// The command prints what `work` returns.
+  void prints(CLI::App* app, std::function<std::string()> work);
+  void add_output(CLI::App* app);
+  void add_storage(CLI::App* app, io::StorageOptions&);
+  void add_cleaning(CLI::App* app, io::OnError&);
+
+  CommandTree tree_;
+  std::string first_, second_, output_, compression_ = "none", delimiter_ = ",";
+  std::vector<std::string> files_;
+  bool json_ = false;
+  std::vector<std::int64_t> size_;
+  std::uint64_t shuffle_ = 0;
+  int level_ = 4;
+  io::ImageImportOptions images_;
+  io::CsvImportOptions csv_;
+  io::RepackOptions repack_;
+  io::RegressionOptions regression_;
+};
+
+}  // namespace dtrain::launch

@@ -1,0 +1,195 @@
+#include "launch/config/config.hpp"
+
+#include <utility>
+
+#include "comm/collective/tables.hpp"
+#include "io/dataset/tables.hpp"
+#include "launch/config/tables.hpp"
+#include "models/layers/tables.hpp"
+#include "runtime/optim/optimizer_fields.hpp"
+
+namespace dtrain::launch {
+
+namespace {
+
+TypePtr<BatchConfig> batch_table() {
+  Table<BatchConfig> batch("Samples of a step. What is trained depends on `global` alone.");
+  batch.add("global", &BatchConfig::global, integer({1, 1'000'000'000}), "samples of one update, over all ranks");
+  batch.add("micro", &BatchConfig::micro, word_or("auto", 0, integer({1, 1'000'000'000})),
+            "samples that a rank computes at once; auto: its share; less: gradients are accumulated");
+  return shared(std::move(batch));
+}
+
+TypePtr<EmaConfig> ema_table() {
+  Table<EmaConfig> ema("A moving average of the parameters: average = decay * average + (1 - decay) * parameters.");
+  ema.add("decay", &EmaConfig::decay, number({.least = 0, .most = 1, .below_most = true}),
+          "0.999 averages over about 1000 steps; 0: no average");
+  return shared(std::move(ema));
+}
+
+/// Powers of two leave the bits of gradients alone.
+TypePtr<double> scale() {
+  return number({.least = 1e-9, .most = 1e38});
+}
+
+TypePtr<DynamicLossScale> dynamic_loss_scale_table() {
+  Table<DynamicLossScale> table(
+      "A loss scale that is halved, and the update skipped, where a gradient is not finite, and doubled after so many "
+      "updates in a row.");
+  table.add("initial", &DynamicLossScale::initial, scale(), "in the first step");
+  table.add("growth_steps", &DynamicLossScale::growth_steps, integer({1, 1'000'000'000}),
+            "updates in a row, after which it is doubled");
+  table.add("minimum", &DynamicLossScale::minimum, scale(),
+            "it goes no lower; a gradient that is not finite at this scale ends the run");
+  table.add("maximum", &DynamicLossScale::maximum, scale(), "it goes no higher");
+  return shared(std::move(table));
+}
+
+TypePtr<TrainConfig> train_table() {
+  Table<TrainConfig> train("How long, and what happens on the way.");
+  train.add("epochs", &TrainConfig::epochs, integer({1, 1'000'000'000}), "passes over the data")
+      .shown_if([](const auto& t) { return t.steps == 0; });
+  train.add("steps", &TrainConfig::steps, integer({1}), "updates, in place of epochs").shown_if([](const auto& t) {
+    return t.steps > 0;
+  });
+  train.exclusive("epochs", "steps");
+  train.add(
+      "clip_norm", [](auto& t) -> auto& { return t.clip.max_norm; }, number({.least = 0}),
+      "gradients of a larger global norm are scaled down to it; 0: never");
+  train
+      .add("ema", &TrainConfig::ema, ema_table(),
+           "evaluate, and use the model, with an average of the parameters over the latest steps")
+      .shown_if([](const auto& t) { return t.ema.decay > 0; });
+  train.add(
+      "loss_scale", &TrainConfig::loss_scale,
+      word_or("auto", TrainConfig::automatic_scale, word_or("dynamic", TrainConfig::dynamic_scale, scale())),
+      "the loss (the sum over the batch) is multiplied with it before backward, and its gradients divided by it "
+      "in the update, so that small ones do not vanish in halves; auto: dynamic where precision is float16, else 1");
+  train
+      .add("dynamic_loss_scale", &TrainConfig::dynamic_loss_scale, dynamic_loss_scale_table(),
+           "how a dynamic loss scale moves")
+      .shown_if([](const auto& t) {
+        return t.loss_scale == TrainConfig::dynamic_scale || t.dynamic_loss_scale != DynamicLossScale();
+      });
+  train.add("eval_every_steps", &TrainConfig::eval_every_steps, integer(),
+            "evaluate after so many steps; 0: after each epoch. Always at the end");
+  return shared(std::move(train));
+}
+
+TypePtr<TraceConfig> trace_table() {
+  Table<TraceConfig> trace("A timeline of all ranks, trace.json, for ui.perfetto.dev: what each did, and when.");
+  trace.add("first_step", &TraceConfig::first_step, integer({1}), "the first step in it");
+  trace.add("steps", &TraceConfig::steps, integer({0, 1'000'000}), "how many; 0: no timeline");
+  return shared(std::move(trace));
+}
+
+TypePtr<MemoryConfig> memory_table() {
+  Table<MemoryConfig> memory("Less memory for more computation.");
+  memory.add(
+      "recompute", &MemoryConfig::recompute,
+      choice<RecomputePolicy>(
+          {{"none", RecomputePolicy::none}, {"light", RecomputePolicy::light}, {"block", RecomputePolicy::block}}),
+      "what backward computes again instead of keeping it, with the same bits; light: norms, activations, "
+      "pooling; block: whole blocks of layers");
+  return shared(std::move(memory));
+}
+
+TypePtr<CudaConfig> cuda_table() {
+  Table<CudaConfig> cuda("Of GPUs; the cpu ignores it.");
+  cuda.add(
+      "tf32", &CudaConfig::tf32, boolean(),
+      "precision: float32 rounds the factors of products and convolutions to TF32 (10 bits): several times faster, "
+      "about 1e-3 from float32");
+  cuda.add("graphs", &CudaConfig::graphs, boolean(),
+           "record the work of a step once and replay it, with the same bits, where nothing stands against it");
+  cuda.add("synchronous", &CudaConfig::synchronous, boolean(),
+           "wait after each layer, so that an error names the layer it happened in; slow, without graphs");
+  cuda.add(
+      "share_gpus", &CudaConfig::share_gpus, boolean(),
+      "let several ranks compute on one GPU, for tests: to NCCL each is a host of its own then, and sums are slow");
+  cuda.add("mixed_models", &CudaConfig::mixed_models, boolean(),
+           "train on GPUs of different models, at the pace of the slowest");
+  cuda.add("affinity", &CudaConfig::affinity, boolean(),
+           "bind each rank to its share of the cores near its GPU, where the launcher left it unbound");
+  return shared(std::move(cuda));
+}
+
+TypePtr<LogConfig> log_table() {
+  Table<LogConfig> log("What is reported, and where.");
+  log.add("every_steps", &LogConfig::every_steps, integer({1}), "a line of metrics after so many steps");
+  log.add("directory", &LogConfig::directory, text_or_empty(), "of this run's files; by default runs/<name>");
+  log.add("samples", &LogConfig::samples, boolean(), "write which samples each rank took in every step");
+  log.add("trace", &LogConfig::trace, trace_table(), "a timeline of some steps");
+  return shared(std::move(log));
+}
+
+}  // namespace
+
+LossScaling loss_scaling(const RunConfig& config) {
+  const TrainConfig& t = config.train;
+  const bool automatic = t.loss_scale == TrainConfig::automatic_scale;
+  LossScaling scaling;
+  scaling.dynamic = t.loss_scale == TrainConfig::dynamic_scale || (automatic && config.precision == DType::f16);
+  scaling.initial = static_cast<float>(scaling.dynamic ? t.dynamic_loss_scale.initial : automatic ? 1 : t.loss_scale);
+  scaling.growth_steps = static_cast<std::uint32_t>(t.dynamic_loss_scale.growth_steps);
+  scaling.minimum = static_cast<float>(t.dynamic_loss_scale.minimum);
+  scaling.maximum = static_cast<float>(t.dynamic_loss_scale.maximum);
+  return scaling;
+}
+
+PlanOptions plan_options(const RunConfig& config, int ranks) {
+  PlanOptions options;
+  // What is to be chosen at start has BucketOptions' default until then.
+  const comm::CommConfig& c = config.communication;
+  if (c.bucket_mib > 0) options.buckets.bucket_mib = c.bucket_mib;
+  if (c.last_bucket_mib > 0) options.buckets.last_bucket_mib = c.last_bucket_mib;
+  options.buckets.at_least = c.least_buckets;
+  options.buckets.shards = config.optimizer.shard ? ranks : 1;
+  options.recompute = config.memory.recompute;
+  return options;
+}
+
+CudaOptions cuda_options(const RunConfig& config, int ranks) {
+  return {.tf32 = config.cuda.tf32,
+          .nondeterministic = config.deterministic == Deterministic::off,
+          .own_norms = ranks > 1 || config.deterministic == Deterministic::elastic};
+}
+
+TypePtr<RunConfig> run_table() {
+  static const TypePtr<RunConfig> table = [] {
+    Table<RunConfig> run("Everything of a run.");
+    run.add("name", &RunConfig::name, text(), "of the run; its files go to runs/<name>");
+    run.add("seed", &RunConfig::seed, integer<std::uint64_t>(), "of every random draw");
+    run.add("device", &RunConfig::device,
+            choice<DeviceChoice>(
+                {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}}),
+            "what computes; auto: GPUs where there are some");
+    run.add("precision", &RunConfig::precision,
+            choice<DType>({{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"float16", DType::f16}}),
+            "what layers compute with; parameters, their updates and losses stay float32; float16 needs device: cuda, "
+            "and scales its loss (train.loss_scale)");
+    run.add("threads", &RunConfig::threads, word_or("auto", 0, integer<int>({1, 4096})),
+            "compute threads a rank on the cpu; auto: the cores that it may use");
+    run.add("model", &RunConfig::model, models::model_table(), "the network").required();
+    run.add("data", &RunConfig::data, io::data_table(), "samples").required();
+    run.add("batch", &RunConfig::batch, batch_table(), "samples of a step");
+    run.add("optimizer", &RunConfig::optimizer, optimizer_table(), "how parameters are updated");
+    run.add("schedule", &RunConfig::schedule, schedule_table(), "the learning rate over time");
+    run.add("train", &RunConfig::train, train_table(), "how long");
+    run.add("memory", &RunConfig::memory, memory_table(), "memory against computation");
+    run.add("cuda", &RunConfig::cuda, cuda_table(), "of GPUs");
+    run.add("communication", &RunConfig::communication, comm::communication_table(), "between ranks");
+    run.add("checkpoint", &RunConfig::checkpoint, io::checkpoint_table(), "saving and resuming");
+    run.add(
+        "deterministic", &RunConfig::deterministic,
+        choice<Deterministic>(
+            {{"run", Deterministic::run}, {"elastic", Deterministic::elastic}, {"off", Deterministic::off}}),
+        "run: the same command gives the same bits; elastic: on 1, 2, 4, 8, ... ranks of the same batch.micro (sums "
+        "in fixed trees; one compute thread a rank unless `threads` is set, which bits depend on); off: neither");
+    run.add("log", &RunConfig::log, log_table(), "what is reported");
+    return shared(std::move(run));
+  }();
+  return table;
+}
+
+}  // namespace dtrain::launch

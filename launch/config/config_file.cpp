@@ -1,0 +1,476 @@
+#include "launch/config/config_file.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <variant>
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include "launch/config/tables.hpp"
+#include "launch/config/yaml.hpp"
+#include "models/layers/build.hpp"
+#include "runtime/config/document.hpp"
+#include "runtime/config/fields.hpp"
+
+namespace dtrain::launch {
+
+namespace {
+
+constexpr std::size_t max_path_parts = 32;
+
+void set_place(Document& d, const Place& place) {
+  d.place = place;
+  for (auto& item : d.items) set_place(item, place);
+  for (auto& entry : d.entries) {
+    entry.place = place;
+    set_place(entry.value, place);
+  }
+}
+
+/// Index of a list item, if `part` is one.
+std::optional<std::size_t> item_index(const std::string& part, std::size_t size) {
+  if (part.empty() || part.size() > 6 || part.find_first_not_of("0123456789") != std::string::npos) return std::nullopt;
+  const auto index = static_cast<std::size_t>(std::stoul(part));
+  return index < size ? std::optional(index) : std::nullopt;
+}
+
+/// Puts an override's value where its key says; what stood there is gone.
+void apply(Document& root, const std::vector<std::string>& parts, Document value, std::vector<FieldProblem>& problems) {
+  Document* at = &root;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (at->kind == Document::Kind::list) {
+      const auto index = item_index(parts[i], at->items.size());
+      if (!index) {
+        problems.push_back(
+            {value.place,
+             {},
+             fmt::format("no item {} in a list of {}; expected an index from 0 to {}", json_string(parts[i]),
+                         at->items.size(), at->items.empty() ? 0 : at->items.size() - 1)});
+        return;
+      }
+      at = &at->items[*index];
+      continue;
+    }
+    if (at->kind != Document::Kind::map) {
+      // `optimizer: adam` and optimizer.adam.learning_rate=... or optimizer.shard=...: the bare name becomes a map of
+      // that name.
+      const Place place = at->kind == Document::Kind::null ? value.place : at->place;
+      const std::string name = at->text;
+      const bool kind = at->is_scalar() && ((name == parts[i] && i + 1 < parts.size()) || parts[0] == "optimizer");
+      *at = Document::map();
+      at->place = place;
+      if (kind) {
+        Document inner = Document::map();
+        inner.place = place;
+        at->entries.push_back({name, place, std::move(inner)});
+      }
+    }
+    Document* next = at->find(parts[i]);
+    if (next == nullptr) {
+      Document empty;
+      empty.place = value.place;
+      at->entries.push_back({parts[i], value.place, std::move(empty)});
+      next = &at->entries.back().value;
+    }
+    if (i + 1 == parts.size()) {
+      for (auto& entry : at->entries)
+        if (entry.key == parts[i]) entry.place = value.place;
+    }
+    at = next;
+  }
+  *at = std::move(value);
+}
+
+class Loader {
+ public:
+  Loader(std::string_view text, const std::string& file, std::span<const std::string> overrides) {
+    out_.file = file;
+    out_.overrides.assign(overrides.begin(), overrides.end());
+    root_ = read_yaml(text, 1, problems_);
+    if (root_.kind == Document::Kind::null && !problems_.empty()) readable_ = false;
+    if (root_.kind == Document::Kind::null) {  // an empty file says nothing: what is required is reported as missing
+      root_ = Document::map();
+      root_.place = {1, 0, 0};
+    } else if (root_.kind != Document::Kind::map) {
+      problems_.push_back({root_.place, {}, fmt::format("got {}; expected a map of settings", root_.describe())});
+      readable_ = false;
+    }
+    for (std::size_t i = 0; i < overrides.size(); ++i) read_override(overrides[i], static_cast<int>(i) + 2);
+  }
+
+  LoadedConfig load() {
+    if (readable_) {
+      std::vector<ReferenceSection> sections;
+      run_table()->reference(sections, "");
+      for (const auto& section : sections)
+        for (const auto& row : section.rows)
+          if (!section.path.empty()) reader_.known_paths.push_back(section.path + '.' + row.name);
+      run_table()->read(root_, out_.config, reader_);
+      problems_.insert(problems_.end(), reader_.problems().begin(), reader_.problems().end());
+      for (const auto& [path, place] : reader_.places())
+        if (place.source > 0) out_.places.emplace(path, located({place, path, {}}));
+      check();
+    }
+    throw_problems();
+    derive();
+    const Document canonical = run_table()->write(out_.config);
+    out_.canonical = to_yaml(canonical);
+    out_.hash = fmt::format("{:016x}", XXH3_64bits(out_.canonical.data(), out_.canonical.size()));
+    for (auto& leaf : leaves(canonical)) out_.fields.emplace_back(std::move(leaf.path), std::move(leaf.value));
+    return std::move(out_);
+  }
+
+ private:
+  void read_override(const std::string& text, int source) {
+    const Place place{source, 0, 0};
+    const auto problem = [&](std::string what) { problems_.push_back({place, {}, std::move(what)}); };
+    const std::size_t equals = text.find('=');
+    if (equals == std::string::npos || equals == 0) return problem("expected key.sub=value");
+    std::vector<std::string> parts;
+    std::string_view key = std::string_view(text).substr(0, equals);
+    while (true) {
+      const std::size_t dot = key.find('.');
+      parts.emplace_back(key.substr(0, dot));
+      if (parts.back().empty()) return problem("an empty part in the key; expected key.sub=value");
+      if (dot == std::string_view::npos) break;
+      key.remove_prefix(dot + 1);
+    }
+    if (parts.size() > max_path_parts) return problem("too many parts in the key; expected key.sub=value");
+    std::vector<FieldProblem> own;
+    Document value = read_yaml(std::string_view(text).substr(equals + 1), source, own);
+    for (auto& p : own) problem(std::move(p.text));
+    if (!own.empty() || !readable_) return;
+    set_place(value, place);
+    apply(root_, parts, std::move(value), problems_);
+  }
+
+  ConfigProblem located(const FieldProblem& p) const {
+    ConfigProblem out;
+    if (p.place.source == 1) {
+      out.file = out_.file;
+    } else if (p.place.source > 1) {
+      std::string given = out_.overrides[static_cast<std::size_t>(p.place.source - 2)];
+      if (given.size() > 100) given = given.substr(0, 97) + "...";
+      for (char& c : given)
+        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
+      out.file = "command line: " + given;
+    }
+    out.line = p.place.line;
+    out.column = p.place.column;
+    out.field = p.path;
+    out.text = p.text;
+    return out;
+  }
+
+  bool sound(std::string_view path) const {
+    return std::none_of(problems_.begin(), problems_.end(),
+                        [&](const FieldProblem& p) { return std::string_view(p.path).starts_with(path); });
+  }
+
+  void problem(const std::string& field, const std::string& text) {
+    // The place of the field, or of what holds it.
+    std::string at = field;
+    while (true) {
+      const auto it = reader_.places().find(at);
+      if (it != reader_.places().end()) return problems_.push_back({it->second, field, text});
+      const std::size_t dot = at.rfind('.');
+      if (dot == std::string::npos) return problems_.push_back({{1, 0, 0}, field, text});
+      at.resize(dot);
+    }
+  }
+
+  /// What no single field can tell.
+  void check() {
+    const RunConfig& c = out_.config;
+    if (c.name.find('/') != std::string::npos || c.name == "." || c.name == "..")
+      problem("name", fmt::format("name: got {}; expected a name that can be a folder's", json_string(c.name)));
+    if (c.precision == DType::f16 && c.device == DeviceChoice::cpu)
+      problem("precision", "precision: float16 with device: cpu; expected bfloat16 or float32, or device: cuda");
+    if (c.communication.gradient_dtype == DType::f16) {
+      problem("communication.gradient_dtype",
+              "communication.gradient_dtype: sums of float16 gradients overflow; expected float32 or bfloat16");
+    }
+    if (c.deterministic == Deterministic::elastic) check_elastic();
+    if (sound("batch")) {
+      const auto [global, micro] = std::pair(c.batch.global, c.batch.micro);
+      if (micro > 0 && global % micro != 0) {
+        problem("batch.micro",
+                fmt::format("batch.micro: {} does not divide batch.global {}; expected a divisor of it, or auto", micro,
+                            global));
+      }
+    }
+    if (const auto* sgd = std::get_if<Sgd>(&c.optimizer.kind);
+        sgd != nullptr && sgd->nesterov && sgd->momentum == 0 && sound("optimizer")) {
+      problem("optimizer.sgd.nesterov", "optimizer.sgd.nesterov: true without momentum; expected momentum above 0");
+    }
+    if (const auto* lars = std::get_if<Lars>(&c.optimizer.kind);
+        lars != nullptr && lars->nesterov && lars->momentum == 0 && sound("optimizer")) {
+      problem("optimizer.lars.nesterov", "optimizer.lars.nesterov: true without momentum; expected momentum above 0");
+    }
+    if (c.optimizer.shard && needs_whole_parameters(c.optimizer)) {
+      problem(
+          "optimizer.shard",
+          "optimizer.shard: lars and lamb need the norms of whole parameters; expected sgd, adam or adamw, or false");
+    }
+    if (sound("schedule") && c.schedule.decay == Schedule::Decay::step && c.schedule.every_steps == 0) {
+      problem("schedule.decay", "schedule.every_steps: 0 with decay: step; expected an integer of at least 1");
+    }
+    if (sound("model") && sound("data")) check_normalize();
+    if (sound("train")) check_loss_scale();
+    if (sound("model") && sound("data") && sound("checkpoint")) check_best();
+    if (sound("model") && root_.find("model") != nullptr) check_model();
+  }
+
+  /// Bits that do not depend on the number of ranks come from fixed micro batches, added in one balanced tree.
+  void check_elastic() {
+    const RunConfig& c = out_.config;
+    if (c.communication.gradient_dtype != DType::f32) {
+      problem("communication.gradient_dtype",
+              "communication.gradient_dtype: bfloat16 with deterministic: elastic; expected float32: a single rank "
+              "rounds nothing");
+    }
+    if (sound("model") && c.model.statistics == models::Statistics::global) {
+      problem("model.batch_norm.statistics",
+              "model.batch_norm.statistics: global with deterministic: elastic; expected micro: the statistics of all "
+              "ranks depend on their number");
+    }
+    if (!sound("batch")) return;
+    const std::int64_t global = c.batch.global, micro = c.batch.micro;
+    std::int64_t parts = 1;  // a suggestion: up to 8 ranks, or accumulation
+    while (parts < 8 && global % (2 * parts) == 0) parts *= 2;
+    if (micro == 0) {
+      problem("deterministic", fmt::format("batch.micro: auto with deterministic: elastic, whose bits depend on it; "
+                                           "expected a number, such as {}",
+                                           global / parts));
+    } else if (global % micro == 0 && !std::has_single_bit(static_cast<std::uint64_t>(global / micro))) {
+      problem("batch.micro",
+              fmt::format("batch.micro: {} makes {} micro batches of batch.global {}; deterministic: elastic expected "
+                          "a power of two of them, such as batch.micro: {}",
+                          micro, global / micro, global, global / parts));
+    }
+  }
+
+  void check_best() {
+    const RunConfig& c = out_.config;
+    if (c.checkpoint.best == io::Best::none) return;
+    if (c.data.eval.empty())
+      problem("checkpoint.best",
+              fmt::format("checkpoint.best: {} without data.eval; expected none, or data to evaluate on",
+                          io::name_of(c.checkpoint.best)));
+    if (c.checkpoint.best == io::Best::accuracy && c.model.loss != models::Loss::cross_entropy)
+      problem("checkpoint.best", "checkpoint.best: accuracy, but only cross_entropy has one; expected none or loss");
+  }
+
+  void check_normalize() {
+    const std::vector<std::int64_t>& input = out_.config.model.input;
+    if (input.empty()) return;
+    const io::Normalize& n = out_.config.data.normalize;
+    for (const auto& [field, size] :
+         {std::pair("data.normalize.mean", n.mean.size()), std::pair("data.normalize.deviation", n.deviation.size())}) {
+      if (size > 1 && static_cast<std::int64_t>(size) != input[0])
+        problem(field,
+                fmt::format("{}: {} numbers; expected 1, or {}: one a channel of model.input", field, size, input[0]));
+    }
+  }
+
+  void check_loss_scale() {
+    const DynamicLossScale& s = out_.config.train.dynamic_loss_scale;
+    if (s.minimum > s.initial || s.initial > s.maximum)
+      problem("train.dynamic_loss_scale",
+              fmt::format("train.dynamic_loss_scale: initial is {}; expected a scale from minimum ({}) to maximum ({})",
+                          s.initial, s.minimum, s.maximum));
+  }
+
+  void check_model() {
+    const RunConfig& c = out_.config;
+    // How many samples a rank computes at once depends on the ranks; two are the least that a batch norm accepts.
+    const std::int64_t batch = c.batch.micro > 0 ? c.batch.micro : std::min<std::int64_t>(c.batch.global, 2);
+    try {
+      models::build(c.model, batch, sound("precision") ? c.precision : DType::f32);
+    } catch (const models::LayerError& e) {
+      const std::string_view family = models::family_name(c.model.family);
+      const std::string at = family.empty() ? fmt::format("layers.{}", std::min(e.layer(), c.model.layers.size() - 1))
+                                            : std::string(family);
+      problem("model." + at, fmt::format("model: {}", e.what()));
+    } catch (const ShapeError& e) {
+      problem("model.input", e.what());
+    }
+  }
+
+  void throw_problems() {
+    if (problems_.empty()) return;
+    std::stable_sort(problems_.begin(), problems_.end(),
+                     [](const FieldProblem& a, const FieldProblem& b) { return a.place.before(b.place); });
+    std::vector<ConfigProblem> out;
+    for (const auto& p : problems_) out.push_back(located(p));
+    throw ConfigError(std::move(out));
+  }
+
+  void derive() {
+    RunConfig& c = out_.config;
+    if (c.log.directory.empty()) c.log.directory = "runs/" + c.name;
+    while (c.log.directory.size() > 1 && c.log.directory.ends_with('/')) c.log.directory.pop_back();
+    if (c.checkpoint.directory.empty()) c.checkpoint.directory = c.log.directory + "/checkpoints";
+    const bool elastic = c.deterministic == Deterministic::elastic;
+    // oneDNN's sums depend on the number of threads.
+    if (elastic && c.threads == 0) c.threads = 1;
+    if (elastic || c.optimizer.shard || c.communication.gradient_dtype == DType::bf16)
+      c.communication.algorithm = comm::Algorithm::fixed_order;
+  }
+
+  LoadedConfig out_;
+  Document root_;
+  Reader reader_;
+  std::vector<FieldProblem> problems_;
+  bool readable_ = true;
+};
+
+}  // namespace
+
+ConfigProblem LoadedConfig::problem(std::string_view field, const std::string& text) const {
+  ConfigProblem out;
+  std::string at(field);
+  while (true) {
+    const auto it = places.find(at);
+    if (it != places.end()) {
+      out = it->second;
+      break;
+    }
+    const std::size_t dot = at.rfind('.');
+    if (dot == std::string::npos) {
+      out.file = file;
+      break;
+    }
+    at.resize(dot);
+  }
+  out.field = field;
+  out.text = text;
+  return out;
+}
+
+LoadedConfig parse_config(std::string_view text, const std::string& file, std::span<const std::string> overrides) {
+  return Loader(text, file, overrides).load();
+}
+
+LoadedConfig load_config(const std::string& file, std::span<const std::string> overrides) {
+  struct Close {
+    void operator()(std::FILE* f) const noexcept { (void)std::fclose(f); }  // read only
+  };
+  const auto fail = [&file](int error) {
+    return ConfigError(fmt::format("{}: cannot read the configuration: {}", file, std::strerror(error)));
+  };
+  const std::unique_ptr<std::FILE, Close> in(std::fopen(file.c_str(), "rb"));
+  if (!in) throw fail(errno);
+  // One byte more than is allowed is enough to know.
+  std::string text(YamlLimits{}.bytes + 1, '\0');
+  text.resize(std::fread(text.data(), 1, text.size(), in.get()));
+  if (std::ferror(in.get()) != 0) throw fail(errno);
+  return parse_config(text, file, overrides);
+}
+
+BatchShare check_batch(const LoadedConfig& loaded, int ranks) {
+  const std::int64_t global = loaded.config.batch.global, micro = loaded.config.batch.micro;
+  if (ranks < 1) throw ConfigError(fmt::format("{} ranks; expected at least 1", ranks));
+  if (loaded.config.deterministic == Deterministic::elastic && !std::has_single_bit(static_cast<unsigned>(ranks))) {
+    throw ConfigError(std::vector<ConfigProblem>{loaded.problem(
+        "deterministic", fmt::format("deterministic: elastic on {} ranks; expected 1, 2, 4, 8 or another "
+                                     "power of two",
+                                     ranks))});
+  }
+  const std::int64_t unit = (micro > 0 ? micro : 1) * ranks;
+  if (global % unit == 0) {
+    const std::int64_t share = global / ranks;
+    return micro > 0 ? BatchShare{micro, share / micro} : BatchShare{share, 1};
+  }
+  const std::int64_t below = global / unit * unit, above = below + unit;
+  const std::string numbers = below > 0 ? fmt::format("{} or {}", below, above) : fmt::format("{}", above);
+  std::string what;
+  if (micro > 0) {
+    what = fmt::format(
+        "batch.global: {} cannot be shared by {} ranks in micro batches of {}; expected a multiple of {}: {}", global,
+        ranks, micro, unit, numbers);
+    if (global % ranks == 0) what += "; or batch.micro: auto";
+  } else {
+    what = fmt::format("batch.global: {} cannot be shared by {} ranks; expected a multiple of {}: {}", global, ranks,
+                       ranks, numbers);
+  }
+  throw ConfigError(std::vector<ConfigProblem>{loaded.problem("batch.global", what)});
+}
+
+std::int64_t total_steps(const RunConfig& c, std::uint64_t samples) {
+  if (c.train.steps > 0) return c.train.steps;
+  std::int64_t positions = 0;
+  if (samples > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) ||
+      __builtin_mul_overflow(c.train.epochs, static_cast<std::int64_t>(samples), &positions)) {
+    throw ConfigError(fmt::format("train.epochs: {} of {} samples are too many", c.train.epochs, samples));
+  }
+  return positions / c.batch.global + (positions % c.batch.global != 0 ? 1 : 0);
+}
+
+std::string show_config(const LoadedConfig& loaded) {
+  const auto place = [](const ConfigProblem& p) {
+    return p.line > 0 ? fmt::format("{}:{}:{}", p.file, p.line, p.column) : p.file;
+  };
+  const auto comment = [&](const std::string& path) {
+    const auto it = loaded.places.find(path);
+    std::string text = it == loaded.places.end() ? std::string() : place(it->second);
+    // A line may hold several settings: those that came from elsewhere are named.
+    for (auto below = loaded.places.lower_bound(path + '.'); below != loaded.places.end(); ++below) {
+      if (!below->first.starts_with(path + '.')) break;
+      if (below->second.line > 0 && !text.empty()) continue;
+      text +=
+          fmt::format("{}{}: {}", text.empty() ? "" : "; ", below->first.substr(path.size() + 1), place(below->second));
+    }
+    return text.empty() ? std::string("default") : text;
+  };
+  return to_yaml(run_table()->write(loaded.config), comment);
+}
+
+std::string config_schema() {
+  Document schema = Document::map();
+  schema.set("$schema", Document::string("https://json-schema.org/draft/2020-12/schema"))
+      .set("title", Document::string("dtrain configuration"));
+  for (auto& entry : run_table()->schema().entries) schema.set(entry.key, std::move(entry.value));
+  return to_json(schema) + "\n";
+}
+
+std::string config_reference() {
+  std::vector<ReferenceSection> sections;
+  run_table()->reference(sections, "");
+  std::string out =
+      "# Configuration reference\n\n"
+      "Made from the tables of fields by `dtrain config schema --markdown`; do not edit. Every key has a default "
+      "except\n"
+      "those marked *required*. Any key may be given on the command line as `key.sub=value`, where the value is YAML\n"
+      "and replaces what stood there; list items count from 0 (`model.layers.0.dense.units=64`).\n";
+  const auto cell = [](const std::string& text) {
+    std::string safe;
+    for (const char c : text) {
+      if (c == '|') safe += '\\';
+      safe += c;
+    }
+    return safe;
+  };
+  for (const auto& section : sections) {
+    out += fmt::format("\n## {}\n\n{}\n", section.path.empty() ? "Top level" : "`" + section.path + "`", section.help);
+    if (section.rows.empty()) continue;
+    out += "\n| key | expected | default | what |\n|---|---|---|---|\n";
+    for (const auto& row : section.rows) {
+      const std::string fallback = row.fallback.empty()         ? ""
+                                   : row.fallback == "required" ? "*required*"
+                                                                : "`" + row.fallback + "`";
+      out += fmt::format("| `{}` | {} | {} | {} |\n", row.name, cell(row.type), cell(fallback), cell(row.help));
+    }
+  }
+  return out;
+}
+
+}  // namespace dtrain::launch

@@ -1,0 +1,313 @@
+#include "launch/plan/check.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "io/dataset/dataset.hpp"
+#include "launch/base/text.hpp"
+#include "launch/data/data.hpp"
+#include "launch/plan/bucket_choice.hpp"
+#include "launch/plan/bucket_tuning.hpp"
+#include "launch/plan/memory_fit.hpp"
+#include "launch/plan/predict.hpp"
+#include "launch/report/run_choices.hpp"
+#include "models/layers/build.hpp"
+#include "runtime/plan/plan.hpp"
+
+namespace dtrain::launch {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::size_t columns = 100;
+
+struct LayerRow {
+  std::string name, op, output;
+  std::int64_t parameters = 0;
+  double flops = 0;  // a sample, forward
+};
+
+struct DataFacts {
+  std::int64_t train_samples = 0, eval_samples = 0;
+};
+
+/// The sets as the trainer will open them, and the same checks; a note where a file is not there yet.
+class DataCheck {
+ public:
+  DataCheck(const RunConfig& config, const Graph& graph, std::vector<std::string>& notes)
+      : config_(config), notes_(notes), width_(output_width(graph)) {}
+
+  std::int64_t samples(const std::vector<std::string>& patterns, const char* field) {
+    if (patterns.empty()) return 0;
+    for (const std::string& pattern : patterns) {
+      std::error_code ignored;
+      const bool glob = pattern.find_first_of("*?[") != std::string::npos;
+      if (!glob && !std::filesystem::exists(pattern, ignored)) {
+        notes_.push_back(fmt::format("{}: {} is not there: its shapes and samples are not checked", field, pattern));
+        return 0;
+      }
+    }
+    const io::Dataset data = open_data(config_, patterns, width_, 0);
+    return static_cast<std::int64_t>(data.count());
+  }
+
+ private:
+  const RunConfig& config_;
+  std::vector<std::string>& notes_;
+  std::int64_t width_;
+};
+
+/// Names of the parameters with elements in the bucket.
+std::vector<std::string> names_in(const Bucket& bucket, const FlatLayout& layout) {
+  std::vector<std::string> names;
+  for (const FlatParam& p : layout.params)
+    if (p.offset < bucket.end && p.offset + p.size > bucket.begin) names.push_back(p.name);
+  return names;
+}
+
+/// "a, b, c" in lines of the width, those after the first indented.
+std::string wrapped(const std::vector<std::string>& names, std::size_t indent) {
+  std::string out;
+  std::size_t column = indent;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const std::string piece = names[i] + (i + 1 < names.size() ? "," : "");
+    if (i > 0 && column + 1 + piece.size() > columns) {
+      out += '\n' + std::string(indent, ' ');
+      column = indent;
+    } else if (i > 0) {
+      out += ' ';
+      ++column;
+    }
+    out += piece;
+    column += piece.size();
+  }
+  return out;
+}
+
+std::string prediction_text(const Prediction& p) {
+  std::string out = fmt::format(
+      "Predicted on {} rank{} of {} host{}: a step of {} = {} of its own and {} of communication ({} of it waited "
+      "for); "
+      "{} samples/s, efficiency {:.3f}",
+      p.ranks, p.ranks == 1 ? "" : "s", p.hosts, p.hosts == 1 ? "" : "s", seconds_text(p.step), seconds_text(p.compute),
+      seconds_text(p.step - p.compute), seconds_text(p.exposed),
+      grouped(static_cast<std::int64_t>(p.samples_per_second)), p.efficiency);
+  if (p.speedup > 0) out += fmt::format(", speed-up over one rank {:.2f}", p.speedup);
+  return out + "\n";
+}
+
+Json prediction_json(const Prediction& p) {
+  return {{"ranks", p.ranks},
+          {"hosts", p.hosts},
+          {"step_seconds", p.step},
+          {"compute_seconds", p.compute},
+          {"communication_exposed_seconds", p.exposed},
+          {"samples_per_second", p.samples_per_second},
+          {"efficiency", p.efficiency},
+          {"speedup", p.speedup > 0 ? Json(p.speedup) : Json()}};
+}
+
+class Check {
+ public:
+  Check(const LoadedConfig& loaded, const CheckOptions& asked)
+      : loaded_(loaded), config_(loaded.config), ranks_(asked.ranks), share_(check_batch(loaded, asked.ranks)) {
+    Graph graph = models::build(config_.model, share_.micro, config_.precision);
+    take_chosen_buckets();
+    plan_ = make_plan(std::move(graph), plan_options(config_, ranks_));
+    notes_.push_back("workspaces and packed parameters are stated upper bounds: no device was asked");
+    DataCheck data(config_, plan_.graph, notes_);
+    data_.train_samples = data.samples(config_.data.train, "data.train");
+    data_.eval_samples = data.samples(config_.data.eval, "data.eval");
+    memory_ = run_memory(config_, plan_, ranks_, share_.accumulation);
+    for (const Bucket& bucket : plan_.layout.buckets) gradient_bytes_ += static_cast<double>(bucket.bytes());
+    wire_bytes_ = wire_bytes();
+    if (data_.train_samples > 0 || config_.train.steps > 0)
+      steps_ = total_steps(config_, static_cast<std::uint64_t>(data_.train_samples));
+    for (const GraphNode& node : plan_.graph.nodes()) {
+      LayerRow row{
+          node.name, std::string(name_of(node.op)), {}, 0, node.shape.flops / static_cast<double>(share_.micro)};
+      const Shape& out = node.shape.out.at(0).shape;
+      row.output = is_loss(node.op) ? "a sum" : Shape(out.extents().subspan(1)).str();
+      for (const ParamId id : node.params)
+        row.parameters += plan_.graph.params().at(static_cast<std::size_t>(id)).shape.elements();
+      layers_.push_back(std::move(row));
+    }
+    if (asked.cluster.given()) {
+      const auto profile = asked.profile.empty() ? std::optional<Profile>() : read_profile(asked.profile);
+      scaling_ = model_scaling(loaded, asked.cluster, profile ? &*profile : nullptr, ranks_, asked.ranks_per_host);
+      return;
+    }
+    if (asked.profile.empty()) return;
+    std::vector<std::size_t> bytes;
+    for (const Bucket& bucket : plan_.layout.buckets) bytes.push_back(bucket.bytes());
+    prediction_ = predict(read_profile(asked.profile), loaded, bytes, ranks_, asked.ranks_per_host);
+    for (const std::string& note : prediction_->notes) notes_.push_back("prediction: " + note);
+  }
+
+  std::string text() const {
+    std::string out = fmt::format("{}: {} parameters, {}FLOP a sample forward, {}FLOP trained\n\n", config_.name,
+                                  grouped(plan_.graph.parameter_count()), quantity(plan_.flops_per_sample),
+                                  quantity(plan_.train_flops_per_sample));
+    out += layer_table();
+    out += "\nMemory of a rank\n";
+    for (const auto& [name, bytes] : memory_rows()) out += fmt::format("  {:<24}{:>12}\n", name, bytes_text(bytes));
+    out += fmt::format("\nGradients: {} in {} bucket{}, in the order in which backward makes them\n",
+                       bytes_text(gradient_bytes_), plan_.layout.buckets.size(),
+                       plan_.layout.buckets.size() == 1 ? "" : "s");
+    for (std::size_t i = 0; i < plan_.layout.buckets.size(); ++i) {
+      const Bucket& bucket = plan_.layout.buckets[i];
+      out += fmt::format("  {:<4}{:>10}  {}\n", i, bytes_text(static_cast<double>(bucket.bytes())),
+                         wrapped(names_in(bucket, plan_.layout), 18));
+    }
+    out += fmt::format("  on the wire: {} a step from each of {} rank{} ({})\n", bytes_text(wire_bytes_), ranks_,
+                       ranks_ == 1 ? "" : "s", wire_terms());
+    out += fmt::format("\nBatch: {} = {} rank{} x {} micro batch{} of {}\n", config_.batch.global, ranks_,
+                       ranks_ == 1 ? "" : "s", share_.accumulation, share_.accumulation == 1 ? "" : "es", share_.micro);
+    if (data_.train_samples > 0) {
+      out += fmt::format("Data: {} training samples", grouped(data_.train_samples));
+      if (data_.eval_samples > 0) out += fmt::format(", {} for evaluation", grouped(data_.eval_samples));
+      out += fmt::format("; {:.2f} steps an epoch\n", steps_per_epoch());
+    }
+    if (steps_ > 0) out += fmt::format("Run: {} steps\n", grouped(steps_));
+    if (prediction_) out += prediction_text(*prediction_);
+    if (scaling_) out += "\n" + text_of(*scaling_);
+    for (const std::string& note : notes_) out += "Note: " + note + '\n';
+    return out;
+  }
+
+  std::string json() const {
+    Json layers = Json::array(), buckets = Json::array(), memory = Json::object();
+    for (const LayerRow& row : layers_) {
+      layers.push_back({{"name", row.name},
+                        {"op", row.op},
+                        {"output", row.output},
+                        {"parameters", row.parameters},
+                        {"flops_per_sample", row.flops}});
+    }
+    for (const Bucket& bucket : plan_.layout.buckets)
+      buckets.push_back({{"bytes", bucket.bytes()}, {"parameters", names_in(bucket, plan_.layout)}});
+    memory = {{"parameters", memory_.parameters}, {"gradients", memory_.gradients},
+              {"optimizer", memory_.optimizer},   {"packed", memory_.packed},
+              {"arena", memory_.arena},           {"inputs", memory_.inputs},
+              {"total", memory_.total()},         {"estimated", true}};
+    const auto known = [](std::int64_t value) { return value > 0 ? Json(value) : Json(); };
+    const Json report = {
+        {"name", config_.name},
+        {"configuration_hash", loaded_.hash},
+        {"ranks", ranks_},
+        {"parameters", plan_.graph.parameter_count()},
+        {"flops_per_sample", plan_.flops_per_sample},
+        {"train_flops_per_sample", plan_.train_flops_per_sample},
+        {"layers", layers},
+        {"memory_bytes", memory},
+        {"buckets", buckets},
+        {"gradient_bytes", static_cast<std::int64_t>(gradient_bytes_)},
+        {"wire_bytes_per_step", static_cast<std::int64_t>(wire_bytes_)},
+        {"batch", {{"global", config_.batch.global}, {"micro", share_.micro}, {"accumulation", share_.accumulation}}},
+        {"train_samples", known(data_.train_samples)},
+        {"eval_samples", known(data_.eval_samples)},
+        {"steps_per_epoch", data_.train_samples > 0 ? Json(steps_per_epoch()) : Json()},
+        {"total_steps", known(steps_)},
+        {"prediction", prediction_ ? prediction_json(*prediction_) : Json()},
+        {"scaling", scaling_ ? to_json(*scaling_) : Json()},
+        {"notes", notes_},
+    };
+    return report.dump(2) + "\n";
+  }
+
+ private:
+  /// Those that the run in this directory chose at start, where it did.
+  void take_chosen_buckets() {
+    if (config_.communication.bucket_mib > 0 || ranks_ == 1) return;
+    SoloGroup alone;
+    RunChoices choices(alone);
+    choices.recall(config_.log.directory);
+    for (const auto& [key, text] : choices.all()) {
+      if (!key.starts_with(bucket_key_of(ranks_))) continue;
+      set_buckets(config_.communication, parse_buckets(text));
+      notes_.push_back(fmt::format("buckets as {} chose them ({}): {}", config_.log.directory, key, text));
+      return;
+    }
+    if (config_.communication.bucket_mib == comm::bucket_auto || config_.device == DeviceChoice::cuda)
+      notes_.push_back("communication.bucket_mib is chosen at start, by measurement: shown are the buckets of 25 MiB");
+  }
+
+  /// What a rank sends: gradients there and sums back, or, sharded, shares of gradients there and parameters back.
+  double wire_bytes() const {
+    const FlatLayout& layout = plan_.layout;
+    const auto params = static_cast<double>(layout.param_floats),
+               behind = static_cast<double>(layout.total_floats() - layout.param_floats);
+    const auto gradient = static_cast<double>(size_of(config_.communication.gradient_dtype));
+    const double back = config_.optimizer.shard ? sizeof(float) : gradient;
+    return (ranks_ - 1.0) / ranks_ * (params * (gradient + back) + 2 * sizeof(float) * behind);
+  }
+  const char* wire_terms() const {
+    return config_.optimizer.shard ? "(N-1)/N of gradients and parameters" : "2(N-1)/N of the gradients";
+  }
+
+  double steps_per_epoch() const {
+    return static_cast<double>(data_.train_samples) / static_cast<double>(config_.batch.global);
+  }
+
+  std::vector<std::pair<const char*, double>> memory_rows() const {
+    const auto b = [](std::size_t bytes) { return static_cast<double>(bytes); };
+    return {{"parameters", b(memory_.parameters)},
+            {"gradients", b(memory_.gradients)},
+            {"optimizer", b(memory_.optimizer)},
+            {"packed parameters", b(memory_.packed)},
+            {"activations (arena)", b(memory_.arena)},
+            {"inputs", b(memory_.inputs)},
+            {"total", b(memory_.total())}};
+  }
+
+  std::string layer_table() const {
+    std::size_t name = 5, op = 2, output = 6;
+    for (const LayerRow& row : layers_) {
+      name = std::max(name, row.name.size());
+      op = std::max(op, row.op.size());
+      output = std::max(output, row.output.size());
+    }
+    std::string out = fmt::format("{:<{}}  {:<{}}  {:<{}}  {:>12}  {:>14}\n", "layer", name, "op", op, "output", output,
+                                  "parameters", "FLOP a sample");
+    for (const LayerRow& row : layers_) {
+      out += fmt::format("{:<{}}  {:<{}}  {:<{}}  {:>12}  {:>14}\n", row.name, name, row.op, op, row.output, output,
+                         grouped(row.parameters), quantity(row.flops));
+    }
+    out += fmt::format("{:<{}}  {:>12}  {:>14}\n", "total", name + op + output + 4,
+                       grouped(plan_.graph.parameter_count()), quantity(plan_.flops_per_sample));
+    return out;
+  }
+
+  const LoadedConfig& loaded_;
+  RunConfig config_;
+  int ranks_;
+  BatchShare share_;
+  Plan plan_;
+  MemoryUse memory_;
+  DataFacts data_;
+  double gradient_bytes_ = 0, wire_bytes_ = 0;
+  std::int64_t steps_ = 0;
+  std::vector<LayerRow> layers_;
+  std::vector<std::string> notes_;
+  std::optional<Prediction> prediction_;
+  std::optional<ScaleModel> scaling_;
+};
+
+}  // namespace
+
+CheckReport check(const LoadedConfig& loaded, const CheckOptions& options) {
+  const Check report(loaded, options);
+  return {report.text(), report.json()};
+}
+
+}  // namespace dtrain::launch

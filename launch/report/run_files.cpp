@@ -1,0 +1,169 @@
+#include "launch/report/run_files.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "runtime/tensor/error.hpp"
+
+namespace dtrain::launch {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+void make_directory(const std::string& directory, const std::string& field) {
+  std::error_code failed;
+  fs::create_directories(directory, failed);
+  if (failed || access(directory.c_str(), W_OK) != 0) {
+    const std::string why = failed ? failed.message() : std::strerror(errno);
+    throw ConfigError(
+        fmt::format("{}: cannot write to {}: {}; name a directory that can be written", field, directory, why));
+  }
+}
+
+void write_whole_file(const std::string& directory, const std::string& name, const std::string& text) {
+  const fs::path path = fs::path(directory) / name;
+  const fs::path temporary = path.string() + ".tmp";
+  {
+    std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
+    out << text;
+    out.flush();
+    if (!out)
+      throw DataError(fmt::format("{}: cannot write {} bytes: {}", path.string(), text.size(), std::strerror(errno)));
+  }
+  std::error_code failed;
+  fs::rename(temporary, path, failed);
+  if (failed) throw DataError(fmt::format("{}: cannot write: {}", path.string(), failed.message()));
+}
+
+double resident_mib() {
+  std::ifstream in("/proc/self/statm");
+  double pages = 0, resident = 0;
+  in >> pages >> resident;
+  return resident * static_cast<double>(sysconf(_SC_PAGESIZE)) / (1024.0 * 1024.0);
+}
+
+std::ofstream open_sample_log(const std::string& directory, int rank, int ranks, std::int64_t step) {
+  const auto name = [](int r) { return fmt::format("samples-rank-{}.txt", r); };
+  for (int r = rank; r == rank || fs::exists(fs::path(directory) / name(r)); r += ranks) {
+    std::string kept;
+    if (std::ifstream in(fs::path(directory) / name(r)); in && step > 0) {
+      for (std::string line; std::getline(in, line) && !in.eof();)
+        if (std::strtoll(line.c_str(), nullptr, 10) < step) kept += line + "\n";
+    }
+    write_whole_file(directory, name(r), kept);
+  }
+  const std::string path = (fs::path(directory) / name(rank)).string();
+  std::ofstream log(path, std::ios::app);
+  if (!log) throw DataError(fmt::format("{}: cannot write the sample log", path));
+  return log;
+}
+
+MetricsFile::MetricsFile(const std::string& directory, std::int64_t step)
+    : path_((fs::path(directory) / "metrics.jsonl").string()), events_(directory, step) {
+  std::string kept;
+  if (std::ifstream in(path_); in && step > 0) {
+    for (std::string line; std::getline(in, line);) {
+      const Json entry = Json::parse(line, nullptr, false);
+      if (entry.is_object() && entry.contains("step") && entry["step"].is_number() &&
+          entry["step"].get<std::int64_t>() <= step)
+        kept += line + "\n";
+    }
+  }
+  write_whole_file(directory, "metrics.jsonl", kept);
+  file_.reset(std::fopen(path_.c_str(), "ae"));
+  if (!file_) throw DataError(fmt::format("{}: cannot append: {}", path_, std::strerror(errno)));
+}
+
+namespace {
+
+/// The numbers of `entry`, named by their path.
+void add_scalars(const Json& entry, const std::string& path, std::vector<Scalar>& out) {
+  for (const auto& [key, value] : entry.items()) {
+    const std::string name = path.empty() ? key : path + '/' + key;
+    if (value.is_object()) add_scalars(value, name, out);
+    if (value.is_number() && name != "step") out.push_back({name, value.get<double>()});
+  }
+}
+
+}  // namespace
+
+void MetricsFile::put(const Json& entry) {
+  std::vector<Scalar> scalars;
+  add_scalars(entry, "", scalars);
+  events_.write(entry.at("step").get<std::int64_t>(), scalars);
+  // A full disk must not end a run that still computes: the loss of metrics is said once.
+  const std::string text = entry.dump() + "\n";
+  if (std::fwrite(text.data(), 1, text.size(), file_.get()) == text.size() && std::fflush(file_.get()) == 0) return;
+  if (!failed_)
+    fmt::print(stderr, "warning: {}: cannot write metrics: {}; training goes on\n", path_, std::strerror(errno));
+  failed_ = true;
+}
+
+void CommunicationSeconds::clear() noexcept {
+  std::fill(exposed.begin(), exposed.end(), 0.0);
+  sums = 0;
+  steps = 0;
+}
+
+std::optional<CommunicationMetrics> communication_metrics(const CommunicationSeconds& c, int ranks, double probe) {
+  if (c.steps == 0) return std::nullopt;
+  const auto steps = static_cast<double>(c.steps);
+  CommunicationMetrics m;
+  for (const double seconds : c.exposed) m.exposed.push_back(seconds / steps);
+  m.sums = c.sums / steps;
+  if (m.sums > 0) m.bus_bytes_per_second = static_cast<double>(c.bytes_per_step) * 2 * (ranks - 1) / ranks / m.sums;
+  if (probe > 0) m.share_of_probe = m.bus_bytes_per_second / probe;
+  return m;
+}
+
+void MetricsFile::write(const StepMetrics& m) {
+  const PhaseSeconds& s = m.seconds;
+  Json entry{{"step", m.step},
+             {"epoch", m.epoch},
+             {"loss", m.loss},
+             {"learning_rate", m.learning_rate},
+             {"grad_norm", m.grad_norm},
+             {"samples_per_second", m.samples_per_second},
+             {"memory_mib", m.memory_mib},
+             {"seconds",
+              {{"step", s.step},
+               {"data", s.data},
+               {"forward", s.forward},
+               {"backward", s.backward},
+               {"communication_exposed", s.communication_exposed},
+               {"optimizer", s.optimizer},
+               {"checkpoint", s.checkpoint}}}};
+  if (const auto& c = m.communication) {
+    entry["communication"] = {
+        {"exposed", c->exposed}, {"sums", c->sums}, {"bus_bytes_per_second", c->bus_bytes_per_second}};
+    if (c->share_of_probe) entry["communication"]["share_of_probe"] = *c->share_of_probe;
+  }
+  if (m.loss_scale) entry["loss_scale"] = *m.loss_scale;
+  if (m.skipped) entry["skipped"] = *m.skipped;
+  if (m.joules_per_sample) entry["joules_per_sample"] = *m.joules_per_sample;
+  if (m.gpu_utilization) entry["gpu_utilization"] = *m.gpu_utilization;
+  if (m.gpu_memory_mib) entry["gpu_memory_mib"] = *m.gpu_memory_mib;
+  put(entry);
+}
+
+std::string eval_json(const EvalMetrics& e) {
+  Json eval{{"loss", e.loss}};
+  if (e.accuracy >= 0) eval["accuracy"] = e.accuracy;
+  if (e.top5_accuracy >= 0) eval["top5_accuracy"] = e.top5_accuracy;
+  if (e.averaged) eval["averaged"] = true;
+  return eval.dump();
+}
+
+void MetricsFile::write(std::int64_t step, const EvalMetrics& e) {
+  put(Json{{"step", step}, {"eval", Json::parse(eval_json(e))}});
+}
+
+}  // namespace dtrain::launch

@@ -1,0 +1,109 @@
+// The files of a run in log.directory: config.yaml, metrics.jsonl, summary.json, and events for TensorBoard.
+// Owned by rank 0's training thread; every whole file appears under its name only when it is complete.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "launch/report/event_file.hpp"
+
+namespace dtrain::launch {
+
+/// Seconds of a step by phase, means over the steps since the last logged one.
+struct PhaseSeconds {
+  double step = 0, data = 0, forward = 0, backward = 0, communication_exposed = 0, optimizer = 0, checkpoint = 0;
+};
+
+/// What sums over ranks took, over the steps since the last logged one of which that is known.
+struct CommunicationSeconds {
+  std::vector<double> exposed;  // by bucket: the step waited for it
+  double sums = 0;              // from a sum's begin to its end, of all buckets
+  std::int64_t steps = 0;
+  std::size_t bytes_per_step = 0;
+
+  void clear() noexcept;
+};
+/// The same as metrics have it.
+struct CommunicationMetrics {
+  std::vector<double> exposed;      // seconds a step, by bucket
+  double sums = 0;                  // seconds a step
+  double bus_bytes_per_second = 0;  // bytes x 2 (N - 1) / N / seconds of the sums; they wait for late ranks, too
+  std::optional<double> share_of_probe = {};  // of what the probe at start reached
+};
+/// Nothing where no step is known. `probe`: bytes/s; 0: there was none.
+std::optional<CommunicationMetrics> communication_metrics(const CommunicationSeconds&, int ranks, double probe);
+
+/// What a GPU used, and the samples that it was used for.
+struct Energy {
+  double joules = 0, samples = 0;
+};
+
+struct StepMetrics {
+  std::int64_t step = 0;  // steps done
+  double epoch = 0;
+  double loss = 0;  // mean over the global batch
+  double learning_rate = 0;
+  double grad_norm = 0;
+  double samples_per_second = 0;
+  double memory_mib = 0;  // resident, of rank 0
+  PhaseSeconds seconds;
+  std::optional<CommunicationMetrics> communication{};  // where there are several ranks
+  // Where the loss is scaled.
+  std::optional<double> loss_scale{};      // of this step
+  std::optional<std::uint64_t> skipped{};  // steps without an update so far, this one included
+  // Of all GPUs that say so.
+  std::optional<double> joules_per_sample{};
+  // Of rank 0's GPU, where it says so.
+  std::optional<double> gpu_utilization{};  // 0..1: of the time, in which any kernel ran
+  std::optional<double> gpu_memory_mib{};   // used, by whomever
+};
+
+struct EvalMetrics {
+  double loss = 0;
+  double accuracy = -1;       // fraction; < 0: the loss has none
+  double top5_accuracy = -1;  // the label is among the five largest; < 0: there are no more than five classes
+  bool averaged = false;      // of the moving average of the parameters
+};
+
+/// {"loss": .., "accuracy": ..}: what is there, as metrics.jsonl, summary.json and `dtrain eval` have it.
+std::string eval_json(const EvalMetrics&);
+
+/// Writes `text` to DIRECTORY/NAME through a temporary file. Throws DataError naming the path.
+void write_whole_file(const std::string& directory, const std::string& name, const std::string& text);
+/// Makes the directory and its parents. Throws ConfigError naming path and reason.
+void make_directory(const std::string& directory, const std::string& field);
+/// Resident memory of this process in MiB.
+double resident_mib();
+
+/// The sample log of rank `rank` of `ranks`, DIRECTORY/samples-rank-R.txt, to be continued after `step` steps: what a
+/// lost future wrote is dropped first, also from logs that ranks of a larger run left (rank r sees to r, r + ranks,
+/// ...).
+std::ofstream open_sample_log(const std::string& directory, int rank, int ranks, std::int64_t step);
+
+/// metrics.jsonl, and its numbers as scalars in an event file: "loss", "seconds/step", "eval/accuracy".
+class MetricsFile {
+ public:
+  /// Continues DIRECTORY/metrics.jsonl after `step` steps: later lines belong to work that was lost, and are dropped.
+  MetricsFile(const std::string& directory, std::int64_t step);
+  void write(const StepMetrics&);
+  void write(std::int64_t step, const EvalMetrics&);
+
+ private:
+  void put(const nlohmann::ordered_json& entry);
+  struct Close {
+    void operator()(std::FILE* f) const noexcept { (void)std::fclose(f); }  // each line was flushed
+  };
+  std::string path_;
+  std::unique_ptr<std::FILE, Close> file_;
+  bool failed_ = false;
+  EventFile events_;
+};
+
+}  // namespace dtrain::launch

@@ -1,0 +1,40 @@
+// RunStatus: how far a run is, and what it last measured.
+// A plain value, the same on all ranks; the trainer changes it, and reports and checkpoints are made of it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "launch/report/run_files.hpp"
+
+namespace dtrain::launch {
+
+/// The best evaluation so far, by checkpoint.best.
+struct BestEval {
+  std::int64_t step = -1;
+  double value = 0;  // its loss or accuracy
+};
+
+struct RunStatus {
+  std::int64_t step = 0;        // steps done
+  std::int64_t first_step = 0;  // steps that were done when this process began
+  std::int64_t total_steps = 0;
+  std::int64_t global_batch = 1;
+  std::int64_t samples = 1;      // of the data set
+  std::uint64_t applied = 0;     // updates done
+  double loss = 0;               // of the latest step
+  float loss_scale = 1;          // of the next step
+  std::uint32_t good_steps = 0;  // updates in a row since a dynamic one was changed
+  std::optional<EvalMetrics> eval;
+  std::int64_t evaluated_step = -1;  // what `eval` is of
+  std::optional<BestEval> best;
+
+  /// Steps without an update, because a gradient was not finite at their loss scale.
+  std::uint64_t skipped() const noexcept { return static_cast<std::uint64_t>(step) - applied; }
+  bool finished() const noexcept { return step >= total_steps; }
+  double epoch() const noexcept {
+    return static_cast<double>(step) * static_cast<double>(global_batch) / static_cast<double>(samples);
+  }
+};
+
+}  // namespace dtrain::launch

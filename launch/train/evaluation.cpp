@@ -1,0 +1,114 @@
+#include "launch/train/evaluation.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <span>
+
+#include <fmt/format.h>
+
+#include "launch/base/alone.hpp"
+#include "launch/data/data.hpp"
+
+namespace dtrain::launch {
+
+namespace {
+
+/// All ranks are asked for a wish to stop once in so many batches.
+constexpr std::int64_t batches_between_questions = 16;
+
+}  // namespace
+
+Evaluator::Evaluator(Engine& engine, io::Loader& loader, Group& group, comm::Watchdog& watchdog, models::Loss loss,
+                     bool graphs, const DeviceData* data)
+    : engine_(engine),
+      loader_(loader),
+      group_(group),
+      watchdog_(watchdog),
+      loss_(loss),
+      data_(data),
+      memory_(engine.device()),
+      recordings_(engine.device(), graphs && engine.device().asynchronous()) {
+  memory_.reset({}, engine.compute());
+  for (int i = 0; i <= memory_.lag(); ++i)
+    sums_.push_back({HostMirror(engine.device(), engine.store().loss_sums().data, loss_sum_count * sizeof(float)),
+                     engine.device().make_event()});
+}
+
+std::optional<EvalMetrics> Evaluator::run(std::int64_t step, StopSignals* stop, ParameterAverage* average) {
+  if (average == nullptr) return run_packed(step, stop);
+  // No way back is needed where this throws: every such error ends the run, and nothing is saved after it.
+  const auto exchange = [&] {
+    alone([&] {
+      average->exchange(engine_.store(), engine_.compute());
+      engine_.pack();
+    });
+  };
+  exchange();
+  auto result = run_packed(step, stop);
+  exchange();
+  if (result) result->averaged = true;
+  return result;
+}
+
+std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals* stop) {
+  double sums[loss_sum_count] = {};
+  NoHooks hooks;
+  const auto behind = static_cast<std::int64_t>(sums_.size()) - 1;
+  const auto batch_sums = [&](std::int64_t batch) -> BatchSums& {
+    return sums_[static_cast<std::size_t>(batch) % sums_.size()];
+  };
+  const auto add = [&](std::int64_t batch) {
+    const BatchSums& b = batch_sums(batch);
+    b.there->synchronize();
+    for (std::size_t k = 0; k < loss_sum_count; ++k) sums[k] += static_cast<double>(b.image.as<float>()[k]);
+  };
+  for (std::int64_t i = 0; i < loader_.batches(); ++i) {
+    if (i % batches_between_questions == 1 && stop != nullptr && group_.any(stop->pending())) return std::nullopt;
+    watchdog_.beat("evaluation", static_cast<std::uint64_t>(step),
+                   first_ ? comm::Deadline::first_step : comm::Deadline::step);
+    first_ = false;
+    alone([&] {
+      Stream& compute = engine_.compute();
+      const int slot = engine_.feed().next_slot(0);
+      engine_.feed().next(loader_, engine_.program(), slot, data_);
+      engine_.feed().give_back(loader_);
+      recordings_.run(static_cast<std::uint64_t>(slot), compute, [&] {
+        engine_.program().run({Mode::evaluate, true, true}, slot, engine_.store(), memory_.state(), hooks, compute);
+      });
+      engine_.feed().read(slot);
+      batch_sums(i).image.pull(compute);
+      compute.record(*batch_sums(i).there);
+      if (i >= behind) add(i - behind);
+    });
+  }
+  alone([&] {
+    for (std::int64_t i = std::max<std::int64_t>(0, loader_.batches() - behind); i < loader_.batches(); ++i) add(i);
+    engine_.feed().settle();
+  });
+  const auto all = group_.all_gather(std::span(reinterpret_cast<const std::byte*>(sums), sizeof sums));
+  double total[loss_sum_count] = {};
+  for (const auto& one : all) {
+    double theirs[loss_sum_count];
+    std::memcpy(theirs, one.data(), sizeof theirs);
+    for (std::size_t k = 0; k < loss_sum_count; ++k) total[k] += theirs[k];
+  }
+  EvalMetrics result;
+  result.loss = total[loss_sum] / total[weight_sum];
+  if (loss_ == models::Loss::cross_entropy) {
+    result.accuracy = total[correct_sum] / total[weight_sum];
+    // Of five classes or fewer every label would be among the five.
+    if (output_width(engine_.plan().graph) > 5) result.top5_accuracy = total[top5_sum] / total[weight_sum];
+  }
+  return result;
+}
+
+std::string describe(const char* what, const EvalMetrics& e) {
+  std::string text = fmt::format("{} loss {:.4f}", what, e.loss);
+  if (e.accuracy >= 0) text += fmt::format(", {} accuracy {:.4f}", what, e.accuracy);
+  if (e.top5_accuracy >= 0) text += fmt::format(", top-5 {:.4f}", e.top5_accuracy);
+  if (e.averaged) text += " (averaged parameters)";
+  return text;
+}
+
+}  // namespace dtrain::launch

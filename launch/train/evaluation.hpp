@@ -1,0 +1,59 @@
+// Evaluator: the loss and accuracy of a model over a whole data set, shared by all ranks.
+// Collective, on the thread that owns Engine and Group; owns the sums it reads, and borrows everything else.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "comm/watch/watchdog.hpp"
+#include "io/dataset/loader.hpp"
+#include "launch/base/signals.hpp"
+#include "launch/report/run_files.hpp"
+#include "launch/train/engine.hpp"
+#include "models/layers/config.hpp"
+#include "runtime/device/host_mirror.hpp"
+#include "runtime/device/recordings.hpp"
+#include "runtime/optim/average.hpp"
+#include "runtime/program/step_memory.hpp"
+#include "runtime/ranks/group.hpp"
+
+namespace dtrain::launch {
+
+class Evaluator {
+ public:
+  /// `graphs`: passes may be recorded. `data`: what the loader reads for, see Feed.
+  Evaluator(Engine&, io::Loader&, Group&, comm::Watchdog&, models::Loss, bool graphs, const DeviceData* data = nullptr);
+
+  /// Each sample of the set once. With `average` its values take the parameters' place meanwhile. `step`: for the
+  /// watchdog. Nothing where some rank was asked to stop, which is asked now and then: a scheduler does not wait for a
+  /// long evaluation. Without `stop` it is always finished. Throws RankFailure.
+  std::optional<EvalMetrics> run(std::int64_t step, StopSignals* stop, ParameterAverage* average = nullptr);
+  /// Why passes are not replayed although that was asked for; empty where there is nothing to say.
+  const std::string& no_graphs_because() const noexcept { return recordings_.refusal(); }
+
+ private:
+  std::optional<EvalMetrics> run_packed(std::int64_t step, StopSignals* stop);
+  Engine& engine_;
+  io::Loader& loader_;
+  Group& group_;
+  comm::Watchdog& watchdog_;
+  models::Loss loss_;
+  const DeviceData* data_;
+  StepMemory memory_;
+  Recordings recordings_;
+  /// Of a batch each, while the next ones are computed: read when the event is done.
+  struct BatchSums {
+    HostMirror image;
+    std::unique_ptr<Event> there;
+  };
+  std::vector<BatchSums> sums_;
+  bool first_ = true;  // batch: kernels are used for the first time
+};
+
+/// "evaluation loss 0.1234, evaluation accuracy 0.9876"
+std::string describe(const char* what, const EvalMetrics&);
+
+}  // namespace dtrain::launch

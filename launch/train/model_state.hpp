@@ -1,0 +1,70 @@
+// ModelState: what the host reads and writes of a run's device memory, so that the trainer's loop touches none of it:
+// parameters, their average and optimizer state for checkpoints and hashes.
+// Owns the host's images (none are needed on a cpu) and views store, optimizer and stream; used on the training thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "io/checkpoint/checkpoint.hpp"
+#include "runtime/device/device.hpp"
+#include "runtime/device/host_mirror.hpp"
+#include "runtime/optim/average.hpp"
+#include "runtime/optim/update.hpp"
+#include "runtime/plan/flat.hpp"
+#include "runtime/ranks/group.hpp"
+
+namespace dtrain::launch {
+
+class ModelState {
+ public:
+  /// `average` may be null. The collective is that of the ranks among which the optimizer is sharded.
+  ModelState(Device&, const ParameterStore&, const Optimizer&, ParameterAverage* average, Collective&, Stream& compute);
+
+  /// Views of the host's images, named as checkpoints name them: pull() before a save, push() after a load. A sharded
+  /// optimizer's state is whole there: it is put together in a pull, which is collective, and taken apart in a push.
+  std::vector<io::StateTensor> tensors();
+  void pull();
+  void push();
+  /// After the save: gives back the memory of whole images of a sharded state.
+  void release_tensors();
+  /// The parameters, and their average, alone; not collective.
+  void pull_parameters();
+  /// For what a checkpoint did not hold: the average begins as the parameters. After push().
+  void restart_average();
+  /// Fills the parameters on the device; see dtrain::initialize.
+  void initialize(const Graph&, std::uint64_t seed);
+  /// Rank 0's parameters and optimizer state on all ranks; what is sharded is nobody else's. Collective; blocks.
+  void broadcast();
+  /// As in summary.json, of the parameters at the latest pull().
+  std::string parameter_hash() const { return dtrain::parameter_hash(params_.as<float>(), store_.layout()); }
+  /// The same of their moving average; empty without one.
+  std::string average_hash() const;
+  /// The first parameter with a gradient that is not finite; empty if all are.
+  std::string first_nonfinite_gradient();
+
+  /// Which of the sums behind the gradients is that of the ranks' wishes to stop, and behind it those of the energy
+  /// that GPUs have used and of the samples that it was used for.
+  static constexpr std::size_t stop_sum = loss_sum_count, joules_sum = stop_sum + 1, joules_samples_sum = stop_sum + 2;
+
+ private:
+  void make_images();
+  /// Calls visit(own share in the image, own share in the compact state, floats) for each bucket.
+  template <class Visit>
+  void each_share(std::size_t moment, Visit visit);
+
+  Device& device_;
+  const ParameterStore& store_;
+  const Optimizer& optimizer_;
+  ParameterAverage* average_;
+  Collective& collective_;
+  Stream& compute_;
+  HostMirror params_, averages_;
+  HostMirror gathered_;                     // of the gradients, where moments of all ranks come together; sharded only
+  std::vector<HostMirror> moments_;         // as on the device: of the own shares, where sharded
+  std::vector<std::vector<float>> images_;  // sharded: whole moments, while tensors() are in use
+  std::vector<std::string> moment_names_;
+};
+
+}  // namespace dtrain::launch

@@ -1,0 +1,236 @@
+#include "launch/train/saving.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "launch/base/alone.hpp"
+#include "launch/base/clock.hpp"
+#include "runtime/config/version.hpp"
+
+namespace dtrain::launch {
+
+namespace {
+
+/// However the two are spelt: "runs/x/", "./runs/x", a symbolic link.
+bool lies_in(const std::string& path, const std::string& directory) {
+  namespace fs = std::filesystem;
+  fs::path at = fs::path(path).lexically_normal();
+  if (!at.has_filename()) at = at.parent_path();
+  std::error_code failed;
+  const fs::path parent = at.has_parent_path() ? at.parent_path() : fs::path(".");
+  return fs::equivalent(parent, directory, failed) && !failed;
+}
+
+/// Made on rank 0, known to all.
+std::string agree_on_run_id(Group& group) {
+  std::vector<std::byte> id;
+  if (group.rank() == 0) {
+    const std::string made = io::make_run_id();
+    id.assign(reinterpret_cast<const std::byte*>(made.data()),
+              reinterpret_cast<const std::byte*>(made.data()) + made.size());
+  }
+  group.broadcast(id, 0);
+  return {reinterpret_cast<const char*>(id.data()), id.size()};
+}
+
+}  // namespace
+
+Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Reporter& report, RunChoices& choices,
+               std::string data_fingerprint, RunStatus& status)
+    : input_(input),
+      config_(input.config),
+      world_(world),
+      group_(group),
+      report_(report),
+      choices_(choices),
+      data_fingerprint_(std::move(data_fingerprint)),
+      run_id_(agree_on_run_id(group)) {
+  writer_ = std::make_unique<io::CheckpointWriter>(group_, config_.checkpoint, run_id_);
+  found_ = io::find_resume(group_, config_.checkpoint);
+  if (!found_) return;
+  const io::RunState now = run_state(status);
+  for (const auto& skipped : found_->skipped) report_.warn(fmt::format("skipped {}", skipped));
+  for (const auto& remark : io::check_compatible(*found_, now, config_.checkpoint.force))
+    report_.say("resume: " + remark);
+  recall(status);
+  choices.recall(found_->state.choices);
+}
+
+/// A dynamic scale goes on where it was, as far as its limits of now allow; one that is not, or was not, begins as the
+/// settings say.
+void Saving::recall_loss_scale(RunStatus& status) const {
+  const LossScaling now = loss_scaling(config_);
+  if (!now.dynamic) return;
+  if (!found_->state.good_steps) {
+    report_.say(fmt::format("resume: the checkpoint has no dynamic loss scale; it begins with {}", now.initial));
+    return;
+  }
+  status.loss_scale = std::clamp(static_cast<float>(found_->state.loss_scale), now.minimum, now.maximum);
+  status.good_steps = *found_->state.good_steps;
+}
+
+/// What a summary says beside the parameters is as of the checkpoint.
+void Saving::recall(RunStatus& status) const {
+  status.step = status.first_step = static_cast<std::int64_t>(found_->state.step);
+  status.applied = found_->state.applied_steps;
+  recall_loss_scale(status);
+  const auto& metrics = found_->state.metrics;
+  const auto value = [&](const char* name, double otherwise) {
+    const auto at = metrics.find(name);
+    return at == metrics.end() ? otherwise : at->second;
+  };
+  status.loss = value("train_loss", 0);
+  status.evaluated_step = static_cast<std::int64_t>(value("eval_step", -1));
+  if (status.evaluated_step >= 0 && !config_.data.eval.empty())
+    status.eval = EvalMetrics{value("eval_loss", 0), value("eval_accuracy", -1), value("eval_top5_accuracy", -1),
+                              value("eval_averaged", 0) != 0};
+}
+
+/// The best so far is of this directory and of the same measure, or it is forgotten. Newer steps than the one that the
+/// run goes on from may have taken its label: they are given up.
+void Saving::recall_best(RunStatus& status) {
+  if (config_.checkpoint.best == io::Best::none) return;
+  const auto& metrics = found_->state.metrics;
+  const auto step = metrics.find("best_step");
+  const auto value = metrics.find(fmt::format("best_{}", io::name_of(config_.checkpoint.best)));
+  if (step != metrics.end() && value != metrics.end() &&
+      group_.any(world_.rank() == 0 &&
+                 io::holds_step(config_.checkpoint.directory, static_cast<std::uint64_t>(step->second))))
+    status.best = BestEval{static_cast<std::int64_t>(step->second), value->second};
+  label(status);
+}
+
+void Saving::label(const RunStatus& status) {
+  if (!status.best) return;
+  const std::string problem = writer_->label_best(static_cast<std::uint64_t>(status.best->step));
+  if (!problem.empty()) report_.warn(fmt::format("the best checkpoint could not be labelled: {}", problem));
+}
+
+bool Saving::finished_before(const RunStatus& status) {
+  if (!found_ || !status.finished()) return false;
+  // A run that died between its last checkpoint and its summary still owes the summary.
+  if (status.step == status.total_steps &&
+      group_.any(world_.rank() == 0 && !std::filesystem::exists(report_.summary_path())))
+    return false;
+  report_.say(
+      fmt::format("this run is finished: {} holds step {} of {}; raise train.{} to go on, or set "
+                  "checkpoint.resume=never to start again",
+                  found_->path, status.step, status.total_steps, config_.train.steps > 0 ? "steps" : "epochs"));
+  return true;
+}
+
+void Saving::load(ModelState& model, RunStatus& status) {
+  const bool wanted = config_.train.ema.decay > 0;
+  auto tensors = model.tensors();
+  if (wanted && !found_->averaged) std::erase_if(tensors, [](const auto& t) { return t.name.starts_with("ema/"); });
+  static constexpr std::string_view average[] = {"ema/"};
+  io::load_checkpoint(group_, found_->path, tensors, io::posix_file_system(), std::span(average).first(wanted ? 0 : 1));
+  model.push();
+  if (wanted && !found_->averaged) {
+    model.restart_average();
+    report_.say("resume: the checkpoint has no moving average; it begins with the parameters of this step");
+  }
+  if (group_.any(world_.rank() == 0 && lies_in(found_->path, config_.checkpoint.directory))) {
+    writer_->continue_from(found_->state.step);
+    recall_best(status);
+  }
+  report_.say(fmt::format("resumed from {} at step {}", found_->path, status.step));
+}
+
+io::RunState Saving::run_state(const RunStatus& status) const {
+  io::RunState s;
+  s.step = static_cast<std::uint64_t>(status.step);
+  s.applied_steps = status.applied;
+  s.samples = static_cast<std::uint64_t>(status.step * config_.batch.global);
+  s.epoch = status.epoch();
+  s.global_batch = static_cast<std::uint64_t>(config_.batch.global);
+  s.seed = config_.seed;
+  s.loss_scale = static_cast<double>(status.loss_scale);
+  if (loss_scaling(config_).dynamic) s.good_steps = status.good_steps;
+  s.data_fingerprint = data_fingerprint_;
+  s.configuration = input_.canonical;
+  s.configuration_hash = input_.hash;
+  s.fields = input_.fields;
+  s.choices = choices_.all();
+  s.versions = {{"dtrain", std::string(version())}};
+  s.world_size = world_.size();
+  s.run_id = run_id_;
+  if (found_) s.parent_run_id = found_->state.run_id;
+  s.metrics["train_loss"] = status.loss;
+  if (status.eval) {
+    s.metrics["eval_step"] = static_cast<double>(status.evaluated_step);
+    s.metrics["eval_loss"] = status.eval->loss;
+    if (status.eval->accuracy >= 0) s.metrics["eval_accuracy"] = status.eval->accuracy;
+    if (status.eval->top5_accuracy >= 0) s.metrics["eval_top5_accuracy"] = status.eval->top5_accuracy;
+    if (status.eval->averaged) s.metrics["eval_averaged"] = 1;
+  }
+  if (status.best) {
+    s.metrics["best_step"] = static_cast<double>(status.best->step);
+    s.metrics[fmt::format("best_{}", io::name_of(config_.checkpoint.best))] = status.best->value;
+  }
+  return s;
+}
+
+void Saving::poll(RunStatus& status) {
+  if (auto report = writer_->poll()) tell(*report, status);
+}
+
+void Saving::tell(const io::SaveReport& report, RunStatus& status) {
+  report_.tell(report);
+  // What is not there is not the best.
+  if (!report.durable && status.best && status.best->step == static_cast<std::int64_t>(report.step))
+    status.best = best_before_;
+}
+
+bool Saving::is_best(RunStatus& status) {
+  if (config_.checkpoint.best == io::Best::none || !status.eval || status.evaluated_step != status.step) return false;
+  const bool loss = config_.checkpoint.best == io::Best::loss;
+  const double value = loss ? status.eval->loss : status.eval->accuracy;
+  if (std::isnan(value)) return false;
+  if (status.best && (loss ? value >= status.best->value : value <= status.best->value)) return false;
+  best_before_ = status.best;
+  status.best = BestEval{status.step, value};
+  return true;
+}
+
+void Saving::save(RunStatus& status, ModelState& model) {
+  if (writer_->in_flight() && saving_step_ == status.step) return;
+  write(status, model);
+}
+
+void Saving::write(RunStatus& status, ModelState& model) {
+  world_.watchdog().beat("save", static_cast<std::uint64_t>(status.step), comm::Deadline::save);
+  const auto begin = Clock::now();
+  if (const auto report = writer_->finish()) tell(*report, status);
+  io::RunState s = run_state(status);
+  alone([&] {
+    model.pull();
+    s.parameter_hash = model.parameter_hash();
+  });
+  const auto best = status.best ? std::optional(static_cast<std::uint64_t>(status.best->step)) : std::nullopt;
+  writer_->save(s, model.tensors(), best);
+  model.release_tensors();
+  saving_step_ = status.step;
+  if (!writer_->in_flight()) label(status);  // this step is durable already
+  report_.seconds().checkpoint += since(begin);
+}
+
+void Saving::finish(RunStatus& status, ModelState& model) {
+  write(status, model);
+  const auto report = writer_->finish();
+  if (!report) return;
+  tell(*report, status);
+  if (!report->durable)
+    throw CheckpointError(fmt::format("the last checkpoint could not be written: {}", report->error));
+}
+
+}  // namespace dtrain::launch

@@ -1,0 +1,69 @@
+// Saving: the checkpoints of a run: what it resumes from, and what it writes.
+// Owns the writer and what was found; its methods are collective, on the training thread, at step boundaries.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "comm/watch/watchdog.hpp"
+#include "comm/world/world.hpp"
+#include "io/checkpoint/checkpoint.hpp"
+#include "io/checkpoint/checkpoint_writer.hpp"
+#include "launch/config/config_file.hpp"
+#include "launch/report/run_choices.hpp"
+#include "launch/report/run_status.hpp"
+#include "launch/train/model_state.hpp"
+#include "launch/train/report.hpp"
+#include "runtime/ranks/group.hpp"
+
+namespace dtrain::launch {
+
+class Saving {
+ public:
+  /// Takes the lock of the directory and finds what to resume from, which sets `status` and adds to the choices; these
+  /// are kept in each checkpoint from then on. Throws CheckpointError.
+  Saving(const LoadedConfig&, comm::World&, Group&, Reporter&, RunChoices&, std::string data_fingerprint, RunStatus&);
+
+  /// Does the run go on from a checkpoint?
+  bool resumes() const noexcept { return found_.has_value(); }
+  /// True, and said, where the run that was found has nothing left to do.
+  bool finished_before(const RunStatus&);
+  /// Loads what was found into the model, and takes up its label of the best.
+  void load(ModelState&, RunStatus&);
+
+  /// Once a step: says how a save that was under way has ended.
+  void poll(RunStatus&);
+  /// Begins to save the model as it is. The best checkpoint of `status` gets its label once this one is durable.
+  void save(RunStatus&, ModelState&);
+  /// True where the evaluation of this step is the best so far, by checkpoint.best: `status` knows it then, and this
+  /// step is to be saved.
+  bool is_best(RunStatus&);
+  /// Saves, and waits until it is durable. Throws CheckpointError where it cannot be.
+  void finish(RunStatus&, ModelState&);
+  std::optional<std::uint64_t> durable_step() const noexcept { return writer_->durable_step(); }
+
+ private:
+  io::RunState run_state(const RunStatus&) const;
+  void recall(RunStatus&) const;
+  void recall_loss_scale(RunStatus&) const;
+  void recall_best(RunStatus&);
+  void write(RunStatus&, ModelState&);
+  void label(const RunStatus&);
+  void tell(const io::SaveReport&, RunStatus&);
+
+  const LoadedConfig& input_;
+  const RunConfig& config_;
+  comm::World& world_;
+  Group& group_;
+  Reporter& report_;
+  const RunChoices& choices_;
+  std::string data_fingerprint_, run_id_;
+  std::unique_ptr<io::CheckpointWriter> writer_;
+  std::optional<io::FoundCheckpoint> found_;
+  std::int64_t saving_step_ = -1;        // of the latest save
+  std::optional<BestEval> best_before_;  // what is the best again where a save of a better one fails
+};
+
+}  // namespace dtrain::launch

@@ -1,0 +1,425 @@
+#include "launch/train/train.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <optional>
+#include <span>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "comm/collective/agree.hpp"
+#include "comm/watch/watchdog.hpp"
+#include "io/dataset/dataset.hpp"
+#include "io/dataset/loader.hpp"
+#include "launch/base/alone.hpp"
+#include "launch/base/clock.hpp"
+#include "launch/base/progress.hpp"
+#include "launch/cli/cli.hpp"
+#include "launch/data/data.hpp"
+#include "launch/data/device_data.hpp"
+#include "launch/place/bandwidth.hpp"
+#include "launch/place/seat.hpp"
+#include "launch/plan/bucket_tuning.hpp"
+#include "launch/plan/memory_fit.hpp"
+#include "launch/report/run_choices.hpp"
+#include "launch/report/run_files.hpp"
+#include "launch/report/run_status.hpp"
+#include "launch/report/tracing.hpp"
+#include "launch/train/engine.hpp"
+#include "launch/train/evaluation.hpp"
+#include "launch/train/report.hpp"
+#include "launch/train/saving.hpp"
+#include "launch/train/train_step.hpp"
+#include "models/layers/build.hpp"
+#include "runtime/config/version.hpp"
+
+namespace dtrain::launch {
+
+namespace {
+
+class Trainer {
+ public:
+  Trainer(const LoadedConfig& input, comm::World& world, StopSignals& stop, std::unique_ptr<Device> device)
+      : input_(input),
+        config_(input.config),
+        scaling_(loss_scaling(input.config)),
+        world_(world),
+        stop_(stop),
+        group_(world.make_group()),
+        watchdog_(world.watchdog()),
+        report_(input, world),
+        choices_(*group_),
+        device_(std::move(device)) {}
+
+  ExitCode run() {
+    watchdog_.limit(config_.communication);
+    watchdog_.beat("set-up", 0, comm::Deadline::set_up);
+    const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
+    comm::agree_on(*group_, world_.host(), facts);
+    if (!device_) device_ = seated_device(config_, world_, *group_, seat_);
+    tell_seats();  // before NCCL connects them, which may fail
+    group_->agree([&] {
+      batch_ = check_batch(input_, world_.size());
+      engine_.emplace(world_, std::move(device_));
+    });
+    engine_->connect(config_, world_);
+    group_->agree([&] { set_up(); });
+    // Hosts with copies of their own may hold different data: other samples, another number of steps.
+    const comm::Fact data[] = {{"data.train (by its fingerprint)", train_data_->fingerprint()},
+                               {"data.eval (by its fingerprint)", eval_data_ ? eval_data_->fingerprint() : "none"}};
+    comm::agree_on(*group_, world_.host(), data);
+    watchdog_.beat("load", 0, comm::Deadline::load);
+    choices_.recall(config_.log.directory);
+    saving_.emplace(input_, world_, *group_, report_, choices_, train_data_->fingerprint(), status_);
+    if (saving_->finished_before(status_)) return ExitCode::ok;
+    prepare();
+    const comm::Fact layout[] = {{"the parameter layout", layout_text()}};
+    comm::agree_on(*group_, world_.host(), layout);
+    start_state();
+    group_->agree([&] {
+      if (world_.rank() == 0) make_directory(config_.log.directory, "log.directory");
+    });
+    group_->agree([&] { open_files(); });
+    report_.announce(*engine_, batch_, status_);
+    watch_gpus();
+    probe();
+    return loop();
+  }
+
+  /// What is printed next begins a line of its own.
+  void end_progress() { report_.end_progress(); }
+
+ private:
+  /// What needs to know neither what is resumed nor what was chosen before.
+  void set_up() {
+    graph_.emplace(models::build(config_.model, batch_.micro, config_.precision));
+    const std::int64_t width = output_width(*graph_);
+    const double cache = config_.data.cache_mib;
+    train_data_.emplace(open_data(config_, config_.data.train, width, cache));
+    if (!config_.data.eval.empty()) {
+      eval_data_.emplace(open_data(config_, config_.data.eval, width, cache, world_.rank(), world_.size()));
+    }
+    status_.global_batch = config_.batch.global;
+    status_.samples = static_cast<std::int64_t>(train_data_->count());
+    status_.total_steps = total_steps(config_, train_data_->count());
+    status_.loss_scale = scaling_.initial;
+  }
+
+  void prepare() {
+    watchdog_.beat("set-up", 0, comm::Deadline::set_up);
+    RunConfig config = config_;
+    const SumPath sums{*group_, engine_->collective(), engine_->device(), config.communication.gradient_dtype,
+                       config.optimizer.shard};
+    const std::string buckets = tune_buckets(config, *graph_, batch_.accumulation, world_, sums, choices_);
+    if (!buckets.empty()) {
+      report_.say(buckets);
+      remarks_.push_back(buckets);
+    }
+    const std::size_t free = engine_->device().free_memory();
+    const auto tally = choices_.prepare(engine_->device(),
+                                        [&] { with_advice(free, [&] { engine_->bind(std::move(*graph_), config); }); });
+    if (tally.recalled > 0 && tally.measured > 0)
+      report_.say(
+          fmt::format("{} of the device's algorithms were measured anew: those kept with the run are of another "
+                      "GPU, library, shape or dtrain",
+                      tally.measured));
+    group_->agree([&] {
+      with_advice(free, [&] { step_.emplace(config_, *engine_, watchdog_, stop_, batch_.accumulation); });
+      make_loaders();
+    });
+  }
+
+  /// Where memory ends: what would fit. `free`: bytes that there were; 0 where the device cannot say.
+  template <class F>
+  void with_advice(std::size_t free, F work) const {
+    try {
+      work();
+    } catch (const OutOfMemory& e) {
+      if (free == 0) throw;
+      throw OutOfMemory(fmt::format("{}; {}", e.what(), memory_advice(config_, world_.size(), batch_.micro, free)));
+    }
+  }
+
+  void make_loaders() {
+    const std::int64_t width = output_width(engine_->plan().graph);
+    io::LoaderOptions loading = loader_options(config_, batch_.micro, width, world_, &engine_->device());
+    const auto on_device = [&](const io::Dataset& data, bool training) {
+      auto made = DeviceData::make(engine_->device(), engine_->compute(), data, loading, config_.data.device_cache_mib,
+                                   training);
+      loading.carry = made ? made->carry() : io::Carry::floats;
+      return made;
+    };
+    train_on_device_ = on_device(*train_data_, true);
+    loader_ = io::Loader::training(*train_data_, loading);
+    if (!eval_data_) return;
+    eval_on_device_ = on_device(*eval_data_, false);
+    eval_loader_ = io::Loader::evaluation(*eval_data_, loading);
+    evaluator_.emplace(*engine_, *eval_loader_, *group_, watchdog_, config_.model.loss, config_.cuda.graphs,
+                       eval_on_device_.get());
+  }
+
+  std::string layout_text() const {
+    std::string text;
+    const FlatLayout& layout = engine_->store().layout();
+    for (const FlatParam& p : layout.params) text += fmt::format("{}{}@{};", p.name, p.shape.str(), p.offset);
+    for (const Bucket& b : layout.buckets) text += fmt::format("{}-{};", b.begin, b.end);
+    return text;
+  }
+
+  /// Each GPU is asked by one rank alone, the first of those on it.
+  void watch_gpus() {
+    const std::string id = engine_->device().bus_id();
+    const auto all = group_->all_gather(id.empty() ? id : world_.host() + " " + id);
+    const auto mine = all.begin() + world_.rank();
+    const bool first = std::find(all.begin(), mine, *mine) == mine;
+    report_.watch_gpu(first ? id : "", static_cast<int>(std::count(all.begin(), all.end(), *mine)));
+  }
+
+  void tell_seats() {
+    std::istringstream lines(seat_.table());
+    for (std::string line; std::getline(lines, line);) report_.say(line);
+    for (const std::string& text : seat_.warnings) report_.warn(text);
+  }
+
+  /// What sums reach, against what the links between the ranks' GPUs promise.
+  void probe() {
+    double seconds = config_.communication.probe_seconds;
+    if (seconds == comm::CommConfig::automatic_probe) seconds = seat_.on_gpu() ? 2 : 0;
+    if (seconds <= 0 || world_.size() == 1) return;
+    watchdog_.beat("set-up", 0, comm::Deadline::set_up);
+    BandwidthProbe probe = probe_bandwidth(engine_->device(), engine_->collective(), *group_, seconds);
+    probe.promise = promise_of(links_of(seat_.places));
+    report_.compare_with_probe(probe.bus_bytes_per_second);
+    report_.say(probe_text(probe));
+    if (const std::string text = probe_warning(probe); !text.empty()) report_.warn(text);
+  }
+
+  void start_state() {
+    watchdog_.beat("load", static_cast<std::uint64_t>(status_.step), comm::Deadline::load);
+    ModelState& model = step_->model();
+    if (saving_->resumes()) {
+      saving_->load(model, status_);
+    } else {
+      model.initialize(engine_->plan().graph, config_.seed);
+    }
+    // Initialization and files are equal on all ranks; the broadcast makes that a fact and not a hope.
+    model.broadcast();
+    step_->start(status_);
+    engine_->pack();
+    loader_->seek(static_cast<std::uint64_t>(status_.step));
+  }
+
+  void open_files() {
+    report_.open_files(status_, remarks_);
+    choices_.write(config_.log.directory);
+    if (config_.log.samples)
+      step_->log_samples(open_sample_log(config_.log.directory, world_.rank(), world_.size(), status_.step));
+  }
+
+  // ---- the loop -----------------------------------------------------------------------------------------------------
+
+  ExitCode loop() {
+    tracing_.emplace(config_.log.trace, config_.log.directory, engine_->store().layout(), batch_.accumulation, world_,
+                     *group_);
+    const ExitCode code = steps();
+    tell(tracing_->write(device_clock()));  // where the run ended before the steps that were asked for
+    return code;
+  }
+
+  ExitCode steps() {
+    report_.begin(status_, loader_->waited_seconds());
+    // The signal that ended the run before may have come before or in the evaluation that was due.
+    if (saving_->resumes() && status_.evaluated_step != status_.step && evaluation_due() && !evaluate())
+      return stopped();
+    while (!status_.finished()) {
+      step_->trace(tracing_->at(status_.step + 1));
+      step_->spend(report_.energy_spent(status_));
+      step_->run(status_, *loader_, train_on_device_.get(), logged(status_.step + 1), report_.seconds());
+      ++status_.step;
+      // Results are read late, but before anything that they decide on.
+      const bool settled =
+          status_.finished() || evaluation_due() || save_due() || tracing_->done_before(status_.step + 1);
+      const bool stop = read_results(settled ? 0 : step_->lag());
+      saving_->poll(status_);
+      if (stop && !status_.finished()) return stopped();
+      if (evaluation_due() && !evaluate()) return stopped();
+      if (save_due()) save();
+      tell(tracing_->write_if_done(status_.step + 1, device_clock()));
+    }
+    step_->settle();
+    saving_->finish(status_, step_->model());
+    report_.end_progress();
+    summarize();
+    return ExitCode::ok;
+  }
+
+  /// How exactly the times of the timeline are known; nothing where they are the host's own.
+  std::optional<double> device_clock() const {
+    return engine_->device().asynchronous() ? std::optional(step_->clock_error()) : std::nullopt;
+  }
+
+  bool logged(std::int64_t step) const { return step % config_.log.every_steps == 0 || step == status_.total_steps; }
+  bool save_due() const {
+    return config_.checkpoint.every_steps > 0 && status_.step % config_.checkpoint.every_steps == 0 &&
+           !status_.finished();
+  }
+
+  /// Leaves so many of the steps under way unread. True where some rank was asked to stop.
+  bool read_results(int left) {
+    bool stop = false;
+    while (step_->under_way() > left) {
+      const StepState& done = step_->read(report_.seconds());
+      RunStatus then = status_;  // with the loss scale of that step
+      then.step = static_cast<std::int64_t>(done.step) + 1;
+      then.loss = status_.loss = static_cast<double>(done.sums[loss_sum]) / static_cast<double>(done.sums[weight_sum]);
+      then.applied = status_.applied = done.applied_steps;
+      require_finite(then, done);
+      status_.loss_scale = done.loss_scale;
+      status_.good_steps = done.good_steps;
+      report_.count(TrainStep::energy_of(done));
+      alone(
+          [&] { report_.step_done(then, done, logged(then.step), loader_->waited_seconds(), step_->communication()); });
+      stop = TrainStep::stop_wished(done) || stop;
+    }
+    warn_without_graphs("steps", step_->no_graphs_because(), no_graphs_told_);
+    return stop;
+  }
+
+  void warn_without_graphs(const char* what, const std::string& why, bool& told) const {
+    if (!why.empty() && !std::exchange(told, true))
+      report_.warn(fmt::format("{} are not replayed as CUDA graphs: {}", what, why));
+  }
+
+  void save() {
+    const auto begin = Clock::now();
+    step_->settle();
+    saving_->save(status_, step_->model());
+    tracing_->note(Activity::checkpoint, begin, status_.step);
+  }
+
+  void tell(const std::string& of_timeline) {
+    if (!of_timeline.empty()) report_.say(of_timeline);
+  }
+
+  /// Sums over all ranks are the same on each, so all throw alike. A dynamic loss scale is halved where a gradient is
+  /// not finite, which may go on for as many steps as it has halves: no gradient that is finite at its minimum ends a
+  /// run. It does not help a loss that is not finite, which is not scaled.
+  void require_finite(const RunStatus& then, const StepState& done) {
+    const bool finite = std::isfinite(then.loss);
+    if (finite && done.nonfinite == 0) return;
+    if (finite && scaling_.dynamic && then.loss_scale > scaling_.minimum) return;  // the device skipped the update
+    const std::string parameter = step_->first_nonfinite_gradient(done);
+    const auto durable = saving_->durable_step();
+    throw NumericError(fmt::format(
+        "step {}: {}{}; lower the learning rate, clip gradients (train.clip_norm) or look at the data; {}", then.step,
+        finite ? fmt::format("a gradient is not finite{}", at_scale(then)) : fmt::format("the loss is {}", then.loss),
+        parameter.empty() ? "" : fmt::format(", first gradient that is not finite: {}", parameter),
+        durable ? fmt::format("the checkpoint of step {} is intact", *durable)
+                : std::string("no checkpoint was written yet")));
+  }
+
+  std::string at_scale(const RunStatus& then) const {
+    if (scaling_.dynamic) return fmt::format(" at a loss scale of {}, its minimum", then.loss_scale);
+    return then.loss_scale != 1 ? fmt::format(" at a loss scale of {}", then.loss_scale) : std::string();
+  }
+
+  bool evaluation_due() const {
+    if (!evaluator_) return false;
+    if (status_.finished()) return true;
+    const std::int64_t step = status_.step, batch = config_.batch.global;
+    if (config_.train.eval_every_steps > 0) return step % config_.train.eval_every_steps == 0;
+    return step * batch / status_.samples > (step - 1) * batch / status_.samples;
+  }
+
+  /// With the averaged parameters where there are some. False where it was given up because some rank was asked to
+  /// stop. The last one, which nothing but the end of the run follows, is always finished.
+  bool evaluate() {
+    const auto begin = Clock::now();
+    step_->settle();
+    const auto result = evaluator_->run(status_.step, status_.finished() ? nullptr : &stop_, step_->average());
+    warn_without_graphs("evaluation passes", evaluator_->no_graphs_because(), no_evaluation_graphs_told_);
+    if (!result) return false;
+    status_.eval = result;
+    status_.evaluated_step = status_.step;
+    tracing_->note(Activity::evaluation, begin, status_.step);
+    alone([&] { report_.evaluated(status_, since(begin)); });
+    // The last step is saved anyway.
+    if (saving_->is_best(status_) && !status_.finished()) saving_->save(status_, step_->model());
+    return true;
+  }
+
+  ExitCode stopped() {
+    read_results(0);
+    step_->settle();
+    saving_->finish(status_, step_->model());
+    report_.end_progress();
+    report_.say(fmt::format("stopped by {} at step {} of {} with everything saved: run the same command again to go on",
+                            stop_.pending() ? stop_.name() : std::string("a signal on another rank"), status_.step,
+                            status_.total_steps));
+    return ExitCode::stopped;
+  }
+
+  void summarize() {
+    if (world_.rank() != 0) return;
+    step_->model().pull_parameters();
+    report_.summarize(status_, engine_->device(), step_->model().parameter_hash(), step_->model().average_hash());
+  }
+
+  const LoadedConfig& input_;
+  const RunConfig& config_;
+  const LossScaling scaling_;
+  comm::World& world_;
+  StopSignals& stop_;
+  std::unique_ptr<Group> group_;
+  comm::Watchdog& watchdog_;
+  Reporter report_;
+  RunChoices choices_;
+  std::unique_ptr<Device> device_;  // until the engine has it; a test may bring its own
+  Seat seat_;
+  bool no_graphs_told_ = false, no_evaluation_graphs_told_ = false;
+  std::vector<std::string> remarks_;  // on what was chosen at start
+
+  BatchShare batch_;
+  RunStatus status_;
+  std::optional<Engine> engine_;
+  std::optional<Graph> graph_;  // until the engine has it
+  std::optional<io::Dataset> train_data_, eval_data_;
+  std::unique_ptr<DeviceData> train_on_device_, eval_on_device_;
+  std::unique_ptr<io::Loader> loader_, eval_loader_;
+  std::optional<TrainStep> step_;  // behind what steps under way still read
+  std::optional<Evaluator> evaluator_;
+  std::optional<Saving> saving_;
+  std::optional<Tracing> tracing_;
+};
+
+}  // namespace
+
+ExitCode train(const LoadedConfig& input, comm::World& world, StopSignals& stop, std::unique_ptr<Device> device) {
+  // Outlives the report of what went wrong: its end waits for a save under way and for a sum on the wire, and the
+  // other ranks do not wait for long.
+  std::optional<Trainer> trainer;
+  const auto report = [&](const std::string& text) {
+    if (trainer) trainer->end_progress();
+    print_error(text);
+  };
+  try {
+    trainer.emplace(input, world, stop, std::move(device));
+    return trainer->run();
+  } catch (const RankFailure& e) {
+    const std::string where = world.size() > 1 ? fmt::format("rank {} ({}): ", world.rank(), world.host()) : "";
+    report(fmt::format("error: {}{}\n", where, e.what()));
+    world.abort(e.code());
+  } catch (const std::exception& e) {
+    ExitCode code = ExitCode::bug;
+    const std::string text = error_text(e, code);
+    if (world.rank() == 0) report(text);
+    return code;
+  }
+}
+
+}  // namespace dtrain::launch

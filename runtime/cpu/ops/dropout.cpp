@@ -1,0 +1,164 @@
+// Dropout of elements and of whole samples; what was dropped is kept as bytes.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "runtime/cpu/elements.hpp"
+#include "runtime/cpu/op_kernels.hpp"
+#include "runtime/cpu/parallel.hpp"
+#include "runtime/random/rng.hpp"
+
+namespace dtrain::cpu {
+
+namespace {
+
+/// Elements of the mask that `lanes` consecutive blocks of draws decide.
+constexpr int lanes = 16;
+
+/// keep[4 j + i] = 1 where draw i of block first_block + j is at least `threshold` (of 2^24). The rounds of draw4, in
+/// loops over lanes so that they become vector code; a test holds them equal.
+void keep_mask(RandomKey key, std::uint64_t item, std::uint32_t sub, std::uint32_t first_block, std::uint32_t threshold,
+               std::uint8_t* keep) {
+  // One draw a 64-bit lane: the product of two 32-bit halves is then one vector instruction.
+  constexpr std::uint64_t low = 0xFFFFFFFFu;
+  alignas(64) std::uint64_t c0[lanes], c1[lanes], c2[lanes], c3[lanes];
+  for (int j = 0; j < lanes; ++j) {
+    c0[j] = first_block + static_cast<std::uint32_t>(j);
+    c1[j] = sub;
+    c2[j] = item & low;
+    c3[j] = item >> 32;
+  }
+  std::uint64_t k0 = key.k0, k1 = key.k1;
+  for (int round = 0; round < 10; ++round) {
+#pragma omp simd
+    for (int j = 0; j < lanes; ++j) {
+      const std::uint64_t p0 = 0xD2511F53u * (c0[j] & low);
+      const std::uint64_t p1 = 0xCD9E8D57u * (c2[j] & low);
+      c0[j] = (p1 >> 32) ^ c1[j] ^ k0;
+      c1[j] = p1 & low;
+      c2[j] = (p0 >> 32) ^ c3[j] ^ k1;
+      c3[j] = p0 & low;
+    }
+    k0 = (k0 + 0x9E3779B9u) & low;
+    k1 = (k1 + 0xBB67AE85u) & low;
+  }
+  alignas(64) std::uint32_t draws[4 * lanes];
+  for (int j = 0; j < lanes; ++j) {
+    draws[4 * j] = static_cast<std::uint32_t>(c0[j]);
+    draws[4 * j + 1] = static_cast<std::uint32_t>(c1[j]);
+    draws[4 * j + 2] = static_cast<std::uint32_t>(c2[j]);
+    draws[4 * j + 3] = static_cast<std::uint32_t>(c3[j]);
+  }
+#pragma omp simd
+  for (int i = 0; i < 4 * lanes; ++i) keep[i] = (draws[i] >> 8) >= threshold;
+}
+
+/// Draws of 24 bits below this are dropped.
+std::uint32_t drop_threshold(double rate) {
+  return static_cast<std::uint32_t>(std::ceil(rate * 0x1p24));
+}
+
+template <class T>
+class DropoutKernel final : public Kernel {
+ public:
+  DropoutKernel(const Dropout& op, const TensorDesc& in, int threads)
+      : op_(op),
+        samples_(in.shape[0]),
+        features_(in.elements() / in.shape[0]),
+        threads_(threads),
+        threshold_(drop_threshold(op.rate)),
+        scale_(static_cast<float>(1.0 / (1.0 - op.rate))) {}
+
+  void forward(const OpArgs& a, Stream&) override {
+    const T* x = a.in[0].as<T>();
+    T* y = a.out[0].as<T>();  // may be x
+    if (a.pass.mode == Mode::evaluate || op_.rate == 0) {
+      if (x != y) std::memcpy(y, x, static_cast<std::size_t>(samples_ * features_) * sizeof(T));
+      if (a.pass.mode == Mode::train) std::memset(a.saved[0].data, 1, a.saved[0].bytes());
+      return;
+    }
+    const auto* positions = a.positions[0].as<std::uint64_t>();
+    auto* mask = a.saved[0].as<std::uint8_t>();
+    const RandomKey key = random_key(a.step.seed, Purpose::dropout);
+    for_samples([&](std::int64_t s) {
+      const T* from = x + s * features_;
+      T* to = y + s * features_;
+      if (op_.whole_sample) {
+        mask[s] = (draw4(key, positions[s], op_.id, 0).v[0] >> 8) >= threshold_;
+        write_sample(to, from, mask[s] != 0, false);
+      } else {
+        forward_sample(key, positions[s], from, to, mask + s * features_);
+      }
+    });
+  }
+
+  void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
+    if (g.in[0].write == Write::none) return;
+    const auto* mask = a.saved[0].as<std::uint8_t>();
+    const T* gy = g.out[0].as<T>();
+    T* gx = g.in[0].grad.as<T>();  // may be gy
+    const bool add = g.in[0].write == Write::accumulate;
+    for_samples([&](std::int64_t s) {
+      const T* from = gy + s * features_;
+      T* to = gx + s * features_;
+      if (op_.whole_sample) {
+        write_sample(to, from, mask[s] != 0, add);
+      } else {
+        const auto* keep = mask + s * features_;
+        write_elements(to, 0, features_, add, [=, scale = scale_](std::int64_t i) {
+          const float v = to_float(from[i]) * scale;  // in any case: a read under a condition is no vector code
+          return keep[i] != 0 ? v : 0.0f;
+        });
+      }
+    });
+  }
+
+ private:
+  template <class Body>
+  void for_samples(const Body& body) const {
+    parallel_chunks(samples_, std::max<std::int64_t>(1, task_elements / features_), threads_,
+                    [&](std::int64_t begin, std::int64_t end) {
+                      for (std::int64_t s = begin; s < end; ++s) body(s);
+                    });
+  }
+
+  void write_sample(T* to, const T* from, bool keep, bool add) const {
+    if (keep)
+      write_elements(to, 0, features_, add, [=, scale = scale_](std::int64_t i) { return to_float(from[i]) * scale; });
+    else if (!add)
+      std::memset(to, 0, static_cast<std::size_t>(features_) * sizeof(T));
+  }
+
+  void forward_sample(RandomKey key, std::uint64_t position, const T* x, T* y, std::uint8_t* mask) const {
+    constexpr std::int64_t width = 4 * lanes;
+    for (std::int64_t e = 0; e < features_; e += width) {
+      alignas(64) std::uint8_t keep[width];
+      keep_mask(key, position, op_.id, static_cast<std::uint32_t>(e / 4), threshold_, keep);
+      const auto value = [&keep, from = x + e, scale = scale_](std::int64_t i) {
+        const float v = to_float(from[i]) * scale;
+        return keep[i] != 0 ? v : 0.0f;
+      };
+      if (features_ - e >= width) {
+        write_elements(y + e, 0, width, false, value);
+        std::memcpy(mask + e, keep, width);
+      } else {
+        for (std::int64_t i = 0; i < features_ - e; ++i) y[e + i] = from_float<T>(value(i));
+        std::memcpy(mask + e, keep, static_cast<std::size_t>(features_ - e));
+      }
+    }
+  }
+
+  Dropout op_;
+  std::int64_t samples_, features_;
+  int threads_;
+  std::uint32_t threshold_;
+  float scale_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_dropout(const Dropout& op, std::span<const TensorDesc> in, int threads) {
+  return make_for<DropoutKernel>(in[0].dtype, op, in[0], threads);
+}
+
+}  // namespace dtrain::cpu

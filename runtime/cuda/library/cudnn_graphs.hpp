@@ -1,0 +1,119 @@
+// Convolutions, norms and pools as cuDNN graphs behind plain structs: what a graph computes, which engines a GPU has
+// for it, and a plan that runs one. A CudnnGraphs owns the library's handle (one a device, used on the thread that
+// prepares and runs); a plan owns what was built and runs on the stream it is given.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "runtime/cuda/library/graph_check.hpp"
+#include "runtime/ops/op.hpp"
+
+namespace dtrain::cuda {
+
+// Images are NHWC, sums float.
+
+enum class ConvolutionPass : std::uint8_t { forward, data_gradient, weight_gradient };
+
+/// One convolution in one direction. Weights are KRSC (filter, kernel row, kernel column, channel of the group); all is
+/// of `dtype`, and so is what is written: y, or the gradient of x or of the weights (cuDNN has none in float from
+/// halves). Operands: forward x, weights, [bias], y; data_gradient dy, weights, dx; weight_gradient dy, x, dw.
+struct ConvolutionGraph {
+  ConvolutionPass pass = ConvolutionPass::forward;
+  DType dtype = DType::f32;
+  std::array<std::int64_t, 4> in{}, out{};  // N, C, H, W
+  std::array<std::int64_t, 2> kernel{1, 1}, stride{1, 1}, padding{0, 0}, dilation{1, 1};
+  std::int64_t groups = 1;
+  bool bias = false;                         // forward: float [filters], added before the activation
+  Activation activation = Activation::none;  // forward
+  bool tf32 = false;                         // float32 may round its factors to TF32
+  bool nondeterministic = false;             // engines whose bits differ between runs are welcome
+
+  /// All of it in one line: names a graph in AlgorithmChoices.
+  std::string key() const;
+};
+
+/// The graph of a Conv2d on `in` for one pass; forward with bias and activation.
+ConvolutionGraph convolution_graph(const Conv2d&, const TensorDesc& in, ConvolutionPass);
+/// True for a convolution that is one product of matrices, pixels by channels: cuBLASLt runs it, and no graph does.
+bool is_product(const Conv2d&) noexcept;
+/// The same without what follows the convolution.
+ConvolutionGraph bare(ConvolutionGraph) noexcept;
+
+/// Batch norm of a micro batch in training, or layer norm of rows. x, y and their gradients are of `dtype`, the rest is
+/// float: weight and bias, and mean and 1 / deviation of each channel (batch) or row (layer). `relu` (batch): forward
+/// ends with it; backward works its input out again and begins with its gradient. Operands: forward x, weight, bias, y,
+/// mean, inverse; backward dy, x, weight, mean, inverse, dx, dweight, dbias, [bias, with relu].
+struct NormGraph {
+  enum class Kind : std::uint8_t { batch, layer } kind = Kind::batch;
+  bool backward = false;
+  DType dtype = DType::f32;
+  std::array<std::int64_t, 4> shape{};  // N, C, H, W; layer: rows, features, 1, 1
+  double epsilon = 1e-5;                // forward
+  bool relu = false;
+  bool nondeterministic = false;
+
+  std::string key() const;
+};
+
+/// Nothing where no graph computes the op.
+std::optional<NormGraph> norm_graph(const BatchNorm&, const TensorDesc& in, bool backward);
+NormGraph norm_graph(const LayerNorm&, const TensorDesc& in, bool backward);
+
+/// Pooling forward (cudnn-frontend's graphs have no node for its gradient). Operands: x, y, and of a largest element
+/// also a byte an output that says which of its window it was, row by row.
+struct PoolGraph {
+  enum class Kind : std::uint8_t { largest, average, average_of_all } kind = Kind::largest;  // the last counts padding
+  DType dtype = DType::f32;
+  std::array<std::int64_t, 4> in{}, out{};
+  std::array<std::int64_t, 2> window{1, 1}, stride{1, 1}, padding{0, 0};
+
+  std::string key() const;
+};
+
+/// In training. Nothing where the window has more elements than a signed byte counts.
+std::optional<PoolGraph> pool_graph(const MaxPool2d&, const TensorDesc& in);
+PoolGraph pool_graph(const AveragePool2d&, const TensorDesc& in);
+PoolGraph pool_graph(const GlobalAveragePool&, const TensorDesc& in);
+
+using CudnnGraph = std::variant<ConvolutionGraph, NormGraph, PoolGraph>;
+std::string key_of(const CudnnGraph&);
+/// All that an op on `in` may run, forward and backward, whole.
+std::vector<CudnnGraph> graphs_of(const OpSpec&, const TensorDesc& in, bool tf32);
+/// Addresses in the order that the graph's struct says; those behind its last one are not looked at.
+using GraphOperands = std::array<void*, 10>;
+
+/// An engine built for a graph.
+class GraphPlan {
+ public:
+  virtual ~GraphPlan() = default;
+  virtual std::size_t workspace() const noexcept = 0;
+  /// Enqueues. What the library wants to know of a set of addresses is made when they are seen first and kept: no
+  /// allocation of ours in a step after warm-up. Throws DeviceError. `stream`: a cudaStream_t.
+  virtual void run(const GraphOperands&, void* workspace, void* stream) = 0;
+};
+
+class CudnnGraphs {
+ public:
+  virtual ~CudnnGraphs() = default;
+  /// Names of the engines, with their settings, that support the graph; the library's favourite first. Empty: none.
+  virtual std::vector<std::string> engines(const CudnnGraph&) = 0;
+  /// Builds for the GPU that is here; null where the engine turns out not to support it after all.
+  virtual std::unique_ptr<GraphPlan> plan(const CudnnGraph&, const std::string& engine) = 0;
+};
+
+/// Of the current CUDA device. Throws DeviceError.
+std::unique_ptr<CudnnGraphs> make_cudnn_graphs();
+/// "91900"
+std::string cudnn_version();
+/// Of a described GPU: engines() alone. Throws DeviceError where this cuDNN cannot (before 9.8).
+std::unique_ptr<CudnnGraphs> describe_cudnn_graphs(const GpuDescription&);
+
+}  // namespace dtrain::cuda

@@ -1,0 +1,39 @@
+// Which way an op goes that own kernels and cuDNN both have: whichever measures quicker.
+// A function on the thread that prepares; the plan it gives belongs to the kernel that asked.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "runtime/cuda/context.hpp"
+#include "runtime/cuda/library/cudnn_graphs.hpp"
+
+namespace dtrain::cuda {
+
+/// Place and size of one of GraphOperands. `result`: both ways write it, and have to agree.
+struct GraphOperand {
+  std::size_t bytes = 0;
+  std::optional<DType> result{};
+};
+GraphOperand read_operand(std::int64_t elements, DType);
+GraphOperand written_operand(std::int64_t elements, DType);
+
+/// What own kernels do instead of the graph, with operands of which the graph may know only the first ones, and what
+/// they do behind it (empty: nothing).
+struct OwnKernels {
+  using Run = std::function<void(const GraphOperands&, std::byte* workspace, void* stream)>;
+  std::size_t workspace = 0;
+  Run instead, behind{};
+  bool sums = false;         // also compared on numbers that lose much where squares are summed
+  const char* variant = "";  // of the graph's key, where more belongs to a measurement
+};
+
+/// The engine to run the graph with; null where own kernels are as quick, give something else, or no engine supports
+/// it. The choice is kept in the context.
+std::shared_ptr<GraphPlan> quicker_graph(CudaContext&, const CudnnGraph&, std::span<const GraphOperand>,
+                                         const OwnKernels&);
+
+}  // namespace dtrain::cuda

@@ -1,0 +1,200 @@
+#include "runtime/cuda/update/update_ops.hpp"
+
+#include <algorithm>
+
+#include "runtime/cuda/op_support.hpp"
+#include "runtime/cuda/update/image_kernels.hpp"
+#include "runtime/cuda/update/update_kernels.hpp"
+#include "runtime/plan/flat.hpp"
+
+namespace dtrain::cuda {
+
+namespace {
+
+static_assert(FlatTables::group == FlatLayout::alignment && FlatTables::block == norm_block);
+
+std::int64_t blocks_of(std::int64_t floats) {
+  return divide_up(floats, FlatTables::block);
+}
+
+bool same(const FlatEntry& a, const FlatEntry& b) {
+  return a.offset == b.offset && a.size == b.size && a.packed == b.packed && a.packed_type == b.packed_type &&
+         a.decay == b.decay && a.channels == b.channels && a.pixels == b.pixels;
+}
+bool same(const FlatStateEntry& a, const FlatStateEntry& b) {
+  return a.offset == b.offset && a.size == b.size && a.momentum == b.momentum;
+}
+
+}  // namespace
+
+/// Of one layout: what it is made of, to know it again, and where it lies.
+class FlatOps::Tables {
+ public:
+  Tables(Device& device, const FlatLayout& layout, std::span<const PackedCopy> packed, Stream& stream)
+      : floats_(layout.param_floats) {
+    for (std::size_t i = 0; i < layout.params.size(); ++i) params_.push_back(entry(layout, i, packed));
+    for (const FlatState& s : layout.states) states_.push_back(entry(s));
+    std::vector<std::uint32_t> owner(divide_up(static_cast<std::int64_t>(floats_), FlatTables::group),
+                                     FlatTables::nobody),
+        block_owner;
+    for (std::size_t i = 0; i < params_.size(); ++i) {
+      FlatEntry& p = params_[i];
+      p.first_block = static_cast<std::int64_t>(block_owner.size());
+      block_owner.resize(block_owner.size() + static_cast<std::size_t>(blocks_of(p.size)),
+                         static_cast<std::uint32_t>(i));
+      const auto first = owner.begin() + p.offset / FlatTables::group;
+      std::fill(first, first + divide_up(p.size, FlatTables::group), static_cast<std::uint32_t>(i));
+    }
+    tables_ = {upload(device, owner, stream),
+               upload(device, params_, stream),
+               static_cast<std::int64_t>(params_.size()),
+               upload(device, block_owner, stream),
+               static_cast<std::int64_t>(block_owner.size()),
+               upload(device, states_, stream),
+               static_cast<std::int64_t>(states_.size())};
+    stream.synchronize();  // what was copied from is about to go
+  }
+  bool of(const FlatLayout& layout, std::span<const PackedCopy> packed) const {
+    // Shares of whole blocks may leave more room behind the same parameters.
+    if (layout.param_floats != floats_) return false;
+    if (layout.params.size() != params_.size() || layout.states.size() != states_.size()) return false;
+    for (std::size_t i = 0; i < params_.size(); ++i)
+      if (!same(params_[i], entry(layout, i, packed))) return false;
+    for (std::size_t i = 0; i < states_.size(); ++i)
+      if (!same(states_[i], entry(layout.states[i]))) return false;
+    return true;
+  }
+  const FlatTables& tables() const { return tables_; }
+
+ private:
+  /// `packed`, where there is any, has an entry for each parameter of the layout, in its order.
+  static FlatEntry entry(const FlatLayout& layout, std::size_t i, std::span<const PackedCopy> packed) {
+    const FlatParam& p = layout.params[i];
+    FlatEntry e{static_cast<std::int64_t>(p.offset),
+                static_cast<std::int64_t>(p.size),
+                nullptr,
+                Element::f32,
+                p.decay,
+                false,
+                1,
+                1,
+                0};
+    if (packed.empty() || packed[i].to == nullptr) return e;
+    const PackedCopy& copy = packed[i];
+    // The kernel counts elements of such a parameter in 32 bits.
+    if (copy.swapped() && (p.size >> 31 != 0 || p.size % (std::size_t{copy.channels} * copy.pixels) != 0))
+      throw BugError("a swapped copy of a parameter that has no such rows");
+    e.packed = copy.to;
+    e.packed_type = element_of(copy.dtype);
+    e.swapped = copy.swapped();
+    e.channels = copy.channels;
+    e.pixels = copy.pixels;
+    return e;
+  }
+  static FlatStateEntry entry(const FlatState& s) {
+    return {static_cast<std::int64_t>(s.offset), static_cast<std::int64_t>(s.size), static_cast<float>(s.momentum)};
+  }
+  template <class T>
+  const T* upload(Device& device, const std::vector<T>& values, Stream& stream) {
+    if (values.empty()) return nullptr;
+    const std::size_t bytes = values.size() * sizeof(T);
+    memory_.emplace_back(device, bytes);
+    device.copy(memory_.back().data(), values.data(), bytes, stream);
+    return static_cast<const T*>(memory_.back().data());
+  }
+
+  std::size_t floats_;
+  std::vector<FlatEntry> params_;
+  std::vector<FlatStateEntry> states_;
+  std::vector<Buffer> memory_;
+  FlatTables tables_{};
+};
+
+FlatOps::FlatOps(Device& device) : device_(device) {}
+FlatOps::~FlatOps() = default;
+
+const FlatOps::Tables& FlatOps::tables_of(const FlatLayout& layout, std::span<const PackedCopy> packed,
+                                          Stream& stream) {
+  if (!packed.empty() && packed.size() != layout.params.size())
+    throw BugError("packed copies for some parameters of a layout, not for all");
+  for (const auto& known : tables_)
+    if (known->of(layout, packed)) return *known;
+  tables_.push_back(std::make_unique<Tables>(device_, layout, packed, stream));
+  return *tables_.back();
+}
+
+void FlatOps::update(const UpdateRule& rule, const UpdateArgs& a, Stream& stream) {
+  const std::size_t end = std::min(a.end, a.layout->param_floats);
+  if (a.begin >= end) return;
+  const FlatTables& tables = tables_of(*a.layout, a.packed, stream).tables();
+  const Launch where = at(stream, "update");
+  const FlatRange range{a.params,
+                        a.gradients,
+                        {a.state[0], a.state[1]},
+                        static_cast<std::int64_t>(a.begin),
+                        static_cast<std::int64_t>(end),
+                        static_cast<std::int64_t>(a.state_begin)};
+  if (needs_whole_parameters(rule)) {
+    for (const FlatParam& p : a.layout->params) {
+      const bool inside = p.offset >= a.begin && p.offset + p.size <= end;
+      const bool outside = p.offset + p.size <= a.begin || p.offset >= end;
+      if (!inside && !outside) throw BugError("an update that needs the norm of a parameter got a part of it");
+    }
+  }
+  struct Visit {
+    const Launch& where;
+    const FlatTables& tables;
+    const FlatRange& range;
+    const UpdateArgs& a;
+    void operator()(const Sgd& r) const { update_sgd(where, tables, range, a.step, r); }
+    void operator()(const Adam& r) const { update_adam(where, tables, range, a.step, r, r.weight_decay, 0); }
+    void operator()(const AdamW& r) const {
+      const Adam moments{r.learning_rate, r.beta1, r.beta2, r.epsilon, 0};
+      update_adam(where, tables, range, a.step, moments, 0, r.weight_decay);
+    }
+    void operator()(const Lars& r) const { update_lars(where, tables, range, a.step, r, a.norms); }
+    void operator()(const Lamb& r) const { update_lamb(where, tables, range, a.step, r, a.norms); }
+  };
+  std::visit(Visit{where, tables, range, a}, rule.kind);
+}
+
+void FlatOps::update_states(const StateUpdateArgs& a, Stream& stream) {
+  if (a.layout->states.empty()) return;
+  const FlatTables& tables = tables_of(*a.layout, {}, stream).tables();
+  update_statistics(at(stream, "running statistics"), tables, a.params, a.gradients, a.step);
+}
+
+void FlatOps::average(float* average, const float* params, std::size_t n, double decay, const StepState& step,
+                      Stream& stream) {
+  if (n > 0)
+    move_average(at(stream, "average of parameters"), average, params, static_cast<std::int64_t>(n), decay, &step);
+}
+
+void FlatOps::sum_squares(const float* x, std::size_t n, double* partial, Stream& stream) {
+  if (n > 0) cuda::sum_squares(at(stream, "gradient norm"), x, static_cast<std::int64_t>(n), partial);
+}
+
+void FlatOps::finish_gradients(const GradientArgs& args, Stream& stream) {
+  cuda::finish_gradients(at(stream, "gradient norm"), args);
+}
+void FlatOps::finish_step(const FinishArgs& args, Stream& stream) {
+  cuda::finish_step(at(stream, "end of the step"), args);
+}
+
+void FlatOps::add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, Stream& stream) {
+  if (begin < end && !parts.empty())
+    add_parts(at(stream, "sum over micro batches"), parts.data(), parts.size(), out, static_cast<std::int64_t>(begin),
+              static_cast<std::int64_t>(end));
+}
+
+void FlatOps::load_images(const ImageFormat& format, const ImageBatch& batch, Stream& stream) {
+  if (batch.n > 0) cuda::load_images(at(stream, "images"), element_of(batch.out_type), format, batch);
+}
+
+void FlatOps::cast(const Tensor& from, const Tensor& to, Stream& stream) {
+  if (from.elements() > 0)
+    cuda::cast(at(stream, "cast"), element_of(from.desc), element_of(to.desc), from.data, {to.data, Put::overwrite},
+               from.elements());
+}
+
+}  // namespace dtrain::cuda

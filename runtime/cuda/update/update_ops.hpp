@@ -1,0 +1,42 @@
+// What the CUDA device does beside the ops of a model: updates, norms, averages, sums and casts of the flat buffers,
+// and images from stored bytes, on the stream it is given. Owns tables of each layout it was shown, in device memory;
+// made at the first update of a layout, which is therefore no part of recorded work. One thread at a time.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "runtime/device/device.hpp"
+#include "runtime/optim/optimizer.hpp"
+
+namespace dtrain::cuda {
+
+class FlatOps {
+ public:
+  /// The device outlives it.
+  explicit FlatOps(Device& device);
+  ~FlatOps();
+  FlatOps(const FlatOps&) = delete;
+  FlatOps& operator=(const FlatOps&) = delete;
+
+  // As the methods of Device.
+  void update(const UpdateRule&, const UpdateArgs&, Stream&);
+  void update_states(const StateUpdateArgs&, Stream&);
+  static void average(float* average, const float* params, std::size_t n, double decay, const StepState&, Stream&);
+  static void sum_squares(const float* x, std::size_t n, double* partial, Stream&);
+  static void finish_gradients(const GradientArgs&, Stream&);
+  static void finish_step(const FinishArgs&, Stream&);
+  static void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, Stream&);
+  static void load_images(const ImageFormat&, const ImageBatch&, Stream&);
+  static void cast(const Tensor& from, const Tensor& to, Stream&);
+
+ private:
+  class Tables;
+  const Tables& tables_of(const FlatLayout&, std::span<const PackedCopy>, Stream&);
+
+  Device& device_;
+  std::vector<std::unique_ptr<Tables>> tables_;
+};
+
+}  // namespace dtrain::cuda

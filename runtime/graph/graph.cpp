@@ -1,0 +1,61 @@
+#include "runtime/graph/graph.hpp"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+namespace dtrain {
+
+ValueId Graph::add_input(InputRole role, std::string name, TensorDesc desc) {
+  auto& slot = inputs_[static_cast<std::size_t>(role)];
+  if (slot >= 0) throw BugError(fmt::format("the graph has two inputs of one role: \"{}\"", name));
+  slot = static_cast<ValueId>(values_.size());
+  values_.push_back({std::move(name), desc, -1});
+  return slot;
+}
+
+ValueId Graph::add(std::string name, OpSpec op, std::vector<ValueId> in, const std::vector<ParamId>& shared_params) {
+  for (const auto& node : nodes_)
+    if (node.name == name) throw ShapeError(fmt::format("layer \"{}\": the name is taken by another layer", name));
+  std::vector<TensorDesc> descs;
+  for (ValueId v : in) descs.push_back(desc(v));
+  GraphNode node{std::move(name), op, {}, std::move(in), {}, {}, {}};
+  try {
+    node.shape = infer(node.op, descs);
+  } catch (const ShapeError& e) {
+    throw ShapeError(fmt::format("layer \"{}\": {}", node.name, e.what()));
+  }
+  const auto id = static_cast<NodeId>(nodes_.size());
+  for (std::size_t i = 0; i < node.shape.params.size(); ++i) {
+    const ParamDesc& p = node.shape.params[i];
+    if (i < shared_params.size()) {
+      const GraphParam& shared = params_.at(static_cast<std::size_t>(shared_params[i]));
+      if (shared.shape != p.desc.shape) {
+        throw ShapeError(fmt::format("layer \"{}\": shares {} of shape {} but needs {}", node.name, shared.name,
+                                     shared.shape.str(), p.desc.shape.str()));
+      }
+      node.params.push_back(shared_params[i]);
+    } else {
+      node.params.push_back(static_cast<ParamId>(params_.size()));
+      params_.push_back({fmt::format("{}.{}", node.name, p.name), p.desc.shape, p.init, p.decay});
+    }
+  }
+  for (const StateDesc& s : node.shape.state) {
+    node.states.push_back(static_cast<StateId>(states_.size()));
+    states_.push_back({fmt::format("{}.{}", node.name, s.name), s.desc.shape, s.initial, s.momentum});
+  }
+  for (std::size_t i = 0; i < node.shape.out.size(); ++i) {
+    node.out.push_back(static_cast<ValueId>(values_.size()));
+    values_.push_back({i == 0 ? node.name : fmt::format("{}.{}", node.name, i), node.shape.out[i], id});
+  }
+  nodes_.push_back(std::move(node));
+  return nodes_.back().out.at(0);
+}
+
+std::int64_t Graph::parameter_count() const noexcept {
+  std::int64_t n = 0;
+  for (const auto& p : params_) n += p.shape.elements();
+  return n;
+}
+
+}  // namespace dtrain

@@ -1,0 +1,81 @@
+// A model as data: named nodes of OpSpecs over values, built by models/ and planned by runtime/.
+// Plain values, no device; a Graph is immutable once planned.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/ops/op.hpp"
+
+namespace dtrain {
+
+using ValueId = std::int32_t;
+using NodeId = std::int32_t;
+using ParamId = std::int32_t;
+using StateId = std::int32_t;
+
+/// What the loader fills: the graph's inputs, each with the batch as outermost extent.
+enum class InputRole : std::uint8_t { sample, target, weight };
+
+struct GraphValue {
+  std::string name;
+  TensorDesc desc;       // for the graph's micro batch
+  NodeId producer = -1;  // -1: an input of the graph
+};
+
+struct GraphNode {
+  std::string name;  // the layer's name, unique: "conv2d_1", "dense_2"
+  OpSpec op;
+  OpShape shape;  // of the graph's micro batch
+  std::vector<ValueId> in, out;
+  std::vector<ParamId> params;
+  std::vector<StateId> states;
+};
+
+struct GraphParam {
+  std::string name;  // "dense_2.weight"
+  Shape shape;       // canonical
+  Init init;
+  bool decay = true;
+};
+
+struct GraphState {
+  std::string name;  // "batch_norm_1.running_mean"
+  Shape shape;
+  float initial = 0;
+  double momentum = 0.1;
+};
+
+/// Nodes are in an order in which each input is made before it is read.
+class Graph {
+ public:
+  /// `batch`: samples of one micro batch. Shape of a sample as users write it: [C, H, W] or [features].
+  explicit Graph(std::int64_t batch) : batch_(batch) {}
+
+  ValueId add_input(InputRole role, std::string name, TensorDesc desc);
+  /// Infers shapes and creates parameters `name.weight`, ... and kept states; throws ShapeError that names the layer.
+  /// `shared_params`: reuse these parameters instead of creating own ones (tied weights).
+  ValueId add(std::string name, OpSpec op, std::vector<ValueId> in, const std::vector<ParamId>& shared_params = {});
+
+  std::int64_t batch() const noexcept { return batch_; }
+  const std::vector<GraphNode>& nodes() const noexcept { return nodes_; }
+  const std::vector<GraphValue>& values() const noexcept { return values_; }
+  const std::vector<GraphParam>& params() const noexcept { return params_; }
+  const std::vector<GraphState>& states() const noexcept { return states_; }
+  /// -1 if the graph has no such input.
+  ValueId input(InputRole role) const noexcept { return inputs_[static_cast<std::size_t>(role)]; }
+  const TensorDesc& desc(ValueId v) const { return values_[static_cast<std::size_t>(v)].desc; }
+  std::int64_t parameter_count() const noexcept;
+
+ private:
+  std::int64_t batch_;
+  std::vector<GraphNode> nodes_;
+  std::vector<GraphValue> values_;
+  std::vector<GraphParam> params_;
+  std::vector<GraphState> states_;
+  std::array<ValueId, 3> inputs_{-1, -1, -1};
+};
+
+}  // namespace dtrain

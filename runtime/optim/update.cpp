@@ -1,0 +1,107 @@
+#include "runtime/optim/update.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/tensor/error.hpp"
+
+namespace dtrain {
+
+Optimizer::Optimizer(Device& device, const UpdateRule& rule, const FlatLayout& layout, Shard shard)
+    : device_(device),
+      rule_(rule),
+      shard_(shard),
+      state_floats_(optimizer_state_floats(layout, shard.ranks)),
+      blocks_((layout.param_floats + norm_block - 1) / norm_block),
+      squares_(device, blocks_ * sizeof(double)) {
+  if (needs_whole_parameters(rule)) {
+    if (sharded())
+      throw ConfigError("optimizer.shard: this rule needs the norm of whole parameters, which no rank has");
+    norms_ = Buffer(device, norm_scratch(layout) * sizeof(double));
+  }
+  auto stream = device.make_stream(StreamUse::compute);
+  for (int i = 0; i < state_count(rule); ++i) {
+    Buffer& b = state_[static_cast<std::size_t>(i)];
+    b = Buffer(device, state_floats_ * sizeof(float));
+    device.zero(b.data(), b.bytes(), *stream);
+  }
+  stream->synchronize();
+}
+
+void Optimizer::leave(std::span<const PackedCopy> copies) {
+  if (sharded() && !copies.empty()) throw BugError("a sharded optimizer leaves no copies of all parameters");
+  copies_ = copies;
+}
+
+UpdateArgs Optimizer::arguments(const ParameterStore& store, const StepState& step) {
+  UpdateArgs args;
+  args.params = store.params();
+  args.gradients = store.gradients();
+  for (int i = 0; i < states(); ++i) args.state[i] = state(i);
+  args.layout = &store.layout();
+  args.step = &step;
+  args.norms = static_cast<double*>(norms_.data());
+  args.packed = copies_;
+  return args;
+}
+
+void Optimizer::update(const ParameterStore& store, std::size_t begin, std::size_t end, const StepState& step,
+                       Stream& stream) {
+  if (sharded()) throw BugError("a sharded optimizer updates its share of a bucket, not any range");
+  UpdateArgs args = arguments(store, step);
+  args.begin = begin;
+  args.end = std::min(end, store.layout().param_floats);
+  if (args.begin < args.end) device_.update(rule_, args, stream);
+}
+
+void Optimizer::update_states(const ParameterStore& store, const StepState& step, Stream& stream) {
+  if (!store.layout().states.empty())
+    device_.update_states({store.params(), store.gradients(), &store.layout(), &step}, stream);
+}
+
+void Optimizer::update_bucket(const ParameterStore& store, std::size_t bucket, const StepState& step, Stream& stream) {
+  const Bucket range = share_of(store.layout(), bucket, shard_);
+  if (range.begin == range.end) return;
+  UpdateArgs args = arguments(store, step);
+  args.begin = range.begin;
+  args.end = range.end;
+  if (sharded()) {
+    // Shares of the buckets before this one: a fixed part of everything up to it.
+    const std::size_t before = parameters_of(store.layout(), bucket).begin / static_cast<std::size_t>(shard_.ranks);
+    for (int i = 0; i < states(); ++i) args.state[i] += before;
+    args.state_begin = range.begin;
+  }
+  device_.update(rule_, args, stream);
+}
+
+std::span<double> Optimizer::block_squares(const ParameterStore& store, Stream& stream) {
+  const FlatLayout& layout = store.layout();
+  auto* const squares = static_cast<double*>(squares_.data());
+  if (sharded()) {
+    device_.zero(squares_.data(), squares_.bytes(), stream);
+    for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
+      const Bucket own = share_of(layout, b, shard_);
+      device_.sum_squares(store.gradients() + own.begin, own.end - own.begin, squares + own.begin / norm_block, stream);
+    }
+  } else {
+    device_.sum_squares(store.gradients(), layout.param_floats, squares, stream);
+  }
+  return {squares, blocks_};
+}
+
+double Optimizer::norm_of(std::span<const double> squares) {
+  double sum = 0;
+  for (double s : squares) sum += s;
+  return std::sqrt(sum);
+}
+
+std::string first_nonfinite(const float* flat, const FlatLayout& layout) {
+  const FlatParam* first = nullptr;
+  for (const FlatParam& p : layout.params) {
+    if (first && p.id > first->id) continue;
+    if (!std::all_of(flat + p.offset, flat + p.offset + p.size, [](float v) { return std::isfinite(v); })) first = &p;
+  }
+  return first ? first->name : std::string();
+}
+
+}  // namespace dtrain

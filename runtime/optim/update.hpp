@@ -1,0 +1,62 @@
+// The optimizer of a run: its rule, its flat state buffers on the device, and the global norm of the gradients. Sharded
+// (ZeRO-1), it keeps the state of this rank's share of every bucket and updates that share alone.
+// Owns the state; applies updates to ranges of a ParameterStore on the given stream, from the trainer's thread.
+#pragma once
+
+#include <array>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/device/device.hpp"
+#include "runtime/optim/optimizer.hpp"
+#include "runtime/plan/flat.hpp"
+
+namespace dtrain {
+
+class Optimizer {
+ public:
+  /// Throws ConfigError where a sharded rule needs whole parameters.
+  Optimizer(Device&, const UpdateRule&, const FlatLayout&, Shard = {});
+  const UpdateRule& rule() const noexcept { return rule_; }
+  int states() const noexcept { return state_count(rule_); }
+  Shard shard() const noexcept { return shard_; }
+  bool sharded() const noexcept { return shard_.ranks > 1; }
+  /// Updates leave these copies as well: none, or one for each of FlatLayout::params; they stay where they are as long
+  /// as this. Not sharded, where most parameters come from other ranks.
+  void leave(std::span<const PackedCopy> copies);
+  /// Flat state buffer `i` of state_floats(), zero at the start: laid out like the parameters, or, sharded, the own
+  /// shares of the buckets one after another.
+  float* state(int i) const noexcept { return static_cast<float*>(state_[static_cast<std::size_t>(i)].data()); }
+  std::size_t state_floats() const noexcept { return state_floats_; }
+  /// Updates the parameters in [begin, end) of the flat buffers; what lies behind the parameters is left alone. Where
+  /// needs_whole_parameters(rule), the range may cut through none.
+  void update(const ParameterStore&, std::size_t begin, std::size_t end, const StepState&, Stream&);
+  /// Moves the kept states by the step's statistics, once the last bucket is summed.
+  void update_states(const ParameterStore&, const StepState&, Stream&);
+  /// The parameters of a bucket; sharded, those of the own share.
+  void update_bucket(const ParameterStore&, std::size_t bucket, const StepState&, Stream&);
+  /// Squares of all gradients as they stand, summed in double over each fixed block of norm_block floats; sharded,
+  /// those of the own shares, the others zero: complete once the ranks have shared them. Device memory.
+  std::span<double> block_squares(const ParameterStore&, Stream&);
+  /// L2 norm from complete block_squares that the host can see: not scaled.
+  static double norm_of(std::span<const double> squares);
+
+ private:
+  UpdateArgs arguments(const ParameterStore&, const StepState&);
+
+  Device& device_;
+  UpdateRule rule_;
+  Shard shard_;
+  std::size_t state_floats_ = 0;
+  std::span<const PackedCopy> copies_;
+  std::array<Buffer, 2> state_;
+  std::size_t blocks_;
+  Buffer squares_, norms_;  // doubles
+};
+
+/// The first parameter (in graph order) with a gradient or value that is not finite; empty if all are. Host-visible
+/// memory.
+std::string first_nonfinite(const float* flat, const FlatLayout&);
+
+}  // namespace dtrain

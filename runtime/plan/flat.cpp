@@ -1,0 +1,147 @@
+#include "runtime/plan/flat.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include "runtime/random/rng.hpp"
+
+namespace dtrain {
+
+const FlatParam& FlatLayout::of(ParamId id) const {
+  for (const auto& p : params)
+    if (p.id == id) return p;
+  throw BugError(fmt::format("parameter {} is not in the flat layout", id));
+}
+
+Bucket parameters_of(const FlatLayout& layout, std::size_t bucket) {
+  const Bucket& b = layout.buckets.at(bucket);
+  return {std::min(b.begin, layout.param_floats), std::min(b.end, layout.param_floats)};
+}
+
+Bucket share_of(const FlatLayout& layout, std::size_t bucket, Shard shard) {
+  const Bucket all = parameters_of(layout, bucket);
+  const auto rank = static_cast<std::size_t>(shard.rank), ranks = static_cast<std::size_t>(shard.ranks);
+  const std::size_t share = (all.end - all.begin) / ranks;
+  if (share * ranks != all.end - all.begin)
+    throw BugError(fmt::format("bucket {} cannot be shared by {} ranks", bucket, ranks));
+  return {all.begin + rank * share, all.begin + (rank + 1) * share};
+}
+
+std::size_t optimizer_state_floats(const FlatLayout& layout, int shards) {
+  return shards > 1 ? layout.param_floats / static_cast<std::size_t>(shards) : layout.total_floats();
+}
+
+std::vector<Bucket> cut_buckets(std::size_t total, const BucketOptions& o, std::size_t tail) {
+  const auto floats = [](double mib) { return static_cast<std::size_t>(mib * 1024 * 1024 / sizeof(float)); };
+  // Floats: cuts stay 4 KiB apart from each other and aligned for every kernel, a share at least.
+  const std::size_t grain = norm_block * static_cast<std::size_t>(o.shards);
+  const auto at_least = static_cast<std::size_t>(std::max(o.at_least, 1));
+  std::size_t largest = std::min(floats(o.bucket_mib), std::max(total / at_least, floats(o.smallest_mib)));
+  largest = std::max(largest / grain * grain, grain);
+  if (total <= largest) return {{0, total}};
+  const std::size_t last = std::max(std::clamp(floats(o.last_bucket_mib) / grain * grain, grain, largest), tail);
+  if (total <= last) return {{0, total}};
+  const std::size_t head = total - last;
+  const std::size_t count = (head + largest - 1) / largest;
+  std::vector<Bucket> buckets;
+  std::size_t begin = 0;
+  for (std::size_t i = 1; i <= count; ++i) {
+    const std::size_t end = std::max(begin, head * i / count / grain * grain);
+    if (end > begin) buckets.push_back({begin, end});
+    begin = end;
+  }
+  buckets.push_back({begin, total});
+  return buckets;
+}
+
+ParameterStore::ParameterStore(Device& device, const FlatLayout& layout, Memory* memory)
+    : layout_(layout),
+      params_(memory ? *memory : device, layout.total_floats() * sizeof(float)),
+      gradients_(memory ? *memory : device, layout.total_floats() * sizeof(float)) {
+  auto stream = device.make_stream(StreamUse::compute);
+  device.zero(params_.data(), params_.bytes(), *stream);
+  device.zero(gradients_.data(), gradients_.bytes(), *stream);
+  stream->synchronize();
+}
+
+namespace {
+template <class Place>
+Tensor flat_view(float* base, const Place& p) {
+  return {{DType::f32, p.shape}, base + p.offset};
+}
+}  // namespace
+
+Tensor ParameterStore::param(ParamId id) const {
+  return flat_view(params(), layout_.of(id));
+}
+Tensor ParameterStore::gradient(ParamId id) const {
+  return flat_view(gradients(), layout_.of(id));
+}
+
+Tensor ParameterStore::state(StateId id) const {
+  return flat_view(params(), layout_.states.at(static_cast<std::size_t>(id)));
+}
+Tensor ParameterStore::state_sums(StateId id) const {
+  return flat_view(gradients(), layout_.states.at(static_cast<std::size_t>(id)));
+}
+
+Tensor ParameterStore::bucket(std::size_t index) const {
+  const Bucket& b = layout_.buckets.at(index);
+  return {{DType::f32, Shape{static_cast<std::int64_t>(b.end - b.begin)}}, gradients() + b.begin};
+}
+
+Tensor ParameterStore::loss_sums() const {
+  return {{DType::f32, Shape{static_cast<std::int64_t>(loss_sum_count)}}, gradients() + layout_.state_end()};
+}
+
+void initialize(float* flat, const FlatLayout& layout, const Graph& graph, std::uint64_t seed) {
+  const RandomKey key = random_key(seed, Purpose::init);
+  for (const auto& p : layout.params) {
+    const Init& init = graph.params().at(static_cast<std::size_t>(p.id)).init;
+    float* out = flat + p.offset;
+    switch (init.kind) {
+      case Init::Kind::zeros:
+        std::fill_n(out, p.size, 0.0f);
+        break;
+      case Init::Kind::ones:
+        std::fill_n(out, p.size, 1.0f);
+        break;
+      case Init::Kind::uniform:
+        for (std::size_t i = 0; i < p.size; ++i) {
+          const Random4 r = draw4(key, static_cast<std::uint64_t>(p.id), 0, static_cast<std::uint32_t>(i / 4));
+          out[i] = (2.0f * to_unit(r.v[i % 4]) - 1.0f) * static_cast<float>(init.scale);
+        }
+        break;
+      case Init::Kind::normal:  // Box and Muller 1958, two draws an element
+        for (std::size_t i = 0; i < p.size; ++i) {
+          const Random4 r = draw4(key, static_cast<std::uint64_t>(p.id), 0, static_cast<std::uint32_t>(i / 2));
+          const double u = 1.0 - to_unit(r.v[i % 2 * 2]), v = to_unit(r.v[i % 2 * 2 + 1]);
+          out[i] = static_cast<float>(init.scale * std::sqrt(-2.0 * std::log(u)) * std::cos(2.0 * M_PI * v));
+        }
+        break;
+    }
+  }
+  for (const FlatState& s : layout.states) std::fill_n(flat + s.offset, s.size, s.initial);
+}
+
+std::string parameter_hash(const float* flat, const FlatLayout& layout) {
+  std::vector<const FlatParam*> by_name;
+  for (const auto& p : layout.params) by_name.push_back(&p);
+  std::sort(by_name.begin(), by_name.end(), [](const FlatParam* a, const FlatParam* b) { return a->name < b->name; });
+  struct FreeState {
+    void operator()(XXH3_state_t* s) const noexcept { XXH3_freeState(s); }
+  };
+  const std::unique_ptr<XXH3_state_t, FreeState> state(XXH3_createState());
+  XXH3_64bits_reset(state.get());
+  for (const FlatParam* p : by_name) {
+    const std::string head = p->name + p->shape.str();
+    XXH3_64bits_update(state.get(), head.data(), head.size());
+    XXH3_64bits_update(state.get(), flat + p->offset, p->size * sizeof(float));
+  }
+  return fmt::format("{:016x}", static_cast<std::uint64_t>(XXH3_64bits_digest(state.get())));
+}
+
+}  // namespace dtrain

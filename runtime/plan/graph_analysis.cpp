@@ -1,0 +1,77 @@
+#include "runtime/plan/graph_analysis.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include <fmt/format.h>
+
+namespace dtrain {
+
+NodeId params_gradient_node(const Step& step) noexcept {
+  if (const auto* b = std::get_if<BackwardParams>(&step)) return b->node;
+  if (const auto* b = std::get_if<Backward>(&step)) return b->node;
+  return -1;
+}
+
+NodeId input_gradient_node(const Step& step) noexcept {
+  if (const auto* b = std::get_if<BackwardData>(&step)) return b->node;
+  if (const auto* b = std::get_if<Backward>(&step)) return b->node;
+  return -1;
+}
+
+NodeId backward_node(const Step& step) noexcept {
+  if (const auto* b = std::get_if<BackwardActivation>(&step)) return b->node;
+  return std::max(params_gradient_node(step), input_gradient_node(step));
+}
+
+bool reads_own_output(const GraphNode& node) noexcept {
+  return (node.shape.backward_reads.out & 1u) || has_epilogue(node.op);
+}
+
+bool is_view(const GraphNode& node) noexcept {
+  return std::any_of(node.shape.may_share.begin(), node.shape.may_share.end(),
+                     [](const Alias& a) { return a.kind == Alias::Kind::view; });
+}
+
+Analysis::Analysis(const Graph& g)
+    : graph(g), root(g.values().size()), wants_gradient(g.values().size()), consumers(g.values().size()) {
+  std::iota(root.begin(), root.end(), 0);
+  for (NodeId n = 0; n < static_cast<NodeId>(g.nodes().size()); ++n) {
+    const GraphNode& node = g.nodes()[idx(n)];
+    bool trained = !node.params.empty();
+    for (std::size_t i = 0; i < node.in.size(); ++i) {
+      const ValueId v = root[idx(node.in[i])];
+      if ((node.shape.differentiable >> i & 1u) && wants_gradient[idx(v)]) trained = true;
+      if (!is_view(node) && (consumers[idx(v)].empty() || consumers[idx(v)].back() != n))
+        consumers[idx(v)].push_back(n);
+    }
+    for (const Alias& a : node.shape.may_share)
+      if (a.kind == Alias::Kind::view) root[idx(node.out[a.to])] = root[idx(node.in[a.from])];
+    for (ValueId v : node.out) wants_gradient[idx(v)] = trained;
+  }
+  if (g.nodes().empty() || !is_loss(g.nodes().back().op)) throw BugError("a graph must end with a loss");
+  if (g.params().empty()) throw ShapeError("the model has no parameters to train");
+  for (std::size_t n = 0; n + 1 < g.nodes().size(); ++n) {
+    const GraphNode& node = g.nodes()[n];
+    if (is_loss(node.op)) throw BugError("a graph has one loss, at its end");
+    const bool used = std::any_of(node.out.begin(), node.out.end(),
+                                  [&](ValueId v) { return is_view(node) || !consumers[idx(root[idx(v)])].empty(); });
+    if (!used) throw ShapeError(fmt::format("layer \"{}\": nothing reads its output", node.name));
+  }
+}
+
+OpUse Analysis::use_of(NodeId n) const {
+  const GraphNode& node = graph.nodes()[idx(n)];
+  OpUse use{any_input_gradient(node), false};
+  for (std::size_t i = 0; i < node.in.size(); ++i) {
+    if (!input_gradient(node, i)) continue;
+    const ValueId read = root[idx(node.in[i])];
+    const auto same = [&](ValueId v) { return root[idx(v)] == read; };
+    // Backward goes from the last node to the first: what comes later has left its share.
+    if (consumers[idx(read)].back() > n || std::count_if(node.in.begin(), node.in.end(), same) > 1)
+      use.input_gradient_added = true;
+  }
+  return use;
+}
+
+}  // namespace dtrain

@@ -1,0 +1,60 @@
+// Asks cuDNN, without a GPU, for engines of every graph that recipes need of it: in float32, bfloat16 and float16,
+// forward and backward, for sm_90 from a description. Arguments: ON
+// where the build has CUDA (else it skips), then recipes, each followed by overrides (key=value). Prints a line for
+// each distinct graph; fails where one has no engine.
+#include <cstdio>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "launch/config/config_file.hpp"
+#include "models/layers/build.hpp"
+#include "runtime/cuda/library/graph_check.hpp"
+#include "runtime/tensor/error.hpp"
+
+namespace {
+
+using namespace dtrain;
+
+int unsupported = 0;
+std::set<std::string> seen;
+
+void check(const std::string& recipe, const std::vector<std::string>& overrides) {
+  const launch::RunConfig config = launch::load_config(recipe, overrides).config;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    const Graph graph = models::build(config.model, config.batch.global, dtype);
+    for (const auto& support : cuda::check_graphs(graph, {}, config.cuda.tf32)) {
+      if (!seen.insert(support.key).second) continue;
+      if (!support.supported()) ++unsupported;
+      fmt::print("{} {:3} engines, {:2} fused: {} ({})\n", support.supported() ? "ok  " : "NONE", support.engines,
+                 support.fused, support.key, support.supported() ? support.favourite : recipe);
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const bool cuda = argc > 1 && std::string_view(argv[1]) == "ON";
+  try {
+    const std::vector<std::string> arguments(argv + 1, argv + argc);
+    for (std::size_t i = 1; i < arguments.size();) {
+      const std::string& recipe = arguments[i++];
+      std::vector<std::string> overrides;
+      while (i < arguments.size() && arguments[i].find('=') != std::string::npos) overrides.push_back(arguments[i++]);
+      check(recipe, overrides);
+    }
+  } catch (const DeviceError& e) {
+    fmt::print("{} {}\n", cuda ? "error:" : "[  SKIPPED ]", e.what());
+    return cuda ? 1 : 77;
+  } catch (const std::exception& e) {
+    fmt::print("error: {}\n", e.what());
+    return 1;
+  }
+  fmt::print("{} distinct graphs, {} of them unsupported\n", seen.size(), unsupported);
+  return seen.empty() || unsupported > 0 ? 1 : 0;
+}

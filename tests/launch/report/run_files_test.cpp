@@ -1,0 +1,117 @@
+#include "launch/report/run_files.hpp"
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "launch/base/progress.hpp"
+#include "launch/base/signals.hpp"
+#include "runtime/tensor/error.hpp"
+
+namespace dtrain::launch {
+namespace {
+
+class RunFiles : public ::testing::Test {
+ protected:
+  RunFiles() : directory_(std::filesystem::temp_directory_path() / ("dtrain-run-files-" + std::to_string(getpid()))) {
+    make_directory(directory_.string(), "log.directory");
+  }
+  ~RunFiles() override { std::filesystem::remove_all(directory_); }
+  std::vector<nlohmann::json> metrics() const {
+    std::ifstream in(directory_ / "metrics.jsonl");
+    std::vector<nlohmann::json> lines;
+    for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
+    return lines;
+  }
+  std::filesystem::path directory_;
+};
+
+TEST_F(RunFiles, MetricsAreOneObjectALineWithTheDocumentedKeys) {
+  MetricsFile file(directory_.string(), 0);
+  StepMetrics m;
+  m.step = 10;
+  m.loss = 0.5;
+  file.write(m);
+  file.write(10, EvalMetrics{0.25, 0.75});
+  const auto lines = metrics();
+  ASSERT_EQ(lines.size(), 2u);
+  for (const char* key :
+       {"step", "epoch", "loss", "learning_rate", "grad_norm", "samples_per_second", "memory_mib", "seconds"})
+    EXPECT_TRUE(lines[0].contains(key)) << key;
+  for (const char* key : {"step", "data", "forward", "backward", "communication_exposed", "optimizer", "checkpoint"})
+    EXPECT_TRUE(lines[0]["seconds"].contains(key)) << key;
+  EXPECT_EQ(lines[1]["eval"]["accuracy"], 0.75);
+}
+
+TEST_F(RunFiles, AResumedRunDropsTheLinesOfLostWorkAndAHalfWrittenOne) {
+  {
+    MetricsFile file(directory_.string(), 0);
+    for (std::int64_t s = 1; s <= 5; ++s) {
+      StepMetrics m;
+      m.step = s;
+      file.write(m);
+    }
+    std::ofstream(directory_ / "metrics.jsonl", std::ios::app) << "{\"step\": 6, \"lo";
+  }
+  MetricsFile(directory_.string(), 3).write(4, EvalMetrics{1, -1});
+  std::vector<int> steps;
+  for (const auto& line : metrics()) steps.push_back(line["step"]);
+  EXPECT_EQ(steps, (std::vector<int>{1, 2, 3, 4}));
+}
+
+TEST_F(RunFiles, AResumedSampleLogHoldsOnlyStepsThatCount) {
+  const auto put = [&](int rank, const char* text) {
+    std::ofstream(directory_ / ("samples-rank-" + std::to_string(rank) + ".txt")) << text;
+  };
+  const auto text_of = [&](int rank) {
+    std::ifstream in(directory_ / ("samples-rank-" + std::to_string(rank) + ".txt"));
+    return std::string(std::istreambuf_iterator<char>(in), {});
+  };
+  put(0, "0 0 7\n1 6 2\n2 12 9\n");
+  put(1, "0 2 5\n1 8 1\n");
+  put(2, "0 4 3\n1 10 4\n2 1");  // by a third rank, killed while writing
+  open_sample_log(directory_.string(), 0, 2, 1) << "1 6 2\n";
+  EXPECT_EQ(text_of(0), "0 0 7\n1 6 2\n");
+  EXPECT_EQ(text_of(2), "0 4 3\n");
+  EXPECT_EQ(text_of(1), "0 2 5\n1 8 1\n");  // rank 1 sees to that
+  open_sample_log(directory_.string(), 1, 2, 0);
+  EXPECT_EQ(text_of(1), "");
+}
+
+TEST_F(RunFiles, ADirectoryThatCannotBeMadeIsAnErrorWithFieldAndPath) {
+  std::ofstream(directory_ / "file") << "x";
+  try {
+    make_directory((directory_ / "file" / "below").string(), "log.directory");
+    FAIL() << "expected a ConfigError";
+  } catch (const ConfigError& e) {
+    const std::string what = e.what();
+    EXPECT_NE(what.find("log.directory"), std::string::npos) << what;
+    EXPECT_NE(what.find("file/below"), std::string::npos) << what;
+  }
+}
+
+TEST(FormatDuration, ReadsLikeAClock) {
+  EXPECT_EQ(format_duration(0), "0:00");
+  EXPECT_EQ(format_duration(65.4), "1:05");
+  EXPECT_EQ(format_duration(3723), "1:02:03");
+}
+
+TEST(StopSignals, AreReceivedAsDataAndRemembered) {
+  std::thread([] {  // a thread of its own: the mask must not leak into other tests
+    StopSignals stop;
+    EXPECT_FALSE(stop.pending());
+    pthread_kill(pthread_self(), SIGUSR1);
+    EXPECT_TRUE(stop.pending());
+    EXPECT_EQ(stop.name(), "SIGUSR1");
+    EXPECT_TRUE(stop.pending());
+  })
+      .join();
+}
+
+}  // namespace
+}  // namespace dtrain::launch

@@ -1,0 +1,234 @@
+#include "runtime/plan/plan.hpp"
+
+#include <map>
+
+#include <gtest/gtest.h>
+
+#include "runtime/plan/graph_analysis.hpp"
+#include "runtime/random/rng.hpp"
+
+namespace dtrain {
+namespace {
+
+Graph small_cnn(std::int64_t batch) {
+  Graph g(batch);
+  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{batch, 1, 12, 12}, Layout::channels_last});
+  const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{batch}});
+  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{batch}});
+  auto v = g.add("conv2d_1", Conv2d{.filters = 8, .kernel = {3, 3}, .activation = Activation::relu}, {x});
+  v = g.add("maxpool2d_1", MaxPool2d{}, {v});
+  v = g.add("flatten_1", Flatten{}, {v});
+  v = g.add("dropout_1", Dropout{.rate = 0.25, .id = 1}, {v});
+  v = g.add("dense_1", Linear{.units = 16, .activation = Activation::relu}, {v});
+  v = g.add("dense_2", Linear{.units = 10}, {v});
+  g.add("loss", SoftmaxCrossEntropy{}, {v, y, w});
+  return g;
+}
+
+void expect_no_overlap(const std::vector<Block>& blocks, std::size_t arena) {
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    EXPECT_EQ(blocks[i].offset % 64, 0u);
+    EXPECT_LE(blocks[i].offset + blocks[i].bytes, arena);
+    for (std::size_t j = i + 1; j < blocks.size(); ++j) {
+      const Block &a = blocks[i], &b = blocks[j];
+      if (a.last < b.first || b.last < a.first) continue;
+      EXPECT_TRUE(a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset) << a.name << " and " << b.name;
+    }
+  }
+}
+
+TEST(PackBlocks, NeverOverlapsWhatIsAliveTogether) {
+  for (std::uint32_t round = 0; round < 50; ++round) {
+    std::vector<Block> blocks;
+    for (std::uint32_t i = 0; i < 40; ++i) {
+      const Random4 r = draw4(random_key(7, Purpose::test), round, 0, i);
+      const int first = static_cast<int>(r.v[0] % 50);
+      blocks.push_back(
+          {MemoryKind::activation, std::to_string(i), r.v[1] % 5000, first, first + static_cast<int>(r.v[2] % 10), 0});
+    }
+    const std::size_t arena = pack_blocks(blocks);
+    expect_no_overlap(blocks, arena);
+    std::size_t sum = 0;
+    for (const Block& b : blocks) sum += (b.bytes + 63) / 64 * 64;
+    EXPECT_LT(arena, sum);  // sharing happened
+  }
+}
+
+TEST(CutBuckets, CoversEverythingInOrderWithASmallLastOne) {
+  const BucketOptions options{.bucket_mib = 1, .last_bucket_mib = 0.25};
+  for (std::size_t total : {16u, 1000u, 70'000u, 262'144u, 1'000'000u, 25'557'032u}) {
+    const auto buckets = cut_buckets(total, options);
+    std::size_t at = 0;
+    for (const Bucket& b : buckets) {
+      EXPECT_EQ(b.begin, at);
+      EXPECT_GT(b.end, b.begin);
+      EXPECT_LE(b.bytes(), (1u << 20) + 4096);
+      at = b.end;
+    }
+    EXPECT_EQ(at, total);
+    if (total >= 262'144u) {
+      EXPECT_GE(buckets.size(), 4u);
+      EXPECT_LE(buckets.back().bytes(), (1u << 18) + 4096);
+    }
+  }
+}
+
+TEST(Plan, OrdersParametersAsBackwardFinishesThem) {
+  const Plan plan = make_plan(small_cnn(4), {});
+  std::vector<std::string> names;
+  for (const auto& p : plan.layout.params) names.push_back(p.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"dense_2.weight", "dense_2.bias", "dense_1.weight", "dense_1.bias",
+                                             "conv2d_1.weight", "conv2d_1.bias"}));
+  for (const auto& p : plan.layout.params) EXPECT_EQ(p.offset % FlatLayout::alignment, 0u);
+}
+
+TEST(Plan, EveryBucketIsReadyOnceAndOnlyWhenItsGradientsAreComplete) {
+  PlanOptions options;
+  options.buckets = {.bucket_mib = 0.004, .last_bucket_mib = 0.004, .at_least = 1, .smallest_mib = 0.004};
+  const Plan plan = make_plan(small_cnn(4), options);
+  ASSERT_GT(plan.layout.buckets.size(), 2u);
+  std::map<ParamId, bool> done;
+  int next = 0;
+  for (const Step& step : plan.train.steps) {
+    if (const NodeId n = params_gradient_node(step); n >= 0)
+      for (ParamId id : plan.graph.nodes()[static_cast<std::size_t>(n)].params) done[id] = true;
+    if (const auto* r = std::get_if<BucketReady>(&step)) {
+      EXPECT_EQ(r->bucket, next++);
+      const Bucket& b = plan.layout.buckets[static_cast<std::size_t>(r->bucket)];
+      for (const FlatParam& p : plan.layout.params)
+        if (p.offset < b.end && p.offset + p.size > b.begin) {
+          EXPECT_TRUE(done[p.id]) << p.name;
+        }
+    }
+  }
+  EXPECT_EQ(next, static_cast<int>(plan.layout.buckets.size()));
+  // The first bucket is on its way before the first convolution's backward begins: that is the overlap.
+  std::size_t first_ready = 0, conv = 0;
+  for (std::size_t t = 0; t < plan.train.steps.size(); ++t) {
+    if (const auto* r = std::get_if<BucketReady>(&plan.train.steps[t]); r && r->bucket == 0) first_ready = t;
+    if (const auto* p = std::get_if<BackwardParams>(&plan.train.steps[t]); p && p->node == 0) conv = t;
+  }
+  EXPECT_LT(first_ready, conv);
+}
+
+TEST(Plan, SharesMemoryOnlyWhereNobodyReadsLater) {
+  const Plan plan = make_plan(small_cnn(4), {});
+  expect_no_overlap(plan.train.blocks, plan.train.arena_bytes);
+  expect_no_overlap(plan.evaluate.blocks, plan.evaluate.arena_bytes);
+  EXPECT_LT(plan.evaluate.arena_bytes, plan.train.arena_bytes);
+  const auto value = [&](const char* name) {
+    for (std::size_t v = 0; v < plan.graph.values().size(); ++v)
+      if (plan.graph.values()[v].name == name) return v;
+    throw BugError(name);
+  };
+  EXPECT_EQ(plan.train.value[value("flatten_1")], plan.train.value[value("maxpool2d_1")]);  // a view
+  EXPECT_EQ(plan.train.value[value("dropout_1")],
+            plan.train.value[value("maxpool2d_1")]);  // nobody reads the pool's output later
+  EXPECT_NE(plan.train.value[value("conv2d_1")], plan.train.value[value("maxpool2d_1")]);
+  EXPECT_EQ(plan.train.gradient[value("sample")], -1);  // nobody wants the gradient of the data
+}
+
+TEST(Plan, NamesAnUnusedLayer) {
+  Graph g(2);
+  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{2, 4}});
+  const auto y = g.add_input(InputRole::target, "target", {DType::f32, Shape{2, 4}});
+  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{2}});
+  g.add("lost", Linear{.units = 3}, {x});
+  g.add("loss", MeanSquaredError{}, {g.add("dense", Linear{.units = 4}, {x}), y, w});
+  try {
+    make_plan(std::move(g), {});
+    FAIL() << "expected a ShapeError";
+  } catch (const ShapeError& e) {
+    EXPECT_STREQ(e.what(), "layer \"lost\": nothing reads its output");
+  }
+}
+
+/// Two norms in a row, so that the gradient of the second's input may lie over that of its output.
+Graph two_norms() {
+  Graph g(8);
+  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{8, 5}});
+  const auto y = g.add_input(InputRole::target, "target", {DType::f32, Shape{8, 4}});
+  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{8}});
+  auto v = g.add("first", Linear{.units = 4}, {x});
+  v = g.add("batch", BatchNorm{}, {v});
+  v = g.add("layer", LayerNorm{}, {v});
+  g.add("loss", MeanSquaredError{}, {v, y, w});
+  return g;
+}
+
+TEST(Plan, ANormGivesAllItsGradientsInOneStep) {
+  const Plan plan = make_plan(two_norms(), {});
+  std::vector<NodeId> at_once;
+  for (const Step& step : plan.train.steps) {
+    if (const auto* b = std::get_if<Backward>(&step)) at_once.push_back(b->node);
+    if (const auto* b = std::get_if<BackwardData>(&step)) {
+      EXPECT_EQ(b->node, 3);
+    }
+    if (const auto* b = std::get_if<BackwardParams>(&step)) {
+      EXPECT_EQ(b->node, 0);
+    }
+  }
+  EXPECT_EQ(at_once, (std::vector<NodeId>{2, 1}));
+}
+
+TEST(Plan, KeepsGradientsApartWhereAKernelAsksForIt) {
+  for (const bool apart : {false, true}) {
+    PlanOptions options;
+    options.needs = [&](NodeId n) { return Needs{0, 0, apart && n == 2}; };
+    const Plan plan = make_plan(two_norms(), options);
+    const auto gradient_of_output = [&](NodeId n) {
+      return plan.train.gradient[idx(plan.graph.nodes()[idx(n)].out[0])];
+    };
+    EXPECT_EQ(gradient_of_output(2) != gradient_of_output(1), apart);
+    EXPECT_EQ(gradient_of_output(1), gradient_of_output(0));
+    expect_no_overlap(plan.train.blocks, plan.train.arena_bytes);
+  }
+}
+
+TEST(Plan, WithoutTrainingNeedsTheMemoryOfEvaluationAlone) {
+  PlanOptions options;
+  options.train = false;
+  const Plan alone = make_plan(small_cnn(4), options), both = make_plan(small_cnn(4), {});
+  EXPECT_TRUE(alone.train.steps.empty());
+  EXPECT_EQ(alone.arena_bytes(), both.evaluate.arena_bytes);
+  EXPECT_LT(alone.arena_bytes(), both.arena_bytes());
+  EXPECT_EQ(alone.evaluate.steps.size(), both.evaluate.steps.size());
+}
+
+TEST(Plan, TellsAKernelWhichGradientsNobodyWants) {
+  Graph g = two_norms();
+  {
+    const Analysis analysis(g);
+    EXPECT_FALSE(analysis.use_of(0).input_gradient);  // of the data
+    EXPECT_TRUE(analysis.use_of(1).input_gradient);
+    EXPECT_FALSE(analysis.use_of(1).input_gradient_added);
+  }
+  Graph twice(8);
+  const auto x = twice.add_input(InputRole::sample, "sample", {DType::f32, Shape{8, 5}});
+  const auto y = twice.add_input(InputRole::target, "target", {DType::f32, Shape{8, 5}});
+  const auto w = twice.add_input(InputRole::weight, "weight", {DType::f32, Shape{8}});
+  const auto a = twice.add("a", Linear{.units = 5}, {x});
+  const auto b = twice.add("b", Linear{.units = 5}, {a});
+  twice.add("loss", MeanSquaredError{}, {twice.add("sum", Add{}, {a, b}), y, w});
+  const Analysis analysis(twice);
+  EXPECT_TRUE(analysis.use_of(1).input_gradient_added);   // the sum, later, leaves its share of a's gradient
+  EXPECT_FALSE(analysis.use_of(2).input_gradient_added);  // which is the first to do so
+  EXPECT_FALSE(analysis.use_of(3).input_gradient_added);
+}
+
+TEST(Plan, SumsContributionsOfATiedParameterAndAValueReadTwice) {
+  Graph g(2);
+  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{2, 4}});
+  const auto y = g.add_input(InputRole::target, "target", {DType::f32, Shape{2, 4}});
+  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{2}});
+  const auto a = g.add("first", Linear{.units = 4}, {x});
+  const auto b = g.add("second", Linear{.units = 4}, {a}, {0, 1});  // tied to the first
+  g.add("loss", MeanSquaredError{}, {b, y, w});
+  const Plan plan = make_plan(std::move(g), {});
+  EXPECT_EQ(plan.layout.params.size(), 2u);
+  EXPECT_EQ(plan.train.param_first[1], (std::vector<bool>{true, true}));
+  EXPECT_EQ(plan.train.param_first[0], (std::vector<bool>{false, false}));
+}
+
+}  // namespace
+}  // namespace dtrain

@@ -13,7 +13,7 @@
 #include "launch/data/data.hpp"
 #include "launch/place/machine.hpp"
 #include "launch/plan/statistics.hpp"
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 
 namespace dtrain::launch {
 

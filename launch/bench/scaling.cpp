@@ -17,7 +17,7 @@
 #include "launch/place/machine.hpp"
 #include "launch/plan/predict.hpp"
 #include "launch/report/run_files.hpp"
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 #include "runtime/plan/plan.hpp"
 
 namespace dtrain::launch {

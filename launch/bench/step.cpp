@@ -27,7 +27,7 @@
 #include "launch/plan/statistics.hpp"
 #include "launch/train/engine.hpp"
 #include "launch/train/train_step.hpp"
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 #include "runtime/config/version.hpp"
 #include "runtime/device/recordings.hpp"
 #include "runtime/program/rates.hpp"

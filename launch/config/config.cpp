@@ -5,7 +5,7 @@
 #include "comm/collective/tables.hpp"
 #include "io/dataset/tables.hpp"
 #include "launch/config/tables.hpp"
-#include "models/layers/tables.hpp"
+#include "models/model/config.hpp"
 #include "runtime/optim/optimizer_fields.hpp"
 
 namespace dtrain::launch {

@@ -7,7 +7,7 @@
 
 #include "comm/collective/config.hpp"
 #include "io/dataset/config.hpp"
-#include "models/layers/config.hpp"
+#include "models/model/config.hpp"
 #include "runtime/device/device.hpp"
 #include "runtime/optim/optimizer.hpp"
 #include "runtime/plan/plan.hpp"

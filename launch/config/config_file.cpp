@@ -16,7 +16,7 @@
 
 #include "launch/config/tables.hpp"
 #include "launch/config/yaml.hpp"
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 #include "runtime/config/document.hpp"
 #include "runtime/config/fields.hpp"
 

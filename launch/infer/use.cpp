@@ -28,7 +28,7 @@
 #include "launch/report/run_choices.hpp"
 #include "launch/train/engine.hpp"
 #include "launch/train/evaluation.hpp"
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 #include "runtime/config/version.hpp"
 #include "runtime/device/host_mirror.hpp"
 #include "runtime/program/step_memory.hpp"

@@ -20,7 +20,7 @@
 #include "launch/plan/memory_fit.hpp"
 #include "launch/plan/predict.hpp"
 #include "launch/report/run_choices.hpp"
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 #include "runtime/plan/plan.hpp"
 
 namespace dtrain::launch {
@@ -136,8 +136,7 @@ class Check {
     for (const GraphNode& node : plan_.graph.nodes()) {
       LayerRow row{
           node.name, std::string(name_of(node.op)), {}, 0, node.shape.flops / static_cast<double>(share_.micro)};
-      const Shape& out = node.shape.out.at(0).shape;
-      row.output = is_loss(node.op) ? "a sum" : Shape(out.extents().subspan(1)).str();
+      row.output = node.shape.loss ? "a sum" : node.shape.out.at(0).sample_str();
       for (const ParamId id : node.params)
         row.parameters += plan_.graph.params().at(static_cast<std::size_t>(id)).shape.elements();
       layers_.push_back(std::move(row));

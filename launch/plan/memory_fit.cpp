@@ -4,7 +4,7 @@
 
 #include <fmt/format.h>
 
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 
 namespace dtrain::launch {
 

@@ -12,7 +12,7 @@
 
 #include "launch/base/text.hpp"
 #include "launch/plan/predict.hpp"
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::launch {

@@ -13,7 +13,7 @@
 #include "launch/base/signals.hpp"
 #include "launch/report/run_files.hpp"
 #include "launch/train/engine.hpp"
-#include "models/layers/config.hpp"
+#include "models/model/config.hpp"
 #include "runtime/device/host_mirror.hpp"
 #include "runtime/device/recordings.hpp"
 #include "runtime/optim/average.hpp"

@@ -125,7 +125,7 @@ void ModelState::initialize(const Graph& graph, std::uint64_t seed) {
 }
 
 void ModelState::broadcast() {
-  const TensorDesc all{DType::f32, Shape{static_cast<std::int64_t>(store_.layout().total_floats())}, Layout::plain, {}};
+  const TensorDesc all{DType::f32, Shape{static_cast<std::int64_t>(store_.layout().total_floats())}};
   const auto stream = device_.make_stream(StreamUse::communication);
   collective_.broadcast({all, store_.params()}, 0, *stream);
   if (!optimizer_.sharded())

@@ -35,7 +35,7 @@
 #include "launch/train/report.hpp"
 #include "launch/train/saving.hpp"
 #include "launch/train/train_step.hpp"
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 #include "runtime/config/version.hpp"
 
 namespace dtrain::launch {

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -279,37 +278,6 @@ class List final : public Type<std::vector<T>> {
   bool or_one_;
 };
 
-/// 3 is [3, 3].
-template <class T>
-class Pair final : public Type<std::array<T, 2>> {
- public:
-  explicit Pair(TypePtr<T> item) : item_(std::move(item)) {}
-  void read(const Document& d, std::array<T, 2>& into, Reader& r) const override {
-    if (d.is_scalar()) {
-      std::array<T, 2> read = into;
-      item_->read(d, read[0], r);
-      into = {read[0], read[0]};
-    } else if (d.kind == Document::Kind::list && d.items.size() == 2) {
-      for (std::size_t i = 0; i < 2; ++i) item_->read(d.items[i], into[i], r);
-    } else {
-      r.unexpected(d, expected());
-    }
-  }
-  Document write(const std::array<T, 2>& value) const override {
-    if (value[0] == value[1]) return item_->write(value[0]);
-    return Document::list({item_->write(value[0]), item_->write(value[1])});
-  }
-  Document schema() const override {
-    Document list = schema_of("array");
-    list.set("items", item_->schema()).set("minItems", Document::integer(2)).set("maxItems", Document::integer(2));
-    return Document::map().set("anyOf", Document::list({item_->schema(), list}));
-  }
-  std::string expected() const override { return item_->expected() + ", or a pair [height, width] of them"; }
-
- private:
-  TypePtr<T> item_;
-};
-
 /// A field whose struct is hidden: members of a table.
 struct Field {
   std::string name, help;
@@ -388,10 +356,6 @@ template <class T>
 TypePtr<std::vector<T>> one_or_list_of(TypePtr<T> item, std::string items, std::size_t least = 0) {
   return std::make_shared<fields::List<T>>(std::move(item), std::move(items), least, true);
 }
-template <class T>
-TypePtr<std::array<T, 2>> one_or_pair_of(TypePtr<T> item) {
-  return std::make_shared<fields::Pair<T>>(std::move(item));
-}
 
 // ---- tables --------------------------------------------------------------------------------------------------------
 
@@ -459,6 +423,22 @@ class Table final : public Type<S> {
     return *this;
   }
 
+  /// The same fields, of the S inside a T, which `inner` reaches (for both T& and const T&).
+  template <class T, class Inner>
+  Table<T> within(T defaults, Inner inner) const {
+    Table<T> outer(list_.help, std::move(defaults));
+    outer.list_ = list_;
+    for (fields::Field& f : outer.list_.fields) {
+      f.read = [read = f.read, inner](const Document& d, void* t, Reader& r) {
+        read(d, &inner(*static_cast<T*>(t)), r);
+      };
+      f.write = [write = f.write, inner](const void* t) { return write(&inner(*static_cast<const T*>(t))); };
+      if (f.shown)
+        f.shown = [shown = f.shown, inner](const void* t) { return shown(&inner(*static_cast<const T*>(t))); };
+    }
+    return outer;
+  }
+
   const S& defaults() const noexcept { return defaults_; }
   bool all_optional() const { return list_.all_optional(); }
   std::vector<std::string> names() const {
@@ -476,6 +456,9 @@ class Table final : public Type<S> {
   }
 
  private:
+  template <class>
+  friend class Table;
+
   S defaults_;
   fields::FieldList list_;
 };

@@ -106,8 +106,8 @@ struct Program::State {
     const bool backward = call.kind != Call::Kind::forward;
     for (ValueId v : node.in) call.in.push_back(value_tensor(pass, v, slot, backward));
     for (ValueId v : node.out) {
-      call.out.push_back(is_loss(node.op) ? store.loss_sums() : value_tensor(pass, v, slot, backward));
-      if (!is_loss(node.op))
+      call.out.push_back(node.shape.loss ? store.loss_sums() : value_tensor(pass, v, slot, backward));
+      if (!node.shape.loss)
         call.out_gradients.push_back(arena_tensor(pass.blocks, pass.gradient[idx(v)], plan.graph.desc(v)));
     }
     for (ParamId p : node.params) call.params.push_back(store.param(p));

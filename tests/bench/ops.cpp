@@ -113,7 +113,7 @@ int main(int argc, char** argv) {
   std::printf("%s\n", device->name().c_str());
   for (const DType dtype : {DType::f32, DType::bf16}) {
     const auto image = [&](std::int64_t n, std::int64_t c, std::int64_t h) {
-      return TensorDesc{dtype, Shape{n, c, h, h}, Layout::channels_last, {}};
+      return TensorDesc{dtype, Shape{n, h, h, c}};
     };
     const TensorDesc x = image(64, 64, 32);
     Memory from(*device, x), to(*device, x);
@@ -128,9 +128,9 @@ int main(int argc, char** argv) {
     measure(*device, "layer_norm 64x32x32", LayerNorm{}, {x}, 2, 5, copy);
     measure(*device, "add relu", Add{Activation::relu}, {x, x}, 3, 4, copy);
     measure(*device, "multiply broadcast", Multiply{}, {x, image(64, 64, 1)}, 2, 3, copy);
-    measure(*device, "max_pool 2", MaxPool2d{}, {x}, 1.25, 1.25, copy);
-    measure(*device, "max_pool 3 stride 2", MaxPool2d{{3, 3}, {2, 2}, {1, 1}}, {x}, 1.25, 1.25, copy);
-    measure(*device, "average_pool 2", AveragePool2d{}, {x}, 1.25, 1.25, copy);
+    measure(*device, "max_pool 2", MaxPool{}, {x}, 1.25, 1.25, copy);
+    measure(*device, "max_pool 3 stride 2", MaxPool{{3, 3}, {2, 2}, {1, 1}}, {x}, 1.25, 1.25, copy);
+    measure(*device, "average_pool 2", AveragePool{}, {x}, 1.25, 1.25, copy);
     measure(*device, "global_average_pool", GlobalAveragePool{}, {x}, 1, 1, copy);
     measure(*device, "concat", Concat{}, {x, x}, 4, 4, copy);
     for (const auto kind : {Activation::relu, Activation::gelu, Activation::silu, Activation::tanh, Activation::sigmoid,

@@ -19,6 +19,7 @@ struct OpRow {
   std::vector<TensorDesc> more_in{};  // of the other inputs; BatchNormalize adds moments
   float scale = 1;                    // of the inputs
 };
+bool is_loss(const OpRow&);
 /// Rows in float32 (losses among them), then the same ops in bfloat16, named "..._bf16", and in float16, "..._f16".
 const std::vector<OpRow>& op_table();
 

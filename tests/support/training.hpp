@@ -26,7 +26,7 @@
 #include "launch/train/engine.hpp"
 #include "launch/train/train.hpp"
 #include "launch/train/train_step.hpp"
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 #include "runtime/device/device.hpp"
 #include "tests/support/allocations.hpp"
 #include "tests/support/async_device.hpp"

@@ -29,7 +29,7 @@ float sum_of(std::int64_t n, const Value& value) {
 template <class T>
 class LayerNormKernel final : public Kernel {
  public:
-  LayerNormKernel(const LayerNorm& op, const Shape& in, int threads)
+  LayerNormKernel(const LayerNorm& op, const TensorDesc& in, int threads)
       : lines_(in), epsilon_(static_cast<float>(op.epsilon)), threads_(threads) {}
 
   Needs needs() const override { return {lines_.sums_bytes(), 0}; }
@@ -118,8 +118,8 @@ class LayerNormKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_layer_norm(const LayerNorm& op, std::span<const TensorDesc> in, int threads) {
-  return make_for<LayerNormKernel>(in[0].dtype, op, in[0].shape, threads);
+std::unique_ptr<Kernel> make(const LayerNorm& op, Inputs in, int threads) {
+  return make_for<LayerNormKernel>(in[0].dtype, op, in[0], threads);
 }
 
 }  // namespace dtrain::cpu

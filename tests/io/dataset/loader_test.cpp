@@ -64,8 +64,7 @@ TEST(Loader, EqualsANaiveReferenceOnAnyNumberOfRanks) {
             ASSERT_EQ(batch.step, s);
             ASSERT_EQ(batch.micro, j);
             ASSERT_EQ(batch.valid, micro);
-            ASSERT_EQ(batch.sample.desc.shape, (Shape{micro, 1, 6, 5}));
-            ASSERT_EQ(batch.sample.desc.layout, Layout::channels_last);
+            ASSERT_EQ(batch.sample.desc.shape, (Shape{micro, 6, 5, 1}));
             for (int i = 0; i < micro; ++i) {
               const std::uint64_t p = s * global + static_cast<std::uint64_t>((rank * a + j) * micro + i);
               ASSERT_EQ(batch.positions.as<std::uint64_t>()[i], p);

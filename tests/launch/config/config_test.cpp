@@ -220,8 +220,8 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
       {"model:\n  input: [1, 8, 8]\n  layers:\n    - conv2d: {filters: 4, kernel: 3}\n    - dense: {units: 2}\n"
        "data: {train: a.h5}\n",
        {},
-       "c.yaml:5:7: model: layer dense_1: its input has shape [4, 6, 6]; expected [features]; put `- flatten` before "
-       "it"},
+       "c.yaml:5:7: model: layer dense_1: its input has shape [4, 6, 6]; expected [features] or [length, "
+       "channels]: put `- flatten` before it, or say per_position: true"},
       {"model:\n  input: [1, 8, 8]\n  layers:\n    - conv2d: {filters: 4, kernel: [3, 9]}\n    - flatten\n"
        "    - dense: {units: 2}\ndata: {train: a.h5}\n",
        {},
@@ -313,7 +313,7 @@ TEST(ConfigFile, FillsDefaultsAndKeepsOrigins) {
   EXPECT_EQ(c.checkpoint.directory, "runs/small/checkpoints");
   ASSERT_TRUE(std::holds_alternative<Sgd>(c.optimizer.kind));
   EXPECT_EQ(std::get<Sgd>(c.optimizer.kind).learning_rate, 0.05);
-  EXPECT_EQ(std::get<models::DenseLayer>(c.model.layers[0].kind).units, 7);
+  EXPECT_EQ(std::get<Dense>(c.model.layers[0].op).units, 7);
   EXPECT_EQ(c.model.layers[1].line, 6);
   EXPECT_EQ(loaded.places.at("seed").line, 10);
   EXPECT_EQ(loaded.places.at("optimizer.sgd.learning_rate").file, "command line: " + overrides[0]);

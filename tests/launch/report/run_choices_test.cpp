@@ -27,7 +27,7 @@ AsyncDevice::Options gpu(const std::string& model, int rank) {
 /// Prepares two ops; one twice.
 void prepare_ops(AsyncDevice& device) {
   const TensorDesc in{DType::f32, Shape{4, 8}};
-  for (const std::int64_t units : {16, 16}) device.prepare(Linear{.units = units}, {&in, 1}, {});
+  for (const std::int64_t units : {16, 16}) device.prepare(Dense{.units = units}, {&in, 1}, {});
   device.prepare(Activate{}, {&in, 1}, {});
 }
 

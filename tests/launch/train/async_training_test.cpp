@@ -88,8 +88,8 @@ TEST_F(AsyncTraining, algorithms_are_kept_with_the_run_and_its_checkpoints) {
   const Outcome first = train_on(with("H1", "quick"), mlp, {"train.steps=9"}, "kept");
   ASSERT_EQ(first.code, ExitCode::ok) << first.error;
   const std::string choices = kept("kept");
-  EXPECT_NE(choices.find("algorithm/H1: linear [48, 64] = quick\n"), std::string::npos) << choices;
-  EXPECT_EQ(saved("step-000000009").at("algorithm/H1: linear [48, 64]"), "quick");
+  EXPECT_NE(choices.find("algorithm/H1: dense [48, 64] = quick\n"), std::string::npos) << choices;
+  EXPECT_EQ(saved("step-000000009").at("algorithm/H1: dense [48, 64]"), "quick");
   EXPECT_EQ(first.out.find(anew), std::string::npos);
   // It goes on with these, whatever would be quicker now; from the checkpoint alone as well.
   std::filesystem::remove(folder_ / "kept" / "choices.txt");
@@ -107,9 +107,9 @@ TEST_F(AsyncTraining, algorithms_are_kept_with_the_run_and_its_checkpoints) {
   const auto said = third.out.find(anew);
   ASSERT_NE(said, std::string::npos) << third.out;
   EXPECT_EQ(third.out.find(anew, said + 1), std::string::npos) << third.out;
-  EXPECT_NE(kept("kept").find("algorithm/H2: linear [48, 64] = other\n"), std::string::npos);
+  EXPECT_NE(kept("kept").find("algorithm/H2: dense [48, 64] = other\n"), std::string::npos);
   EXPECT_NE(kept("kept").find(choices), std::string::npos);
-  EXPECT_EQ(saved("step-000000011").at("algorithm/H2: linear [48, 64]"), "other");
+  EXPECT_EQ(saved("step-000000011").at("algorithm/H2: dense [48, 64]"), "other");
 }
 
 TEST_F(AsyncTraining, without_enough_memory_it_says_what_would_fit) {
@@ -200,7 +200,7 @@ TEST_F(AsyncTraining, a_fault_is_named_by_layer_where_each_is_waited_for) {
     s.go(1);
     FAIL() << "nothing was noticed";
   } catch (const RankFailure& e) {
-    EXPECT_STREQ(e.what(), "the forward pass of layer \"dense_1\" (linear): an illegal memory access was encountered");
+    EXPECT_STREQ(e.what(), "the forward pass of layer \"dense_1\" (dense): an illegal memory access was encountered");
   }
 }
 

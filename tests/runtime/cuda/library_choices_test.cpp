@@ -16,8 +16,8 @@ std::int64_t choices_with(const Device& device, const std::string& text) {
 }
 
 TEST(LibraryChoices, a_first_layer_measures_no_gradient_of_the_data) {
-  const TensorDesc images{DType::f32, Shape{2, 4, 64, 64}, Layout::channels_last, {}};
-  const Conv2d op{.filters = 8, .kernel = {3, 3}};
+  const TensorDesc images{DType::f32, Shape{2, 64, 64, 4}};
+  const Conv op{.filters = 8, .kernel = {3, 3}};
   for (const OpUse& use : {OpUse{false, false}, OpUse{true, false}, OpUse{true, true}}) {
     SimulatedDevice device;
     const std::size_t needs = device.prepare(op, {&images, 1}, use)->needs().workspace;
@@ -28,19 +28,19 @@ TEST(LibraryChoices, a_first_layer_measures_no_gradient_of_the_data) {
   }
   const TensorDesc features{DType::f32, Shape{4, 6}};
   SimulatedDevice first, later;
-  first.prepare(Linear{.units = 3}, {&features, 1}, {false, false});
-  later.prepare(Linear{.units = 3}, {&features, 1}, {});
+  first.prepare(Dense{.units = 3}, {&features, 1}, {false, false});
+  later.prepare(Dense{.units = 3}, {&features, 1}, {});
   EXPECT_EQ(first.choices().all().size() + 1, later.choices().all().size());
 }
 
 TEST(LibraryChoices, who_only_evaluates_measures_nothing_of_training) {
-  const TensorDesc in{DType::f32, Shape{3, 8, 6, 6}, Layout::channels_last, {}}, features{DType::f32, Shape{4, 6}};
+  const TensorDesc in{DType::f32, Shape{3, 6, 6, 8}}, features{DType::f32, Shape{4, 6}};
   const OpUse evaluated{false, false, false};
   SimulatedDevice device;
-  for (const OpSpec& op : std::vector<OpSpec>{Conv2d{.filters = 8, .kernel = {3, 3}}, BatchNorm{}, LayerNorm{},
-                                              MaxPool2d{}, AveragePool2d{}})
+  for (const OpSpec& op :
+       std::vector<OpSpec>{Conv{.filters = 8, .kernel = {3, 3}}, BatchNorm{}, LayerNorm{}, MaxPool{}, AveragePool{}})
     device.prepare(op, {&in, 1}, evaluated);
-  device.prepare(Linear{.units = 3}, {&features, 1}, evaluated);
+  device.prepare(Dense{.units = 3}, {&features, 1}, evaluated);
   EXPECT_EQ(device.choices().all().size(), 3u);  // convolution, average pool and product, forward
   EXPECT_EQ(
       choices_with(device, "conv2d forward") + choices_with(device, "average_pool2d") + choices_with(device, "product"),
@@ -51,12 +51,11 @@ TEST(LibraryChoices, who_only_evaluates_measures_nothing_of_training) {
 TEST(LibraryChoices, norms_and_pools_take_an_engine_only_where_it_gives_what_own_kernels_do) {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     for (const std::int64_t channels : {7, 8}) {
-      const TensorDesc in{dtype, Shape{3, channels, 6, 6}, Layout::channels_last, {}};
+      const TensorDesc in{dtype, Shape{3, 6, 6, channels}};
       SimulatedDevice device;
-      for (const OpSpec& op :
-           std::vector<OpSpec>{BatchNorm{}, BatchNorm{1e-5, 0.1, Activation::relu}, LayerNorm{},
-                               MaxPool2d{{3, 3}, {2, 2}, {1, 1}}, AveragePool2d{{3, 3}, {2, 2}, {1, 1}},
-                               AveragePool2d{{3, 3}, {2, 2}, {1, 1}, false}, GlobalAveragePool{}})
+      for (const OpSpec& op : std::vector<OpSpec>{BatchNorm{}, BatchNorm{1e-5, 0.1, Activation::relu}, LayerNorm{},
+                                                  MaxPool{{3, 3}, {2, 2}, {1, 1}}, AveragePool{{3, 3}, {2, 2}, {1, 1}},
+                                                  AveragePool{{3, 3}, {2, 2}, {1, 1}, false}, GlobalAveragePool{}})
         device.prepare(op, {&in, 1}, {});
       const AlgorithmChoices choices = device.choices();
       EXPECT_EQ(choices.all().size(), channels == 8 ? 10u : 0u);  // norms have two

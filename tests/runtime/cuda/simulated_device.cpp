@@ -1,5 +1,5 @@
 // A CUDA device without a GPU: the memory and streams of the CPU, and the CUDA device's own kernels, run on the host.
-// Linear and convolution find simulated libraries: see simulated_libraries.cpp.
+// Dense and convolution find simulated libraries: see simulated_libraries.cpp.
 #include "tests/runtime/cuda/simulated_device.hpp"
 
 #include "runtime/cuda/op_kernels.hpp"

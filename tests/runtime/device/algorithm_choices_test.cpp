@@ -62,7 +62,7 @@ TEST(AlgorithmChoices, the_cpu_has_none) {
   const auto device = make_cpu_device(1);
   const TensorDesc in{DType::f32, Shape{4, 3}};
   device->use(some());
-  EXPECT_NE(device->prepare(Linear{.units = 2}, {&in, 1}, {}), nullptr);
+  EXPECT_NE(device->prepare(Dense{.units = 2}, {&in, 1}, {}), nullptr);
   EXPECT_TRUE(device->choices().all().empty());
 }
 

@@ -94,8 +94,7 @@ TEST_P(FlatOperations, of_casts_round_as_the_cpus_do) {
   const auto x = reachable(test::signed_draws(5, 0, 1001));
   auto expected = reachable<Bf16>(1001), seen = reachable<Bf16>(1001);
   auto back = reachable<float>(1001), expected_back = reachable<float>(1001);
-  const TensorDesc f32{DType::f32, Shape{1, 1001}, Layout::plain, {}},
-      bf16{DType::bf16, Shape{1, 1001}, Layout::plain, {}};
+  const TensorDesc f32{DType::f32, Shape{1, 1001}}, bf16{DType::bf16, Shape{1, 1001}};
   const auto tensor = [](const TensorDesc& d, const void* p) { return Tensor{d, const_cast<void*>(p)}; };
   cpu_->cast(tensor(f32, x.data()), tensor(bf16, expected.data()), *of_cpu_);
   cpu_->cast(tensor(bf16, expected.data()), tensor(f32, expected_back.data()), *of_cpu_);

@@ -53,7 +53,7 @@ struct Case {
 };
 /// The cpu has none, and linear and convolution of the simulated device are the cpu's.
 bool has_float16(const test::AvailableDevice& device, const OpSpec& op) {
-  if (device.name == "simulated") return !std::holds_alternative<Linear>(op) && !std::holds_alternative<Conv2d>(op);
+  if (device.name == "simulated") return !std::holds_alternative<Dense>(op) && !std::holds_alternative<Conv>(op);
   return device.name != "cpu";
 }
 std::vector<Case> cases(bool (*chosen)(const OpRow&)) {
@@ -68,7 +68,7 @@ std::vector<Case> tf32_cases() {
   std::vector<Case> all;
   for (const Case& c : cases([](const OpRow& row) {
          return row.in.dtype == DType::f32 &&
-                (std::holds_alternative<Linear>(row.op) || std::holds_alternative<Conv2d>(row.op));
+                (std::holds_alternative<Dense>(row.op) || std::holds_alternative<Conv>(row.op));
        }))
     if (c.device.make_tf32 != nullptr) all.push_back({c.device, c.row, true});
   return all;
@@ -86,7 +86,7 @@ class Ops : public testing::TestWithParam<Case> {
   const OpRow& row_ = GetParam().row;
   std::unique_ptr<Device> device_ = GetParam().make();
   OpRun run_{*device_, row_};
-  bool loss() const { return is_loss(row_.op); }
+  bool loss() const { return test::is_loss(row_); }
   bool half() const { return computes_in_half(row_); }
   double tolerance() const { return half() ? half_tolerance : GetParam().tf32 ? tf32_tolerance : value_tolerance; }
   std::size_t params() const { return run_.shape().params.size(); }
@@ -138,7 +138,7 @@ TEST_P(Ops, bits_depend_on_neither_repetition_nor_threads_nor_aliases) {
   two->use(device_->choices());  // what was measured to be quickest, as a run keeps it
   OpRun on_two(*two, row_);
   const auto seen = results(on_two);
-  const bool vendor = cpu && (std::holds_alternative<Linear>(row_.op) || std::holds_alternative<Conv2d>(row_.op));
+  const bool vendor = cpu && (std::holds_alternative<Dense>(row_.op) || std::holds_alternative<Conv>(row_.op));
   for (std::size_t i = 0; i < seen.size(); ++i) {
     if (vendor)
       EXPECT_LE(test::relative_error(seen[i], expected[i]), half() ? bf16_thread_tolerance : thread_tolerance) << i;
@@ -235,7 +235,7 @@ std::vector<Case> large_cases_beside_cpu() {
     if (device.name == "cpu") continue;
     for (const OpRow& row : test::large_ops())
       for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
-        if ((dtype == DType::f32 || !is_loss(row.op)) && (dtype != DType::f16 || has_float16(device, row.op)))
+        if ((dtype == DType::f32 || !test::is_loss(row)) && (dtype != DType::f16 || has_float16(device, row.op)))
           all.push_back({device, test::in_dtype(row, dtype)});
   }
   return all;
@@ -273,7 +273,7 @@ TEST_P(EitherWay, values_and_gradients_are_the_same) {
         if (choice.ends_with(": " + key) || choice.ends_with(": " + key + " added"))
           wanted.set(choice, own ? "own" : engine);
     // With vectors of channels cuDNN has engines for all of these.
-    if (row_.in.shape[1] % 8 == 0) {
+    if (row_.in.channels() % 8 == 0) {
       EXPECT_EQ(wanted.all().size(), engines.size());
     }
     const auto device = GetParam().make();
@@ -293,7 +293,7 @@ std::vector<Case> cases_of_either_way() {
   std::erase_if(all, [](const Case& c) {
     const OpSpec& op = c.row.op;
     return !std::holds_alternative<BatchNorm>(op) && !std::holds_alternative<LayerNorm>(op) &&
-           !std::holds_alternative<MaxPool2d>(op) && !std::holds_alternative<AveragePool2d>(op) &&
+           !std::holds_alternative<MaxPool>(op) && !std::holds_alternative<AveragePool>(op) &&
            !std::holds_alternative<GlobalAveragePool>(op);
   });
   return all;
@@ -349,7 +349,7 @@ void expect_difference(OpRun& run, std::vector<float>& values, const std::vector
 }
 
 TEST_P(Differences, gradients_are_those_of_finite_differences) {
-  if (std::holds_alternative<MaxPool2d>(row_.op))
+  if (std::holds_alternative<MaxPool>(row_.op))
     for (float& v : run_.x) v *= 8.0f;  // near-equal maxima further apart than the step
   if (row_.name == "batch_norm_relu" || row_.name == "batch_normalize")
     for (std::size_t c = 0; c < run_.params[1].size(); ++c)
@@ -357,7 +357,7 @@ TEST_P(Differences, gradients_are_those_of_finite_differences) {
   run_.forward();
   run_.backward(Write::overwrite, Write::overwrite);
   const auto gradients = grads(run_);
-  const double tolerance = has_epilogue(row_.op) ? kink_tolerance : difference_tolerance;
+  const double tolerance = run_.shape().epilogue ? kink_tolerance : difference_tolerance;
   for (std::size_t i = 0; i < run_.inputs.size(); ++i)  // no label, target, weight or moment
     expect_difference(run_, run_.inputs[i], gradients[i], loss(), row_.seed, tolerance);
   for (std::size_t p = 0; p < params(); ++p) {
@@ -539,16 +539,16 @@ TEST_P(OneOp, both_inputs_may_be_one_value) {
 }
 
 TEST_P(OneOp, shapes_that_do_not_fit_say_which) {
-  const TensorDesc small{DType::f32, Shape{2, 3, 2, 2}, Layout::channels_last, {}};
+  const TensorDesc small{DType::f32, Shape{2, 2, 2, 3}};
   try {
-    infer(Conv2d{8, {3, 3}, {1, 1}, {0, 0}, true, Activation::none}, {&small, 1});
+    infer(Conv{8, {3, 3}, {1, 1}, {0, 0}, true, Activation::none}, {&small, 1});
     FAIL();
   } catch (const ShapeError& e) {
     EXPECT_EQ(e.code(), ExitCode::usage);
-    EXPECT_NE(std::string(e.what()).find("[2, 3, 2, 2]"), std::string::npos) << e.what();
+    EXPECT_NE(std::string(e.what()).find("[3, 2, 2]"), std::string::npos) << e.what();
   }
-  EXPECT_THROW(infer(Linear{8, true, Activation::none}, {&small, 1}), ShapeError);
-  EXPECT_THROW(infer(Linear{0, true, Activation::none}, {&row("linear").in, 1}), ShapeError);
+  EXPECT_THROW(infer(Dense{8, true, Activation::none}, {&small, 1}), ShapeError);
+  EXPECT_THROW(infer(Dense{0, true, Activation::none}, {&row("linear").in, 1}), ShapeError);
   EXPECT_THROW(infer(Dropout{1.0, 0}, {&row("linear").in, 1}), ShapeError);
 }
 

@@ -76,7 +76,7 @@ TEST_P(DeviceRates, of_a_bfloat16_product) {
   const std::int64_t n = large_ ? 8192 : 128;
   const auto elements = static_cast<std::size_t>(n * n);
   const TensorDesc matrix{DType::bf16, Shape{n, n}}, weights{DType::f32, Shape{n, n}};
-  const auto kernel = device_->prepare(Linear{.units = n, .bias = false}, std::span(&matrix, 1), {});
+  const auto kernel = device_->prepare(Dense{.units = n, .bias = false}, std::span(&matrix, 1), {});
   const Needs needs = kernel->needs();
   const Buffer floats(*device_, elements * sizeof(float)), in(*device_, matrix.bytes()), out(*device_, matrix.bytes());
   const Buffer packed(*device_, std::max<std::size_t>(needs.packed, 64));

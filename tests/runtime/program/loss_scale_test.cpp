@@ -27,7 +27,7 @@ DTRAIN_ON_EACH_DEVICE(LossScale);
 TEST_P(LossScale, multiplies_the_gradients_of_losses_and_not_their_sums) {
   const auto device = make_device();
   for (const test::OpRow& row : test::op_table()) {
-    if (!is_loss(row.op)) continue;
+    if (!test::is_loss(row)) continue;
     SCOPED_TRACE(row.name);
     test::OpRun run(*device, row);
     run.forward();

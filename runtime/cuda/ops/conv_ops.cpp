@@ -18,19 +18,18 @@ namespace dtrain::cuda {
 
 namespace {
 
-constexpr const char* op_name = "conv2d";
+constexpr const char* op_name = "conv";
 constexpr std::string_view fused = "fused ", plain = "plain ";
 
-class Conv2dKernel final : public Kernel {
+class ConvKernel final : public Kernel {
  public:
-  Conv2dKernel(CudaContext& context, const Conv2d& op, const TensorDesc& in, const OpUse& use)
+  ConvKernel(CudaContext& context, const Conv& op, const TensorDesc& in, const OpUse& use)
       : op_(op),
         dtype_(in.dtype),
         element_(element_of(in)),
-        out_(infer(op, {&in, 1}).out[0].shape),
-        rows_(out_[0] * out_[2] * out_[3]),
-        channels_(in.shape[1] / op.groups),
-        pixels_(op.kernel[0] * op.kernel[1]),
+        rows_(op.infer({&in, 1}).out[0].rows()),
+        channels_(in.channels() / op.groups),
+        pixels_(op.kernel.product()),
         elements_in_(in.elements()),
         in_place_(dtype_ == DType::f32 && (channels_ == 1 || pixels_ == 1)),
         part_{0, 0, dtype_, channels_, pixels_} {
@@ -69,7 +68,7 @@ class Conv2dKernel final : public Kernel {
     void* gy = g.out[0].data;
     if (wanted(g.in, 0)) {
       const bool add = g.in[0].write == Write::accumulate;
-      if (!data_ || (add && !adds_)) throw BugError("conv2d: a gradient that was not to be expected");
+      if (!data_ || (add && !adds_)) throw BugError("conv: a gradient that was not to be expected");
       void* to = add ? workspace + grad_in_at_ : g.in[0].grad.data;
       data_->run({gy, weights(a), to}, workspace, stream.native());
       if (add) cast(where, element_, element_, to, slot_of(g.in[0]), elements_in_);
@@ -179,10 +178,9 @@ class Conv2dKernel final : public Kernel {
     workspace_ = workspace_need(std::max({forward_->workspace(), data.end(), params.end()}));
   }
 
-  Conv2d op_;
+  Conv op_;
   DType dtype_;
   Element element_;
-  Shape out_;
   std::int64_t rows_, channels_, pixels_, elements_in_;
   bool in_place_;                                        // canonical weights lie as the library wants them
   PackedPart part_;                                      // otherwise
@@ -195,10 +193,9 @@ class Conv2dKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_conv2d(CudaContext& context, const Conv2d& op, std::span<const TensorDesc> in,
-                                    const OpUse& use) {
-  if (is_product(op)) return make_product_conv2d(context, op, in[0], use);
-  return std::make_unique<Conv2dKernel>(context, op, in[0], use);
+std::unique_ptr<Kernel> make(CudaContext& context, const Conv& op, Inputs in, const OpUse& use) {
+  if (is_product(op)) return make_product_conv(context, op, in[0], use);
+  return std::make_unique<ConvKernel>(context, op, in[0], use);
 }
 
 }  // namespace dtrain::cuda

@@ -1,11 +1,11 @@
-// Linear layers. f32: oneDNN's sgemm on the canonical weights: measured, plain weights are as fast as blocked copies
-// here, and save packing them after each update and unpacking their gradients. bf16: linear_bf16.cpp.
+// Dense layers. f32: oneDNN's sgemm on the canonical weights: measured, plain weights are as fast as blocked copies
+// here, and save packing them after each update and unpacking their gradients. bf16: dense_bf16.cpp.
 #include <algorithm>
 
 #include "runtime/cpu/elements.hpp"
 #include "runtime/cpu/onednn.hpp"
 #include "runtime/cpu/op_kernels.hpp"
-#include "runtime/cpu/ops/linear_weights.hpp"
+#include "runtime/cpu/ops/dense_weights.hpp"
 #include "runtime/cpu/parallel.hpp"
 
 namespace dtrain::cpu {
@@ -40,15 +40,15 @@ void apply_curve(Activation activation, float* y, std::int64_t n) {
   });
 }
 
-class LinearKernel final : public Kernel {
+class DenseKernel final : public Kernel {
  public:
-  LinearKernel(const Linear& op, const TensorDesc& in, int threads)
+  DenseKernel(const Dense& op, const TensorDesc& in, int threads)
       : op_(op),
-        n_(in.shape[0]),
-        features_(in.shape[1]),
-        channels_(in.origin[0]),
-        pixels_(in.origin[1] * in.origin[2]),
-        permuted_(in.layout == Layout::flattened_channels_last),
+        n_(in.rows()),
+        features_(in.channels()),
+        channels_(in.flattened.channels),
+        pixels_(in.flattened.pixels),
+        permuted_(in.is_flattened_image()),
         threads_(threads) {}
 
   Needs needs() const override {
@@ -122,7 +122,7 @@ class LinearKernel final : public Kernel {
     });
   }
 
-  Linear op_;
+  Dense op_;
   std::int64_t n_, features_, channels_, pixels_;
   bool permuted_;
   int threads_;
@@ -130,9 +130,9 @@ class LinearKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_linear(const Linear& op, std::span<const TensorDesc> in, int threads) {
-  if (in[0].dtype == DType::bf16) return make_linear_bf16(op, in[0], threads);
-  return std::make_unique<LinearKernel>(op, in[0], threads);
+std::unique_ptr<Kernel> make(const Dense& op, Inputs in, int threads) {
+  if (in[0].dtype == DType::bf16) return make_dense_bf16(op, in[0], threads);
+  return std::make_unique<DenseKernel>(op, in[0], threads);
 }
 
 }  // namespace dtrain::cpu

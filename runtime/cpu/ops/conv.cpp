@@ -4,45 +4,48 @@
 
 #include "runtime/cpu/op_kernels.hpp"
 #include "runtime/cpu/ops/weighted.hpp"
+#include "runtime/ops/inference.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::cpu {
 
 namespace {
 
-class Conv2dKernel final : public Kernel {
+/// In oneDNN's logical order: batch, channels, positions.
+dnnl::memory::dims dims_of(const TensorDesc& desc) {
+  dnnl::memory::dims dims{desc.batch(), desc.channels()};
+  for (const std::int64_t extent : inference::positions_of(desc)) dims.push_back(extent);
+  return dims;
+}
+
+class ConvKernel final : public Kernel {
  public:
-  Conv2dKernel(const Conv2d& op, const TensorDesc& in, int threads) : op_(op), threads_(threads) {
+  ConvKernel(const Conv& op, const TensorDesc& in, int threads) : op_(op), threads_(threads) {
     const OmpThreads scope(threads_);
     const OpShape shape = infer(op, {&in, 1});
-    const auto dims = [](const Shape& s) {
-      const auto extents = s.extents();
-      return dnnl::memory::dims(extents.begin(), extents.end());
-    };
-    const Shape& out = shape.out[0].shape;
-    ConvolutionShape c{dims(in.shape),
-                       dims(shape.params[0].desc.shape),
-                       dims(out),
-                       {op.stride[0], op.stride[1]},
-                       {op.padding[0], op.padding[1]},
+    const Extents pads = op.pads(), at = inference::positions_of(in), to = inference::positions_of(shape.out[0]);
+    const auto weights = shape.params[0].desc.shape.extents();
+    ConvolutionShape c{dims_of(in),
+                       {weights.begin(), weights.end()},
+                       dims_of(shape.out[0]),
+                       {op.stride.begin(), op.stride.end()},
+                       {pads.begin(), pads.end()},
                        {},
-                       {op.dilation[0] - 1, op.dilation[1] - 1},
+                       {},
                        op.bias,
                        op.activation,
                        in.dtype};
-    auto canonical_format = dnnl::memory::format_tag::oihw;
-    if (op.groups > 1) {  // [groups, filters / groups, channels / groups, h, w]: the same bytes
+    if (op.groups > 1) {  // [groups, filters / groups, channels / groups, window...]: the same bytes
       c.weights[0] /= op.groups;
       c.weights.insert(c.weights.begin(), op.groups);
-      canonical_format = dnnl::memory::format_tag::goihw;
     }
-    for (int d = 0; d < 2; ++d) {  // what of the padding the last window reaches
-      const auto i = static_cast<std::size_t>(d);
-      c.padding_end.push_back((out[2 + d] - 1) * op.stride[i] + (op.kernel[i] - 1) * op.dilation[i] + 1 -
-                              in.shape[2 + d] - op.padding[i]);
+    for (std::size_t d = 0; d < op.kernel.size(); ++d) {
+      c.dilation.push_back(op.dilation[d] - 1);
+      // What of the padding the last window reaches.
+      c.padding_end.push_back((to[d] - 1) * op.stride[d] + (op.kernel[d] - 1) * op.dilation[d] + 1 - at[d] - pads[d]);
     }
     const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-    const dnnl::memory::desc canonical = plain_desc(c.weights, canonical_format);
+    const dnnl::memory::desc canonical = plain_desc(c.weights);
     run_ = WeightedOp(engine, plan_convolution(engine, c), canonical, canonical, op.bias, in.dtype, threads);
   }
 
@@ -74,19 +77,19 @@ class Conv2dKernel final : public Kernel {
   }
 
  private:
-  Conv2d op_;
+  Conv op_;
   int threads_;
   WeightedOp run_;
 };
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_conv2d(const Conv2d& op, std::span<const TensorDesc> in, int threads) {
+std::unique_ptr<Kernel> make(const Conv& op, Inputs in, int threads) {
   try {
-    return std::make_unique<Conv2dKernel>(op, in[0], threads);
+    return std::make_unique<ConvKernel>(op, in[0], threads);
   } catch (const dnnl::error& e) {
-    throw DeviceError(fmt::format("oneDNN cannot run a convolution of {} filters {} x {} on {}: {}", op.filters,
-                                  op.kernel[0], op.kernel[1], in[0].shape.str(), e.what()));
+    throw DeviceError(fmt::format("oneDNN cannot run a convolution of {} filters {} on {}: {}", op.filters,
+                                  op.kernel.str(), in[0].sample_str(), e.what()));
   }
 }
 

@@ -1,9 +1,9 @@
-// Linear layers in bf16 through oneDNN's inner product: packed bf16 weights in the library's formats, f32 accumulation,
+// Dense layers in bf16 through oneDNN's inner product: packed bf16 weights in the library's formats, f32 accumulation,
 // f32 gradients of parameters.
 #include <fmt/format.h>
 
 #include "runtime/cpu/op_kernels.hpp"
-#include "runtime/cpu/ops/linear_weights.hpp"
+#include "runtime/cpu/ops/dense_weights.hpp"
 #include "runtime/cpu/ops/weighted.hpp"
 #include "runtime/tensor/error.hpp"
 
@@ -11,15 +11,15 @@ namespace dtrain::cpu {
 
 namespace {
 
-class LinearBf16Kernel final : public Kernel {
+class DenseBf16Kernel final : public Kernel {
  public:
-  LinearBf16Kernel(const Linear& op, const TensorDesc& in, int threads)
+  DenseBf16Kernel(const Dense& op, const TensorDesc& in, int threads)
       : op_(op),
-        n_(in.shape[0]),
-        features_(in.shape[1]),
-        channels_(in.origin[0]),
-        pixels_(in.origin[1] * in.origin[2]),
-        permuted_(in.layout == Layout::flattened_channels_last),
+        n_(in.rows()),
+        features_(in.channels()),
+        channels_(in.flattened.channels),
+        pixels_(in.flattened.pixels),
+        permuted_(in.is_flattened_image()),
         threads_(threads) {
     const OmpThreads scope(threads_);
     const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -81,7 +81,7 @@ class LinearBf16Kernel final : public Kernel {
   }
 
  private:
-  Linear op_;
+  Dense op_;
   std::int64_t n_, features_, channels_, pixels_;
   bool permuted_;
   int threads_;
@@ -92,9 +92,9 @@ class LinearBf16Kernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_linear_bf16(const Linear& op, const TensorDesc& in, int threads) {
+std::unique_ptr<Kernel> make_dense_bf16(const Dense& op, const TensorDesc& in, int threads) {
   try {
-    return std::make_unique<LinearBf16Kernel>(op, in, threads);
+    return std::make_unique<DenseBf16Kernel>(op, in, threads);
   } catch (const dnnl::error& e) {
     throw DeviceError(
         fmt::format("oneDNN cannot run a bfloat16 linear layer of {} units on {}: {}; use precision: "

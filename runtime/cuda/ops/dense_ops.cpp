@@ -1,4 +1,4 @@
-// Linear layers, and convolutions that look at one pixel, through cuBLASLt. float32 multiplies with the canonical
+// Dense layers, and convolutions that look at one pixel, through cuBLASLt. float32 multiplies with the canonical
 // weights; halves, and a flattened image's columns, with a packed copy of weights and bias. Gradients of parameters are
 // float and added in place.
 #include <algorithm>
@@ -17,18 +17,18 @@ namespace dtrain::cuda {
 
 namespace {
 
-class LinearKernel final : public Kernel {
+class DenseKernel final : public Kernel {
  public:
-  LinearKernel(CudaContext& context, const char* name, const Linear& op, const TensorDesc& in, const OpUse& use)
+  DenseKernel(CudaContext& context, const char* name, const Dense& op, const TensorDesc& in, const OpUse& use)
       : name_(name),
         op_(op),
         dtype_(in.dtype),
         element_(element_of(in)),
-        n_(in.shape[0]),
-        features_(in.shape[1]),
-        channels_(in.origin[0]),
-        pixels_(in.origin[1] * in.origin[2]),
-        permuted_(in.layout == Layout::flattened_channels_last && channels_ > 1 && pixels_ > 1) {
+        n_(in.rows()),
+        features_(in.channels()),
+        channels_(in.flattened.channels),
+        pixels_(in.flattened.pixels),
+        permuted_(in.is_flattened_image() && channels_ > 1 && pixels_ > 1) {
     if (!context.blas) context.blas = make_blas_lt();
     blas_ = context.blas;
     prepare_forward(context);
@@ -211,7 +211,7 @@ class LinearKernel final : public Kernel {
   }
 
   const char* name_;  // of the op, in messages
-  Linear op_;
+  Dense op_;
   DType dtype_;
   Element element_;
   std::int64_t n_, features_, channels_, pixels_;
@@ -226,16 +226,15 @@ class LinearKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_linear(CudaContext& context, const Linear& op, std::span<const TensorDesc> in,
-                                    const OpUse& use) {
-  return std::make_unique<LinearKernel>(context, "linear", op, in[0], use);
+std::unique_ptr<Kernel> make(CudaContext& context, const Dense& op, Inputs in, const OpUse& use) {
+  return std::make_unique<DenseKernel>(context, "dense", op, in[0], use);
 }
 
-std::unique_ptr<Kernel> make_product_conv2d(CudaContext& context, const Conv2d& op, const TensorDesc& in,
-                                            const OpUse& use) {
-  const Linear product{.units = op.filters, .bias = op.bias, .activation = op.activation};
-  const Shape pixels{in.shape[0] * in.shape[2] * in.shape[3], in.shape[1]};
-  return std::make_unique<LinearKernel>(context, "conv2d", product, TensorDesc{in.dtype, pixels}, use);
+std::unique_ptr<Kernel> make_product_conv(CudaContext& context, const Conv& op, const TensorDesc& in,
+                                          const OpUse& use) {
+  const Dense product{.units = op.filters, .bias = op.bias, .activation = op.activation};
+  const Shape pixels{in.rows(), in.channels()};
+  return std::make_unique<DenseKernel>(context, "conv2d", product, TensorDesc{in.dtype, pixels}, use);
 }
 
 }  // namespace dtrain::cuda

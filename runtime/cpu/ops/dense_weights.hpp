@@ -41,6 +41,6 @@ inline void unpermute_columns(const float* from, float* to, bool add, std::int64
   });
 }
 
-std::unique_ptr<Kernel> make_linear_bf16(const Linear&, const TensorDesc& in, int threads);
+std::unique_ptr<Kernel> make_dense_bf16(const Dense&, const TensorDesc& in, int threads);
 
 }  // namespace dtrain::cpu

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <string>
 
-#include "models/layers/config.hpp"
+#include "models/model/config.hpp"
 #include "runtime/graph/graph.hpp"
 #include "runtime/tensor/error.hpp"
 

@@ -360,6 +360,15 @@ LoadedConfig parse_config(std::string_view text, const std::string& file, std::s
   return Loader(text, file, overrides).load();
 }
 
+std::vector<std::pair<std::string, std::string>> fields_of(std::string_view canonical,
+                                                           std::vector<std::pair<std::string, std::string>> recorded) {
+  try {
+    return parse_config(canonical, "checkpoint").fields;
+  } catch (const ConfigError&) {
+    return recorded;
+  }
+}
+
 LoadedConfig load_config(const std::string& file, std::span<const std::string> overrides) {
   struct Close {
     void operator()(std::FILE* f) const noexcept { (void)std::fclose(f); }  // read only

@@ -38,6 +38,10 @@ struct LoadedConfig {
 LoadedConfig load_config(const std::string& file, std::span<const std::string> overrides = {});
 /// The same from text; `file` is its name in messages.
 LoadedConfig parse_config(std::string_view text, const std::string& file, std::span<const std::string> overrides = {});
+/// The fields of a canonical form that may be an earlier program's: in the names of now, and with the defaults of
+/// settings that have come since. `recorded`, the fields as it listed them, where it is no configuration any more.
+std::vector<std::pair<std::string, std::string>> fields_of(std::string_view canonical,
+                                                           std::vector<std::pair<std::string, std::string>> recorded);
 
 /// What one rank does of the global batch.
 struct BatchShare {

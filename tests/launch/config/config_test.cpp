@@ -5,6 +5,7 @@
 #include <iterator>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -412,6 +413,18 @@ TEST(ConfigFile, TheFieldsAreTheScalarsByPath) {
   EXPECT_EQ(value("optimizer.sgd.learning_rate"), "0.01");
   EXPECT_EQ(value("batch.micro"), "auto");
   EXPECT_EQ(value("train.steps"), "none");
+}
+
+TEST(ConfigFile, TheFieldsOfAnOlderProgramAreThoseOfNow) {
+  const LoadedConfig now = parse_config(small, "c.yaml");
+  // It knew neither these sections nor the bias of a layer: they are at their defaults.
+  std::string older = now.canonical;
+  older.erase(older.find("cuda:"), older.find("checkpoint:") - older.find("cuda:"));
+  older.erase(older.find("bias: true, "), 12);
+  EXPECT_EQ(fields_of(older, {}), now.fields);
+  const std::vector<std::pair<std::string, std::string>> recorded{{"model.layers.0.quantum", "1"}};
+  EXPECT_EQ(fields_of(older + "quantum: {}\n", recorded), recorded);
+  EXPECT_EQ(fields_of("", recorded), recorded);
 }
 
 TEST(ConfigFile, RanksShareABatchOrSayWhatWould) {

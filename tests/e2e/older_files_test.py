@@ -48,6 +48,17 @@ class Configurations(harness.Case):
                 with open(then) as text:
                     self.assertIsNone(missing(numbers(text.read()), numbers("\n".join(now))), "a value is lost")
 
+    def test_settings_of_the_command_line_go_by_their_keys(self):
+        recipe = os.path.join(self.FOLDER, "recipes", "mnist-cnn.yaml")
+        given = {"model.layers.0.conv2d.filters": 48, "model.layers.1.maxpool2d.size": 3, "model.layers.6.dense.units": 96,
+                 "optimizer.adam.learning_rate": 0.0625, "batch.global": 72, "communication.bucket_mib": 7.5}
+        overrides = [f"{key}={value}" for key, value in given.items()]
+        now = self.ok("config", "show", recipe, *overrides).out
+        for override in overrides:
+            self.assertIn(f"command line: {override}", now)
+        found = numbers("\n".join(line.partition(" #")[0] for line in now.splitlines()))
+        self.assertIsNone(missing(sorted(map(float, given.values())), found))
+
     def test_their_models_are_planned(self):
         for file in self.files():
             with self.subTest(file=file):

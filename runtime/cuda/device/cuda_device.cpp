@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 #include <nvtx3/nvToolsExt.h>
 
+#include "runtime/cuda/device/streams.hpp"
+#include "runtime/cuda/device/timeline.hpp"
 #include "runtime/cuda/errors.hpp"
 #include "runtime/cuda/op_kernels.hpp"
-#include "runtime/cuda/streams.hpp"
-#include "runtime/cuda/timeline.hpp"
 #include "runtime/cuda/update/update_ops.hpp"
 #include "runtime/device/device.hpp"
 #include "runtime/tensor/error.hpp"

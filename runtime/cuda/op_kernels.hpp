@@ -11,8 +11,6 @@
 
 namespace dtrain::cuda {
 
-std::unique_ptr<Kernel> make_kernel(CudaContext&, const OpSpec&, std::span<const TensorDesc> in, const OpUse&);
-
 // cuBLASLt and cuDNN.
 std::unique_ptr<Kernel> make_linear(CudaContext&, const Linear&, std::span<const TensorDesc> in, const OpUse&);
 std::unique_ptr<Kernel> make_conv2d(CudaContext&, const Conv2d&, std::span<const TensorDesc> in, const OpUse&);

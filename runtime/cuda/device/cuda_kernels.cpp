@@ -1,3 +1,7 @@
+#include "runtime/cuda/device/cuda_kernels.hpp"
+
+#include <utility>
+
 #include "runtime/cuda/op_kernels.hpp"
 
 namespace dtrain::cuda {
@@ -38,9 +42,10 @@ class ViewKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_kernel(CudaContext& context, const OpSpec& op, std::span<const TensorDesc> in,
-                                    const OpUse& use) {
-  return std::visit(Make{context, in, use}, op);
+CudaKernels::CudaKernels(Device& device, CudaContext context) : FlatOps(device), context_(std::move(context)) {}
+
+std::unique_ptr<Kernel> CudaKernels::prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse& use) {
+  return std::visit(Make{context_, in, use}, op);
 }
 std::unique_ptr<Kernel> make_view() {
   return std::make_unique<ViewKernel>();

@@ -9,6 +9,7 @@
 
 #include "runtime/cuda/library/cudnn_graphs.hpp"
 #include "runtime/cuda/library/graph_check.hpp"
+#include "runtime/ops/kernels.hpp"
 #include "runtime/tensor/error.hpp"
 #include "tests/support/devices.hpp"
 #include "tests/support/op_table.hpp"
@@ -135,7 +136,7 @@ TEST_P(Ops, bits_depend_on_neither_repetition_nor_threads_nor_aliases) {
 
   const bool cpu = device_->kind() == DeviceKind::cpu;
   const auto two = cpu ? make_cpu_device(2) : GetParam().make();
-  two->use(device_->choices());  // what was measured to be quickest, as a run keeps it
+  two->kernels().use(device_->kernels().choices());  // what was measured to be quickest, as a run keeps it
   OpRun on_two(*two, row_);
   const auto seen = results(on_two);
   const bool vendor = cpu && (std::holds_alternative<Linear>(row_.op) || std::holds_alternative<Conv2d>(row_.op));
@@ -264,7 +265,7 @@ TEST_P(EitherWay, values_and_gradients_are_the_same) {
   const auto cpu = make_cpu_device(1);
   OpRun there(*cpu, row_.in.dtype == DType::f16 ? test::in_dtype(row_, DType::bf16) : row_);
   const auto expected = results(there);
-  const AlgorithmChoices quicker = device_->choices();
+  const AlgorithmChoices quicker = device_->kernels().choices();
   const auto engines = engines_of(GetParam().device, row_);
   for (const bool own : {true, false}) {
     AlgorithmChoices wanted;
@@ -277,9 +278,9 @@ TEST_P(EitherWay, values_and_gradients_are_the_same) {
       EXPECT_EQ(wanted.all().size(), engines.size());
     }
     const auto device = GetParam().make();
-    device->use(wanted);
+    device->kernels().use(wanted);
     OpRun run(*device, row_);
-    const AlgorithmChoices taken = device->choices();
+    const AlgorithmChoices taken = device->kernels().choices();
     for (const auto& [key, engine] : wanted.all()) EXPECT_EQ(*taken.find(key), engine) << key;
     const auto seen = results(run);
     ASSERT_EQ(seen.size(), expected.size());

@@ -16,8 +16,8 @@
 #include <xxhash.h>
 
 #include "io/dataset/detect.hpp"
-#include "io/dataset/stored.hpp"
 #include "io/hdf5/column.hpp"
+#include "io/hdf5/stored.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {

@@ -1,5 +1,6 @@
 #include "io/dataset/convert.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>

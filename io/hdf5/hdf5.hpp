@@ -11,7 +11,7 @@
 
 #include <hdf5.h>
 
-#include "io/dataset/dataset.hpp"
+#include "io/hdf5/stored.hpp"
 
 namespace dtrain::io::h5 {
 

@@ -10,10 +10,8 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <new>
 #include <set>
 #include <span>
-#include <sstream>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -26,6 +24,7 @@
 #include "comm/watch/watchdog.hpp"
 #include "comm/world/world.hpp"
 #include "io/checkpoint/checkpoint.hpp"
+#include "launch/base/error_text.hpp"
 #include "launch/base/progress.hpp"
 #include "launch/base/signals.hpp"
 #include "launch/bench/commands.hpp"
@@ -379,36 +378,6 @@ int CommandLine::run(Strings args) {
 }
 
 }  // namespace
-
-std::string error_text(const std::exception& e, ExitCode& code) {
-  std::string out;
-  const auto add = [&out](const std::string& text) {
-    out += "error: ";
-    for (const char c : text) {
-      out += c;
-      if (c == '\n') out += "  ";
-    }
-    out += '\n';
-  };
-  if (const auto* config = dynamic_cast<const ConfigError*>(&e)) {
-    code = config->code();
-    // Another rank's problems arrive as one text.
-    for (const auto& problem : config->problems()) {
-      std::istringstream lines(problem.format());
-      for (std::string line; std::getline(lines, line);) add(line);
-    }
-  } else if (const auto* error = dynamic_cast<const Error*>(&e)) {
-    code = error->code();
-    add(code == ExitCode::bug ? fmt::format("a bug in dtrain: {}", e.what()) : std::string(e.what()));
-  } else if (dynamic_cast<const std::bad_alloc*>(&e) != nullptr) {
-    code = ExitCode::device;
-    add("out of host memory");
-  } else {
-    code = ExitCode::bug;
-    add(fmt::format("a bug in dtrain: {}", e.what()));
-  }
-  return out;
-}
 
 int run_command_line(const std::vector<std::string>& args) {
   try {

@@ -2,18 +2,12 @@
 // Runs on the main thread of each rank; only rank 0 prints.
 #pragma once
 
-#include <exception>
 #include <string>
 #include <vector>
-
-#include "runtime/tensor/error.hpp"
 
 namespace dtrain::launch {
 
 /// Runs `dtrain ARGS...`; returns the exit code of the process.
 int run_command_line(const std::vector<std::string>& args);
-
-/// The lines of an error, "error: ..." each problem, further text indented; `code` gets its exit code.
-std::string error_text(const std::exception&, ExitCode& code);
 
 }  // namespace dtrain::launch

@@ -27,7 +27,6 @@
 #include "launch/base/error_text.hpp"
 #include "launch/base/progress.hpp"
 #include "launch/base/signals.hpp"
-#include "launch/bench/commands.hpp"
 #include "launch/cli/all_ranks.hpp"
 #include "launch/cli/data_commands.hpp"
 #include "launch/cli/doctor.hpp"
@@ -103,7 +102,8 @@ bool is_speaker() {
 /// The tree of commands. Each leaf sets what is to be done.
 class CommandLine {
  public:
-  CommandLine() : app_("dtrain: distributed training of neural networks", "dtrain") {
+  explicit CommandLine(std::span<const AddCommands> more)
+      : app_("dtrain: distributed training of neural networks", "dtrain") {
     app_.set_version_flag("--version", std::string("dtrain ") + std::string(version()), "Print the version");
     app_.require_subcommand(1);
     example(app_,
@@ -127,7 +127,7 @@ class CommandLine {
     data_ = std::make_unique<DataCommands>(app_, tree);
     add_checkpoint();
     add_doctor();
-    add_bench_commands(app_, tree);
+    for (const AddCommands& add : more) add(app_, tree);
     auto formatter = std::make_shared<ExamplesFirst>(examples_);
     const std::function<void(CLI::App*)> format = [&](CLI::App* at) {
       at->formatter(formatter);
@@ -379,9 +379,9 @@ int CommandLine::run(Strings args) {
 
 }  // namespace
 
-int run_command_line(const std::vector<std::string>& args) {
+int run_command_line(const std::vector<std::string>& args, std::span<const AddCommands> more) {
   try {
-    return CommandLine().run(args);
+    return CommandLine(more).run(args);
   } catch (const std::exception& e) {
     ExitCode code = ExitCode::bug;
     const std::string text = error_text(e, code);

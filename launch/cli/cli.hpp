@@ -2,12 +2,19 @@
 // Runs on the main thread of each rank; only rank 0 prints.
 #pragma once
 
+#include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "launch/cli/command_tree.hpp"
+
 namespace dtrain::launch {
 
-/// Runs `dtrain ARGS...`; returns the exit code of the process.
-int run_command_line(const std::vector<std::string>& args);
+/// Adds the commands of a room that the command line knows nothing of.
+using AddCommands = std::function<void(CLI::App& root, const CommandTree&)>;
+
+/// Runs `dtrain ARGS...`, with `more` behind its own commands; returns the exit code of the process.
+int run_command_line(const std::vector<std::string>& args, std::span<const AddCommands> more = {});
 
 }  // namespace dtrain::launch

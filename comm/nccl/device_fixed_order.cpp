@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::comm {
@@ -130,9 +131,10 @@ class DeviceFixedOrder final : public Collective {
     if (count == 0) return;
     const bool narrow = dtype == DType::bf16;
     for (std::size_t r = 0; r < ranks_ && narrow; ++r)
-      device_.cast(view(DType::bf16, part(r, dtype), count), view(DType::f32, sum(r), count), stream);
-    for (const Addition& a : additions_) device_.add(a.parts, a.out, 0, count, stream);
-    if (narrow) device_.cast(view(DType::f32, sum(0), count), view(DType::bf16, part(0, dtype), count), stream);
+      device_.kernels().cast(view(DType::bf16, part(r, dtype), count), view(DType::f32, sum(r), count), stream);
+    for (const Addition& a : additions_) device_.kernels().add(a.parts, a.out, 0, count, stream);
+    if (narrow)
+      device_.kernels().cast(view(DType::f32, sum(0), count), view(DType::bf16, part(0, dtype), count), stream);
   }
 
   Device& device_;

@@ -8,7 +8,7 @@
 
 #include <fmt/format.h>
 
-#include "io/dataset/stored.hpp"
+#include "io/hdf5/stored.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {

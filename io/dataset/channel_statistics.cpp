@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "io/dataset/stored.hpp"
+#include "io/hdf5/stored.hpp"
 
 namespace dtrain::io {
 

@@ -1,5 +1,6 @@
 #include "io/dataset/convert.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -7,7 +8,7 @@
 
 #include <fmt/format.h>
 
-#include "io/dataset/stored.hpp"
+#include "io/hdf5/stored.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {

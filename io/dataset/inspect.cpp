@@ -13,8 +13,8 @@
 
 #include "io/dataset/channel_statistics.hpp"
 #include "io/dataset/detect.hpp"
-#include "io/dataset/stored.hpp"
 #include "io/hdf5/column.hpp"
+#include "io/hdf5/stored.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {

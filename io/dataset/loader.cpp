@@ -15,8 +15,8 @@
 
 #include "io/dataset/augment.hpp"
 #include "io/dataset/convert.hpp"
-#include "io/dataset/stored.hpp"
 #include "io/dataset/stream.hpp"
+#include "io/hdf5/stored.hpp"
 #include "runtime/device/host_buffer.hpp"
 #include "runtime/tensor/error.hpp"
 

@@ -10,10 +10,8 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <new>
 #include <set>
 #include <span>
-#include <sstream>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -26,9 +24,9 @@
 #include "comm/watch/watchdog.hpp"
 #include "comm/world/world.hpp"
 #include "io/checkpoint/checkpoint.hpp"
+#include "launch/base/error_text.hpp"
 #include "launch/base/progress.hpp"
 #include "launch/base/signals.hpp"
-#include "launch/bench/commands.hpp"
 #include "launch/cli/all_ranks.hpp"
 #include "launch/cli/data_commands.hpp"
 #include "launch/cli/doctor.hpp"
@@ -104,7 +102,8 @@ bool is_speaker() {
 /// The tree of commands. Each leaf sets what is to be done.
 class CommandLine {
  public:
-  CommandLine() : app_("dtrain: distributed training of neural networks", "dtrain") {
+  explicit CommandLine(std::span<const AddCommands> more)
+      : app_("dtrain: distributed training of neural networks", "dtrain") {
     app_.set_version_flag("--version", std::string("dtrain ") + std::string(version()), "Print the version");
     app_.require_subcommand(1);
     example(app_,
@@ -128,7 +127,7 @@ class CommandLine {
     data_ = std::make_unique<DataCommands>(app_, tree);
     add_checkpoint();
     add_doctor();
-    add_bench_commands(app_, tree);
+    for (const AddCommands& add : more) add(app_, tree);
     auto formatter = std::make_shared<ExamplesFirst>(examples_);
     const std::function<void(CLI::App*)> format = [&](CLI::App* at) {
       at->formatter(formatter);
@@ -380,39 +379,9 @@ int CommandLine::run(Strings args) {
 
 }  // namespace
 
-std::string error_text(const std::exception& e, ExitCode& code) {
-  std::string out;
-  const auto add = [&out](const std::string& text) {
-    out += "error: ";
-    for (const char c : text) {
-      out += c;
-      if (c == '\n') out += "  ";
-    }
-    out += '\n';
-  };
-  if (const auto* config = dynamic_cast<const ConfigError*>(&e)) {
-    code = config->code();
-    // Another rank's problems arrive as one text.
-    for (const auto& problem : config->problems()) {
-      std::istringstream lines(problem.format());
-      for (std::string line; std::getline(lines, line);) add(line);
-    }
-  } else if (const auto* error = dynamic_cast<const Error*>(&e)) {
-    code = error->code();
-    add(code == ExitCode::bug ? fmt::format("a bug in dtrain: {}", e.what()) : std::string(e.what()));
-  } else if (dynamic_cast<const std::bad_alloc*>(&e) != nullptr) {
-    code = ExitCode::device;
-    add("out of host memory");
-  } else {
-    code = ExitCode::bug;
-    add(fmt::format("a bug in dtrain: {}", e.what()));
-  }
-  return out;
-}
-
-int run_command_line(const std::vector<std::string>& args) {
+int run_command_line(const std::vector<std::string>& args, std::span<const AddCommands> more) {
   try {
-    return CommandLine().run(args);
+    return CommandLine(more).run(args);
   } catch (const std::exception& e) {
     ExitCode code = ExitCode::bug;
     const std::string text = error_text(e, code);

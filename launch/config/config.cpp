@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "comm/collective/tables.hpp"
+#include "io/checkpoint/tables.hpp"
 #include "io/dataset/tables.hpp"
 #include "launch/config/tables.hpp"
 #include "models/model/config.hpp"

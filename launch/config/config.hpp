@@ -6,6 +6,7 @@
 #include <string>
 
 #include "comm/collective/config.hpp"
+#include "io/checkpoint/config.hpp"
 #include "io/dataset/config.hpp"
 #include "models/model/config.hpp"
 #include "runtime/device/device.hpp"

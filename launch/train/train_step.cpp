@@ -5,6 +5,7 @@
 
 #include "launch/base/alone.hpp"
 #include "launch/base/clock.hpp"
+#include "runtime/ops/kernels.hpp"
 
 namespace dtrain::launch {
 
@@ -308,7 +309,7 @@ void TrainStep::update(const RunStatus& status, bool logged, PhaseSeconds& secon
     gradients.squares = squares.data();
     gradients.blocks = squares.size();
   }
-  engine_.device().finish_gradients(gradients, compute);
+  engine_.device().kernels().finish_gradients(gradients, compute);
   if (whole) {
     optimizer_.update(store, 0, store.layout().param_floats, state, compute);
   } else {
@@ -325,7 +326,7 @@ void TrainStep::update(const RunStatus& status, bool logged, PhaseSeconds& secon
   }
   // Where they are gathered at the beginning of the next step, the others' shares are not here yet.
   if (!gathers_first_) engine_.pack(optimizer_.sharded() ? Program::Changed::anyhow : Program::Changed::by_update);
-  engine_.device().finish_step({.step = &state, .sums = behind_gradients(), .scaling = scaling_}, compute);
+  engine_.device().kernels().finish_step({.step = &state, .sums = behind_gradients(), .scaling = scaling_}, compute);
   if (engine_.device().asynchronous()) return;
   // Parameters that were still on their way when forward wanted them.
   seconds.forward -= exposed_forward;

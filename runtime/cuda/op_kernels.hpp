@@ -13,8 +13,6 @@ namespace dtrain::cuda {
 
 using Inputs = std::span<const TensorDesc>;
 
-std::unique_ptr<Kernel> make_kernel(CudaContext&, const OpSpec&, Inputs, const OpUse&);
-
 std::unique_ptr<Kernel> make(CudaContext&, const Conv&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const MaxPool&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const AveragePool&, Inputs, const OpUse&);

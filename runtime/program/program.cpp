@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/plan/graph_analysis.hpp"
 
 namespace dtrain {
@@ -264,7 +265,8 @@ Program::Program(Device& device, Graph graph, const PlanOptions& options, Collec
     std::vector<TensorDesc> in;
     for (ValueId v : node.in) in.push_back(graph.desc(v));
     try {
-      s.kernels.push_back(device.prepare(node.op, in, options.train ? analysis.use_of(n) : OpUse{false, false, false}));
+      s.kernels.push_back(
+          device.kernels().prepare(node.op, in, options.train ? analysis.use_of(n) : OpUse{false, false, false}));
     } catch (const DeviceError& e) {
       throw DeviceError(fmt::format("layer \"{}\": {}", node.name, e.what()));
     }

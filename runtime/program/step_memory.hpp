@@ -34,7 +34,7 @@ class StepMemory {
   static constexpr std::size_t wishes = 3;
   /// In the step that began last, once: into device memory, where ranks add them up.
   void write_wishes(const std::array<float, wishes>&, float* to, Stream&);
-  /// After Device::finish_step: the step is under way until its state is read.
+  /// After Kernels::finish_step: the step is under way until its state is read.
   void end(Stream&);
   int under_way() const noexcept { return static_cast<int>(ended_ - read_); }
   /// The oldest step under way as it ended; waits until the device was there, and throws what went wrong on it. Valid

@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "runtime/device/device.hpp"
+#include "runtime/ops/kernels.hpp"
 #include "runtime/tensor/bf16.hpp"
 
 namespace {
@@ -55,7 +56,7 @@ struct Memory {
 void measure(Device& device, const char* name, const OpSpec& op, const std::vector<TensorDesc>& in, double forward,
              double backward, double copy) {
   const OpShape shape = infer(op, in);
-  const auto kernel = device.prepare(op, in, {});
+  const auto kernel = device.kernels().prepare(op, in, {});
   const auto stream = device.make_stream(StreamUse::compute);
   std::vector<std::vector<Memory>> memory(8);
   std::vector<std::vector<Tensor>> views(8);

@@ -7,6 +7,7 @@
 #include <new>
 #include <utility>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/random/rng.hpp"
 #include "runtime/tensor/f16.hpp"
 
@@ -278,11 +279,11 @@ OpRun::OpRun(Device& device, const OpRow& row)
   shape_ = infer(row.op, descs);
   // What the tests of a program measured before: it takes a GPU's libraries seconds a row.
   static AlgorithmChoices measured;
-  const AlgorithmChoices wanted = device.choices();
-  device.use(measured);
-  device.use(wanted);
-  kernel_ = device.prepare(row.op, descs, {});
-  if (wanted.all().empty()) measured.merge(device.choices());
+  const AlgorithmChoices wanted = device.kernels().choices();
+  device.kernels().use(measured);
+  device.kernels().use(wanted);
+  kernel_ = device.kernels().prepare(row.op, descs, {});
+  if (wanted.all().empty()) measured.merge(device.kernels().choices());
   for (const auto& d : descs) in_.emplace_back(device, d);
   for (const auto& d : shape_.out) out_.emplace_back(device, d);
   for (std::size_t p = 0; p < shape_.params.size(); ++p) {

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
+#include "launch/bench/commands.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/plan/check.hpp"
 
@@ -25,7 +26,8 @@ struct Result {
 Result run(const std::vector<std::string>& args) {
   testing::internal::CaptureStdout();
   testing::internal::CaptureStderr();
-  const int code = run_command_line(args);
+  const AddCommands more[] = {add_bench_commands};  // as main() does
+  const int code = run_command_line(args, more);
   Result result{code, testing::internal::GetCapturedStdout(), testing::internal::GetCapturedStderr()};
   return result;
 }

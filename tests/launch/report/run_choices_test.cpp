@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "comm/world/local.hpp"
+#include "runtime/ops/kernels.hpp"
 #include "runtime/tensor/error.hpp"
 #include "tests/support/async_device.hpp"
 
@@ -27,8 +28,8 @@ AsyncDevice::Options gpu(const std::string& model, int rank) {
 /// Prepares two ops; one twice.
 void prepare_ops(AsyncDevice& device) {
   const TensorDesc in{DType::f32, Shape{4, 8}};
-  for (const std::int64_t units : {16, 16}) device.prepare(Dense{.units = units}, {&in, 1}, {});
-  device.prepare(Activate{}, {&in, 1}, {});
+  for (const std::int64_t units : {16, 16}) device.kernels().prepare(Dense{.units = units}, {&in, 1}, {});
+  device.kernels().prepare(Activate{}, {&in, 1}, {});
 }
 
 class Folder {

@@ -11,11 +11,11 @@
 
 #include "comm/watch/watchdog.hpp"
 #include "comm/world/world.hpp"
+#include "launch/base/error_text.hpp"
 #include "launch/base/progress.hpp"
 #include "launch/base/signals.hpp"
 #include "launch/bench/comm.hpp"
 #include "launch/cli/all_ranks.hpp"
-#include "launch/cli/cli.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/train/train.hpp"
 #include "tests/support/async_device.hpp"

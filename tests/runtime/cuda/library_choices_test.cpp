@@ -4,13 +4,14 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/ops/kernels.hpp"
 #include "tests/runtime/cuda/simulated_device.hpp"
 
 namespace dtrain::test {
 namespace {
 
 std::int64_t choices_with(const Device& device, const std::string& text) {
-  const AlgorithmChoices choices = device.choices();
+  const AlgorithmChoices choices = device.kernels().choices();
   return std::count_if(choices.all().begin(), choices.all().end(),
                        [&](const auto& choice) { return choice.first.find(text) != std::string::npos; });
 }
@@ -20,7 +21,7 @@ TEST(LibraryChoices, a_first_layer_measures_no_gradient_of_the_data) {
   const Conv op{.filters = 8, .kernel = {3, 3}};
   for (const OpUse& use : {OpUse{false, false}, OpUse{true, false}, OpUse{true, true}}) {
     SimulatedDevice device;
-    const std::size_t needs = device.prepare(op, {&images, 1}, use)->needs().workspace;
+    const std::size_t needs = device.kernels().prepare(op, {&images, 1}, use)->needs().workspace;
     EXPECT_EQ(choices_with(device, "data_gradient"), use.input_gradient ? 1 : 0);
     EXPECT_EQ(choices_with(device, "weight_gradient"), 1);
     // Room for a gradient that is to be added, only where one is.
@@ -39,9 +40,9 @@ TEST(LibraryChoices, who_only_evaluates_measures_nothing_of_training) {
   SimulatedDevice device;
   for (const OpSpec& op :
        std::vector<OpSpec>{Conv{.filters = 8, .kernel = {3, 3}}, BatchNorm{}, LayerNorm{}, MaxPool{}, AveragePool{}})
-    device.prepare(op, {&in, 1}, evaluated);
-  device.prepare(Dense{.units = 3}, {&features, 1}, evaluated);
-  EXPECT_EQ(device.choices().all().size(), 3u);  // convolution, average pool and product, forward
+    device.kernels().prepare(op, {&in, 1}, evaluated);
+  device.kernels().prepare(Dense{.units = 3}, {&features, 1}, evaluated);
+  EXPECT_EQ(device.kernels().choices().all().size(), 3u);  // convolution, average pool and product, forward
   EXPECT_EQ(
       choices_with(device, "conv2d forward") + choices_with(device, "average_pool2d") + choices_with(device, "product"),
       3);
@@ -56,8 +57,8 @@ TEST(LibraryChoices, norms_and_pools_take_an_engine_only_where_it_gives_what_own
       for (const OpSpec& op : std::vector<OpSpec>{BatchNorm{}, BatchNorm{1e-5, 0.1, Activation::relu}, LayerNorm{},
                                                   MaxPool{{3, 3}, {2, 2}, {1, 1}}, AveragePool{{3, 3}, {2, 2}, {1, 1}},
                                                   AveragePool{{3, 3}, {2, 2}, {1, 1}, false}, GlobalAveragePool{}})
-        device.prepare(op, {&in, 1}, {});
-      const AlgorithmChoices choices = device.choices();
+        device.kernels().prepare(op, {&in, 1}, {});
+      const AlgorithmChoices choices = device.kernels().choices();
       EXPECT_EQ(choices.all().size(), channels == 8 ? 10u : 0u);  // norms have two
       for (const auto& [key, engine] : choices.all()) EXPECT_EQ(engine, "eng1_k2=3") << key;
     }
@@ -67,14 +68,14 @@ TEST(LibraryChoices, norms_and_pools_take_an_engine_only_where_it_gives_what_own
 TEST(LibraryChoices, a_norm_without_a_gradient_to_give_has_no_graph_for_it) {
   const TensorDesc in{DType::f32, Shape{6, 8}};
   SimulatedDevice device;
-  const auto first = device.prepare(BatchNorm{}, {&in, 1}, {false, false});
+  const auto first = device.kernels().prepare(BatchNorm{}, {&in, 1}, {false, false});
   EXPECT_FALSE(first->needs().gradients_apart);
   EXPECT_EQ(choices_with(device, "backward"), 0);
   EXPECT_EQ(choices_with(device, "forward"), 1);
-  EXPECT_TRUE(device.prepare(BatchNorm{}, {&in, 1}, {})->needs().gradients_apart);
+  EXPECT_TRUE(device.kernels().prepare(BatchNorm{}, {&in, 1}, {})->needs().gradients_apart);
   EXPECT_EQ(choices_with(device, "backward"), 1);
   EXPECT_EQ(choices_with(device, " added"), 1);
-  device.prepare(BatchNorm{}, {&in, 1}, {true, false});
+  device.kernels().prepare(BatchNorm{}, {&in, 1}, {true, false});
   EXPECT_EQ(choices_with(device, "backward"), 2);  // without the pass that adds
 }
 
@@ -82,15 +83,15 @@ TEST(LibraryChoices, norms_that_are_to_be_ours_ask_no_library) {
   const TensorDesc in{DType::f32, Shape{6, 8}};
   SimulatedDevice device(CudaOptions{.own_norms = true});
   for (const OpSpec& op : std::vector<OpSpec>{BatchNorm{}, LayerNorm{}})
-    EXPECT_FALSE(device.prepare(op, {&in, 1}, {})->needs().gradients_apart);
-  EXPECT_TRUE(device.choices().all().empty());
+    EXPECT_FALSE(device.kernels().prepare(op, {&in, 1}, {})->needs().gradients_apart);
+  EXPECT_TRUE(device.kernels().choices().all().empty());
 }
 
 TEST(LibraryChoices, an_earlier_choice_of_own_kernels_stays) {
   const TensorDesc in{DType::f32, Shape{6, 8}};
   SimulatedDevice device;
-  device.prepare(LayerNorm{}, {&in, 1}, {});
-  const AlgorithmChoices measured = device.choices();
+  device.kernels().prepare(LayerNorm{}, {&in, 1}, {});
+  const AlgorithmChoices measured = device.kernels().choices();
   AlgorithmChoices own;
   for (const auto& [key, engine] : measured.all()) own.set(key, "own");
   SimulatedDevice again;

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/ops/op.hpp"
 #include "runtime/program/program.hpp"
 #include "runtime/tensor/f16.hpp"
@@ -60,7 +61,7 @@ TEST(PackedParts, are_all_that_pack_writes) {
     for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
       SCOPED_TRACE(row.name + " " + std::string(name_of(dtype)));
       row.in.dtype = dtype;
-      const auto kernel = device.prepare(row.op, {&row.in, 1}, {});
+      const auto kernel = device.kernels().prepare(row.op, {&row.in, 1}, {});
       const OpShape shape = infer(row.op, {&row.in, 1});
       std::vector<std::vector<float>> params;
       std::vector<Tensor> views;

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/optim/optimizer.hpp"
 #include "runtime/plan/plan.hpp"
 #include "tests/support/op_table.hpp"
@@ -79,7 +80,7 @@ TEST_P(Norms, statistics_of_two_micro_batches_are_pytorchs) {
   test::Reachable<StepState> step(1, test::FromDevice<StepState>(*device_));
   step[0].micro_batches = 2;
   const auto stream = device_->make_stream(StreamUse::compute);
-  device_->update_states({running.data(), sums.data(), &layout, step.data()}, *stream);
+  device_->kernels().update_states({running.data(), sums.data(), &layout, step.data()}, *stream);
   stream->synchronize();
   for (std::size_t i = 0; i < running.size(); ++i) {
     const auto mean = golden.at("statistics").at(i / channels).at(i % channels).get<float>() / 2;
@@ -232,7 +233,8 @@ TEST_P(Estimates, are_no_less_than_what_a_device_needs) {
           const bool own = GetParam().name != "cpu" && desc.elements() > 20000;
           if (own && std::holds_alternative<GlobalAveragePool>(node.op)) continue;
           const OpUse use = own ? OpUse{false, false, false} : OpUse{};
-          EXPECT_LE(device->prepare(node.op, in, use)->needs().workspace, estimated_needs(node, use).workspace)
+          EXPECT_LE(device->kernels().prepare(node.op, in, use)->needs().workspace,
+                    estimated_needs(node, use).workspace)
               << node.name << " " << desc.shape.str();
         }
       }

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/optim/update.hpp"
 #include "runtime/random/rng.hpp"
 #include "tests/support/reachable_device.hpp"
@@ -97,7 +98,7 @@ class Programs : public test::OnEachDevice {
   /// A device that computes as another does.
   static std::unique_ptr<Device> alike(const Bound& b) {
     auto device = make_device();
-    device->use(b.device->choices());
+    device->kernels().use(b.device->kernels().choices());
     return device;
   }
 };

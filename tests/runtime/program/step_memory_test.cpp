@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/device/recordings.hpp"
+#include "runtime/ops/kernels.hpp"
 #include "runtime/optim/step_math.hpp"
 #include "tests/support/async_device.hpp"
 
@@ -33,7 +34,7 @@ TEST(StepMemory, keeps_what_the_device_counts_and_gives_it_what_the_host_says) {
     memory.begin(step, *stream);
     memory.write_wishes({s == 3 ? 1.0f : 0.0f, static_cast<float>(s), 5}, static_cast<float*>(sums.data()) + 4,
                         *stream);
-    device.finish_step({&memory.state(), static_cast<float*>(sums.data()), {}}, *stream);
+    device.kernels().finish_step({&memory.state(), static_cast<float*>(sums.data()), {}}, *stream);
     memory.end(*stream);
     if (memory.under_way() <= memory.lag()) continue;
     const StepState& done = memory.read();

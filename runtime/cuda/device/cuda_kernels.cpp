@@ -1,3 +1,7 @@
+#include "runtime/cuda/device/cuda_kernels.hpp"
+
+#include <utility>
+
 #include "runtime/cuda/op_kernels.hpp"
 
 namespace dtrain::cuda {
@@ -12,8 +16,10 @@ class ViewKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_kernel(CudaContext& context, const OpSpec& op, Inputs in, const OpUse& use) {
-  return std::visit([&](const auto& o) { return make(context, o, in, use); }, op);
+CudaKernels::CudaKernels(Device& device, CudaContext context) : FlatOps(device), context_(std::move(context)) {}
+
+std::unique_ptr<Kernel> CudaKernels::prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse& use) {
+  return std::visit([&](const auto& o) { return make(context_, o, in, use); }, op);
 }
 
 std::unique_ptr<Kernel> make(CudaContext&, const Flatten&, Inputs, const OpUse&) {

@@ -1,13 +1,12 @@
-// The CUDA device's memory, and where its streams, events and kernels are made; they lie in files of their own.
+// The CUDA device's memory, and where its streams and events are made; they and its kernels lie in files of their own.
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 #include <nvtx3/nvToolsExt.h>
 
+#include "runtime/cuda/device/cuda_kernels.hpp"
+#include "runtime/cuda/device/streams.hpp"
+#include "runtime/cuda/device/timeline.hpp"
 #include "runtime/cuda/errors.hpp"
-#include "runtime/cuda/op_kernels.hpp"
-#include "runtime/cuda/streams.hpp"
-#include "runtime/cuda/timeline.hpp"
-#include "runtime/cuda/update/update_ops.hpp"
 #include "runtime/device/device.hpp"
 #include "runtime/tensor/error.hpp"
 
@@ -19,21 +18,24 @@ cudaStream_t native_of(Stream& stream) {
   return static_cast<cudaStream_t>(stream.native());
 }
 
+/// Of a GPU that the calling thread's libraries use from now on. Throws DeviceError where it cannot be used.
+CudaContext context_of(int ordinal, const CudaOptions& options) {
+  check(cudaSetDevice(ordinal), "cannot use the CUDA device");
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, ordinal), "cannot read the CUDA device's properties");
+  const int architecture = properties.major * 10 + properties.minor;
+  const std::string why_not = unsupported(ordinal, properties.name, architecture);
+  if (!why_not.empty()) throw DeviceError(why_not);
+  return {ordinal, properties.name, architecture, properties.multiProcessorCount, properties.sharedMemPerBlockOptin,
+          options};
+}
+
 class CudaDevice final : public Device {
  public:
-  CudaDevice(int ordinal, const CudaOptions& options) {
-    check(cudaSetDevice(ordinal), "cannot use the CUDA device");
-    cudaDeviceProp properties{};
-    check(cudaGetDeviceProperties(&properties, ordinal), "cannot read the CUDA device's properties");
-    const std::string why_not = unsupported(ordinal, properties.name, properties.major * 10 + properties.minor);
-    if (!why_not.empty()) throw DeviceError(why_not);
-    context_ = {ordinal, properties.name, properties.major * 10 + properties.minor, properties.multiProcessorCount,
-                properties.sharedMemPerBlockOptin};
-    context_.options = options;
-  }
+  CudaDevice(int ordinal, const CudaOptions& options) : kernels_(*this, context_of(ordinal, options)) {}
   DeviceKind kind() const noexcept override { return DeviceKind::cuda; }
   bool asynchronous() const noexcept override { return true; }
-  std::string name() const override { return fmt::format("cuda:{} ({})", context_.ordinal, context_.model); }
+  std::string name() const override { return fmt::format("cuda:{} ({})", context().ordinal, context().model); }
 
   void* allocate(std::size_t bytes) override {
     void* memory = nullptr;
@@ -63,7 +65,7 @@ class CudaDevice final : public Device {
   std::unique_ptr<Event> make_event() override { return make_cuda_event(false); }
   std::unique_ptr<Event> make_timer() override { return make_cuda_event(true); }
   std::unique_ptr<Timeline> make_timeline() override { return make_cuda_timeline(); }
-  void make_current() override { check(cudaSetDevice(context_.ordinal), "cannot use the CUDA device"); }
+  void make_current() override { check(cudaSetDevice(context().ordinal), "cannot use the CUDA device"); }
   std::unique_ptr<Replay> record(Stream& stream, const std::function<void()>& work, std::string& why_not) override {
     return record_cuda_work(stream, work, why_not);
   }
@@ -74,7 +76,7 @@ class CudaDevice final : public Device {
   }
   std::string bus_id() const override {
     char id[32] = {};
-    if (cudaDeviceGetPCIBusId(id, sizeof id, context_.ordinal) != cudaSuccess) cudaGetLastError();
+    if (cudaDeviceGetPCIBusId(id, sizeof id, context().ordinal) != cudaSuccess) cudaGetLastError();
     return id;
   }
   void push_range(const char* name) noexcept override { nvtxRangePushA(name); }
@@ -85,36 +87,12 @@ class CudaDevice final : public Device {
   void zero(void* dst, std::size_t bytes, Stream& stream) override {
     check(cudaMemsetAsync(dst, 0, bytes, native_of(stream)), "a CUDA memset");
   }
-  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse& use) override {
-    return make_kernel(context_, op, in, use);
-  }
-  AlgorithmChoices choices() const override { return context_.choices; }
-  void use(const AlgorithmChoices& choices) override { context_.choices.merge(choices); }
-  void update_states(const StateUpdateArgs& args, Stream& stream) override { flat_.update_states(args, stream); }
-  void update(const UpdateRule& rule, const UpdateArgs& args, Stream& stream) override {
-    flat_.update(rule, args, stream);
-  }
-  void average(float* average, const float* params, std::size_t n, double decay, const StepState& step,
-               Stream& stream) override {
-    FlatOps::average(average, params, n, decay, step, stream);
-  }
-  void sum_squares(const float* x, std::size_t n, double* partial, Stream& stream) override {
-    FlatOps::sum_squares(x, n, partial, stream);
-  }
-  void finish_gradients(const GradientArgs& args, Stream& stream) override { FlatOps::finish_gradients(args, stream); }
-  void finish_step(const FinishArgs& args, Stream& stream) override { FlatOps::finish_step(args, stream); }
-  void load_images(const ImageFormat& format, const ImageBatch& batch, Stream& stream) override {
-    FlatOps::load_images(format, batch, stream);
-  }
-  void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end,
-           Stream& stream) override {
-    FlatOps::add(parts, out, begin, end, stream);
-  }
-  void cast(Tensor from, Tensor to, Stream& stream) override { FlatOps::cast(from, to, stream); }
+  Kernels& kernels() override { return kernels_; }
 
  private:
-  CudaContext context_;
-  FlatOps flat_{*this};
+  const CudaContext& context() const noexcept { return kernels_.context(); }
+
+  CudaKernels kernels_;
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "runtime/cuda/timeline.hpp"
+#include "runtime/cuda/device/timeline.hpp"
 
 #include <atomic>
 #include <chrono>

@@ -1,13 +1,19 @@
-// Reading one stored number of a type that is known at run time; internal to io/.
+// The number types of HDF5 files, and reading one stored number of a type that is known at run time.
 // Free functions on bytes that the caller owns; the bytes need no alignment.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
-
-#include "io/dataset/dataset.hpp"
+#include <string_view>
 
 namespace dtrain::io {
+
+/// Number types a file may hold; big-endian ones are swapped while reading.
+enum class StoredType : std::uint8_t { u8, i8, u16, i16, i32, i64, f32, f64 };
+std::size_t size_of(StoredType) noexcept;
+/// "uint8", "float32", ... as h5py prints them.
+std::string_view name_of(StoredType) noexcept;
 
 /// Calls f with a value of the stored type's C++ type (a tag: its value is 0).
 template <class F>

@@ -1,4 +1,4 @@
-#include "runtime/cuda/streams.hpp"
+#include "runtime/cuda/device/streams.hpp"
 
 #include <atomic>
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include "runtime/cuda/device/timeline.hpp"
 #include "runtime/cuda/errors.hpp"
-#include "runtime/cuda/timeline.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::cuda {

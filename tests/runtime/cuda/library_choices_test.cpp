@@ -10,7 +10,7 @@
 namespace dtrain::test {
 namespace {
 
-std::int64_t choices_with(const Device& device, const std::string& text) {
+std::int64_t choices_with(Device& device, const std::string& text) {
   const AlgorithmChoices choices = device.kernels().choices();
   return std::count_if(choices.all().begin(), choices.all().end(),
                        [&](const auto& choice) { return choice.first.find(text) != std::string::npos; });

@@ -82,10 +82,10 @@ std::size_t Writer::add(const std::string& name, StoredType type, std::span<cons
                         const StorageOptions& storage) {
   const Lock lock;
   Dataset dataset{{}, type, {dims.begin(), dims.end()}};
-  const Handle space(H5Screate_simple(static_cast<int>(dims.size()), dataset.dims.data(), nullptr), H5Sclose);
+  std::vector<hsize_t> chunk(dims.begin(), dims.end());  // the whole set, to begin with
+  const Handle space(H5Screate_simple(static_cast<int>(dims.size()), chunk.data(), nullptr), H5Sclose);
   const Handle plist(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
   if (storage.chunk_rows > 0 || storage.gzip > 0) {
-    std::vector<hsize_t> chunk = dataset.dims;
     chunk[0] = chunk_rows(type, dims, storage);
     H5Pset_chunk(plist.get(), static_cast<int>(chunk.size()), chunk.data());
     if (storage.gzip > 0 && size_of(type) > 1) H5Pset_shuffle(plist.get());
@@ -170,7 +170,7 @@ void Writer::write(std::size_t index, std::uint64_t first, std::uint64_t rows, c
   if (rows == 0) return;
   const Lock lock;
   const Dataset& dataset = datasets_[index];
-  std::vector<hsize_t> start(dataset.dims.size(), 0), count = dataset.dims;
+  std::vector<hsize_t> start(dataset.dims.size(), 0), count(dataset.dims.begin(), dataset.dims.end());
   if (count.empty()) {
     if (H5Dwrite(dataset.handle.get(), native_type(dataset.type), H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes) < 0)
       failed(fmt::format("cannot be written (is the disk full?): {}", last_error()));

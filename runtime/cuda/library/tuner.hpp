@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "runtime/cuda/context.hpp"
-#include "runtime/tensor/dtype.hpp"
+#include "runtime/tensor/tensor.hpp"
 
 namespace dtrain::cuda {
 

@@ -211,7 +211,7 @@ TEST_F(FlatBuffers, images_have_the_cpus_bits) {
       std::vector<float> expected(n * size * size * 3), seen(expected.size());
       std::vector<Bf16> halves(expected.size());
       ImageBatch batch{bytes.data(), rows.data(), draws.data(), n, expected.data(), DType::f32};
-      cpu_->load_images(format, batch, *stream_);
+      cpu_->kernels().load_images(format, batch, *stream_);
       batch.out = seen.data();
       device_.kernels().load_images(format, batch, *stream_);
       EXPECT_EQ(seen, expected) << channels_last;

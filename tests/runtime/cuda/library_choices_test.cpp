@@ -10,7 +10,7 @@
 namespace dtrain::test {
 namespace {
 
-std::int64_t choices_with(const Device& device, const std::string& text) {
+std::int64_t choices_with(Device& device, const std::string& text) {
   const AlgorithmChoices choices = device.kernels().choices();
   return std::count_if(choices.all().begin(), choices.all().end(),
                        [&](const auto& choice) { return choice.first.find(text) != std::string::npos; });
@@ -29,9 +29,9 @@ TEST(LibraryChoices, a_first_layer_measures_no_gradient_of_the_data) {
   }
   const TensorDesc features{DType::f32, Shape{4, 6}};
   SimulatedDevice first, later;
-  first.prepare(Dense{.units = 3}, {&features, 1}, {false, false});
-  later.prepare(Dense{.units = 3}, {&features, 1}, {});
-  EXPECT_EQ(first.choices().all().size() + 1, later.choices().all().size());
+  first.kernels().prepare(Dense{.units = 3}, {&features, 1}, {false, false});
+  later.kernels().prepare(Dense{.units = 3}, {&features, 1}, {});
+  EXPECT_EQ(first.kernels().choices().all().size() + 1, later.kernels().choices().all().size());
 }
 
 TEST(LibraryChoices, who_only_evaluates_measures_nothing_of_training) {
@@ -95,9 +95,9 @@ TEST(LibraryChoices, an_earlier_choice_of_own_kernels_stays) {
   AlgorithmChoices own;
   for (const auto& [key, engine] : measured.all()) own.set(key, "own");
   SimulatedDevice again;
-  again.use(own);
-  EXPECT_FALSE(again.prepare(LayerNorm{}, {&in, 1}, {})->needs().gradients_apart);
-  EXPECT_EQ(again.choices(), own);
+  again.kernels().use(own);
+  EXPECT_FALSE(again.kernels().prepare(LayerNorm{}, {&in, 1}, {})->needs().gradients_apart);
+  EXPECT_EQ(again.kernels().choices(), own);
 }
 
 }  // namespace

@@ -76,7 +76,7 @@ TEST_P(FlatOperations, of_sums_of_many_parts_have_the_cpus_bits) {
     for (const auto& v : values) parts.push_back(v.data());
     for (const std::size_t begin : {0, 16, 17}) {
       auto expected = reachable<float>(1003), seen = reachable<float>(1003);
-      cpu_->add(parts, expected.data(), begin, 1000, *of_cpu_);
+      cpu_->kernels().add(parts, expected.data(), begin, 1000, *of_cpu_);
       device_->kernels().add(parts, seen.data(), begin, 1000, *stream_);
       stream_->synchronize();
       EXPECT_EQ(seen, expected) << count << " " << begin;
@@ -84,7 +84,7 @@ TEST_P(FlatOperations, of_sums_of_many_parts_have_the_cpus_bits) {
     auto last = values.back();
     parts.back() = last.data();  // the sum may lie over the last part
     auto expected = reachable<float>(1003);
-    cpu_->add(parts, expected.data(), 0, 1003, *of_cpu_);
+    cpu_->kernels().add(parts, expected.data(), 0, 1003, *of_cpu_);
     device_->kernels().add(parts, last.data(), 0, 1003, *stream_);
     stream_->synchronize();
     EXPECT_EQ(last, expected) << count;
@@ -97,8 +97,8 @@ TEST_P(FlatOperations, of_casts_round_as_the_cpus_do) {
   auto back = reachable<float>(1001), expected_back = reachable<float>(1001);
   const TensorDesc f32{DType::f32, Shape{1, 1001}}, bf16{DType::bf16, Shape{1, 1001}};
   const auto tensor = [](const TensorDesc& d, const void* p) { return Tensor{d, const_cast<void*>(p)}; };
-  cpu_->cast(tensor(f32, x.data()), tensor(bf16, expected.data()), *of_cpu_);
-  cpu_->cast(tensor(bf16, expected.data()), tensor(f32, expected_back.data()), *of_cpu_);
+  cpu_->kernels().cast(tensor(f32, x.data()), tensor(bf16, expected.data()), *of_cpu_);
+  cpu_->kernels().cast(tensor(bf16, expected.data()), tensor(f32, expected_back.data()), *of_cpu_);
   device_->kernels().cast(tensor(f32, x.data()), tensor(bf16, seen.data()), *stream_);
   device_->kernels().cast(tensor(bf16, seen.data()), tensor(f32, back.data()), *stream_);
   stream_->synchronize();
@@ -130,7 +130,7 @@ TEST_P(FlatOperations, of_images_are_the_cpus) {
     auto expected = reachable<float>(n * size * size * 3), seen = reachable<float>(expected.size(), NAN);
     auto halves = reachable<Bf16>(expected.size());
     ImageBatch batch{bytes.data(), rows.data(), draws.data(), n, expected.data(), DType::f32};
-    cpu_->load_images(format, batch, *of_cpu_);
+    cpu_->kernels().load_images(format, batch, *of_cpu_);
     batch.out = seen.data();
     device_->kernels().load_images(format, batch, *stream_);
     batch.out = halves.data();

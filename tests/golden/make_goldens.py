@@ -198,6 +198,8 @@ def make_ops():
         "layer_norm": (63, [(5, 37)], [(37,), (37,)], lambda x, w, b: f.layer_norm(x, (37,), w, b)),
         "layer_norm_pixels": (64, [(2, 19, 3, 4)], [(19,), (19,)],
                               lambda x, w, b: f.layer_norm(x.permute(0, 2, 3, 1), (19,), w, b).permute(0, 3, 1, 2)),
+        "rms_norm": (101, [(5, 37)], [(37,)], lambda x, w: f.rms_norm(x, (37,), w, 1e-5)),
+        "rms_norm_positions": (102, [(2, 5, 24)], [(24,)], lambda x, w: f.rms_norm(x, (24,), w, 1e-5)),
         "cast_to_f32": (65, [(4, 21)], [], lambda x: x * 1),
         "cast_to_bf16": (66, [(4, 21)], [], lambda x: x * 1),
         "dropout": (13, [(3, 150)], [], lambda x: dropout(x, 13, 0.3)),

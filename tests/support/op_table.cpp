@@ -138,6 +138,8 @@ const std::vector<OpRow>& op_table() {
         {"batch_normalize", 62, BatchNormalize{1e-5, 0.1, relu}, norm},
         {"layer_norm", 63, LayerNorm{}, matrix(5, 37)},
         {"layer_norm_pixels", 64, LayerNorm{}, image(2, 19, 3, 4)},
+        {"rms_norm", 101, RmsNorm{}, matrix(5, 37)},
+        {"rms_norm_positions", 102, RmsNorm{}, {DType::f32, Shape{2, 5, 24}}},
         {"cast_to_f32", 65, Cast{DType::f32}, small},
         {"cast_to_bf16", 66, Cast{DType::bf16}, small},
         {"dropout", 13, Dropout{0.3, 3}, matrix(3, 150)},

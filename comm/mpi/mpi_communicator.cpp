@@ -43,6 +43,8 @@ MPI_Datatype datatype(DType dtype) {
       return MPI_DOUBLE;
     case DType::u8:
       return MPI_UINT8_T;
+    case DType::u16:
+      return MPI_UINT16_T;
     case DType::i32:
       return MPI_INT32_T;
     case DType::i64:

@@ -44,6 +44,8 @@ ncclDataType_t datatype(DType dtype) {
       return ncclFloat64;
     case DType::u8:
       return ncclUint8;
+    case DType::u16:
+      break;
     case DType::i32:
       return ncclInt32;
     case DType::i64:

@@ -176,6 +176,8 @@ void with_type(DType dtype, Call call) {
       return call(double{});
     case DType::u8:
       return call(std::uint8_t{});
+    case DType::u16:
+      return call(std::uint16_t{});
     case DType::i32:
       return call(std::int32_t{});
     case DType::i64:

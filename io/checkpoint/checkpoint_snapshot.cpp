@@ -38,6 +38,7 @@ bool holds_nonfinite(DType dtype, const std::byte* data, std::size_t bytes) noex
     case DType::f16:
       return any_nonfinite<std::uint16_t, 0x7c00>(data, bytes);
     case DType::u8:
+    case DType::u16:
     case DType::i32:
     case DType::i64:
     case DType::u64:

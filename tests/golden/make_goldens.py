@@ -98,6 +98,18 @@ def moments_of(x):
     return torch.cat([x.sum(dims), (x * x).sum(dims), count])
 
 
+def embedding_row(seed, shape, vocabulary, channels, half=False):
+    dtype = rounded if half else lambda t: t
+    indices = torch.tensor((draws(seed, TEST, 0, 0, math.prod(shape)) % vocabulary).astype(np.int64)).reshape(shape)
+    weight = signed(seed, 100, 0, (vocabulary, channels)).requires_grad_()
+    y = dtype(torch.nn.functional.embedding(indices, weight))
+    if y.dim() == 4:
+        y = y.permute(0, 3, 1, 2)  # as images are written here
+    y.backward(dtype(signed(seed, 200, 0, tuple(y.shape))))
+    digits = 6 if half else 9
+    return {"seed": seed, "out": numbers(y, digits), "grad_in": [], "grad_params": [numbers(weight.grad, digits)]}
+
+
 def op_row(seed, in_shapes, param_shapes, function, scale=1, half=False, moments=False):
     """`function` of inputs and parameters; `moments`: of x, its moments and parameters."""
     dtype = rounded if half else lambda t: t
@@ -216,6 +228,8 @@ def make_ops():
         suffix = "_bf16" if half else ""
         for name, row in table.items():
             rows[name + suffix] = op_row(*row, half=half)
+        rows["embedding" + suffix] = embedding_row(103, (3, 14), 11, 21, half)
+        rows["embedding_images" + suffix] = embedding_row(104, (2, 3, 4), 5, 8, half)
         for name, (seed, shape, activation, moments) in norms.items():
             rows[name + suffix] = norm_row(seed, shape, activation, half, moments)
     seed, n, classes = 14, 7, 10

@@ -153,6 +153,8 @@ const std::vector<OpRow>& op_table() {
         {"layer_norm_pixels", 64, LayerNorm{}, image(2, 19, 3, 4)},
         {"rms_norm", 101, RmsNorm{}, matrix(5, 37)},
         {"rms_norm_positions", 102, RmsNorm{}, {DType::f32, Shape{2, 5, 24}}},
+        {"embedding", 103, Embedding{11, 21}, {DType::i32, Shape{3, 14}}, {}, 1, 11},
+        {"embedding_images", 104, Embedding{5, 8}, {DType::u8, Shape{2, 3, 4}}, {}, 1, 5},
         {"cast_to_f32", 65, Cast{DType::f32}, small},
         {"cast_to_bf16", 66, Cast{DType::bf16}, small},
         {"dropout", 13, Dropout{0.3, 3}, matrix(3, 150)},

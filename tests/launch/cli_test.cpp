@@ -59,8 +59,6 @@ TEST_F(Cli, TellsEachMistakeInOneLine) {
        "import?\n"},
       {{"check", "models/recipes/mnist-cnn.yaml", "--rank", "3"},
        "error: unknown option --rank; did you mean --ranks?; see dtrain check --help\n"},
-      {{"check", "models/recipes/mnist-cnn.yaml", "--ranks", "0"},
-       "error: --ranks: Value 0 not in range 1 to 1048576; see dtrain check --help\n"},
       {{"check"}, "error: config is required; see dtrain check --help\n"},
       {{"check", "none.yaml"}, "error: none.yaml: cannot read the configuration: No such file or directory\n"},
       {{"check", "models/recipes/mnist-cnn.yaml", "--ranks", "3"},
@@ -80,6 +78,12 @@ TEST_F(Cli, TellsEachMistakeInOneLine) {
     EXPECT_EQ(result.error, row.error);
     EXPECT_EQ(result.out, "");
   }
+  const Result range = run({"check", "models/recipes/mnist-cnn.yaml", "--ranks", "0"});
+  EXPECT_EQ(range.code, 2);
+  // The words for a range are CLI11's: those of 2.1 and those of 2.4.
+  EXPECT_TRUE(range.error == "error: --ranks: Value 0 not in range 1 to 1048576; see dtrain check --help\n" ||
+              range.error == "error: --ranks: Value 0 not in range [1 - 1048576]; see dtrain check --help\n")
+      << range.error;
 }
 
 TEST_F(Cli, ShowsExamplesFirst) {

@@ -35,7 +35,7 @@ struct Arguments {
 
   void add_config(CLI::App* app) {
     app->add_option("config", file, "Configuration file (YAML)")->required();
-    app->add_option("key=value", overrides, "Settings that replace the file's; the value is YAML");
+    app->add_option(settings_argument, overrides, "Settings that replace the file's; the value is YAML");
   }
   void add_json(CLI::App* app) { app->add_flag("--json", json, "Print one JSON object"); }
   void add_profile(CLI::App* app) {

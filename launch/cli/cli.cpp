@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <set>
@@ -55,6 +56,10 @@ class ExamplesFirst final : public CLI::Formatter {
     const auto it = examples_->find(app);
     return (it == examples_->end() ? std::string() : "Examples:\n" + it->second + "\n") + app->get_description() +
            "\n\n";
+  }
+  std::string make_option_name(const CLI::Option* option, bool is_positional) const override {
+    const std::string name = CLI::Formatter::make_option_name(option, is_positional);
+    return name == settings_argument ? "key=value" : name;
   }
 
  private:
@@ -137,6 +142,7 @@ class CommandLine {
   }
 
   int run(Strings args);
+  Strings names() const;
 
  private:
   CLI::App* command(CLI::App& parent, const std::string& name, const std::string& what, const std::string& examples) {
@@ -147,7 +153,7 @@ class CommandLine {
   void example(const CLI::App& app, const std::string& text) { (*examples_)[&app] = text; }
   void add_config_arguments(CLI::App* app) {
     app->add_option("config", file_, "Configuration file (YAML)")->required();
-    app->add_option("key=value", overrides_, "Settings that replace the file's; the value is YAML");
+    app->add_option(settings_argument, overrides_, "Settings that replace the file's; the value is YAML");
   }
 
   /// Of commands that all ranks of a launch run together.
@@ -337,6 +343,23 @@ std::string nearest_option(const CLI::App& app, const Strings& args) {
   return {};
 }
 
+Strings CommandLine::names() const {
+  Strings names;
+  const std::function<void(const CLI::App&)> collect = [&](const CLI::App& at) {
+    for (const CLI::Option* option : at.get_options()) {
+      for (const Strings& some : {option->get_lnames(), option->get_snames(), Strings{option->get_name(true)}})
+        std::copy_if(some.begin(), some.end(), std::back_inserter(names),
+                     [](const auto& name) { return !name.empty(); });
+    }
+    for (const CLI::App* sub : at.get_subcommands([](const CLI::App*) { return true; })) {
+      names.push_back(sub->get_name());
+      collect(*sub);
+    }
+  };
+  collect(app_);
+  return names;
+}
+
 int CommandLine::run(Strings args) {
   // `dtrain --ranks 8 config.yaml`: the option of the command that follows.
   const std::size_t leading = args.empty() ? 0 : args[0] == "--ranks" ? 2 : args[0].starts_with("--ranks=") ? 1 : 0;
@@ -378,6 +401,10 @@ int CommandLine::run(Strings args) {
 }
 
 }  // namespace
+
+std::vector<std::string> command_line_names(std::span<const AddCommands> more) {
+  return CommandLine(more).names();
+}
 
 int run_command_line(const std::vector<std::string>& args, std::span<const AddCommands> more) {
   try {

@@ -27,7 +27,7 @@ UseCommands::UseCommands(CLI::App& app, CommandTree tree, std::function<void(CLI
 CLI::App* UseCommands::add(CLI::App& app, const char* name, const char* what, const char* examples, Use use) {
   CLI::App* sub = tree_.add(app, name, what, examples);
   sub->add_option("config", file_, "Configuration file (YAML)")->required();
-  sub->add_option("key=value", overrides_, "Settings that replace the file's; the value is YAML");
+  sub->add_option(settings_argument, overrides_, "Settings that replace the file's; the value is YAML");
   sub->add_option("--checkpoint", options_.checkpoint,
                   "A step directory, a directory of them (the newest valid one), or best; else the configuration's");
   sub->add_flag("--raw", options_.raw, "The parameters as trained, not their moving average");

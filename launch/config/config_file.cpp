@@ -273,8 +273,8 @@ class Loader {
     const std::vector<std::int64_t>& input = out_.config.model.input;
     if (input.empty()) return;
     const io::Normalize& n = out_.config.data.normalize;
-    for (const auto& [field, size] :
-         {std::pair("data.normalize.mean", n.mean.size()), std::pair("data.normalize.deviation", n.deviation.size())}) {
+    for (const auto& [field, size] : {std::pair("data.normalize.mean", n.mean.size()),
+                                      std::pair("data.normalize.standard_deviation", n.standard_deviation.size())}) {
       if (size > 1 && static_cast<std::int64_t>(size) != input[0])
         problem(field,
                 fmt::format("{}: {} numbers; expected 1, or {}: one a channel of model.input", field, size, input[0]));
@@ -374,6 +374,14 @@ LoadedConfig load_config(const std::string& file, std::span<const std::string> o
   text.resize(std::fread(text.data(), 1, text.size(), in.get()));
   if (std::ferror(in.get()) != 0) throw fail(errno);
   return parse_config(text, file, overrides);
+}
+
+Settings fields_of_today(const std::string& canonical, const Settings& fields) {
+  try {
+    return parse_config(canonical, "configuration of the checkpoint").fields;
+  } catch (const ConfigError&) {
+    return fields;
+  }
 }
 
 BatchShare check_batch(const LoadedConfig& loaded, int ranks) {

@@ -49,6 +49,11 @@ BatchShare check_batch(const LoadedConfig&, int ranks);
 /// Steps of the whole run: train.steps, or ceil(epochs * samples / batch.global).
 std::int64_t total_steps(const RunConfig&, std::uint64_t samples);
 
+using Settings = std::vector<std::pair<std::string, std::string>>;
+/// LoadedConfig::fields of a run that an older program may have saved, with the names and words of today. `canonical`
+/// and `fields` are those of then; `fields` is the answer where `canonical` is no configuration any more.
+Settings fields_of_today(const std::string& canonical, const Settings& fields);
+
 /// `dtrain config show`: the canonical form with the origin of each value behind it.
 std::string show_config(const LoadedConfig&);
 /// `dtrain config schema`: JSON Schema (2020-12) of the configuration file.

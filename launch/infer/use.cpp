@@ -56,7 +56,7 @@ void check_same_model(const io::FoundCheckpoint& found, const LoadedConfig& inpu
   const auto of_model = [](const std::string& f) {
     return f.starts_with("model.") || f.starts_with("data.normalize.");
   };
-  for (const auto& [field, value] : found.state.fields)
+  for (const auto& [field, value] : fields_of_today(found.state.configuration, found.state.fields))
     if (of_model(field)) fields[field].first = value;
   for (const auto& [field, value] : input.fields)
     if (of_model(field)) fields[field].second = value;

@@ -93,7 +93,7 @@ void say_cluster(const Cluster& c, const ClusterOptions& o, int ranks, std::vect
     to.push_back(fmt::format("between hosts {} a card, {} cards a host: {}", c.network.name,
                              c.cards > 0 ? c.cards : inside, c.network.source));
     to.push_back(
-        "a sum over hosts: reduce-scatter inside, a ring (2(n-1)/n of the share, 2(n-1) steps) or trees (2 log2 n "
+        "a sum over hosts: reduce-scatter inside, a ring (2(n-1)/n of each part, 2(n-1) steps) or trees (2 log2 n "
         "steps) "
         "between hosts, whichever is quicker, all-gather inside; one after another");
   }

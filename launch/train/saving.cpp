@@ -57,6 +57,7 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   writer_ = std::make_unique<io::CheckpointWriter>(group_, config_.checkpoint, run_id_);
   found_ = io::find_resume(group_, config_.checkpoint);
   if (!found_) return;
+  found_->state.fields = fields_of_today(found_->state.configuration, found_->state.fields);
   const io::RunState now = run_state(status);
   for (const auto& skipped : found_->skipped) report_.warn(fmt::format("skipped {}", skipped));
   for (const auto& remark : io::check_compatible(*found_, now, config_.checkpoint.force))

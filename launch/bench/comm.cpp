@@ -17,7 +17,7 @@
 #include "launch/base/alone.hpp"
 #include "launch/base/text.hpp"
 #include "launch/place/bandwidth.hpp"
-#include "launch/place/seat.hpp"
+#include "launch/place/device_placement.hpp"
 #include "launch/plan/profile.hpp"
 #include "launch/plan/statistics.hpp"
 #include "runtime/device/device.hpp"

@@ -19,8 +19,8 @@
 #include "launch/base/text.hpp"
 #include "launch/data/data.hpp"
 #include "launch/data/device_data.hpp"
+#include "launch/place/device_placement.hpp"
 #include "launch/place/machine.hpp"
-#include "launch/place/seat.hpp"
 #include "launch/plan/bucket_tuning.hpp"
 #include "launch/plan/layers.hpp"
 #include "launch/plan/profile.hpp"
@@ -29,7 +29,7 @@
 #include "launch/train/train_step.hpp"
 #include "models/layers/build.hpp"
 #include "runtime/config/version.hpp"
-#include "runtime/device/recordings.hpp"
+#include "runtime/device/cuda_graph_cache.hpp"
 #include "runtime/program/rates.hpp"
 
 namespace dtrain::launch {

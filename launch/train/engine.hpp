@@ -14,7 +14,7 @@ namespace dtrain::launch {
 
 class Engine {
  public:
-  /// The device alone, see seat.hpp; bind() makes the rest. Throws DeviceError.
+  /// The device alone, see device_placement.hpp; bind() makes the rest. Throws DeviceError.
   Engine(const comm::World&, std::unique_ptr<Device> device);
   /// For who trains, before bind(), all ranks together: what sums of gradients run on, and one more for the sums inside
   /// the graph, which would queue behind the others. Throws CommError, as all ranks do then.

@@ -23,7 +23,7 @@
 #include "launch/data/data.hpp"
 #include "launch/data/device_data.hpp"
 #include "launch/place/bandwidth.hpp"
-#include "launch/place/seat.hpp"
+#include "launch/place/device_placement.hpp"
 #include "launch/plan/bucket_tuning.hpp"
 #include "launch/plan/memory_fit.hpp"
 #include "launch/report/run_choices.hpp"

@@ -21,7 +21,7 @@
 #include "launch/report/step_timers.hpp"
 #include "launch/train/engine.hpp"
 #include "launch/train/model_state.hpp"
-#include "runtime/device/recordings.hpp"
+#include "runtime/device/cuda_graph_cache.hpp"
 #include "runtime/optim/average.hpp"
 #include "runtime/optim/update.hpp"
 #include "runtime/program/micro_batch_tree.hpp"

@@ -9,7 +9,7 @@
 
 #include "comm/collective/reducer.hpp"
 #include "comm/world/local.hpp"
-#include "runtime/device/recordings.hpp"
+#include "runtime/device/cuda_graph_cache.hpp"
 #include "tests/comm/collective/suite.hpp"
 #include "tests/support/allocations.hpp"
 #include "tests/support/async_device.hpp"

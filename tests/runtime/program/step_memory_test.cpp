@@ -6,7 +6,7 @@
 
 #include <gtest/gtest.h>
 
-#include "runtime/device/recordings.hpp"
+#include "runtime/device/cuda_graph_cache.hpp"
 #include "runtime/optim/step_math.hpp"
 #include "tests/support/async_device.hpp"
 

@@ -9,7 +9,7 @@
 #include <CLI/CLI.hpp>
 
 #include "launch/cli/data_commands.hpp"
-#include "launch/infer/use.hpp"
+#include "launch/infer/eval_predict.hpp"
 
 namespace dtrain::launch {
 

@@ -1,4 +1,4 @@
-#include "launch/infer/use.hpp"
+#include "launch/infer/eval_predict.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -24,7 +24,7 @@
 #include "io/dataset/rows_file.hpp"
 #include "launch/base/clock.hpp"
 #include "launch/data/data.hpp"
-#include "launch/place/seat.hpp"
+#include "launch/place/device_placement.hpp"
 #include "launch/report/run_choices.hpp"
 #include "launch/train/engine.hpp"
 #include "launch/train/evaluation.hpp"

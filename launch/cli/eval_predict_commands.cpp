@@ -1,4 +1,4 @@
-#include "launch/cli/use_commands.hpp"
+#include "launch/cli/eval_predict_commands.hpp"
 
 #include <utility>
 

@@ -1,4 +1,4 @@
-#include "runtime/device/recordings.hpp"
+#include "runtime/device/cuda_graph_cache.hpp"
 
 #include <algorithm>
 #include <iterator>

@@ -1,4 +1,4 @@
-#include "launch/place/seat.hpp"
+#include "launch/place/device_placement.hpp"
 
 #include <algorithm>
 #include <charconv>

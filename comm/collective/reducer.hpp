@@ -40,7 +40,7 @@ class GradientReducer final : public StepHooks {
   GradientReducer& operator=(const GradientReducer&) = delete;
 
   /// Before the first micro batch of a step: clears exposed_seconds() and timings(). `timers`: what the step is marked
-  /// in on a device that works behind the host's back; null: nothing.
+  /// in on an asynchronous device; null: nothing.
   void begin_step(BucketTimers* timers = nullptr) noexcept;
   /// From now on reached() can tell: `step` is the index of the step under way, in device memory.
   void follow(const std::uint64_t* step);

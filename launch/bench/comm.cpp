@@ -108,9 +108,9 @@ class CommBench {
     RunConfig config;
     config.device = options_.device;
     config.threads = 1;
-    Seat seat;
-    auto device = seated_device(config, world_, *group_, seat);
-    promise_ = promise_of(links_of(seat.places));
+    DevicePlacement placement;
+    auto device = placed_device(config, world_, *group_, placement);
+    promise_ = promise_of(links_of(placement.places));
     return device;
   }
 

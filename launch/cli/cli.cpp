@@ -121,11 +121,12 @@ class CommandLine {
                            },
                            [this](std::function<int()> action) { action_ = std::move(action); },
                            [this](const CLI::App* app) { everywhere_.insert(app); }};
-    use_ = std::make_unique<UseCommands>(app_, tree, [this](CLI::App* app, UseCommands::Work work) {
-      everywhere_.insert(app);
-      add_ranks(app);
-      app->callback([this, work = std::move(work)] { action_ = [work] { return on_all_ranks(work); }; });
-    });
+    eval_predict_ =
+        std::make_unique<EvalPredictCommands>(app_, tree, [this](CLI::App* app, EvalPredictCommands::Work work) {
+          everywhere_.insert(app);
+          add_ranks(app);
+          app->callback([this, work = std::move(work)] { action_ = [work] { return on_all_ranks(work); }; });
+        });
     data_ = std::make_unique<DataCommands>(app_, tree);
     add_checkpoint();
     add_doctor();
@@ -303,7 +304,7 @@ class CommandLine {
   CheckOptions check_;
   int ranks_ = 1;
   bool json_ = false, markdown_ = false, raw_ = false;
-  std::unique_ptr<UseCommands> use_;
+  std::unique_ptr<EvalPredictCommands> eval_predict_;
   std::unique_ptr<DataCommands> data_;
 };
 

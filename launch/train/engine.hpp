@@ -26,7 +26,7 @@ class Engine {
   Device& device() const noexcept { return *device_; }
   /// After connect().
   Collective& collective() const noexcept { return *collective_; }
-  /// Throws CommError where a sum over the ranks has failed behind the host's back. Free where all is well.
+  /// Throws CommError where a sum over the ranks has failed asynchronously. Costs nothing where all is well.
   void check_ranks();
   Stream& compute() const noexcept { return *compute_; }
   Feed& feed() noexcept { return feed_; }

@@ -1,4 +1,4 @@
-// Training on a device that works behind the host's back: the same bits as on the cpu, from recorded steps or not, with
+// Training on an asynchronous device: the same bits as on the cpu, from recorded steps or not, with
 // results that are read late, and without a wait or an allocation in a step.
 #include <csignal>
 #include <fstream>
@@ -195,7 +195,7 @@ TEST_F(AsyncTraining, a_fault_is_named_by_layer_where_each_is_waited_for) {
   s.go(2);
   s.read(0);
   EXPECT_EQ(s.device.recordings, 0);
-  s.device.fail_after(4);  // behind the step's state, the images and the wish to stop
+  s.device.fail_after(4);  // behind the step's state, the images and the stop request
   try {
     s.go(1);
     FAIL() << "nothing was noticed";

@@ -1,4 +1,4 @@
-// Training on several ranks, each with a device that works behind the host's back: over the simulated NCCL and over the
+// Training on several ranks, each with an asynchronous device: over the simulated NCCL and over the
 // host's memory the same bits as on cpus, from recorded steps or not, with the optimizer's state sharded or not.
 #include <atomic>
 #include <chrono>

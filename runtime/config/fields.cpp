@@ -226,8 +226,8 @@ Document FieldList::renamed(Document d, Reader& r) const {
   return d;
 }
 
-void FieldList::read(const Document& given, void* into, Reader& r) const {
-  const Document d = renamed(given, r);
+void FieldList::read(const Document& document, void* into, Reader& r) const {
+  const Document d = renamed(document, r);
   if (d.kind != Document::Kind::map) {
     r.unexpected(
         d, "a map of " + [&] {

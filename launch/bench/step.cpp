@@ -260,14 +260,14 @@ class StepBench {
         if (i >= 0) times.read(engine.program());
       });
     }
-    const double share = static_cast<double>(micro) / static_cast<double>(batch_.micro);
+    const double fraction = static_cast<double>(micro) / static_cast<double>(batch_.micro);
     StepProfile p;
     p.work = work_hash(input_);
     p.micro = micro;
     p.ranks_on_host = world_.local_size();
     p.threads = compute_threads(config_.threads, world_);
     p.cpus = std::min<double>(world_.cpus(), static_cast<double>(read_machine().cpus) / world_.local_size());
-    p.data = phases_[data].estimate.value / static_cast<double>(batch_.accumulation) * share;
+    p.data = phases_[data].estimate.value / static_cast<double>(batch_.accumulation) * fraction;
     p.forward = median_of(times.forwards).value;
     p.backward = median_of(times.backwards).value;
     p.update = phases_[optimizer].estimate.value;
@@ -385,7 +385,7 @@ class StepBench {
   std::unique_ptr<Device> device_;  // until the engine has it; a test may bring its own
   std::unique_ptr<Group> group_;
   DevicePlacement placement_;
-  BatchShare batch_;
+  BatchSplit batch_;
   RunStatus status_;
   std::optional<Engine> engine_;
   std::optional<Graph> graph_;  // until the engine has it

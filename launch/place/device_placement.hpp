@@ -40,7 +40,7 @@ PlacementSources this_machine();
 /// or NCCL differ. Ranks that share a GPU are given a NCCL_HOSTID each, without which NCCL refuses them.
 DevicePlacement choose_placement(const RunConfig&, comm::World&, Group&, const PlacementSources& = this_machine());
 
-/// Compute threads of a rank on the cpu: as configured, or (0) its share of the cores.
+/// Compute threads of a rank on the cpu: as configured, or (0) its part of the cores.
 int compute_threads(int configured, const comm::World&);
 /// The device of a placement. Throws DeviceError, or ConfigError where it cannot compute with the settings' precision.
 std::unique_ptr<Device> make_run_device(const RunConfig&, const comm::World&, const DevicePlacement&);

@@ -110,19 +110,19 @@ ScaleModel model_scaling(const LoadedConfig& loaded, const ClusterOptions& optio
   const RunConfig& config = loaded.config;
   const Cluster cluster = cluster_of(options, ranks, ranks_per_host);
   const int inside = std::min(ranks, cluster.ranks_per_host);
-  const BatchShare share = check_batch(loaded, ranks);
+  const BatchSplit split = check_batch(loaded, ranks);
   ScaleModel out;
   const auto plan_for = [&](int n) {
-    return make_plan(models::build(config.model, share.micro, config.precision), plan_options(config, n));
+    return make_plan(models::build(config.model, split.micro, config.precision), plan_options(config, n));
   };
   RankWork work;
   if (profile != nullptr) {
-    work = measured_work(*profile, loaded, share, inside, out.assumptions);
+    work = measured_work(*profile, loaded, split, inside, out.assumptions);
     out.assumptions.insert(out.assumptions.begin(), "computation: measured (--profile)");
   } else if (!options.flops.empty()) {
     const double rate = parse_rate(options.flops) * options.efficiency;
     const Plan plan = plan_for(1);
-    work = work_of(plan, {rate, std::numeric_limits<double>::infinity(), 0}, share.accumulation, 0, 1);
+    work = work_of(plan, {rate, std::numeric_limits<double>::infinity(), 0}, split.accumulation, 0, 1);
     out.assumptions.push_back(fmt::format(
         "computation: {}FLOP a sample (forward and backward) at {}FLOP/s x {:.3g} = {}FLOP/s, stated: {:.0f} samples/s "
         "a rank; the update is in it",
@@ -145,7 +145,7 @@ ScaleModel model_scaling(const LoadedConfig& loaded, const ClusterOptions& optio
                   100 * jitter, options.jitter >= 0 ? "stated" : "assumed"));
   out.assumptions.push_back("not in it: ranks that are always slower, waiting for data, other traffic on the network");
   out.compute = work.before + work.backward + work.update;
-  const auto samples = static_cast<double>(share.micro * share.accumulation);
+  const auto samples = static_cast<double>(split.micro * split.accumulation);
   for (const int n : rows_of(ranks, cluster.ranks_per_host)) {
     ScaleRow row;
     row.ranks = n;

@@ -50,9 +50,9 @@ class ModelState {
 
  private:
   void make_images();
-  /// Calls visit(own share in the image, own share in the compact state, floats) for each bucket.
+  /// Calls visit(own shard in the image, own shard in the compact state, floats) for each bucket.
   template <class Visit>
-  void each_share(std::size_t moment, Visit visit);
+  void each_shard(std::size_t moment, Visit visit);
 
   Device& device_;
   const ParameterStore& store_;
@@ -62,7 +62,7 @@ class ModelState {
   Stream& compute_;
   HostMirror params_, averages_;
   HostMirror gathered_;                     // of the gradients, where moments of all ranks come together; sharded only
-  std::vector<HostMirror> moments_;         // as on the device: of the own shares, where sharded
+  std::vector<HostMirror> moments_;         // as on the device: of the own shards, where sharded
   std::vector<std::vector<float>> images_;  // sharded: whole moments, while tensors() are in use
   std::vector<std::string> moment_names_;
 };

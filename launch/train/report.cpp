@@ -51,7 +51,7 @@ void Reporter::tell(const io::SaveReport& r) {
   for (const auto& remark : r.remarks) warn(remark);
 }
 
-void Reporter::announce(const Engine& engine, const BatchShare& batch, const RunStatus& status) {
+void Reporter::announce(const Engine& engine, const BatchSplit& batch, const RunStatus& status) {
   asynchronous_ = engine.device().asynchronous();
   for (const auto& note : world_.notes()) say(note);
   const Plan& plan = engine.plan();

@@ -384,7 +384,7 @@ class Trainer {
   bool no_graphs_told_ = false, no_evaluation_graphs_told_ = false;
   std::vector<std::string> remarks_;  // on what was chosen at start
 
-  BatchShare batch_;
+  BatchSplit batch_;
   RunStatus status_;
   std::optional<Engine> engine_;
   std::optional<Graph> graph_;  // until the engine has it

@@ -323,7 +323,7 @@ void TrainStep::update(const RunStatus& status, bool logged, PhaseSeconds& secon
     reducer_.wait_parameters(compute);  // each rank averages them all, also those that others updated
     average_->update(store, 0, store.layout().param_floats, state, compute);
   }
-  // Where they are gathered at the beginning of the next step, the others' shares are not here yet.
+  // Where they are gathered at the beginning of the next step, the others' shards are not here yet.
   if (!gathers_first_) engine_.pack(optimizer_.sharded() ? Program::Changed::anyhow : Program::Changed::by_update);
   engine_.device().finish_step({.step = &state, .sums = behind_gradients(), .scaling = scaling_}, compute);
   if (engine_.device().asynchronous()) return;

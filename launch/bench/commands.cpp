@@ -58,7 +58,7 @@ void add_comm(CLI::App& bench, const CommandTree& tree) {
       ->capture_default_str();
   app->add_flag("--fixed-order", *fixed_order, "Same as communication.algorithm: fixed_order");
   app->add_flag("--staged", *staged, "Same as communication.transport: staged, through the hosts' memory");
-  app->add_option("--device", *device, "Where sums are: auto is a GPU where there is one, as in training")
+  app->add_option("--device", *device, "Device of the sums; auto: a GPU if there is one, as in training")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   a->add_profile(app);

@@ -125,7 +125,7 @@ void DataCommands::add_csv(CLI::App& import) {
   csv->add_option("--delimiter", delimiter_, "The character between fields, or tab")
       ->check(CLI::IsMember({",", ";", "tab", "|", " "}))
       ->capture_default_str();
-  csv->add_option("--classes", csv_.classes, "Labels must be below")->check(CLI::Range(1, 1 << 30));
+  csv->add_option("--classes", csv_.classes, "Labels must be below this number")->check(CLI::Range(1, 1 << 30));
   add_cleaning(csv, csv_.on_error);
   add_storage(csv, csv_.storage);
   prints(csv, [this] {
@@ -136,17 +136,18 @@ void DataCommands::add_csv(CLI::App& import) {
 }
 
 void DataCommands::add_repack(CLI::App& data) {
-  CLI::App* repack = tree_.add(data, "repack", "Write HDF5 files anew: other storage, shards, order; cleaned",
-                               "  dtrain data repack train.h5 -o small.h5 --compression gzip\n"
-                               "  dtrain data repack 'part-*.h5' -o train.h5 --shards 16 --shuffle 1\n"
-                               "  dtrain data repack raw.h5 -o clean.h5 --classes 10 --on-error drop\n");
+  CLI::App* repack =
+      tree_.add(data, "repack", "Write HDF5 files again with other storage, shards or order, or without bad samples",
+                "  dtrain data repack train.h5 -o small.h5 --compression gzip\n"
+                "  dtrain data repack 'part-*.h5' -o train.h5 --shards 16 --shuffle 1\n"
+                "  dtrain data repack raw.h5 -o clean.h5 --classes 10 --on-error drop\n");
   repack->add_option("file", files_, "HDF5 files or globs; several are shards, in this order")->required();
   add_output(repack);
   repack->add_option("--shards", repack_.shards, "Files to write: OUT-00000-of-00016.h5, ...")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   repack->add_option("--shuffle", shuffle_, "Write samples in a random order of this seed");
-  repack->add_option("--classes", repack_.classes, "Labels must be below")->check(CLI::Range(1, 1 << 30));
+  repack->add_option("--classes", repack_.classes, "Labels must be below this number")->check(CLI::Range(1, 1 << 30));
   repack->add_option("--sample-key", repack_.sample_key, "HDF5 path of the samples, where the name is unusual");
   repack->add_option("--target-key", repack_.target_key, "HDF5 path of labels or targets");
   add_cleaning(repack, repack_.on_error);

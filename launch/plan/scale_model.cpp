@@ -131,7 +131,7 @@ ScaleModel model_scaling(const LoadedConfig& loaded, const ClusterOptions& optio
   } else {
     throw ConfigError(
         "--link, --network: what computation takes is not given; expected --profile FILE of `dtrain bench step`, or "
-        "--flops RATE --efficiency SHARE");
+        "--flops RATE --efficiency FRACTION");
   }
   if (!work.shares_processor) work.shares_processor = cluster.processor > 0;
   say_cluster(cluster, options, ranks, out.assumptions);
@@ -140,7 +140,7 @@ ScaleModel model_scaling(const LoadedConfig& loaded, const ClusterOptions& optio
                                    : "buckets: as the configuration has them");
   const double jitter = options.jitter >= 0 ? options.jitter : assumed_jitter;
   out.assumptions.push_back(
-      fmt::format("a rank's computation deviates by {:.2g} % from step to step ({}), and a step takes as long as the "
+      fmt::format("a rank's computation varies by {:.2g} % from step to step ({}), and a step takes as long as the "
                   "slowest rank's",
                   100 * jitter, options.jitter >= 0 ? "stated" : "assumed"));
   out.assumptions.push_back("not in it: ranks that are always slower, waiting for data, other traffic on the network");

@@ -125,7 +125,7 @@ class Trainer {
                                         [&] { with_advice(free, [&] { engine_->bind(std::move(*graph_), config); }); });
     if (tally.recalled > 0 && tally.measured > 0)
       report_.say(
-          fmt::format("{} of the device's algorithms were measured anew: those kept with the run are of another "
+          fmt::format("{} of the device's algorithms were measured again: those kept with the run are of another "
                       "GPU, library, shape or dtrain",
                       tally.measured));
     group_->agree([&] {

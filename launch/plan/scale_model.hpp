@@ -18,7 +18,7 @@ struct ClusterOptions {
   std::string link, network;
   int cards = 0;
   double processor = -1;  // fraction of a rank's processor that a sum takes
-  double jitter = -1;     // deviation of a rank's computation from step to step, over its time
+  double jitter = -1;     // standard deviation of a rank's computation from step to step, over its time
   std::string flops;      // a second, of a rank: "989t"
   double efficiency = 1;  // of these, reached
   bool given() const { return !link.empty() || !network.empty() || !flops.empty(); }
@@ -46,7 +46,7 @@ struct ScaleModel {
 ScaleModel model_scaling(const LoadedConfig&, const ClusterOptions&, const Profile* profile, int ranks,
                          int ranks_per_host);
 
-/// Of the largest of n independent draws of a normal distribution: its mean, in deviations (Blom 1958).
+/// Of the largest of n independent draws of a normal distribution: its mean, in standard deviations (Blom 1958).
 double expected_largest(int n);
 
 std::string text_of(const ScaleModel&);

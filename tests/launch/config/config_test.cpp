@@ -400,41 +400,6 @@ precision: bfloat16
   EXPECT_NE(parse_config(small, "c").hash, parse_config(small, "c", std::vector<std::string>{"seed=2"}).hash);
 }
 
-TEST(ConfigFile, OldSpellingsAreReadAndNeverWritten) {
-  const std::string old = with("  normalize: {scale: 0.5, deviation: 3}\n");
-  const std::string now = with("  normalize: {scale: 0.5, standard_deviation: 3}\n");
-  const LoadedConfig loaded = parse_config(old, "c.yaml");
-  EXPECT_EQ(loaded.config.data.normalize.standard_deviation, std::vector<double>{3});
-  EXPECT_EQ(loaded.hash, parse_config(now, "c.yaml").hash);
-  EXPECT_EQ(loaded.canonical.find(" deviation"), std::string::npos) << loaded.canonical;
-  EXPECT_NE(show_config(loaded).find("standard_deviation: 3"), std::string::npos) << show_config(loaded);
-  EXPECT_EQ(loaded.places.at("data.normalize.standard_deviation").line, 9);
-  EXPECT_EQ(config_schema().find("\"deviation\""), std::string::npos);
-  EXPECT_EQ(config_reference().find("`deviation`"), std::string::npos);
-
-  // The command line wins whichever spelling it uses; beside each other they are one field given twice.
-  const auto deviation = [](const std::string& text, const std::string& key) {
-    return parse_config(text, "c.yaml", std::vector<std::string>{"data.normalize." + key + "=7"})
-        .config.data.normalize.standard_deviation;
-  };
-  for (const std::string& text : {old, now, std::string(small)}) {
-    EXPECT_EQ(deviation(text, "deviation"), std::vector<double>{7});
-    EXPECT_EQ(deviation(text, "standard_deviation"), std::vector<double>{7});
-  }
-  EXPECT_EQ(complaint(with("  normalize: {standard_deviation: 2, deviation: 3}\n")),
-            "c.yaml:9:49: data.normalize: both standard_deviation and deviation (its old name) are given; expected one "
-            "of them");
-  EXPECT_EQ(complaint(with("  normalize: {deviation: 0}\n")),
-            "c.yaml:9:26: data.normalize.standard_deviation: got 0; expected a number above 0 or a list of numbers");
-}
-
-TEST(ConfigFile, FieldsOfAnOlderProgramAreReadInTheWordsOfToday) {
-  const std::string then = with("  normalize: {scale: 0.5, deviation: 3}\n");
-  const Settings saved = {{"data.normalize.deviation", "3"}};
-  EXPECT_EQ(fields_of_today(then, saved), parse_config(then, "c.yaml").fields);
-  EXPECT_EQ(fields_of_today("model: 3\n", saved), saved);
-}
-
 TEST(ConfigFile, TheFieldsAreTheScalarsByPath) {
   const LoadedConfig loaded = parse_config(small, "c.yaml");
   const auto value = [&](const std::string& path) {

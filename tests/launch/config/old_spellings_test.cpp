@@ -57,7 +57,7 @@ TEST(OldSpellings, AreReadAndNeverWritten) {
             "c.yaml:9:49: data.normalize: both standard_deviation and deviation (its old name) are given; expected one "
             "of them");
   EXPECT_EQ(complaint(with("  normalize: {deviation: 0}\n")),
-            "c.yaml:9:26: data.normalize.standard_deviation: got 0; expected a number above 0 or a list of numbers");
+            "c.yaml:9:26: data.normalize.standard_deviation: got 0; expected a number above 0");
 }
 
 TEST(OldSpellings, OfAnOlderCheckpointAreReadInTheWordsOfToday) {

@@ -144,7 +144,7 @@ std::string compare_ranks(Group& group, std::uint64_t step, const Manifest& mani
   }
   for (std::size_t rank = 0; rank < messages.size(); ++rank) {
     if (headers[rank].out_of_memory > 0) {
-      throw OutOfMemory(fmt::format("rank {} has no {} bytes of host memory for its share of the checkpoint of step {}",
+      throw OutOfMemory(fmt::format("rank {} has no {} bytes of host memory for its part of the checkpoint of step {}",
                                     rank, headers[rank].out_of_memory, step));
     }
     if (headers[rank].nonfinite < 0) continue;

@@ -64,7 +64,8 @@ TEST_F(Cli, TellsEachMistakeInOneLine) {
       {{"check"}, "error: config is required; see dtrain check --help\n"},
       {{"check", "none.yaml"}, "error: none.yaml: cannot read the configuration: No such file or directory\n"},
       {{"check", "models/recipes/mnist-cnn.yaml", "--ranks", "3"},
-       "error: models/recipes/mnist-cnn.yaml:20:17: batch.global: 64 cannot be shared by 3 ranks; expected a multiple "
+       "error: models/recipes/mnist-cnn.yaml:20:17: batch.global: 64 cannot be divided among 3 ranks; expected a "
+       "multiple "
        "of 3: "
        "63 or 66\n"},
       {{"config", "show", "models/recipes/mnist-cnn.yaml", "sed=2"},

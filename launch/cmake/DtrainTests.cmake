@@ -19,6 +19,36 @@ target_link_libraries(dtrain_test_options INTERFACE dtrain_options)
 target_compile_options(dtrain_test_options INTERFACE -Wno-dangling-else
   $<$<CONFIG:Release>:-O1>)  # tests are compiled more often than they run; what they test keeps -O3
 
+# One precompiled header for all test programs: GoogleTest, and what the floors have of the standard library and fmt.
+file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/precompiled.cpp CONTENT "// A target needs a source.\n")
+add_library(dtrain_test_precompiled OBJECT ${CMAKE_CURRENT_BINARY_DIR}/precompiled.cpp)
+target_link_libraries(dtrain_test_precompiled PRIVATE dtrain_runtime dtrain_test_options GTest::gtest)
+target_precompile_headers(dtrain_test_precompiled PRIVATE ${CMAKE_SOURCE_DIR}/launch/cmake/precompiled.hpp <gtest/gtest.h>)
+
+# dtrain_test_target(TARGET...): objects of all test targets are alike, so that they share the precompiled header.
+function(dtrain_test_target)
+  foreach(target IN LISTS ARGN)
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${target} PRIVATE -fPIE)
+    if(NOT target STREQUAL dtrain_test_precompiled)
+      target_precompile_headers(${target} REUSE_FROM dtrain_test_precompiled)
+    endif()
+  endforeach()
+endfunction()
+dtrain_test_target(dtrain_test_precompiled)
+
+# dtrain_cases(NAME PROGRAM LABEL...): all cases of a GoogleTest program, in two processes, each the half of them. A process a
+# case would cost more than most cases, in the sanitizer builds above all. tests/house/summary.py counts each case.
+function(dtrain_cases name program)
+  find_package(Python3 REQUIRED COMPONENTS Interpreter)
+  math(EXPR seconds "${DTRAIN_TEST_TIMEOUT} * ${DTRAIN_TIMEOUT_FACTOR}")
+  foreach(half 0 1)
+    dtrain_script_test(NAME cases.${name}.${half} TIMEOUT 1200 LABELS ${ARGN}
+      COMMAND ${Python3_EXECUTABLE} -B ${CMAKE_SOURCE_DIR}/tests/house/cases.py --timeout ${seconds} --shard ${half}/2
+        $<TARGET_FILE:${program}> ${CMAKE_BINARY_DIR}/cases/cases.${name}.${half}.xml)
+  endforeach()
+endfunction()
+
 function(dtrain_floor_tests floor)
   set(folder ${CMAKE_SOURCE_DIR}/tests/${floor})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${folder}/*_test.cpp)
@@ -26,25 +56,15 @@ function(dtrain_floor_tests floor)
   if(sources)
     add_executable(tests_${floor} ${sources})
     target_link_libraries(tests_${floor} PRIVATE dtrain_${floor} dtrain_test_support dtrain_test_options GTest::gtest_main)
-    math(EXPR seconds "${DTRAIN_TEST_TIMEOUT} * ${DTRAIN_TIMEOUT_FACTOR}")
-    gtest_discover_tests(tests_${floor} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
-      WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
-      TEST_LIST tests_of_${floor}
-      PROPERTIES TIMEOUT ${seconds})
-    # Lists do not survive PROPERTIES of gtest_discover_tests: ctest sets them after it has listed the tests.
-    set(script ${CMAKE_CURRENT_BINARY_DIR}/${floor}_properties.cmake)
-    file(CONFIGURE OUTPUT ${script} @ONLY CONTENT [[
-if(tests_of_@floor@)
-  set_tests_properties(${tests_of_@floor@} PROPERTIES LABELS "unit;@floor@" ENVIRONMENT "@DTRAIN_TEST_ENVIRONMENT@")
-endif()
-]])
-    set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES ${script})
+    dtrain_test_target(tests_${floor})
+    dtrain_cases(${floor} tests_${floor} unit ${floor})
   endif()
   file(GLOB_RECURSE programs CONFIGURE_DEPENDS ${folder}/*_program.cpp)
   foreach(program IN LISTS programs)
     get_filename_component(name ${program} NAME_WE)
     add_executable(${name} ${program})
     target_link_libraries(${name} PRIVATE dtrain_${floor} dtrain_test_support dtrain_test_options)
+    dtrain_test_target(${name})
   endforeach()
   if(EXISTS ${folder}/CMakeLists.txt)
     add_subdirectory(${folder} ${CMAKE_CURRENT_BINARY_DIR}/${floor})

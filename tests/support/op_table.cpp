@@ -18,6 +18,12 @@ namespace {
 TensorDesc image(std::int64_t n, std::int64_t c, std::int64_t h, std::int64_t w) {
   return {DType::f32, Shape{n, h, w, c}};
 }
+TensorDesc series(std::int64_t n, std::int64_t t, std::int64_t c) {
+  return {DType::f32, Shape{n, t, c}};
+}
+TensorDesc volume(std::int64_t n, std::int64_t c, std::int64_t d, std::int64_t h, std::int64_t w) {
+  return {DType::f32, Shape{n, d, h, w, c}};
+}
 TensorDesc matrix(std::int64_t n, std::int64_t d) {
   return {DType::f32, Shape{n, d}};
 }
@@ -159,6 +165,19 @@ const std::vector<OpRow>& op_table() {
         {"cast_to_bf16", 66, Cast{DType::bf16}, small},
         {"dropout", 13, Dropout{0.3, 3}, matrix(3, 150)},
         {"dropout_sample", 67, Dropout{0.4, 3, true}, image(8, 3, 2, 2)},
+        {"conv_grouped", 100, Conv{6, {3, 3}, {1, 2}, {2, 1}, true, relu, {2, 1}, 3}, image(2, 9, 6, 5)},
+        {"conv_same", 101, Conv{4, {5, 3}, {2, 1}, {Conv::same, Conv::same}, true, none, {1, 2}}, image(2, 3, 6, 5)},
+        {"conv1d", 102, Conv{8, {3}, {1}, {1}, true, relu, {1}}, series(2, 9, 6)},
+        {"conv1d_grouped", 103, Conv{6, {3}, {2}, {Conv::same}, false, none, {2}, 2}, series(3, 10, 4)},
+        {"conv3d", 104, Conv{5, {2, 3, 3}, {1, 2, 1}, {0, 1, 1}, true, relu, {1, 1, 1}}, volume(2, 3, 4, 5, 6)},
+        {"conv3d_grouped", 105, Conv{4, {3, 3, 1}, {1, 1, 1}, {1, 2, 0}, true, none, {1, 2, 1}, 2},
+         volume(1, 4, 5, 5, 3)},
+        {"pool1d", 110, MaxPool{{3}, {2}, {1}}, series(2, 9, 5)},
+        {"pool3d", 111, MaxPool{{2, 3, 2}, {1, 2, 2}, {1, 1, 0}}, volume(2, 3, 4, 5, 6)},
+        {"average_pool1d", 112, AveragePool{{3}, {2}, {1}}, series(2, 9, 4)},
+        {"average_pool3d", 113, AveragePool{{2, 2, 3}, {2, 1, 2}, {1, 0, 1}, false}, volume(2, 3, 4, 5, 6)},
+        {"global_average_pool1d", 114, GlobalAveragePool{}, series(3, 7, 5)},
+        {"global_average_pool3d", 115, GlobalAveragePool{}, volume(2, 5, 3, 2, 4)},
         {"softmax_cross_entropy", 14, SoftmaxCrossEntropy{}, matrix(7, 10)},
         {"mean_squared_error", 15, MeanSquaredError{}, matrix(7, 5)},
     };
@@ -186,6 +205,10 @@ const std::vector<OpRow>& large_ops() {
       rows.push_back({"max_pool", 79, MaxPool{{3, 3}, {2, 2}, {1, 1}}, x});
       rows.push_back({"average_pool", 78, AveragePool{{3, 3}, {2, 2}, {1, 1}}, x});
       rows.push_back({"global_average_pool", 80, GlobalAveragePool{}, x});
+      const TensorDesc small = volume(3, c, 5, 6, 7);
+      rows.push_back({"max_pool3d", 121, MaxPool{{3, 3, 3}, {2, 2, 2}, {1, 1, 1}}, small});
+      rows.push_back({"average_pool3d", 122, AveragePool{{3, 3, 3}, {2, 2, 2}, {1, 1, 1}}, small});
+      rows.push_back({"max_pool1d", 123, MaxPool{{3}, {2}, {1}}, series(3, 221, c)});
       rows.push_back({"dropout", 83, Dropout{0.3, 3}, x});
       rows.push_back({"gelu", 81, Activate{Activation::gelu}, x});
     }
@@ -197,6 +220,8 @@ const std::vector<OpRow>& large_ops() {
     }
     rows.push_back({"linear", 88, Dense{129, true, Activation::relu}, matrix(64, 300)});
     rows.push_back({"conv", 89, Conv{24, {3, 3}, {1, 1}, {1, 1}, true, Activation::relu}, image(3, 40, 17, 13)});
+    rows.push_back({"conv3d", 127, Conv{24, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}, true, Activation::relu, {1, 1, 1}},
+                    volume(2, 17, 5, 6, 7)});
     return rows;
   }();
   return all;

@@ -172,6 +172,12 @@ const std::vector<OpRow>& op_table() {
         {"conv3d", 104, Conv{5, {2, 3, 3}, {1, 2, 1}, {0, 1, 1}, true, relu, {1, 1, 1}}, volume(2, 3, 4, 5, 6)},
         {"conv3d_grouped", 105, Conv{4, {3, 3, 1}, {1, 1, 1}, {1, 2, 0}, true, none, {1, 2, 1}, 2},
          volume(1, 4, 5, 5, 3)},
+        {"conv_transpose1d", 106, ConvTranspose{6, {4}, {2}, {1}, {1}, true, relu, {1}}, series(2, 5, 3)},
+        {"conv_transpose", 107, ConvTranspose{5, {3, 2}, {2, 1}, {1, 0}, {1, 0}, true, tanh}, image(2, 4, 4, 5)},
+        {"conv_transpose_grouped", 108, ConvTranspose{6, {2, 2}, {2, 2}, {0, 0}, {0, 0}, false, none, {1, 1}, 2},
+         image(2, 4, 3, 4)},
+        {"conv_transpose3d", 109,
+         ConvTranspose{4, {2, 3, 2}, {2, 1, 2}, {0, 1, 0}, {1, 0, 0}, true, none, {1, 2, 1}, 2}, volume(1, 6, 2, 4, 3)},
         {"pool1d", 110, MaxPool{{3}, {2}, {1}}, series(2, 9, 5)},
         {"pool3d", 111, MaxPool{{2, 3, 2}, {1, 2, 2}, {1, 1, 0}}, volume(2, 3, 4, 5, 6)},
         {"average_pool1d", 112, AveragePool{{3}, {2}, {1}}, series(2, 9, 4)},
@@ -220,6 +226,8 @@ const std::vector<OpRow>& large_ops() {
     }
     rows.push_back({"linear", 88, Dense{129, true, Activation::relu}, matrix(64, 300)});
     rows.push_back({"conv", 89, Conv{24, {3, 3}, {1, 1}, {1, 1}, true, Activation::relu}, image(3, 40, 17, 13)});
+    const ConvTranspose transposed{24, {4, 4}, {2, 2}, {1, 1}, {0, 0}, true, Activation::tanh};
+    rows.push_back({"conv_transpose", 126, transposed, image(3, 40, 9, 7)});
     rows.push_back({"conv3d", 127, Conv{24, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}, true, Activation::relu, {1, 1, 1}},
                     volume(2, 17, 5, 6, 7)});
     return rows;

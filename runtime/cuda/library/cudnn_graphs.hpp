@@ -42,6 +42,8 @@ struct ConvolutionGraph {
 
 /// The graph of a Conv on `in` for one pass; forward with bias and activation.
 ConvolutionGraph convolution_graph(const Conv&, const TensorDesc& in, ConvolutionPass);
+/// The graph that a ConvTranspose on `in` runs for one pass of its own, bare: another pass of its mirrored convolution.
+ConvolutionGraph convolution_graph(const ConvTranspose&, const TensorDesc& in, ConvolutionPass);
 /// True for a convolution that is one product of matrices, pixels by channels: cuBLASLt runs it, and no graph does.
 bool is_product(const Conv&) noexcept;
 /// The same without what follows the convolution.

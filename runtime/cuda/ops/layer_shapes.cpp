@@ -96,6 +96,13 @@ ConvolutionGraph convolution_graph(const Conv& op, const TensorDesc& in, Convolu
   return g;
 }
 
+ConvolutionGraph convolution_graph(const ConvTranspose& op, const TensorDesc& in, ConvolutionPass pass) {
+  const ConvolutionPass mirrored = pass == ConvolutionPass::forward         ? ConvolutionPass::data_gradient
+                                   : pass == ConvolutionPass::data_gradient ? ConvolutionPass::forward
+                                                                            : pass;
+  return convolution_graph(op.mirrored(in), op.infer({&in, 1}).out[0], mirrored);
+}
+
 std::string NormGraph::key() const {
   std::string text = fmt::format("{} {} {} {}", kind == Kind::batch ? "batch_norm" : "layer_norm",
                                  backward ? "backward" : "forward", name_of(dtype), fmt::join(shape, "x"));
@@ -151,6 +158,7 @@ struct GraphsOf {
   std::vector<CudnnGraph> operator()(const Conv& op) const {
     return is_product(op) ? std::vector<CudnnGraph>() : passes_of(op);
   }
+  std::vector<CudnnGraph> operator()(const ConvTranspose& op) const { return passes_of(op); }
   std::vector<CudnnGraph> operator()(const BatchNorm& op) const {
     std::vector<CudnnGraph> out;
     for (const bool backward : {false, true})

@@ -232,6 +232,16 @@ TEST(Convolution, has_two_or_three_dimensions_in_a_graph) {
             "1x1x1 groups 1");
 }
 
+TEST(Convolution, transposed_runs_the_other_passes_of_the_mirrored_one) {
+  const ConvTranspose op{.filters = 3, .kernel = {4, 4}, .stride = {2, 2}, .padding = {1, 1}};
+  const TensorDesc in{DType::bf16, Shape{4, 5, 6, 8}};
+  const std::string shapes =
+      " bfloat16 in 4x3x10x12 out 4x8x5x6 kernel 4x4 stride 2x2 padding 1x1 dilation 1x1 groups 1";
+  EXPECT_EQ(convolution_graph(op, in, ConvolutionPass::forward).key(), "conv2d data_gradient" + shapes);
+  EXPECT_EQ(convolution_graph(op, in, ConvolutionPass::data_gradient).key(), "conv2d forward" + shapes);
+  EXPECT_EQ(convolution_graph(op, in, ConvolutionPass::weight_gradient).key(), "conv2d weight_gradient" + shapes);
+}
+
 TEST(Convolution, of_one_pixel_is_a_product) {
   EXPECT_TRUE(is_product({.filters = 8}));
   EXPECT_FALSE(is_product({.filters = 8, .kernel = {1, 3}, .padding = {0, 1}}));

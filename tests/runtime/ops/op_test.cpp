@@ -46,7 +46,8 @@ bool computes_in_half(const OpRow& row) {
 
 /// What a library multiplies.
 bool is_product(const OpSpec& op) {
-  return std::holds_alternative<Dense>(op) || std::holds_alternative<Conv>(op);
+  return std::holds_alternative<Dense>(op) || std::holds_alternative<Conv>(op) ||
+         std::holds_alternative<ConvTranspose>(op);
 }
 
 /// A row on a device.

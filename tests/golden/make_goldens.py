@@ -247,6 +247,15 @@ def make_ops():
                            lambda x: f.avg_pool3d(x, (2, 2, 3), (2, 1, 2), (1, 0, 1), count_include_pad=False)),
         "global_average_pool1d": (114, [(3, 7, 5)], [], series(lambda x: f.adaptive_avg_pool1d(x, 1))),
         "global_average_pool3d": (115, [(2, 5, 3, 2, 4)], [], lambda x: f.adaptive_avg_pool3d(x, 1)),
+        "upsample1d_linear": (116, [(2, 5, 4)], [],
+                              series(lambda x: f.interpolate(x, scale_factor=3, mode="linear", align_corners=False))),
+        "upsample_nearest": (117, [(2, 3, 4, 3)], [], lambda x: f.interpolate(x, scale_factor=(2, 3))),
+        "upsample_linear": (118, [(2, 3, 4, 3)], [],
+                            lambda x: f.interpolate(x, scale_factor=(2, 3), mode="bilinear", align_corners=False)),
+        "upsample3d_nearest": (119, [(1, 5, 2, 3, 2)], [], lambda x: f.interpolate(x, scale_factor=(2, 1, 3))),
+        "upsample3d_linear": (120, [(1, 3, 3, 1, 3)], [],
+                              lambda x: f.interpolate(x, scale_factor=(2, 1, 4), mode="trilinear",
+                                                      align_corners=False)),
     }
     norms = {
         "batch_norm": (58, (3, 17, 4, 5), lambda x: x, False),

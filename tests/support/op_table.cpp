@@ -184,6 +184,11 @@ const std::vector<OpRow>& op_table() {
         {"average_pool3d", 113, AveragePool{{2, 2, 3}, {2, 1, 2}, {1, 0, 1}, false}, volume(2, 3, 4, 5, 6)},
         {"global_average_pool1d", 114, GlobalAveragePool{}, series(3, 7, 5)},
         {"global_average_pool3d", 115, GlobalAveragePool{}, volume(2, 5, 3, 2, 4)},
+        {"upsample1d_linear", 116, Upsample{{3}, Upsample::Mode::linear}, series(2, 5, 4)},
+        {"upsample_nearest", 117, Upsample{{2, 3}}, image(2, 3, 4, 3)},
+        {"upsample_linear", 118, Upsample{{2, 3}, Upsample::Mode::linear}, image(2, 3, 4, 3)},
+        {"upsample3d_nearest", 119, Upsample{{2, 1, 3}}, volume(1, 5, 2, 3, 2)},
+        {"upsample3d_linear", 120, Upsample{{2, 1, 4}, Upsample::Mode::linear}, volume(1, 3, 3, 1, 3)},
         {"softmax_cross_entropy", 14, SoftmaxCrossEntropy{}, matrix(7, 10)},
         {"mean_squared_error", 15, MeanSquaredError{}, matrix(7, 5)},
     };
@@ -215,6 +220,8 @@ const std::vector<OpRow>& large_ops() {
       rows.push_back({"max_pool3d", 121, MaxPool{{3, 3, 3}, {2, 2, 2}, {1, 1, 1}}, small});
       rows.push_back({"average_pool3d", 122, AveragePool{{3, 3, 3}, {2, 2, 2}, {1, 1, 1}}, small});
       rows.push_back({"max_pool1d", 123, MaxPool{{3}, {2}, {1}}, series(3, 221, c)});
+      rows.push_back({"upsample", 124, Upsample{{2, 2, 2}, Upsample::Mode::linear}, small});
+      rows.push_back({"upsample_nearest", 125, Upsample{{2, 2, 2}}, small});
       rows.push_back({"dropout", 83, Dropout{0.3, 3}, x});
       rows.push_back({"gelu", 81, Activate{Activation::gelu}, x});
     }

@@ -49,6 +49,10 @@ dnnl::algorithm eltwise_of(Activation activation) {
   throw BugError(fmt::format("{} cannot be applied inside another kernel", name_of(activation)));
 }
 
+void spare_compiled(dnnl::convolution_backward_weights::primitive_desc& plan) {
+  while (std::string_view(plan.impl_info_str()).starts_with("jit") && plan.next_impl()) continue;
+}
+
 dnnl::primitive_attr user_scratchpad() {
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);

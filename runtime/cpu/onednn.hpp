@@ -39,6 +39,7 @@ struct ConvolutionShape {
   bool bias = true;
   Activation activation = Activation::none;
   DType dtype = DType::f32;
+  bool spare_compiled = false;  // gradients of weights by the library's next choices: slower, products of matrices
 };
 struct ConvolutionPlans {
   dnnl::convolution_forward::primitive_desc forward;
@@ -68,6 +69,8 @@ dnnl::memory::desc plain_desc(const dnnl::memory::dims&);
 dnnl::memory::desc channels_last_desc(const dnnl::memory::dims&, DType);
 /// oneDNN's algorithm of an activation whose derivative_of_output.
 dnnl::algorithm eltwise_of(Activation);
+/// Goes to the first choice of the library that is no compiled loop, while its operation descriptor is still there.
+void spare_compiled(dnnl::convolution_backward_weights::primitive_desc&);
 /// All of ours take scratch memory from the caller.
 dnnl::primitive_attr user_scratchpad();
 

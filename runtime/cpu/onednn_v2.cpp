@@ -33,11 +33,10 @@ ConvolutionPlans plan_convolution(const dnnl::engine& engine, const ConvolutionS
                          user_scratchpad(),
                          engine,
                          plans.forward};
-  plans.backward_weights = {
-      {algorithm, in, grad_weights, bias, out, s.stride, s.dilation, s.padding_begin, s.padding_end},
-      user_scratchpad(),
-      engine,
-      plans.forward};
+  const dnnl::convolution_backward_weights::desc of_weights(algorithm, in, grad_weights, bias, out, s.stride,
+                                                            s.dilation, s.padding_begin, s.padding_end);
+  plans.backward_weights = {of_weights, user_scratchpad(), engine, plans.forward};
+  if (s.spare_compiled) spare_compiled(plans.backward_weights);
   return plans;
 }
 

@@ -34,6 +34,7 @@ ConvolutionPlans plan_convolution(const dnnl::engine& engine, const ConvolutionS
   plans.backward_weights = dnnl::convolution_backward_weights::primitive_desc(
       engine, algorithm, in, grad_weights, bias, out, s.stride, s.dilation, s.padding_begin, s.padding_end,
       plans.forward, user_scratchpad());
+  if (s.spare_compiled) spare_compiled(plans.backward_weights);
   return plans;
 }
 

@@ -12,6 +12,8 @@ namespace dtrain::cpu {
 using Inputs = std::span<const TensorDesc>;
 
 std::unique_ptr<Kernel> make(const Conv&, Inputs, int threads);
+std::unique_ptr<Kernel> make(const ConvTranspose&, Inputs, int threads);
+std::unique_ptr<Kernel> make(const Upsample&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const MaxPool&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const AveragePool&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const GlobalAveragePool&, Inputs, int threads);

@@ -14,6 +14,8 @@ namespace dtrain::cuda {
 using Inputs = std::span<const TensorDesc>;
 
 std::unique_ptr<Kernel> make(CudaContext&, const Conv&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const ConvTranspose&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const Upsample&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const MaxPool&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const AveragePool&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const GlobalAveragePool&, Inputs, const OpUse&);

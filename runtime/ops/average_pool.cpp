@@ -35,7 +35,7 @@ OpShape AveragePool::infer(std::span<const TensorDesc> in) const {
 
 std::vector<OpKind<AveragePool>> AveragePool::kinds() {
   std::vector<OpKind<AveragePool>> kinds;
-  for (const std::size_t n : {std::size_t{2}}) {
+  for (std::size_t n = 1; n <= Extents::most; ++n) {
     const AveragePool defaults = in_dimensions(n);
     Table<AveragePool> table("Mean of each window; a rest that fills no window is dropped.", defaults);
     add_pool_fields(table, n, "zeros on each side");

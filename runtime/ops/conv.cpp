@@ -66,7 +66,7 @@ std::vector<OpKind<Conv>> Conv::kinds() {
   std::vector<OpKind<Conv>> kinds;
   constexpr std::string_view shapes[] = {"", "[T, C] to [T', filters]", "[C, H, W] to [filters, H', W']",
                                          "[C, D, H, W] to [filters, D', H', W']"};
-  for (const std::size_t n : {std::size_t{2}}) {
+  for (std::size_t n = 1; n <= Extents::most; ++n) {
     const Conv defaults = in_dimensions(n);
     Table<Conv> table(fmt::format("{}-D convolution with zero padding: {}.", n, shapes[n]), defaults);
     table.add("filters", &Conv::filters, at_least(1), "output channels").required();

@@ -30,7 +30,9 @@ OpShape GlobalAveragePool::infer(std::span<const TensorDesc> in) const {
 }
 
 std::vector<OpKind<GlobalAveragePool>> GlobalAveragePool::kinds() {
-  return {{"global_avgpool", Table<GlobalAveragePool>("Mean of each channel: [C, H, W] to [C, 1, 1].")}};
+  return {
+      {"global_avgpool",
+       Table<GlobalAveragePool>("Mean of each channel over all positions: [C, H, W] to [C, 1, 1], [T, C] to [1, C].")}};
 }
 
 }  // namespace dtrain

@@ -37,7 +37,7 @@ OpShape MaxPool::infer(std::span<const TensorDesc> in) const {
 
 std::vector<OpKind<MaxPool>> MaxPool::kinds() {
   std::vector<OpKind<MaxPool>> kinds;
-  for (const std::size_t n : {std::size_t{2}}) {
+  for (std::size_t n = 1; n <= Extents::most; ++n) {
     const MaxPool defaults = in_dimensions(n);
     Table<MaxPool> table("Largest value of each window; a rest that fills no window is dropped.", defaults);
     add_pool_fields(table, n, "on each side; it never wins");

@@ -16,6 +16,7 @@
 #include "runtime/ops/cast.hpp"
 #include "runtime/ops/concat.hpp"
 #include "runtime/ops/conv.hpp"
+#include "runtime/ops/conv_transpose.hpp"
 #include "runtime/ops/dense.hpp"
 #include "runtime/ops/dropout.hpp"
 #include "runtime/ops/embedding.hpp"
@@ -29,14 +30,15 @@
 #include "runtime/ops/rms_norm.hpp"
 #include "runtime/ops/softmax_cross_entropy.hpp"
 #include "runtime/ops/sum_over_ranks.hpp"
+#include "runtime/ops/upsample.hpp"
 
 namespace dtrain {
 
 // Float inputs are f32, bf16 or, on cuda, f16, and the output has the dtype of the input; parameters and their
 // gradients are f32.
-using OpSpec = std::variant<Conv, MaxPool, AveragePool, GlobalAveragePool, Dense, Flatten, BatchNorm, BatchMoments,
-                            SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding, Activate, Add, Multiply,
-                            Concat, Dropout, Cast, SoftmaxCrossEntropy, MeanSquaredError>;
+using OpSpec = std::variant<Conv, ConvTranspose, Upsample, MaxPool, AveragePool, GlobalAveragePool, Dense, Flatten,
+                            BatchNorm, BatchMoments, SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding,
+                            Activate, Add, Multiply, Concat, Dropout, Cast, SoftmaxCrossEntropy, MeanSquaredError>;
 
 /// "conv2d", "dense", ... as users write it.
 inline std::string_view name_of(const OpSpec& op) {

@@ -2,6 +2,7 @@
 // Plain data, on any thread and device.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "runtime/random/index_math.hpp"
@@ -36,19 +37,34 @@ struct Windows {
   }
 };
 
-/// The axes of a pool over images that lie channels last.
+/// The axes of a pool over series, images or volumes that lie channels last: those that are missing, the outer ones,
+/// have one pixel and one window.
 struct WindowGrid {
   std::int64_t n, channels;
-  Windows h, w;
+  Windows d, h, w;
 
-  /// `positions`, `size`, `stride`, `padding`: of two axes.
+  /// `positions`, `size`, `stride`, `padding`: of one to three axes, outermost first.
   template <class Axes>
   WindowGrid(std::int64_t samples, std::int64_t channels_in, const Axes& positions, const Axes& size,
              const Axes& stride, const Axes& padding)
       : n(samples),
         channels(channels_in),
-        h(positions[0], size[0], stride[0], padding[0]),
-        w(positions[1], size[1], stride[1], padding[1]) {}
+        d(axis(2, positions, size, stride, padding)),
+        h(axis(1, positions, size, stride, padding)),
+        w(axis(0, positions, size, stride, padding)) {}
+
+  DTRAIN_HOST_DEVICE std::int64_t pixels() const { return d.extent * h.extent * w.extent; }
+  DTRAIN_HOST_DEVICE std::int64_t windows() const { return d.count * h.count * w.count; }
+
+ private:
+  /// The axis so many from the innermost one.
+  template <class Axes>
+  static Windows axis(std::size_t from_last, const Axes& positions, const Axes& size, const Axes& stride,
+                      const Axes& padding) {
+    if (from_last >= size.size()) return {1, 1, 1, 0};
+    const std::size_t i = size.size() - 1 - from_last;
+    return {positions[i], size[i], stride[i], padding[i]};
+  }
 };
 
 }  // namespace dtrain

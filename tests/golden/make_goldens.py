@@ -7,8 +7,8 @@ Nothing is read: every number comes from the generator of runtime/random/rng.hpp
 PyTorch computes in float64 on inputs that were rounded to float32: a test measures the distance from the truth.
 
 D(seed, item, sub)[e] is element e of a stream: draw4(random_key(seed, Purpose::test), item, sub, e / 4).v[e % 4].
-unit() is to_unit of it, in [0, 1); signed() is 2 * unit - 1 in float. Elements count in logical order (NCHW; a
-flattened image counts C, H, W). Gradients are those of a sum, arrays are flat and in logical order.
+unit() is to_unit of it, in [0, 1); signed() is 2 * unit - 1 in float. Elements count in logical order (N, C, then
+positions; series N, T, C; a flattened image counts C, H, W). Gradients are those of a sum, arrays are flat and in logical order.
 
 ops.json, by row: "seed"; input i = scale * signed(D(seed, i, 0)) (scale: 1, activations 4); parameter p =
 signed(D(seed, 100 + p, 0)); gradient of the output = signed(D(seed, 200, 0)). A row NAME_bf16 is NAME with inputs,
@@ -171,6 +171,11 @@ def drop_samples(x, seed, rate):
     return x * torch.tensor(keep, dtype=torch.float64).reshape(-1, 1, 1, 1) / (1 - rate)
 
 
+def series(function):
+    """`function` of PyTorch's [N, C, T], for values [N, T, C]."""
+    return lambda x, *params: function(x.transpose(1, 2), *params).transpose(1, 2)
+
+
 def make_ops():
     f = torch.nn.functional
     # seed, shapes of inputs and parameters, function, scale of the inputs
@@ -216,6 +221,41 @@ def make_ops():
         "cast_to_bf16": (66, [(4, 21)], [], lambda x: x * 1),
         "dropout": (13, [(3, 150)], [], lambda x: dropout(x, 13, 0.3)),
         "dropout_sample": (67, [(8, 3, 2, 2)], [], lambda x: drop_samples(x, 67, 0.4)),
+        "conv_grouped": (100, [(2, 9, 6, 5)], [(6, 3, 3, 3), (6,)],
+                         lambda x, w, b: f.conv2d(x, w, b, (1, 2), (2, 1), (2, 1), 3).relu()),
+        "conv_same": (101, [(2, 3, 6, 5)], [(4, 3, 5, 3), (4,)],
+                      lambda x, w, b: f.conv2d(x, w, b, (2, 1), (2, 2), (1, 2))),
+        "conv1d": (102, [(2, 9, 6)], [(8, 6, 3), (8,)], series(lambda x, w, b: f.conv1d(x, w, b, 1, 1).relu())),
+        "conv1d_grouped": (103, [(3, 10, 4)], [(6, 2, 3)], series(lambda x, w: f.conv1d(x, w, None, 2, 2, 2, 2))),
+        "conv3d": (104, [(2, 3, 4, 5, 6)], [(5, 3, 2, 3, 3), (5,)],
+                   lambda x, w, b: f.conv3d(x, w, b, (1, 2, 1), (0, 1, 1)).relu()),
+        "conv3d_grouped": (105, [(1, 4, 5, 5, 3)], [(4, 2, 3, 3, 1), (4,)],
+                           lambda x, w, b: f.conv3d(x, w, b, 1, (1, 2, 0), (1, 2, 1), 2)),
+        "conv_transpose1d": (106, [(2, 5, 3)], [(3, 6, 4), (6,)],
+                             series(lambda x, w, b: f.conv_transpose1d(x, w, b, 2, 1, 1).relu())),
+        "conv_transpose": (107, [(2, 4, 4, 5)], [(4, 5, 3, 2), (5,)],
+                           lambda x, w, b: f.conv_transpose2d(x, w, b, (2, 1), (1, 0), (1, 0)).tanh()),
+        "conv_transpose_grouped": (108, [(2, 4, 3, 4)], [(4, 3, 2, 2)],
+                                   lambda x, w: f.conv_transpose2d(x, w, None, 2, 0, 0, 2)),
+        "conv_transpose3d": (109, [(1, 6, 2, 4, 3)], [(6, 2, 2, 3, 2), (4,)],
+                             lambda x, w, b: f.conv_transpose3d(x, w, b, (2, 1, 2), (0, 1, 0), (1, 0, 0), 2,
+                                                                (1, 2, 1))),
+        "pool1d": (110, [(2, 9, 5)], [], series(lambda x: f.max_pool1d(x, 3, 2, 1))),
+        "pool3d": (111, [(2, 3, 4, 5, 6)], [], lambda x: f.max_pool3d(x, (2, 3, 2), (1, 2, 2), (1, 1, 0))),
+        "average_pool1d": (112, [(2, 9, 4)], [], series(lambda x: f.avg_pool1d(x, 3, 2, 1))),
+        "average_pool3d": (113, [(2, 3, 4, 5, 6)], [],
+                           lambda x: f.avg_pool3d(x, (2, 2, 3), (2, 1, 2), (1, 0, 1), count_include_pad=False)),
+        "global_average_pool1d": (114, [(3, 7, 5)], [], series(lambda x: f.adaptive_avg_pool1d(x, 1))),
+        "global_average_pool3d": (115, [(2, 5, 3, 2, 4)], [], lambda x: f.adaptive_avg_pool3d(x, 1)),
+        "upsample1d_linear": (116, [(2, 5, 4)], [],
+                              series(lambda x: f.interpolate(x, scale_factor=3, mode="linear", align_corners=False))),
+        "upsample_nearest": (117, [(2, 3, 4, 3)], [], lambda x: f.interpolate(x, scale_factor=(2, 3))),
+        "upsample_linear": (118, [(2, 3, 4, 3)], [],
+                            lambda x: f.interpolate(x, scale_factor=(2, 3), mode="bilinear", align_corners=False)),
+        "upsample3d_nearest": (119, [(1, 5, 2, 3, 2)], [], lambda x: f.interpolate(x, scale_factor=(2, 1, 3))),
+        "upsample3d_linear": (120, [(1, 3, 3, 1, 3)], [],
+                              lambda x: f.interpolate(x, scale_factor=(2, 1, 4), mode="trilinear",
+                                                      align_corners=False)),
     }
     norms = {
         "batch_norm": (58, (3, 17, 4, 5), lambda x: x, False),

@@ -19,15 +19,15 @@ class AveragePoolKernel final : public Kernel {
   void forward(const OpArgs& a, Stream&) override {
     const T* x = a.in[0].as<T>();
     T* y = a.out[0].as<T>();
-    const Windows &h = grid_.h, &w = grid_.w;
-    parallel_chunks(grid_.n * h.count, 4, threads_, [&](std::int64_t begin, std::int64_t end) {
+    const Windows &d = grid_.d, &h = grid_.h, &w = grid_.w;
+    parallel_chunks(grid_.n * d.count * h.count, 4, threads_, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
-        const std::int64_t p = row % h.count;
+        const std::int64_t p = row % h.count, plane = row / h.count, o = plane % d.count;
+        const Sample from{x + plane / d.count * grid_.pixels() * grid_.channels, h.extent, w.extent};
         for (std::int64_t q = 0; q < w.count; ++q) {
-          const float share = share_of(p, q);
-          sum_pixels(x + row / h.count * h.extent * w.extent * grid_.channels, w.extent, h.pixels(p), w.pixels(q),
-                     y + (row * w.count + q) * grid_.channels, false,
-                     [=](std::int64_t, std::int64_t) { return share; });
+          const float share = share_of(o, p, q);
+          sum_pixels(from, d.pixels(o), h.pixels(p), w.pixels(q), y + (row * w.count + q) * grid_.channels, false,
+                     [=](std::int64_t, std::int64_t, std::int64_t) { return share; });
         }
       }
     });
@@ -39,31 +39,43 @@ class AveragePoolKernel final : public Kernel {
     const T* gy = g.out[0].as<T>();
     T* gx = g.in[0].grad.as<T>();
     const bool add = g.in[0].write == Write::accumulate;
-    const Windows &h = grid_.h, &w = grid_.w;
-    parallel_chunks(grid_.n * h.extent, 4, threads_, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row)
+    const Windows &d = grid_.d, &h = grid_.h, &w = grid_.w;
+    parallel_chunks(grid_.n * d.extent * h.extent, 4, threads_, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        const std::int64_t plane = row / h.extent;
+        const Sample from{gy + plane / d.extent * grid_.windows() * grid_.channels, h.count, w.count};
         for (std::int64_t j = 0; j < w.extent; ++j)
-          sum_pixels(gy + row / h.extent * h.count * w.count * grid_.channels, w.count, h.seeing(row % h.extent),
-                     w.seeing(j), gx + (row * w.extent + j) * grid_.channels, add,
-                     [this](std::int64_t p, std::int64_t q) { return share_of(p, q); });
+          sum_pixels(from, d.seeing(plane % d.extent), h.seeing(row % h.extent), w.seeing(j),
+                     gx + (row * w.extent + j) * grid_.channels, add,
+                     [this](std::int64_t o, std::int64_t p, std::int64_t q) { return share_of(o, p, q); });
+      }
     });
   }
 
  private:
-  /// What a pixel counts in the mean of window (p, q).
-  float share_of(std::int64_t p, std::int64_t q) const {
-    const PixelRange rows = grid_.h.pixels(p), columns = grid_.w.pixels(q);
-    const std::int64_t there = (rows.end - rows.begin) * (columns.end - columns.begin);
-    return 1.0f / static_cast<float>(count_padding_ ? grid_.h.size * grid_.w.size : there);
+  /// A sample: planes of so many rows and columns.
+  struct Sample {
+    const T* data;
+    std::int64_t rows, columns;
+  };
+
+  /// What a pixel counts in the mean of window (o, p, q).
+  float share_of(std::int64_t o, std::int64_t p, std::int64_t q) const {
+    const PixelRange planes = grid_.d.pixels(o), rows = grid_.h.pixels(p), columns = grid_.w.pixels(q);
+    const std::int64_t there = (planes.end - planes.begin) * (rows.end - rows.begin) * (columns.end - columns.begin);
+    return 1.0f / static_cast<float>(count_padding_ ? grid_.d.size * grid_.h.size * grid_.w.size : there);
   }
 
-  /// One pixel of `to`: the sum over rows x columns of an image of `width` pixels a row, each times share(row, column).
+  /// One pixel of `to`: the sum over planes x rows x columns of a sample, each times share(plane, row, column).
   template <class Share>
-  void sum_pixels(const T* image, std::int64_t width, PixelRange rows, PixelRange columns, T* to, bool add,
+  void sum_pixels(const Sample& of, PixelRange planes, PixelRange rows, PixelRange columns, T* to, bool add,
                   const Share& share) const {
-    if (rows.end - rows.begin == 1 && columns.end - columns.begin == 1) {
-      const T* from = image + (rows.begin * width + columns.begin) * grid_.channels;
-      const float factor = share(rows.begin, columns.begin);
+    const auto pixel = [&](std::int64_t k, std::int64_t i, std::int64_t j) {
+      return of.data + ((k * of.rows + i) * of.columns + j) * grid_.channels;
+    };
+    if (planes.end - planes.begin == 1 && rows.end - rows.begin == 1 && columns.end - columns.begin == 1) {
+      const T* from = pixel(planes.begin, rows.begin, columns.begin);
+      const float factor = share(planes.begin, rows.begin, columns.begin);
       write_elements(to, 0, grid_.channels, add, [=](std::int64_t c) { return to_float(from[c]) * factor; });
       return;
     }
@@ -71,12 +83,14 @@ class AveragePoolKernel final : public Kernel {
       const std::int64_t n = std::min(block_elements, grid_.channels - c0);
       alignas(64) float sums[block_elements];
       std::fill(sums, sums + n, 0.0f);
-      for (std::int64_t i = rows.begin; i < rows.end; ++i) {
-        for (std::int64_t j = columns.begin; j < columns.end; ++j) {
-          const T* from = image + (i * width + j) * grid_.channels + c0;
-          const float factor = share(i, j);
+      for (std::int64_t k = planes.begin; k < planes.end; ++k) {
+        for (std::int64_t i = rows.begin; i < rows.end; ++i) {
+          for (std::int64_t j = columns.begin; j < columns.end; ++j) {
+            const T* from = pixel(k, i, j) + c0;
+            const float factor = share(k, i, j);
 #pragma omp simd
-          for (std::int64_t c = 0; c < n; ++c) sums[c] += to_float(from[c]) * factor;
+            for (std::int64_t c = 0; c < n; ++c) sums[c] += to_float(from[c]) * factor;
+          }
         }
       }
       write_elements(to + c0, 0, n, add, [&](std::int64_t c) { return sums[c]; });

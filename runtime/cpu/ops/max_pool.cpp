@@ -22,12 +22,13 @@ class MaxPoolKernel final : public Kernel {
     T* y = a.out[0].as<T>();
     auto* won = a.pass.mode == Mode::train ? a.saved[0].as<std::uint8_t>() : nullptr;
     const std::int64_t c = grid_.channels;
-    parallel_chunks(grid_.n * grid_.h.count, 4, threads_, [&](std::int64_t begin, std::int64_t end) {
+    parallel_chunks(grid_.n * grid_.d.count * grid_.h.count, 4, threads_, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
-        const T* image = x + row / grid_.h.count * grid_.h.extent * grid_.w.extent * c;
+        const std::int64_t plane = row / grid_.h.count, o = plane % grid_.d.count, p = row % grid_.h.count;
+        const T* sample = x + plane / grid_.d.count * grid_.pixels() * c;
         for (std::int64_t q = 0; q < grid_.w.count; ++q) {
           const std::int64_t at = (row * grid_.w.count + q) * c;
-          forward_window(image, row % grid_.h.count, q, y + at, won ? won + at : nullptr);
+          forward_window(sample, o, p, q, y + at, won ? won + at : nullptr);
         }
       }
     });
@@ -40,41 +41,49 @@ class MaxPoolKernel final : public Kernel {
     const T* gy = g.out[0].as<T>();
     T* gx = g.in[0].grad.as<T>();
     const bool add = g.in[0].write == Write::accumulate;
-    parallel_chunks(grid_.n * grid_.h.extent, 4, threads_, [&](std::int64_t begin, std::int64_t end) {
+    parallel_chunks(grid_.n * grid_.d.extent * grid_.h.extent, 4, threads_, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) backward_row(won, gy, gx, row, add);
     });
   }
 
  private:
-  void forward_window(const T* image, std::int64_t p, std::int64_t q, T* y, std::uint8_t* won) const {
+  /// The place of a pixel in window (o, p, q).
+  std::int32_t place(std::int64_t k, std::int64_t i, std::int64_t j, std::int64_t o, std::int64_t p,
+                     std::int64_t q) const {
+    const Windows &d = grid_.d, &h = grid_.h, &w = grid_.w;
+    return static_cast<std::int32_t>(((k - d.start(o)) * h.size + (i - h.start(p))) * w.size + (j - w.start(q)));
+  }
+
+  void forward_window(const T* sample, std::int64_t o, std::int64_t p, std::int64_t q, T* y, std::uint8_t* won) const {
     const std::int64_t channels = grid_.channels;
-    const PixelRange rows = grid_.h.pixels(p), columns = grid_.w.pixels(q);
-    const std::int64_t top = grid_.h.start(p), left = grid_.w.start(q);
+    const PixelRange planes = grid_.d.pixels(o), rows = grid_.h.pixels(p), columns = grid_.w.pixels(q);
     for (std::int64_t c0 = 0; c0 < channels; c0 += channel_block) {
       const std::int64_t n = std::min(channel_block, channels - c0);
       alignas(64) float best[channel_block];
       alignas(64) std::int32_t index[channel_block];
       bool first = true;
-      for (std::int64_t i = rows.begin; i < rows.end; ++i) {
-        for (std::int64_t j = columns.begin; j < columns.end; ++j) {
-          const T* from = image + (i * grid_.w.extent + j) * channels + c0;
-          const auto k = static_cast<std::int32_t>((i - top) * grid_.w.size + (j - left));
-          if (first) {
+      for (std::int64_t k = planes.begin; k < planes.end; ++k) {
+        for (std::int64_t i = rows.begin; i < rows.end; ++i) {
+          for (std::int64_t j = columns.begin; j < columns.end; ++j) {
+            const T* from = sample + ((k * grid_.h.extent + i) * grid_.w.extent + j) * channels + c0;
+            const std::int32_t at = place(k, i, j, o, p, q);
+            if (first) {
+#pragma omp simd
+              for (std::int64_t c = 0; c < n; ++c) {
+                best[c] = to_float(from[c]);
+                index[c] = at;
+              }
+              first = false;
+              continue;
+            }
 #pragma omp simd
             for (std::int64_t c = 0; c < n; ++c) {
-              best[c] = to_float(from[c]);
-              index[c] = k;
+              // NaN wins, as in PyTorch, so that it is not lost on the way to the loss.
+              const float v = to_float(from[c]);
+              const std::int32_t take = static_cast<std::int32_t>(v > best[c]) | static_cast<std::int32_t>(v != v);
+              best[c] = take != 0 ? v : best[c];
+              index[c] = take != 0 ? at : index[c];
             }
-            first = false;
-            continue;
-          }
-#pragma omp simd
-          for (std::int64_t c = 0; c < n; ++c) {
-            // NaN wins, as in PyTorch, so that it is not lost on the way to the loss.
-            const float v = to_float(from[c]);
-            const std::int32_t take = static_cast<std::int32_t>(v > best[c]) | static_cast<std::int32_t>(v != v);
-            best[c] = take != 0 ? v : best[c];
-            index[c] = take != 0 ? k : index[c];
           }
         }
       }
@@ -85,31 +94,31 @@ class MaxPoolKernel final : public Kernel {
   }
 
   void backward_row(const std::uint8_t* won, const T* gy, T* gx, std::int64_t row, bool add) const {
-    const std::int64_t image = row / grid_.h.extent, i = row % grid_.h.extent, channels = grid_.channels;
-    const PixelRange rows = grid_.h.seeing(i);
+    const std::int64_t plane = row / grid_.h.extent, i = row % grid_.h.extent, channels = grid_.channels;
+    const std::int64_t sample = plane / grid_.d.extent, k = plane % grid_.d.extent;
+    const PixelRange planes = grid_.d.seeing(k), rows = grid_.h.seeing(i);
     for (std::int64_t j = 0; j < grid_.w.extent; ++j) {
       const PixelRange columns = grid_.w.seeing(j);
       T* to = gx + (row * grid_.w.extent + j) * channels;
-      const auto window = [&](std::int64_t p, std::int64_t q) {
-        const std::int64_t at = ((image * grid_.h.count + p) * grid_.w.count + q) * channels;
-        const auto k = static_cast<std::uint8_t>((i - grid_.h.start(p)) * grid_.w.size + (j - grid_.w.start(q)));
-        return Seen{won + at, gy + at, k};
+      const auto window = [&](std::int64_t o, std::int64_t p, std::int64_t q) {
+        const std::int64_t at = (((sample * grid_.d.count + o) * grid_.h.count + p) * grid_.w.count + q) * channels;
+        return Seen{won + at, gy + at, static_cast<std::uint8_t>(place(k, i, j, o, p, q))};
       };
-      const std::int64_t seen =
-          std::max<std::int64_t>(rows.end - rows.begin, 0) * std::max<std::int64_t>(columns.end - columns.begin, 0);
-      if (seen == 1) {
-        const Seen s = window(rows.begin, columns.begin);
+      if (planes.end - planes.begin == 1 && rows.end - rows.begin == 1 && columns.end - columns.begin == 1) {
+        const Seen s = window(planes.begin, rows.begin, columns.begin);
         write_elements(to, 0, channels, add, [=](std::int64_t c) { return s.share(c); });
         continue;
       }
       for (std::int64_t c0 = 0; c0 < channels; c0 += channel_block) {
         const std::int64_t n = std::min(channel_block, channels - c0);
         alignas(64) float sums[channel_block] = {};
-        for (std::int64_t p = rows.begin; p < rows.end; ++p) {
-          for (std::int64_t q = columns.begin; q < columns.end; ++q) {
-            const Seen s = window(p, q);
+        for (std::int64_t o = planes.begin; o < planes.end; ++o) {
+          for (std::int64_t p = rows.begin; p < rows.end; ++p) {
+            for (std::int64_t q = columns.begin; q < columns.end; ++q) {
+              const Seen s = window(o, p, q);
 #pragma omp simd
-            for (std::int64_t c = 0; c < n; ++c) sums[c] += s.share(c0 + c);
+              for (std::int64_t c = 0; c < n; ++c) sums[c] += s.share(c0 + c);
+            }
           }
         }
         write_elements(to + c0, 0, n, add, [&](std::int64_t c) { return sums[c]; });

@@ -51,4 +51,7 @@ class WeightedOp {
   std::size_t workspace_bytes_ = 0, grad_weights_at_ = 0, grad_bias_at_ = 0, grad_in_at_ = 0;
 };
 
+/// A convolution on `in`, its weights canonical outside. Defined in conv.cpp. Throws dnnl::error.
+WeightedOp weighted_convolution(const Conv&, const TensorDesc& in, int threads);
+
 }  // namespace dtrain::cpu

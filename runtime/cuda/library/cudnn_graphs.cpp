@@ -54,12 +54,17 @@ fe::PointwiseMode_t mode_of(Activation activation) {
   }
 }
 
-std::vector<std::int64_t> list(std::span<const std::int64_t> values) {
+template <class Values>
+std::vector<std::int64_t> list(const Values& values) {
   return {values.begin(), values.end()};
 }
-/// Of logical [N, C, H, W] that lies as NHWC.
-std::vector<std::int64_t> channels_last_strides(std::span<const std::int64_t> d) {
-  return {d[1] * d[2] * d[3], 1, d[3] * d[1], d[1]};
+/// Of logical [N, C, positions...] that lies channels last.
+std::vector<std::int64_t> channels_last_strides(const std::vector<std::int64_t>& dims) {
+  std::vector<std::int64_t> strides(dims.size(), 1);
+  std::int64_t stride = dims[1];
+  for (std::size_t i = dims.size() - 1; i > 1; stride *= dims[i--]) strides[i] = stride;
+  strides[0] = stride;
+  return strides;
 }
 
 fe::ResampleMode_t mode_of(PoolGraph::Kind kind) {
@@ -74,7 +79,7 @@ fe::ResampleMode_t mode_of(PoolGraph::Kind kind) {
   throw BugError("no such pool");
 }
 
-using Dims = std::array<std::int64_t, 4>;
+using Dims = std::vector<std::int64_t>;
 
 /// An operand's number is its place in GraphOperands, counted from 1; a scalar has one behind them.
 class OperationGraph : public fe::graph::Graph {
@@ -124,7 +129,7 @@ class OperationGraph : public fe::graph::Graph {
     return tensor(Attributes()
                       .set_name(name)
                       .set_uid(number)
-                      .set_dim(list(dims))
+                      .set_dim(dims)
                       .set_stride(channels_last_strides(dims))
                       .set_data_type(type_of(dtype)));
   }
@@ -132,7 +137,7 @@ class OperationGraph : public fe::graph::Graph {
     numbers_.push_back(++last_);
     t->set_output(true)
         .set_uid(last_)
-        .set_dim(list(dims))
+        .set_dim(dims)
         .set_stride(channels_last_strides(dims))
         .set_data_type(type_of(dtype));
   }
@@ -143,8 +148,8 @@ class OperationGraph : public fe::graph::Graph {
     return tensor(Attributes()
                       .set_name("epsilon")
                       .set_uid(number_of_scalar)
-                      .set_dim(list(one))
-                      .set_stride(list(one))
+                      .set_dim(one)
+                      .set_stride(one)
                       .set_data_type(fe::DataType_t::FLOAT)
                       .set_is_pass_by_value(true));
   }
@@ -157,7 +162,8 @@ class OperationGraph : public fe::graph::Graph {
     full_precision_ = g.dtype == DType::f32 && !g.tf32;
     deterministic_ = !g.nondeterministic;
     set_io_data_type(type_of(g.dtype));
-    const Dims weights{g.out[1], g.in[1] / g.groups, g.kernel[0], g.kernel[1]};
+    Dims weights{g.out[1], g.in[1] / g.groups};
+    weights.insert(weights.end(), g.kernel.begin(), g.kernel.end());
     switch (g.pass) {
       case ConvolutionPass::forward:
         forward(g, weights);
@@ -179,7 +185,8 @@ class OperationGraph : public fe::graph::Graph {
     const TensorPtr x = operand("x", g.in, g.dtype), w = operand("weights", weights, g.dtype);
     TensorPtr y = conv_fprop(x, w, window<fe::graph::Conv_fprop_attributes>(g));
     if (g.bias) {
-      const Dims dims{1, g.out[1], 1, 1};
+      Dims dims(g.out.size(), 1);
+      dims[1] = g.out[1];
       y = pointwise(y, operand("bias", dims, DType::f32),
                     fe::graph::Pointwise_attributes().set_mode(fe::PointwiseMode_t::ADD));
     }
@@ -192,12 +199,12 @@ class OperationGraph : public fe::graph::Graph {
     deterministic_ = !g.nondeterministic;
     set_io_data_type(type_of(g.dtype));
     const bool batch = g.kind == NormGraph::Kind::batch;
-    const Dims line{1, g.shape[1], 1, 1}, statistics = batch ? line : Dims{g.shape[0], 1, 1, 1};
+    const Dims shape = list(g.shape), line{1, g.shape[1], 1, 1}, statistics = batch ? line : Dims{g.shape[0], 1, 1, 1};
     if (g.backward) {
-      norm_backward(g, line, statistics);
+      norm_backward(g, shape, line, statistics);
       return;
     }
-    const TensorPtr x = operand("x", g.shape, g.dtype), weight = operand("weight", line, DType::f32);
+    const TensorPtr x = operand("x", shape, g.dtype), weight = operand("weight", line, DType::f32);
     const TensorPtr bias = operand("bias", line, DType::f32);
     TensorPtr y, mean, inverse, small = epsilon(g.epsilon);
     if (batch) {
@@ -210,14 +217,14 @@ class OperationGraph : public fe::graph::Graph {
       y = out[0], mean = out[1], inverse = out[2];
     }
     if (g.relu) y = pointwise(y, fe::graph::Pointwise_attributes().set_mode(fe::PointwiseMode_t::RELU_FWD));
-    result(y, g.shape, g.dtype);
+    result(y, shape, g.dtype);
     result(mean, statistics, DType::f32);
     result(inverse, statistics, DType::f32);
   }
 
-  void norm_backward(const NormGraph& g, const Dims& line, const Dims& statistics) {
-    TensorPtr dy = operand("dy", g.shape, g.dtype);
-    const TensorPtr x = operand("x", g.shape, g.dtype), weight = operand("weight", line, DType::f32);
+  void norm_backward(const NormGraph& g, const Dims& shape, const Dims& line, const Dims& statistics) {
+    TensorPtr dy = operand("dy", shape, g.dtype);
+    const TensorPtr x = operand("x", shape, g.dtype), weight = operand("weight", line, DType::f32);
     TensorPtr mean = operand("mean", statistics, DType::f32), inverse = operand("inverse", statistics, DType::f32);
     if (g.relu) {
       // The one pattern that cuDNN knows: what relu saw from the same mean and deviation, and its gradient of dy's
@@ -236,7 +243,7 @@ class OperationGraph : public fe::graph::Graph {
       gradients = layernorm_backward(
           dy, x, weight, fe::graph::Layernorm_backward_attributes().set_saved_mean_and_inv_variance(mean, inverse));
     }
-    result(gradients[0], g.shape, g.dtype);
+    result(gradients[0], shape, g.dtype);
     result(gradients[1], line, DType::f32);
     result(gradients[2], line, DType::f32);
   }

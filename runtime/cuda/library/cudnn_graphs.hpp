@@ -18,18 +18,18 @@
 
 namespace dtrain::cuda {
 
-// Images are NHWC, sums float.
+// Values lie channels last, sums are float. A series is an image of height 1.
 
 enum class ConvolutionPass : std::uint8_t { forward, data_gradient, weight_gradient };
 
-/// One convolution in one direction. Weights are KRSC (filter, kernel row, kernel column, channel of the group); all is
-/// of `dtype`, and so is what is written: y, or the gradient of x or of the weights (cuDNN has none in float from
-/// halves). Operands: forward x, weights, [bias], y; data_gradient dy, weights, dx; weight_gradient dy, x, dw.
+/// One convolution in one direction. Weights are (filter, kernel..., channel of the group); all is of `dtype`, and so
+/// is what is written: y, or the gradient of x or of the weights (cuDNN has none in float from halves). Operands:
+/// forward x, weights, [bias], y; data_gradient dy, weights, dx; weight_gradient dy, x, dw.
 struct ConvolutionGraph {
   ConvolutionPass pass = ConvolutionPass::forward;
   DType dtype = DType::f32;
-  std::array<std::int64_t, 4> in{}, out{};  // N, C, H, W
-  std::array<std::int64_t, 2> kernel{1, 1}, stride{1, 1}, padding{0, 0}, dilation{1, 1};
+  std::vector<std::int64_t> in, out;                                  // N, C, [D,] H, W
+  Extents kernel{1, 1}, stride{1, 1}, padding{0, 0}, dilation{1, 1};  // of two or three dimensions
   std::int64_t groups = 1;
   bool bias = false;                         // forward: float [filters], added before the activation
   Activation activation = Activation::none;  // forward
@@ -42,6 +42,8 @@ struct ConvolutionGraph {
 
 /// The graph of a Conv on `in` for one pass; forward with bias and activation.
 ConvolutionGraph convolution_graph(const Conv&, const TensorDesc& in, ConvolutionPass);
+/// The graph that a ConvTranspose on `in` runs for one pass of its own, bare: another pass of its mirrored convolution.
+ConvolutionGraph convolution_graph(const ConvTranspose&, const TensorDesc& in, ConvolutionPass);
 /// True for a convolution that is one product of matrices, pixels by channels: cuBLASLt runs it, and no graph does.
 bool is_product(const Conv&) noexcept;
 /// The same without what follows the convolution.
@@ -72,8 +74,8 @@ NormGraph norm_graph(const LayerNorm&, const TensorDesc& in, bool backward);
 struct PoolGraph {
   enum class Kind : std::uint8_t { largest, average, average_of_all } kind = Kind::largest;  // the last counts padding
   DType dtype = DType::f32;
-  std::array<std::int64_t, 4> in{}, out{};
-  std::array<std::int64_t, 2> window{1, 1}, stride{1, 1}, padding{0, 0};
+  std::vector<std::int64_t> in, out;                  // N, C, [D,] H, W
+  Extents window{1, 1}, stride{1, 1}, padding{0, 0};  // of two or three dimensions
 
   std::string key() const;
 };

@@ -9,8 +9,8 @@
 
 #include <fmt/format.h>
 
-#include "runtime/cuda/library/cudnn_graphs.hpp"
 #include "runtime/cuda/library/tuner.hpp"
+#include "runtime/cuda/ops/graph_ops.hpp"
 #include "runtime/cuda/ops/layer_kernels.hpp"
 #include "runtime/cuda/ops/layer_support.hpp"
 
@@ -36,8 +36,8 @@ class ConvKernel final : public Kernel {
     if (!context.cudnn) context.cudnn = make_cudnn_graphs();
     cudnn_ = context.cudnn;
     prepare_forward(context, in);
-    if (use.input_gradient) data_ = chosen(context, graph(context, in, ConvolutionPass::data_gradient));
-    if (use.trained) weights_ = chosen(context, graph(context, in, ConvolutionPass::weight_gradient));
+    if (use.input_gradient) data_ = quickest_graph(context, graph(context, in, ConvolutionPass::data_gradient));
+    if (use.trained) weights_ = quickest_graph(context, graph(context, in, ConvolutionPass::weight_gradient));
     place(use);
   }
 
@@ -137,31 +137,10 @@ class ConvKernel final : public Kernel {
                          run_forward(*plan, finishes, {s + x, s + w, s + y}, added, s + workspace, stream);
                        }};
     };
-    const std::string name = choose(context, library(), whole.key(), names, make);
+    const std::string name = choose(context, "cudnn " + cudnn_version(), whole.key(), names, make);
     forward_ = plans.at(name);
     finishes_ = more && name.starts_with(plain);
   }
-
-  std::shared_ptr<GraphPlan> chosen(CudaContext& context, const ConvolutionGraph& g) const {
-    std::map<std::string, std::shared_ptr<GraphPlan>> plans;
-    const auto make = [&](const std::string& engine) -> std::optional<Candidate> {
-      const std::shared_ptr<GraphPlan> plan = cudnn_->plan(g, engine);
-      if (!plan) return std::nullopt;
-      plans[engine] = plan;
-      const std::size_t input = bytes_of(elements_in_, dtype_), kernel = bytes_of(weight_elements(), dtype_);
-      const bool data = g.pass == ConvolutionPass::data_gradient;
-      Offsets at;
-      const std::size_t gy = at.place(bytes_of(rows_ * op_.filters, dtype_));
-      const std::size_t other = at.place(data ? kernel : input), to = at.place(data ? input : kernel);
-      const std::size_t workspace = at.place(plan->workspace());
-      return Candidate{at.end(), [=](std::byte* s, void* stream) {
-                         plan->run({s + gy, s + other, s + to}, s + workspace, stream);
-                       }};
-    };
-    return plans.at(choose(context, library(), g.key(), cudnn_->engines(g), make));
-  }
-
-  static std::string library() { return "cudnn " + cudnn_version(); }
 
   /// Backward's workspace: the library's, then the gradient of the input that is to be added; or, in another call, the
   /// gradient of the weights as the library writes it and sums for that of the bias.

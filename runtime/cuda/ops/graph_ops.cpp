@@ -1,5 +1,6 @@
 #include "runtime/cuda/ops/graph_ops.hpp"
 
+#include <array>
 #include <map>
 #include <string>
 #include <utility>
@@ -27,6 +28,30 @@ DType dtype_of(const CudnnGraph& graph) {
 }
 
 }  // namespace
+
+std::shared_ptr<GraphPlan> quickest_graph(CudaContext& context, const ConvolutionGraph& graph) {
+  if (!context.cudnn) context.cudnn = make_cudnn_graphs();
+  std::map<std::string, std::shared_ptr<GraphPlan>> plans;
+  const auto make = [&](const std::string& engine) -> std::optional<Candidate> {
+    const std::shared_ptr<GraphPlan> plan = context.cudnn->plan(graph, engine);
+    if (!plan) return std::nullopt;
+    plans[engine] = plan;
+    const std::size_t x = bytes_of(Shape(graph.in).elements(), graph.dtype);
+    const std::size_t y = bytes_of(Shape(graph.out).elements(), graph.dtype);
+    const std::size_t w = bytes_of(graph.out[1] * (graph.in[1] / graph.groups) * graph.kernel.product(), graph.dtype);
+    const std::array<std::size_t, 3> sizes = graph.pass == ConvolutionPass::forward         ? std::array{x, w, y}
+                                             : graph.pass == ConvolutionPass::data_gradient ? std::array{y, w, x}
+                                                                                            : std::array{y, x, w};
+    Offsets at;
+    const std::size_t a = at.place(sizes[0]), b = at.place(sizes[1]), to = at.place(sizes[2]);
+    const std::size_t workspace = at.place(plan->workspace());
+    return Candidate{at.end(), [=](std::byte* s, void* stream) {
+                       plan->run({s + a, s + b, s + to}, s + workspace, stream);
+                     }};
+  };
+  const std::vector<std::string> engines = context.cudnn->engines(graph);
+  return plans.at(choose(context, "cudnn " + cudnn_version(), graph.key(), engines, make));
+}
 
 GraphOperand read_operand(std::int64_t elements, DType dtype) {
   return {bytes_of(elements, dtype)};

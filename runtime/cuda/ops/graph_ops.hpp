@@ -36,4 +36,8 @@ struct OwnKernels {
 std::shared_ptr<GraphPlan> quicker_graph(CudaContext&, const CudnnGraph&, std::span<const GraphOperand>,
                                          const OwnKernels&);
 
+/// The quickest engine of a bare convolution, or of a gradient; throws where there is none. The choice is kept in the
+/// context, as is the library's handle.
+std::shared_ptr<GraphPlan> quickest_graph(CudaContext&, const ConvolutionGraph&);
+
 }  // namespace dtrain::cuda

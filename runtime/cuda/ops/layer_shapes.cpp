@@ -9,6 +9,7 @@
 #include "runtime/cuda/library/blas_lt.hpp"
 #include "runtime/cuda/library/cudnn_graphs.hpp"
 #include "runtime/cuda/library/tuner.hpp"
+#include "runtime/ops/inference.hpp"
 #include "runtime/tensor/error.hpp"
 #include "runtime/tensor/f16.hpp"
 
@@ -33,10 +34,10 @@ ColumnMajorProduct column_major(const Product& p) noexcept {
 
 std::string ConvolutionGraph::key() const {
   constexpr std::array<const char*, 3> passes{"forward", "data_gradient", "weight_gradient"};
-  std::string text = fmt::format("conv2d {} {} in {} out {} kernel {} stride {} padding {} dilation {} groups {}",
-                                 passes[static_cast<std::size_t>(pass)], name_of(dtype), fmt::join(in, "x"),
-                                 fmt::join(out, "x"), fmt::join(kernel, "x"), fmt::join(stride, "x"),
-                                 fmt::join(padding, "x"), fmt::join(dilation, "x"), groups);
+  std::string text = fmt::format("conv{}d {} {} in {} out {} kernel {} stride {} padding {} dilation {} groups {}",
+                                 kernel.size(), passes[static_cast<std::size_t>(pass)], name_of(dtype),
+                                 fmt::join(in, "x"), fmt::join(out, "x"), fmt::join(kernel, "x"),
+                                 fmt::join(stride, "x"), fmt::join(padding, "x"), fmt::join(dilation, "x"), groups);
   if (bias) text += " bias";
   if (activation != Activation::none) text += fmt::format(" {}", name_of(activation));
   if (dtype == DType::f32 && tf32) text += " tf32";
@@ -46,21 +47,33 @@ std::string ConvolutionGraph::key() const {
 
 namespace {
 
-/// As cuDNN counts an image: N, C, H, W. A series has a height of 1; where `planes` does not matter, a volume's depth
-/// and height are one.
+/// As cuDNN counts an image: N, C, H, W. A series has a height of 1; a volume's depth and height are one.
 std::array<std::int64_t, 4> extents(const TensorDesc& desc) {
   const std::int64_t width = desc.shape.rank() > 2 ? desc.shape[desc.shape.rank() - 2] : 1;
   return {desc.batch(), desc.channels(), desc.positions() / width, width};
 }
 
-std::array<std::int64_t, 2> pair(const Extents& of) {
-  return {of[0], of[1]};
+/// cuDNN has two or three dimensions: in front of one there is another, where all is `missing`.
+Extents two_or_three(const Extents& of, std::int64_t missing) {
+  return of.size() == 1 ? Extents{missing, of[0]} : of;
+}
+/// N, C, [D,] H, W.
+std::vector<std::int64_t> dims_of(const TensorDesc& desc) {
+  const Extents positions = two_or_three(inference::positions_of(desc), 1);
+  std::vector<std::int64_t> dims{desc.batch(), desc.channels()};
+  dims.insert(dims.end(), positions.begin(), positions.end());
+  return dims;
 }
 
 template <class Pool>
 PoolGraph graph_of(const Pool& op, const TensorDesc& in, PoolGraph::Kind kind) {
-  return {kind,          in.dtype,         extents(in),     extents(op.infer({&in, 1}).out[0]),
-          pair(op.size), pair(op.steps()), pair(op.padding)};
+  return {kind,
+          in.dtype,
+          dims_of(in),
+          dims_of(op.infer({&in, 1}).out[0]),
+          two_or_three(op.size, 1),
+          two_or_three(op.steps(), 1),
+          two_or_three(op.padding, 0)};
 }
 
 }  // namespace
@@ -69,18 +82,25 @@ ConvolutionGraph convolution_graph(const Conv& op, const TensorDesc& in, Convolu
   ConvolutionGraph g;
   g.pass = pass;
   g.dtype = in.dtype;
-  g.in = extents(in);
-  g.out = extents(op.infer({&in, 1}).out[0]);
-  g.kernel = pair(op.kernel);
-  g.stride = pair(op.stride);
-  g.padding = pair(op.pads());
-  g.dilation = pair(op.dilation);
+  g.in = dims_of(in);
+  g.out = dims_of(op.infer({&in, 1}).out[0]);
+  g.kernel = two_or_three(op.kernel, 1);
+  g.stride = two_or_three(op.stride, 1);
+  g.padding = two_or_three(op.pads(), 0);
+  g.dilation = two_or_three(op.dilation, 1);
   g.groups = op.groups;
   if (pass == ConvolutionPass::forward) {
     g.bias = op.bias;
     g.activation = op.activation;
   }
   return g;
+}
+
+ConvolutionGraph convolution_graph(const ConvTranspose& op, const TensorDesc& in, ConvolutionPass pass) {
+  const ConvolutionPass mirrored = pass == ConvolutionPass::forward         ? ConvolutionPass::data_gradient
+                                   : pass == ConvolutionPass::data_gradient ? ConvolutionPass::forward
+                                                                            : pass;
+  return convolution_graph(op.mirrored(in), op.infer({&in, 1}).out[0], mirrored);
 }
 
 std::string NormGraph::key() const {
@@ -103,10 +123,10 @@ NormGraph norm_graph(const LayerNorm& op, const TensorDesc& in, bool backward) {
 }
 
 std::string PoolGraph::key() const {
-  constexpr std::array<const char*, 3> kinds{"max_pool2d", "average_pool2d", "average_pool2d_of_all"};
-  return fmt::format("{} {} in {} out {} window {} stride {} padding {}", kinds[static_cast<std::size_t>(kind)],
-                     name_of(dtype), fmt::join(in, "x"), fmt::join(out, "x"), fmt::join(window, "x"),
-                     fmt::join(stride, "x"), fmt::join(padding, "x"));
+  constexpr std::array<const char*, 3> kinds{"max_pool", "average_pool", "average_pool"};
+  return fmt::format("{}{}d{} {} in {} out {} window {} stride {} padding {}", kinds[static_cast<std::size_t>(kind)],
+                     window.size(), kind == Kind::average_of_all ? "_of_all" : "", name_of(dtype), fmt::join(in, "x"),
+                     fmt::join(out, "x"), fmt::join(window, "x"), fmt::join(stride, "x"), fmt::join(padding, "x"));
 }
 
 std::optional<PoolGraph> pool_graph(const MaxPool& op, const TensorDesc& in) {
@@ -118,8 +138,11 @@ PoolGraph pool_graph(const AveragePool& op, const TensorDesc& in) {
 }
 PoolGraph pool_graph(const GlobalAveragePool&, const TensorDesc& in) {
   const std::array<std::int64_t, 4> nchw = extents(in);
-  const AveragePool whole{{nchw[2], nchw[3]}, {1, 1}, {0, 0}};
-  return graph_of(whole, in, PoolGraph::Kind::average_of_all);
+  return {PoolGraph::Kind::average_of_all,
+          in.dtype,
+          {nchw.begin(), nchw.end()},
+          {nchw[0], nchw[1], 1, 1},
+          {nchw[2], nchw[3]}};
 }
 
 std::string key_of(const CudnnGraph& g) {
@@ -133,16 +156,9 @@ struct GraphsOf {
   bool tf32;
 
   std::vector<CudnnGraph> operator()(const Conv& op) const {
-    std::vector<CudnnGraph> out;
-    if (is_product(op)) return out;
-    for (const auto pass :
-         {ConvolutionPass::forward, ConvolutionPass::data_gradient, ConvolutionPass::weight_gradient}) {
-      ConvolutionGraph graph = convolution_graph(op, in, pass);
-      graph.tf32 = tf32;
-      out.emplace_back(graph);
-    }
-    return out;
+    return is_product(op) ? std::vector<CudnnGraph>() : passes_of(op);
   }
+  std::vector<CudnnGraph> operator()(const ConvTranspose& op) const { return passes_of(op); }
   std::vector<CudnnGraph> operator()(const BatchNorm& op) const {
     std::vector<CudnnGraph> out;
     for (const bool backward : {false, true})
@@ -161,6 +177,18 @@ struct GraphsOf {
   template <class Other>
   std::vector<CudnnGraph> operator()(const Other&) const {
     return {};
+  }
+
+  template <class Convolution>
+  std::vector<CudnnGraph> passes_of(const Convolution& op) const {
+    std::vector<CudnnGraph> out;
+    for (const auto pass :
+         {ConvolutionPass::forward, ConvolutionPass::data_gradient, ConvolutionPass::weight_gradient}) {
+      ConvolutionGraph graph = convolution_graph(op, in, pass);
+      graph.tf32 = tf32;
+      out.emplace_back(graph);
+    }
+    return out;
   }
 };
 

@@ -6,16 +6,43 @@
 
 namespace dtrain::cuda {
 
-/// Element `i` of [n, rows, columns, groups of channels].
+/// Element `i` of [n, planes, rows, columns, groups of channels].
 struct PoolPlace {
-  std::int64_t image, row, column, channel;
+  std::int64_t sample, plane, row, column, channel;
 };
 template <int width>
-DTRAIN_HOST_DEVICE inline PoolPlace pool_place(std::int64_t i, std::int64_t rows, std::int64_t columns,
-                                               std::int64_t channels) {
+DTRAIN_HOST_DEVICE inline PoolPlace pool_place(std::int64_t i, std::int64_t planes, std::int64_t rows,
+                                               std::int64_t columns, std::int64_t channels) {
   const Split in_pixel = split(i, channels / width), in_row = split(in_pixel.quotient, columns),
-              in_image = split(in_row.quotient, rows);
-  return {in_image.quotient, in_image.rest, in_row.rest, in_pixel.rest * width};
+              in_plane = split(in_row.quotient, rows);
+  const Split in_sample = planes == 1 ? Split{in_plane.quotient, 0} : split(in_plane.quotient, planes);
+  return {in_sample.quotient, in_sample.rest, in_plane.rest, in_row.rest, in_pixel.rest * width};
+}
+/// Of a pixel, and of a window.
+template <int width>
+DTRAIN_HOST_DEVICE inline PoolPlace pixel_place(const WindowGrid& grid, std::int64_t i) {
+  return pool_place<width>(i, grid.d.extent, grid.h.extent, grid.w.extent, grid.channels);
+}
+template <int width>
+DTRAIN_HOST_DEVICE inline PoolPlace window_place(const WindowGrid& grid, std::int64_t i) {
+  return pool_place<width>(i, grid.d.count, grid.h.count, grid.w.count, grid.channels);
+}
+
+/// f(plane, row, column) for each of a box, in this order.
+template <class F>
+DTRAIN_HOST_DEVICE inline void for_box(PixelRange planes, PixelRange rows, PixelRange columns, const F& f) {
+  for (std::int64_t p = planes.begin; p < planes.end; ++p)
+    for (std::int64_t r = rows.begin; r < rows.end; ++r)
+      for (std::int64_t c = columns.begin; c < columns.end; ++c) f(p, r, c);
+}
+/// The first channel of a pixel, or of a window, counted in elements from that of its sample's first.
+DTRAIN_HOST_DEVICE inline std::int64_t pixel_at(const WindowGrid& grid, std::int64_t p, std::int64_t r,
+                                                std::int64_t c) {
+  return ((p * grid.h.extent + r) * grid.w.extent + c) * grid.channels;
+}
+DTRAIN_HOST_DEVICE inline std::int64_t window_at(const WindowGrid& grid, std::int64_t o, std::int64_t p,
+                                                 std::int64_t q) {
+  return ((o * grid.h.count + p) * grid.w.count + q) * grid.channels;
 }
 
 /// Runs body.run(i) for i < count.
@@ -38,26 +65,24 @@ struct MaxPoolBody {
   T* y;
   std::uint8_t* won;
   DTRAIN_HOST_DEVICE void run(std::int64_t i) const {
-    const PoolPlace at = pool_place<width>(i, grid.h.count, grid.w.count, grid.channels);
-    const PixelRange rows = grid.h.pixels(at.row), columns = grid.w.pixels(at.column);
-    const std::int64_t top = grid.h.start(at.row), left = grid.w.start(at.column);
-    const T* image = x + at.image * grid.h.extent * grid.w.extent * grid.channels + at.channel;
+    const PoolPlace at = window_place<width>(grid, i);
+    const std::int64_t front = grid.d.start(at.plane), top = grid.h.start(at.row), left = grid.w.start(at.column);
+    const T* sample = x + at.sample * grid.pixels() * grid.channels + at.channel;
     Floats<width> best{};
     Vector<std::uint8_t, width> index{};
     bool first = true;
-    for (std::int64_t r = rows.begin; r < rows.end; ++r) {
-      for (std::int64_t c = columns.begin; c < columns.end; ++c) {
-        const Floats<width> v = load_floats<width>(image + (r * grid.w.extent + c) * grid.channels);
-        const auto k = static_cast<std::uint8_t>((r - top) * grid.w.size + (c - left));
-        for (int j = 0; j < width; ++j) {
-          // NaN wins, as in PyTorch, so that it is not lost on the way to the loss.
-          const bool take = first || v.v[j] > best.v[j] || v.v[j] != v.v[j];
-          best.v[j] = take ? v.v[j] : best.v[j];
-          index.v[j] = take ? k : index.v[j];
-        }
-        first = false;
+    const auto see = [&](std::int64_t p, std::int64_t r, std::int64_t c) {
+      const Floats<width> v = load_floats<width>(sample + pixel_at(grid, p, r, c));
+      const auto k = static_cast<std::uint8_t>(((p - front) * grid.h.size + (r - top)) * grid.w.size + (c - left));
+      for (int j = 0; j < width; ++j) {
+        // NaN wins, as in PyTorch, so that it is not lost on the way to the loss.
+        const bool take = first || v.v[j] > best.v[j] || v.v[j] != v.v[j];
+        best.v[j] = take ? v.v[j] : best.v[j];
+        index.v[j] = take ? k : index.v[j];
       }
-    }
+      first = false;
+    };
+    for_box(grid.d.pixels(at.plane), grid.h.pixels(at.row), grid.w.pixels(at.column), see);
     store_floats<width>(y + i * width, best);
     if (won != nullptr) store<width>(won + i * width, index);
   }
@@ -70,28 +95,29 @@ struct MaxPoolGradientBody {
   const T* gy;
   Slot gx;
   DTRAIN_HOST_DEVICE void run(std::int64_t i) const {
-    const PoolPlace at = pool_place<width>(i, grid.h.extent, grid.w.extent, grid.channels);
-    const PixelRange rows = grid.h.seeing(at.row), columns = grid.w.seeing(at.column);
+    const PoolPlace at = pixel_place<width>(grid, i);
+    const std::int64_t sample = at.sample * grid.windows() * grid.channels + at.channel;
     Floats<width> sum{};
-    for (std::int64_t p = rows.begin; p < rows.end; ++p) {
-      for (std::int64_t q = columns.begin; q < columns.end; ++q) {
-        const std::int64_t from = ((at.image * grid.h.count + p) * grid.w.count + q) * grid.channels + at.channel;
-        const auto k =
-            static_cast<std::uint8_t>((at.row - grid.h.start(p)) * grid.w.size + (at.column - grid.w.start(q)));
-        const Vector<std::uint8_t, width> winner = load<width>(won + from);
-        const Floats<width> g = load_floats<width>(gy + from);
-        for (int j = 0; j < width; ++j) sum.v[j] += winner.v[j] == k ? g.v[j] : 0.0f;
-      }
-    }
+    const auto see = [&](std::int64_t o, std::int64_t p, std::int64_t q) {
+      const std::int64_t from = sample + window_at(grid, o, p, q);
+      const std::int64_t plane = at.plane - grid.d.start(o), row = at.row - grid.h.start(p);
+      const auto k =
+          static_cast<std::uint8_t>((plane * grid.h.size + row) * grid.w.size + (at.column - grid.w.start(q)));
+      const Vector<std::uint8_t, width> winner = load<width>(won + from);
+      const Floats<width> g = load_floats<width>(gy + from);
+      for (int j = 0; j < width; ++j) sum.v[j] += winner.v[j] == k ? g.v[j] : 0.0f;
+    };
+    for_box(grid.d.seeing(at.plane), grid.h.seeing(at.row), grid.w.seeing(at.column), see);
     write_slot<width, T>(gx, i * width, sum);
   }
 };
 
-/// What a pixel counts in the mean of window (p, q).
-DTRAIN_HOST_DEVICE inline float share_of(const WindowGrid& grid, bool count_padding, std::int64_t p, std::int64_t q) {
-  const PixelRange rows = grid.h.pixels(p), columns = grid.w.pixels(q);
-  const std::int64_t there = (rows.end - rows.begin) * (columns.end - columns.begin);
-  return 1.0f / static_cast<float>(count_padding ? grid.h.size * grid.w.size : there);
+/// What a pixel counts in the mean of window (o, p, q).
+DTRAIN_HOST_DEVICE inline float share_of(const WindowGrid& grid, bool count_padding, std::int64_t o, std::int64_t p,
+                                         std::int64_t q) {
+  const PixelRange planes = grid.d.pixels(o), rows = grid.h.pixels(p), columns = grid.w.pixels(q);
+  const std::int64_t there = (planes.end - planes.begin) * (rows.end - rows.begin) * (columns.end - columns.begin);
+  return 1.0f / static_cast<float>(count_padding ? grid.d.size * grid.h.size * grid.w.size : there);
 }
 
 template <class T, int width>
@@ -101,17 +127,15 @@ struct AveragePoolBody {
   const T* x;
   T* y;
   DTRAIN_HOST_DEVICE void run(std::int64_t i) const {
-    const PoolPlace at = pool_place<width>(i, grid.h.count, grid.w.count, grid.channels);
-    const PixelRange rows = grid.h.pixels(at.row), columns = grid.w.pixels(at.column);
-    const T* image = x + at.image * grid.h.extent * grid.w.extent * grid.channels + at.channel;
-    const float share = share_of(grid, count_padding, at.row, at.column);
+    const PoolPlace at = window_place<width>(grid, i);
+    const T* sample = x + at.sample * grid.pixels() * grid.channels + at.channel;
+    const float share = share_of(grid, count_padding, at.plane, at.row, at.column);
     Floats<width> sum{};
-    for (std::int64_t r = rows.begin; r < rows.end; ++r) {
-      for (std::int64_t c = columns.begin; c < columns.end; ++c) {
-        const Floats<width> v = load_floats<width>(image + (r * grid.w.extent + c) * grid.channels);
-        for (int j = 0; j < width; ++j) sum.v[j] += v.v[j] * share;
-      }
-    }
+    const auto see = [&](std::int64_t p, std::int64_t r, std::int64_t c) {
+      const Floats<width> v = load_floats<width>(sample + pixel_at(grid, p, r, c));
+      for (int j = 0; j < width; ++j) sum.v[j] += v.v[j] * share;
+    };
+    for_box(grid.d.pixels(at.plane), grid.h.pixels(at.row), grid.w.pixels(at.column), see);
     store_floats<width>(y + i * width, sum);
   }
 };
@@ -123,17 +147,15 @@ struct AveragePoolGradientBody {
   const T* gy;
   Slot gx;
   DTRAIN_HOST_DEVICE void run(std::int64_t i) const {
-    const PoolPlace at = pool_place<width>(i, grid.h.extent, grid.w.extent, grid.channels);
-    const PixelRange rows = grid.h.seeing(at.row), columns = grid.w.seeing(at.column);
+    const PoolPlace at = pixel_place<width>(grid, i);
+    const T* sample = gy + at.sample * grid.windows() * grid.channels + at.channel;
     Floats<width> sum{};
-    for (std::int64_t p = rows.begin; p < rows.end; ++p) {
-      for (std::int64_t q = columns.begin; q < columns.end; ++q) {
-        const float share = share_of(grid, count_padding, p, q);
-        const Floats<width> g =
-            load_floats<width>(gy + ((at.image * grid.h.count + p) * grid.w.count + q) * grid.channels + at.channel);
-        for (int j = 0; j < width; ++j) sum.v[j] += g.v[j] * share;
-      }
-    }
+    const auto see = [&](std::int64_t o, std::int64_t p, std::int64_t q) {
+      const float share = share_of(grid, count_padding, o, p, q);
+      const Floats<width> g = load_floats<width>(sample + window_at(grid, o, p, q));
+      for (int j = 0; j < width; ++j) sum.v[j] += g.v[j] * share;
+    };
+    for_box(grid.d.seeing(at.plane), grid.h.seeing(at.row), grid.w.seeing(at.column), see);
     write_slot<width, T>(gx, i * width, sum);
   }
 };

@@ -14,7 +14,7 @@ namespace {
 class QuickerPool {
  public:
   void prepare(CudaContext& context, const PoolGraph& graph, const OwnKernels::Run& own) {
-    const auto elements = [](const std::array<std::int64_t, 4>& d) { return d[0] * d[1] * d[2] * d[3]; };
+    const auto elements = [](const std::vector<std::int64_t>& dims) { return Shape(dims).elements(); };
     std::vector<GraphOperand> operands{read_operand(elements(graph.in), graph.dtype),
                                        written_operand(elements(graph.out), graph.dtype)};
     if (graph.kind == PoolGraph::Kind::largest) operands.push_back(written_operand(elements(graph.out), DType::u8));

@@ -17,7 +17,7 @@ void for_count(const Launch& where, std::int64_t count, const F& f) {
 void max_pool(const Launch& where, Element element, const WindowGrid& grid, const void* x, void* y, std::uint8_t* won) {
   with_width(element, grid.channels, aligned(x, y, won), [&](auto tag, auto w) {
     using T = decltype(tag);
-    for_count(where, grid.n * grid.h.count * grid.w.count * (grid.channels / w.value),
+    for_count(where, grid.n * grid.windows() * (grid.channels / w.value),
               MaxPoolBody<T, w.value>{grid, as<T>(x), static_cast<T*>(y), won});
   });
 }
@@ -26,7 +26,7 @@ void max_pool_gradient(const Launch& where, Element element, const WindowGrid& g
                        const void* gy, Slot gx) {
   with_width(element, grid.channels, aligned(won, gy, gx.to), [&](auto tag, auto w) {
     using T = decltype(tag);
-    for_count(where, grid.n * grid.h.extent * grid.w.extent * (grid.channels / w.value),
+    for_count(where, grid.n * grid.pixels() * (grid.channels / w.value),
               MaxPoolGradientBody<T, w.value>{grid, won, as<T>(gy), gx});
   });
 }
@@ -35,7 +35,7 @@ void average_pool(const Launch& where, Element element, const WindowGrid& grid, 
                   void* y) {
   with_width(element, grid.channels, aligned(x, y), [&](auto tag, auto w) {
     using T = decltype(tag);
-    for_count(where, grid.n * grid.h.count * grid.w.count * (grid.channels / w.value),
+    for_count(where, grid.n * grid.windows() * (grid.channels / w.value),
               AveragePoolBody<T, w.value>{grid, count_padding, as<T>(x), static_cast<T*>(y)});
   });
 }
@@ -44,7 +44,7 @@ void average_pool_gradient(const Launch& where, Element element, const WindowGri
                            const void* gy, Slot gx) {
   with_width(element, grid.channels, aligned(gy, gx.to), [&](auto tag, auto w) {
     using T = decltype(tag);
-    for_count(where, grid.n * grid.h.extent * grid.w.extent * (grid.channels / w.value),
+    for_count(where, grid.n * grid.pixels() * (grid.channels / w.value),
               AveragePoolGradientBody<T, w.value>{grid, count_padding, as<T>(gy), gx});
   });
 }

@@ -388,6 +388,13 @@ optimizer: {sgd: {learning_rate: 0.1, momentum: 0.9, nesterov: true}}
 data: {train: a.h5}
 precision: bfloat16
 )",
+      "model: {input: [2, 4, 8, 8], layers: [{conv3d: {filters: 8, kernel: [1, 3, 3], padding: same}}, {maxpool3d: "
+      "{size: [1, 2, 2]}}, {conv3d_transpose: {filters: 4, kernel: 2, stride: 2, output_padding: [0, 1, 1], groups: "
+      "2}}, {upsample3d: {factor: [1, 2, 2], mode: linear}}, {avgpool3d: {size: 2}}, flatten, {dense: {units: 2}}]}\n"
+      "data: {train: a.h5}\n",
+      "model: {input: [32, 2], layers: [{conv1d: {filters: 8, kernel: 3, dilation: 2}}, maxpool1d, {conv1d_transpose: "
+      "{filters: 4, kernel: 2}}, upsample1d, {avgpool1d: {size: [3]}}, global_avgpool, flatten, {dense: {units: 2}}]}\n"
+      "data: {train: a.h5}\n",
       "model: {input: [3, 32, 32], resnet: {depth: 50, stem: cifar}, loss: mean_squared_error}\ndata: {train: a.h5}\n",
       "model: {input: [3, 32, 32], mlp: {widths: [8, 4], activation: tanh}}\ndata: {train: a.h5}\n",
       "model: {input: [3, 32, 32], efficientnet-b0: {drop_path: 0, classes: 7}}\ndata: {train: a.h5}\n"};

@@ -167,6 +167,36 @@ TEST(Build, SaysWhichLayerDoesNotFitAndWhy) {
        "layer conv2d_1: a dilated kernel of [9, 9] does not fit its input of shape [3, 8, 8]"},
       {model({3, 8, 8}, {at("", AveragePool{.size = {3, 3}, .padding = {2, 2}})}), 0,
        "layer avgpool2d_1: padding 2 is more than half of the window 3"},
+      // one dimension, three, and the other way
+      {model({8, 3}, {at("", Conv{4, {9}, {1}, {0}, true, Activation::none, {1}})}), 0,
+       "layer conv1d_1: a kernel of [9] does not fit its input of shape [8, 3]"},
+      {model({3, 8, 8}, {at("", Conv{4, {3}, {1}, {0}, true, Activation::none, {1}})}), 0,
+       "layer conv1d_1: its input has shape [3, 8, 8]; expected [length, channels]"},
+      {model({8, 3}, {at("", AveragePool{.size = {3}, .stride = {0}, .padding = {2}})}), 0,
+       "layer avgpool1d_1: padding 2 is more than half of the window 3"},
+      {model({1, 2, 8, 8}, {at("", Conv{4, {3, 3, 3}, {1, 1, 1}, {0, 0, 0}, true, Activation::none, {1, 1, 1}})}), 0,
+       "layer conv3d_1: a kernel of [3, 3, 3] does not fit its input of shape [1, 2, 8, 8]"},
+      {model({3, 8, 8}, {at("", MaxPool{{2, 2, 2}, {0, 0, 0}, {0, 0, 0}})}), 0,
+       "layer maxpool3d_1: its input has shape [3, 8, 8]; expected [channels, depth, height, width]"},
+      {model({1, 8, 8, 8}, {at("", MaxPool{{8, 8, 8}, {0, 0, 0}, {0, 0, 0}})}), 0,
+       "layer maxpool3d_1: a window of [8, 8, 8]; expected at most 256 elements"},
+      {model({8, 3}, {at("", ConvTranspose{.filters = 4, .kernel = {2, 2}})}), 0,
+       "layer conv2d_transpose_1: its input has shape [8, 3]; expected [channels, height, width]"},
+      {model({3, 8, 8},
+             {at("", ConvTranspose{.filters = 4, .kernel = {3, 3}, .stride = {2, 2}, .output_padding = {1, 2}})}),
+       0, "layer conv2d_transpose_1: output_padding 2 is not smaller than the stride 2"},
+      {model({3, 8, 8}, {at("", ConvTranspose{.filters = 4, .kernel = {3, 3}, .padding = {3, 0}})}), 0,
+       "layer conv2d_transpose_1: padding 3 is not smaller than the kernel 3"},
+      {model({3, 1, 1}, {at("", ConvTranspose{.filters = 4, .kernel = {3, 3}, .padding = {2, 2}})}), 0,
+       "layer conv2d_transpose_1: padding [2, 2] leaves nothing of its input of shape [3, 1, 1]"},
+      {model({3, 8, 8}, {at("", ConvTranspose{.filters = 4, .kernel = {3, 3}, .groups = 2})}), 0,
+       "layer conv2d_transpose_1: groups 2 does not divide its input of shape [3, 8, 8] and its 4 filters; expected a "
+       "divisor of 3 and 4"},
+      {model({3, 8, 8}, {at("", Upsample{{2, 2, 2}})}), 0,
+       "layer upsample3d_1: its input has shape [3, 8, 8]; expected [channels, depth, height, width]"},
+      {model({3, 8, 8}, {at("", Upsample{{0, 2}})}), 0, "layer upsample2d_1: a factor of [0, 2]; expected at least 1"},
+      {model({3, 1 << 30, 1}, {at("", Upsample{{1 << 30, 1}})}), 0,
+       "layer upsample2d_1: a factor of [1073741824, 1] makes its input of shape [3, 1073741824, 1] too large"},
       {model({3}, {{{}, GlobalAveragePool{}}}), 0,
        "layer global_avgpool_1: its input has shape [3]; expected [channels, height, width], [length, channels] or "
        "[channels, depth, height, width]"},
@@ -211,6 +241,31 @@ TEST(Build, JoinsBranchesByName) {
   EXPECT_EQ(node(g, "global_avgpool_1"), "global_avgpool(concat_1)");
   EXPECT_EQ(g.params().back().name, "dense_1.bias");
   EXPECT_EQ(g.params()[4].shape, (Shape{2, 20}));  // the dense layer sees 8 + 8 + 4 channels
+}
+
+TEST(Build, LayersOfSeriesAndVolumesKeepTheirShapes) {
+  const Graph series =
+      build(model({20, 3}, {at("c", Conv{8, {5}, {2}, {Conv::same}, true, Activation::none, {1}}),
+                            at("u", Upsample{{2}, Upsample::Mode::linear}), at("m", MaxPool{{2}, {0}, {0}}),
+                            at("t", ConvTranspose{4, {4}, {2}, {1}, {0}, true, Activation::none, {1}}),
+                            at("g", GlobalAveragePool{}), flatten(), dense(2)}),
+            2);
+  const auto shape = [](const Graph& graph, std::size_t node) { return graph.nodes()[node].shape.out[0].shape; };
+  EXPECT_EQ(shape(series, 0), (Shape{2, 10, 8}));
+  EXPECT_EQ(shape(series, 1), (Shape{2, 20, 8}));
+  EXPECT_EQ(shape(series, 2), (Shape{2, 10, 8}));
+  EXPECT_EQ(shape(series, 3), (Shape{2, 20, 4}));
+  EXPECT_EQ(shape(series, 4), (Shape{2, 1, 4}));
+  EXPECT_EQ(series.params()[0].shape, (Shape{8, 3, 5}));  // as PyTorch has them
+  EXPECT_EQ(series.params()[2].shape, (Shape{8, 4, 4}));
+  const Graph volumes =
+      build(model({2, 6, 8, 8}, {at("c", Conv{4, {3, 3, 3}, {1, 2, 2}, {1, 1, 1}, true, Activation::none, {1, 1, 1}}),
+                                 at("a", AveragePool{{2, 2, 2}, {0, 0, 0}, {0, 0, 0}}), at("u", Upsample{{2, 2, 2}}),
+                                 flatten(), dense(2)}),
+            2);
+  EXPECT_EQ(shape(volumes, 0), (Shape{2, 6, 4, 4, 4}));
+  EXPECT_EQ(shape(volumes, 1), (Shape{2, 3, 2, 2, 4}));
+  EXPECT_EQ(shape(volumes, 2), (Shape{2, 6, 4, 4, 4}));
 }
 
 TEST(Build, SameKeepsTheExtentsAndDividesThemByTheStride) {

@@ -1,6 +1,7 @@
 // cuBLASLt and cuDNN without a GPU: plain loops over host memory behind the same interfaces, so that the CUDA device's
 // layers (what they pack, place, add and leave to own kernels) run under the op table's suites.
 // Half of the shapes have no fused algorithm, so that both ways are taken; workspaces are spoilt in every call.
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -104,38 +105,61 @@ class SimulatedBlasLt final : public BlasLt {
 
 // ---- convolutions --------------------------------------------------------------------------------------------------
 
+using Axes = std::array<std::int64_t, 3>;
+
+/// Of two or three dimensions: the outermost one may be missing.
+Axes axes(const Extents& of, std::int64_t missing) {
+  return {of.size() == 3 ? of[0] : missing, of[of.size() - 2], of[of.size() - 1]};
+}
+/// The positions of N, C, [D,] H, W.
+Axes volume(const std::vector<std::int64_t>& dims) {
+  return {dims.size() == 5 ? dims[2] : 1, dims[dims.size() - 2], dims[dims.size() - 1]};
+}
+std::int64_t product(const Axes& of) {
+  return of[0] * of[1] * of[2];
+}
+/// Number `i` of a box.
+Axes place(std::int64_t i, const Axes& box) {
+  return {i / box[2] / box[1], i / box[2] % box[1], i % box[2]};
+}
+
 class SimulatedConvolution final : public GraphPlan {
  public:
   explicit SimulatedConvolution(const ConvolutionGraph& g) : g_(g) {}
   std::size_t workspace() const noexcept override { return workspace_bytes; }
   void run(const GraphOperands& o, void* workspace, void*) override {
     spoil(workspace);
-    const auto [n, c, h, w] = g_.in;
-    const auto [rows, filters, height, width] = g_.out;
+    const std::int64_t n = g_.in[0], c = g_.in[1], filters = g_.out[1];
+    const std::array<std::int64_t, 3> in = volume(g_.in), out = volume(g_.out), kernel = axes(g_.kernel, 1);
+    const auto stride = axes(g_.stride, 1), dilation = axes(g_.dilation, 1), padding = axes(g_.padding, 0);
     const std::int64_t of_group = c / g_.groups, filters_of_group = filters / g_.groups;
-    const std::int64_t inputs = n * c * h * w, outputs = rows * filters * height * width;
-    const std::int64_t weights = filters * of_group * g_.kernel[0] * g_.kernel[1];
+    const std::int64_t inputs = n * c * product(in), outputs = n * filters * product(out);
+    const std::int64_t weights = filters * of_group * product(kernel);
     const bool forward = g_.pass == ConvolutionPass::forward, data = g_.pass == ConvolutionPass::data_gradient;
     std::vector<double> sums(static_cast<std::size_t>(forward ? outputs : data ? inputs : weights));
-    for (std::int64_t s = 0; s < n; ++s)
-      for (std::int64_t y = 0; y < height; ++y)
-        for (std::int64_t x = 0; x < width; ++x)
-          for (std::int64_t f = 0; f < filters; ++f)
-            for (std::int64_t i = 0; i < g_.kernel[0]; ++i)
-              for (std::int64_t j = 0; j < g_.kernel[1]; ++j) {
-                const std::int64_t down = y * g_.stride[0] + i * g_.dilation[0] - g_.padding[0];
-                const std::int64_t across = x * g_.stride[1] + j * g_.dilation[1] - g_.padding[1];
-                if (down < 0 || down >= h || across < 0 || across >= w) continue;
-                for (std::int64_t k = 0; k < of_group; ++k) {
-                  const std::int64_t in = ((s * h + down) * w + across) * c + f / filters_of_group * of_group + k;
-                  const std::int64_t out = ((s * height + y) * width + x) * filters + f;
-                  const std::int64_t weight = ((f * g_.kernel[0] + i) * g_.kernel[1] + j) * of_group + k;
-                  // forward x, weights; data_gradient dy, weights; weight_gradient dy, x
-                  const double a = factor(read(o[0], g_.dtype, forward ? in : out), g_.tf32);
-                  const double b = factor(read(o[1], g_.dtype, forward || data ? weight : in), g_.tf32);
-                  sums[static_cast<std::size_t>(forward ? out : data ? in : weight)] += a * b;
-                }
-              }
+    for (std::int64_t window = 0; window < n * product(out); ++window) {
+      const auto at = place(window % product(out), out);
+      for (std::int64_t tap = 0; tap < product(kernel); ++tap) {
+        const auto of_tap = place(tap, kernel);
+        std::int64_t pixel = window / product(out);
+        bool there = true;
+        for (std::size_t d = 0; d < 3; ++d) {
+          const std::int64_t position = at[d] * stride[d] + of_tap[d] * dilation[d] - padding[d];
+          there = there && position >= 0 && position < in[d];
+          pixel = pixel * in[d] + position;
+        }
+        for (std::int64_t f = 0; there && f < filters; ++f) {
+          for (std::int64_t k = 0; k < of_group; ++k) {
+            const std::int64_t x = pixel * c + f / filters_of_group * of_group + k, y = window * filters + f;
+            const std::int64_t weight = (f * product(kernel) + tap) * of_group + k;
+            // forward x, weights; data_gradient dy, weights; weight_gradient dy, x
+            const double a = factor(read(o[0], g_.dtype, forward ? x : y), g_.tf32);
+            const double b = factor(read(o[1], g_.dtype, forward || data ? weight : x), g_.tf32);
+            sums[static_cast<std::size_t>(forward ? y : data ? x : weight)] += a * b;
+          }
+        }
+      }
+    }
     void* to = o[forward && g_.bias ? 3 : 2];
     for (std::size_t i = 0; i < sums.size(); ++i) {
       auto v = static_cast<float>(sums[i]);
@@ -245,24 +269,30 @@ class SimulatedPool final : public GraphPlan {
   std::size_t workspace() const noexcept override { return workspace_bytes; }
   void run(const GraphOperands& o, void* workspace, void*) override {
     spoil(workspace);
-    const auto [n, c, h, w] = g_.in;
-    const std::int64_t rows = g_.out[2], columns = g_.out[3];
-    for (std::int64_t i = 0; i < n * rows * columns * c; ++i) {
-      const std::int64_t channel = i % c, column = i / c % columns, row = i / c / columns % rows;
-      const std::int64_t image = i / c / columns / rows;
+    const std::int64_t n = g_.in[0], c = g_.in[1];
+    const Axes in = volume(g_.in), out = volume(g_.out), window = axes(g_.window, 1);
+    const Axes stride = axes(g_.stride, 1), padding = axes(g_.padding, 0);
+    for (std::int64_t i = 0; i < n * product(out) * c; ++i) {
+      const Axes at = place(i / c % product(out), out);
       double sum = 0, best = -std::numeric_limits<double>::infinity();
       std::int64_t there = 0, which = 0;
-      for (std::int64_t k = 0; k < g_.window[0] * g_.window[1]; ++k) {
-        const std::int64_t y = row * g_.stride[0] - g_.padding[0] + k / g_.window[1];
-        const std::int64_t x = column * g_.stride[1] - g_.padding[1] + k % g_.window[1];
-        if (y < 0 || y >= h || x < 0 || x >= w) continue;
-        const auto v = static_cast<double>(read(o[0], g_.dtype, ((image * h + y) * w + x) * c + channel));
+      for (std::int64_t k = 0; k < product(window); ++k) {
+        const Axes in_window = place(k, window);
+        std::int64_t pixel = i / c / product(out);
+        bool inside = true;
+        for (std::size_t d = 0; d < 3; ++d) {
+          const std::int64_t position = at[d] * stride[d] - padding[d] + in_window[d];
+          inside = inside && position >= 0 && position < in[d];
+          pixel = pixel * in[d] + position;
+        }
+        if (!inside) continue;
+        const auto v = static_cast<double>(read(o[0], g_.dtype, pixel * c + i % c));
         ++there;
         sum += v;
         // As real engines might: the last of equal ones, or the first.
         if (wrong_ ? v >= best : v > best || v != v) best = v, which = k;
       }
-      if (g_.kind == PoolGraph::Kind::average_of_all) there = g_.window[0] * g_.window[1];
+      if (g_.kind == PoolGraph::Kind::average_of_all) there = product(window);
       const bool largest = g_.kind == PoolGraph::Kind::largest;
       const double mean = sum / static_cast<double>(there);
       write(o[1], g_.dtype, i, static_cast<float>(largest ? best : wrong_ ? 1.1 * mean : mean));

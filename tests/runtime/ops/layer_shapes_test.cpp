@@ -186,6 +186,18 @@ TEST(Pool, a_graph_holds_the_ops_windows) {
             "average_pool2d_of_all float16 in 4x6x9x12 out 4x6x1x1 window 9x12 stride 1x1 padding 0x0");
 }
 
+TEST(Pool, a_series_is_an_image_of_height_1_and_a_volume_keeps_its_depth) {
+  const TensorDesc series{DType::f32, Shape{4, 9, 6}}, volume{DType::f32, Shape{2, 4, 9, 12, 6}};
+  EXPECT_EQ(pool_graph(MaxPool{{3}, {2}, {1}}, series)->key(),
+            "max_pool2d float32 in 4x6x1x9 out 4x6x1x5 window 1x3 stride 1x2 padding 0x1");
+  EXPECT_EQ(pool_graph(AveragePool{{2, 2, 3}, {0, 0, 0}, {0, 0, 0}}, volume).key(),
+            "average_pool3d_of_all float32 in 2x6x4x9x12 out 2x6x2x4x4 window 2x2x3 stride 2x2x3 padding 0x0x0");
+  EXPECT_EQ(pool_graph(GlobalAveragePool{}, series).key(),
+            "average_pool2d_of_all float32 in 4x6x1x9 out 4x6x1x1 window 1x9 stride 1x1 padding 0x0");
+  EXPECT_EQ(pool_graph(GlobalAveragePool{}, volume).key(),
+            "average_pool2d_of_all float32 in 2x6x36x12 out 2x6x1x1 window 36x12 stride 1x1 padding 0x0");
+}
+
 TEST(Convolution, a_graph_holds_the_ops_shape_and_forward_alone_what_follows) {
   const Conv op{.filters = 8,
                 .kernel = {3, 5},
@@ -197,8 +209,8 @@ TEST(Convolution, a_graph_holds_the_ops_shape_and_forward_alone_what_follows) {
                 .groups = 2};
   const TensorDesc in{DType::bf16, Shape{4, 9, 12, 6}};
   const ConvolutionGraph forward = convolution_graph(op, in, ConvolutionPass::forward);
-  EXPECT_EQ(forward.in, (std::array<std::int64_t, 4>{4, 6, 9, 12}));
-  EXPECT_EQ(forward.out, (std::array<std::int64_t, 4>{4, 8, 5, 8}));
+  EXPECT_EQ(forward.in, (std::vector<std::int64_t>{4, 6, 9, 12}));
+  EXPECT_EQ(forward.out, (std::vector<std::int64_t>{4, 8, 5, 8}));
   EXPECT_EQ(forward.key(),
             "conv2d forward bfloat16 in 4x6x9x12 out 4x8x5x8 kernel 3x5 stride 2x1 padding 1x2 dilation 1x2 groups 2 "
             "bias relu");
@@ -208,6 +220,26 @@ TEST(Convolution, a_graph_holds_the_ops_shape_and_forward_alone_what_follows) {
   EXPECT_FALSE(weights.bias);
   EXPECT_EQ(weights.activation, Activation::none);
   EXPECT_NE(weights.key(), convolution_graph(op, in, ConvolutionPass::data_gradient).key());
+}
+
+TEST(Convolution, has_two_or_three_dimensions_in_a_graph) {
+  const Conv series{8, {5}, {2}, {Conv::same}, false, Activation::none, {1}};
+  EXPECT_EQ(convolution_graph(series, {DType::f32, Shape{4, 9, 6}}, ConvolutionPass::forward).key(),
+            "conv2d forward float32 in 4x6x1x9 out 4x8x1x5 kernel 1x5 stride 1x2 padding 0x2 dilation 1x1 groups 1");
+  const Conv volume{8, {1, 3, 3}, {1, 2, 2}, {0, 1, 1}, false, Activation::none, {1, 1, 1}};
+  EXPECT_EQ(convolution_graph(volume, {DType::f32, Shape{2, 4, 9, 8, 6}}, ConvolutionPass::data_gradient).key(),
+            "conv3d data_gradient float32 in 2x6x4x9x8 out 2x8x4x5x4 kernel 1x3x3 stride 1x2x2 padding 0x1x1 dilation "
+            "1x1x1 groups 1");
+}
+
+TEST(Convolution, transposed_runs_the_other_passes_of_the_mirrored_one) {
+  const ConvTranspose op{.filters = 3, .kernel = {4, 4}, .stride = {2, 2}, .padding = {1, 1}};
+  const TensorDesc in{DType::bf16, Shape{4, 5, 6, 8}};
+  const std::string shapes =
+      " bfloat16 in 4x3x10x12 out 4x8x5x6 kernel 4x4 stride 2x2 padding 1x1 dilation 1x1 groups 1";
+  EXPECT_EQ(convolution_graph(op, in, ConvolutionPass::forward).key(), "conv2d data_gradient" + shapes);
+  EXPECT_EQ(convolution_graph(op, in, ConvolutionPass::data_gradient).key(), "conv2d forward" + shapes);
+  EXPECT_EQ(convolution_graph(op, in, ConvolutionPass::weight_gradient).key(), "conv2d weight_gradient" + shapes);
 }
 
 TEST(Convolution, of_one_pixel_is_a_product) {

@@ -44,6 +44,12 @@ bool computes_in_half(const OpRow& row) {
   return test::dtype_of(row) != DType::f32 || (cast && cast->to != DType::f32);
 }
 
+/// What a library multiplies.
+bool is_product(const OpSpec& op) {
+  return std::holds_alternative<Dense>(op) || std::holds_alternative<Conv>(op) ||
+         std::holds_alternative<ConvTranspose>(op);
+}
+
 /// A row on a device.
 struct Case {
   test::AvailableDevice device;
@@ -68,10 +74,7 @@ std::vector<Case> cases(bool (*chosen)(const OpRow&)) {
 /// What TF32 changes: products and convolutions of float32.
 std::vector<Case> tf32_cases() {
   std::vector<Case> all;
-  for (const Case& c : cases([](const OpRow& row) {
-         return test::dtype_of(row) == DType::f32 &&
-                (std::holds_alternative<Dense>(row.op) || std::holds_alternative<Conv>(row.op));
-       }))
+  for (const Case& c : cases([](const OpRow& row) { return test::dtype_of(row) == DType::f32 && is_product(row.op); }))
     if (c.device.make_tf32 != nullptr) all.push_back({c.device, c.row, true});
   return all;
 }
@@ -140,7 +143,7 @@ TEST_P(Ops, bits_depend_on_neither_repetition_nor_threads_nor_aliases) {
   two->kernels().use(device_->kernels().choices());  // what was measured to be quickest, as a run keeps it
   OpRun on_two(*two, row_);
   const auto seen = results(on_two);
-  const bool vendor = cpu && (std::holds_alternative<Dense>(row_.op) || std::holds_alternative<Conv>(row_.op));
+  const bool vendor = cpu && is_product(row_.op);
   for (std::size_t i = 0; i < seen.size(); ++i) {
     if (vendor)
       EXPECT_LE(test::relative_error(seen[i], expected[i]), half() ? bf16_thread_tolerance : thread_tolerance) << i;

@@ -276,7 +276,9 @@ struct Watchdog::State {
       return;
     }
     if (death) {
-      report(death_text(sights) + (sights.size() < all.size() ? "\n" + rank_table(all) : ""));
+      std::string text = death_text(sights);
+      if (sights.size() < all.size()) text += fmt::format("\n{}", rank_table(all));
+      report(text);
     } else if (without != nullptr) {
       report(fmt::format("{}; run the same command again to resume from the last checkpoint\n{}", lost_text(*without),
                          rank_table(all)));

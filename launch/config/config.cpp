@@ -15,8 +15,10 @@ namespace {
 TypePtr<BatchConfig> batch_table() {
   Table<BatchConfig> batch("Samples of a step. What is trained depends on `global` alone.");
   batch.add("global", &BatchConfig::global, integer({1, 1'000'000'000}), "samples of one update, over all ranks");
-  batch.add("micro", &BatchConfig::micro, word_or("auto", 0, integer({1, 1'000'000'000})),
-            "samples that a rank computes at once; auto: its share; less: gradients are accumulated");
+  batch
+      .add("micro", &BatchConfig::micro, word_or("auto", 0, integer({1, 1'000'000'000})),
+           "samples that a rank computes at once; auto: its share; less: gradients are accumulated")
+      .may_change();
   return shared(std::move(batch));
 }
 
@@ -158,35 +160,37 @@ CudaOptions cuda_options(const RunConfig& config, int ranks) {
 TypePtr<RunConfig> run_table() {
   static const TypePtr<RunConfig> table = [] {
     Table<RunConfig> run("Everything of a run.");
-    run.add("name", &RunConfig::name, text(), "of the run; its files go to runs/<name>");
+    run.add("name", &RunConfig::name, text(), "of the run; its files go to runs/<name>").may_change();
     run.add("seed", &RunConfig::seed, integer<std::uint64_t>(), "of every random draw");
     run.add("device", &RunConfig::device,
             choice<DeviceChoice>(
                 {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}}),
-            "what computes; auto: GPUs where there are some");
+            "what computes; auto: GPUs where there are some")
+        .may_change();
     run.add("precision", &RunConfig::precision,
             choice<DType>({{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"float16", DType::f16}}),
             "what layers compute with; parameters, their updates and losses stay float32; float16 needs device: cuda, "
             "and scales its loss (train.loss_scale)");
     run.add("threads", &RunConfig::threads, word_or("auto", 0, integer<int>({1, 4096})),
-            "compute threads a rank on the cpu; auto: the cores that it may use");
+            "compute threads a rank on the cpu; auto: the cores that it may use")
+        .may_change();
     run.add("model", &RunConfig::model, models::model_table(), "the network").required();
     run.add("data", &RunConfig::data, io::data_table(), "samples").required();
     run.add("batch", &RunConfig::batch, batch_table(), "samples of a step");
     run.add("optimizer", &RunConfig::optimizer, optimizer_table(), "how parameters are updated");
     run.add("schedule", &RunConfig::schedule, schedule_table(), "the learning rate over time");
-    run.add("train", &RunConfig::train, train_table(), "how long");
+    run.add("train", &RunConfig::train, train_table(), "how long").may_change();
     run.add("memory", &RunConfig::memory, memory_table(), "memory against computation");
     run.add("cuda", &RunConfig::cuda, cuda_table(), "of GPUs");
-    run.add("communication", &RunConfig::communication, comm::communication_table(), "between ranks");
-    run.add("checkpoint", &RunConfig::checkpoint, io::checkpoint_table(), "saving and resuming");
+    run.add("communication", &RunConfig::communication, comm::communication_table(), "between ranks").may_change();
+    run.add("checkpoint", &RunConfig::checkpoint, io::checkpoint_table(), "saving and resuming").may_change();
     run.add(
         "deterministic", &RunConfig::deterministic,
         choice<Deterministic>(
             {{"run", Deterministic::run}, {"elastic", Deterministic::elastic}, {"off", Deterministic::off}}),
         "run: the same command gives the same bits; elastic: on 1, 2, 4, 8, ... ranks of the same batch.micro (sums "
         "in fixed trees; one compute thread a rank unless `threads` is set, which bits depend on); off: neither");
-    run.add("log", &RunConfig::log, log_table(), "what is reported");
+    run.add("log", &RunConfig::log, log_table(), "what is reported").may_change();
     return shared(std::move(run));
   }();
   return table;

@@ -89,6 +89,12 @@ void apply(Document& root, const std::vector<std::string>& parts, Document value
   *at = std::move(value);
 }
 
+std::vector<ReferenceSection> reference() {
+  std::vector<ReferenceSection> sections;
+  run_table()->reference(sections, "");
+  return sections;
+}
+
 class Loader {
  public:
   Loader(std::string_view text, const std::string& file, std::span<const std::string> overrides) {
@@ -108,9 +114,7 @@ class Loader {
 
   LoadedConfig load() {
     if (readable_) {
-      std::vector<ReferenceSection> sections;
-      run_table()->reference(sections, "");
-      for (const auto& section : sections)
+      for (const auto& section : reference())
         for (const auto& row : section.rows)
           if (!section.path.empty()) reader_.known_paths.push_back(section.path + '.' + row.name);
       run_table()->read(root_, out_.config, reader_);
@@ -442,15 +446,23 @@ std::string config_schema() {
   return to_json(schema) + "\n";
 }
 
+std::vector<std::string> may_change_on_resume() {
+  std::vector<std::string> settings;
+  for (const auto& section : reference())
+    for (const auto& row : section.rows)
+      if (row.may_change) settings.push_back(section.path.empty() ? row.name : section.path + '.' + row.name);
+  return settings;
+}
+
 std::string config_reference() {
-  std::vector<ReferenceSection> sections;
-  run_table()->reference(sections, "");
   std::string out =
       "# Configuration reference\n\n"
       "Made from the tables of fields by `dtrain config schema --markdown`; do not edit. Every key has a default "
       "except\n"
       "those marked *required*. Any key may be given on the command line as `key.sub=value`, where the value is YAML\n"
-      "and replaces what stood there; list items count from 0 (`model.layers.0.dense.units=64`).\n";
+      "and replaces what stood there; list items count from 0 (`model.layers.0.dense.units=64`).\n"
+      "A run that resumes from a checkpoint may change the keys marked `*`; to change others it needs "
+      "`checkpoint.force: true`.\n";
   const auto cell = [](const std::string& text) {
     std::string safe;
     for (const char c : text) {
@@ -459,7 +471,7 @@ std::string config_reference() {
     }
     return safe;
   };
-  for (const auto& section : sections) {
+  for (const auto& section : reference()) {
     out += fmt::format("\n## {}\n\n{}\n", section.path.empty() ? "Top level" : "`" + section.path + "`", section.help);
     if (section.rows.empty()) continue;
     out += "\n| key | expected | default | what |\n|---|---|---|---|\n";
@@ -467,7 +479,8 @@ std::string config_reference() {
       const std::string fallback = row.fallback.empty()         ? ""
                                    : row.fallback == "required" ? "*required*"
                                                                 : "`" + row.fallback + "`";
-      out += fmt::format("| `{}` | {} | {} | {} |\n", row.name, cell(row.type), cell(fallback), cell(row.help));
+      out += fmt::format("| `{}`{} | {} | {} | {} |\n", row.name, row.may_change ? " `*`" : "", cell(row.type),
+                         cell(fallback), cell(row.help));
     }
   }
   return out;

@@ -59,7 +59,7 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   if (!found_) return;
   const io::RunState now = run_state(status);
   for (const auto& skipped : found_->skipped) report_.warn(fmt::format("skipped {}", skipped));
-  for (const auto& remark : io::check_compatible(*found_, now, config_.checkpoint.force))
+  for (const auto& remark : io::check_compatible(*found_, now, may_change_on_resume(), config_.checkpoint.force))
     report_.say("resume: " + remark);
   recall(status);
   choices.recall(found_->state.choices);

@@ -67,6 +67,7 @@ class Reader {
 /// What the reference page says, section by section.
 struct ReferenceRow {
   std::string name, type, fallback, help;
+  bool may_change;  // between a checkpoint and the run that resumes from it
 };
 struct ReferenceSection {
   std::string path;  // "" for the top
@@ -313,7 +314,7 @@ class Pair final : public Type<std::array<T, 2>> {
 /// A field whose struct is hidden: members of a table.
 struct Field {
   std::string name, help;
-  bool required = false;
+  bool required = false, may_change = false;
   std::function<void(const Document&, void*, Reader&)> read;
   std::function<Document(const void*)> write;
   std::function<bool(const void*)> shown;  // empty: always written
@@ -439,6 +440,11 @@ class Table final : public Type<S> {
   /// The field added last must be given.
   Table& required() {
     list_.fields.back().required = true;
+    return *this;
+  }
+  /// The field added last, and all below it, may differ between a checkpoint and the run that resumes from it.
+  Table& may_change() {
+    list_.fields.back().may_change = true;
     return *this;
   }
   /// The field added last is written only where this holds.

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <set>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -477,6 +478,19 @@ TEST(ConfigFile, TheSchemaNamesEveryKey) {
   EXPECT_EQ(model.at("allOf").at(0).at("anyOf").size(), 4u);
   EXPECT_EQ(model.at("not").at("anyOf").size(), 6u);
   EXPECT_EQ(model.at("properties").at("resnet").at("properties").at("depth").at("enum"), (nlohmann::json{18, 34, 50}));
+}
+
+TEST(ConfigFile, FieldsSayWhetherTheyMayChangeOnResume) {
+  const std::vector<std::string> all = may_change_on_resume();
+  const std::set<std::string> settings(all.begin(), all.end());
+  for (const char* may : {"train", "train.epochs", "train.ema.decay", "log.trace.steps", "checkpoint", "device", "name",
+                          "communication.bucket_mib", "batch.micro", "threads", "data.train", "data.eval",
+                          "data.prefetch_threads", "data.prefetch_batches", "optimizer.shard"})
+    EXPECT_TRUE(settings.contains(may)) << may;
+  for (const char* not_ : {"seed", "precision", "batch", "batch.global", "model", "model.layers", "data",
+                           "data.cache_mib", "data.normalize.scale", "optimizer", "optimizer.adam.learning_rate",
+                           "schedule", "schedule.decay", "deterministic", "memory", "cuda"})
+    EXPECT_FALSE(settings.contains(not_)) << not_;
 }
 
 TEST(ConfigFile, AFamilyTakesThePlaceOfLayers) {

@@ -60,31 +60,24 @@ void apply(Document& root, const std::vector<std::string>& parts, Document value
       continue;
     }
     if (at->kind != Document::Kind::map) {
-      // `optimizer: adam` and optimizer.adam.learning_rate=... or optimizer.shard=...: the bare name becomes a map of
-      // that name.
-      const Place place = at->kind == Document::Kind::null ? value.place : at->place;
-      const std::string name = at->text;
-      const bool kind = at->is_scalar() && ((name == parts[i] && i + 1 < parts.size()) || parts[0] == "optimizer");
-      *at = Document::map();
-      at->place = place;
-      if (kind) {
-        Document inner = Document::map();
-        inner.place = place;
-        at->entries.push_back({name, place, std::move(inner)});
+      // `optimizer: adam` and optimizer.adam.learning_rate=... or optimizer.shard=...: the bare name may be that of a
+      // kind, as the table knows.
+      Document map = Document::map();
+      map.place = at->kind == Document::Kind::null ? value.place : at->place;
+      if (at->is_scalar()) {
+        Document kind = map;
+        map.entries.push_back({at->text, map.place, std::move(kind), true});
       }
+      *at = std::move(map);
     }
-    Document* next = at->find(parts[i]);
-    if (next == nullptr) {
-      Document empty;
-      empty.place = value.place;
-      at->entries.push_back({parts[i], value.place, std::move(empty)});
-      next = &at->entries.back().value;
+    auto entry = std::find_if(at->entries.begin(), at->entries.end(), [&](const auto& e) { return e.key == parts[i]; });
+    if (entry == at->entries.end()) {
+      entry = at->entries.insert(entry, {parts[i], value.place, {}});
+      entry->value.place = value.place;
     }
-    if (i + 1 == parts.size()) {
-      for (auto& entry : at->entries)
-        if (entry.key == parts[i]) entry.place = value.place;
-    }
-    at = next;
+    if (i + 1 == parts.size()) entry->place = value.place;
+    entry->alone = false;
+    at = &entry->value;
   }
   *at = std::move(value);
 }

@@ -67,6 +67,8 @@ struct Document::Entry {
   std::string key;
   Place place;  // of the key
   Document value;
+  /// It stood there in the map's place until an override put something below it: a kind's name, or nothing any more.
+  bool alone = false;
 };
 
 inline Document::Document() noexcept = default;

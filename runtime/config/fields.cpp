@@ -217,6 +217,7 @@ void FieldList::read(const Document& d, void* into, Reader& r) const {
   }
   std::vector<bool> given(fields.size(), false);
   for (const auto& entry : d.entries) {
+    if (entry.alone) continue;
     std::size_t i = 0;
     while (i < fields.size() && fields[i].name != entry.key) ++i;
     if (i == fields.size()) {

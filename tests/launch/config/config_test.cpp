@@ -345,6 +345,15 @@ TEST(ConfigFile, TheCommandLineWins) {
   EXPECT_EQ(std::get<AdamW>(e.optimizer.kind).beta1, 0.1);
   EXPECT_EQ(e.train.steps, 0);
   EXPECT_EQ(e.train.epochs, 2);
+  // A bare name stays where it is a kind's, and goes where it is none.
+  const RunConfig f =
+      parse_config(with("optimizer: adamw\nschedule: cosine\ntrain: steps\n"), "c.yaml",
+                   std::vector<std::string>{"optimizer.shard=true", "schedule.decay=linear", "train.steps=7",
+                                            "model.layers.0=relu", "model.layers.1.dense.units=5"})
+          .config;
+  EXPECT_TRUE(std::holds_alternative<AdamW>(f.optimizer.kind) && f.optimizer.shard);
+  EXPECT_EQ(f.schedule.decay, Schedule::Decay::linear);
+  EXPECT_EQ(f.train.steps, 7);
 }
 
 TEST(ConfigFile, TheCanonicalFormReadsBackToItself) {

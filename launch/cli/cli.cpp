@@ -87,7 +87,7 @@ int train_command(const std::string& file, const Strings& overrides) {
 }
 
 int print_report(const io::CheckpointReport& report, bool json) {
-  print(json ? report.json + (report.json.ends_with('\n') ? "" : "\n") : report.text);
+  print(json ? report.json : report.text);
   return static_cast<int>(report.ok ? ExitCode::ok : ExitCode::checkpoint);
 }
 

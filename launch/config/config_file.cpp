@@ -12,6 +12,7 @@
 #include <variant>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 #include <xxhash.h>
 
 #include "launch/config/tables.hpp"
@@ -23,6 +24,8 @@
 namespace dtrain::launch {
 
 namespace {
+
+using Json = nlohmann::ordered_json;
 
 constexpr std::size_t max_path_parts = 32;
 
@@ -80,6 +83,18 @@ void apply(Document& root, const std::vector<std::string>& parts, Document value
     at = &entry->value;
   }
   *at = std::move(value);
+}
+
+/// Of a schema, whose plain scalars are numbers, true or false.
+Json to_json(const Document& d) {
+  Json out;
+  if (d.kind == Document::Kind::plain) return Json::parse(d.text);
+  if (d.kind == Document::Kind::quoted) return d.text;
+  if (d.kind == Document::Kind::list) out = Json::array();
+  if (d.kind == Document::Kind::map) out = Json::object();
+  for (const auto& item : d.items) out.push_back(to_json(item));
+  for (const auto& entry : d.entries) out[entry.key] = to_json(entry.value);
+  return out;
 }
 
 std::vector<ReferenceSection> reference() {
@@ -432,11 +447,9 @@ std::string show_config(const LoadedConfig& loaded) {
 }
 
 std::string config_schema() {
-  Document schema = Document::map();
-  schema.set("$schema", Document::string("https://json-schema.org/draft/2020-12/schema"))
-      .set("title", Document::string("dtrain configuration"));
-  for (auto& entry : run_table()->schema().entries) schema.set(entry.key, std::move(entry.value));
-  return to_json(schema) + "\n";
+  Json schema{{"$schema", "https://json-schema.org/draft/2020-12/schema"}, {"title", "dtrain configuration"}};
+  schema.update(to_json(run_table()->schema()));
+  return schema.dump(2) + "\n";
 }
 
 std::vector<std::string> may_change_on_resume() {

@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
-#include <ctime>
 #include <functional>
 #include <memory>
 #include <optional>
-#include <set>
 #include <utility>
 
 #include <fmt/format.h>
@@ -15,6 +13,7 @@
 
 #include "comm/collective/communicator.hpp"
 #include "launch/base/alone.hpp"
+#include "launch/base/clock.hpp"
 #include "launch/base/text.hpp"
 #include "launch/place/bandwidth.hpp"
 #include "launch/place/seat.hpp"
@@ -35,13 +34,8 @@ constexpr int link_window = 8;
 constexpr double least_sample_seconds = 300e-6;  // short calls are timed by the dozen
 constexpr std::size_t largest_size = std::size_t{8} << 30;
 
-double seconds_of(clockid_t clock) {
-  timespec t{};
-  clock_gettime(clock, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
 double now() {
-  return seconds_of(CLOCK_MONOTONIC);
+  return seconds_of(Clock::now());
 }
 
 Tensor view(float* data, std::size_t n) {
@@ -71,8 +65,7 @@ class CommBench {
       : world_(world), options_(options), group_(world.make_group()), device_(std::move(device)) {
     group_->agree([&] { read_sizes(); });
     if (!device_) device_ = choose_device();
-    const std::set<std::string> hosts(world.hosts().begin(), world.hosts().end());
-    hosts_ = static_cast<int>(hosts.size());
+    hosts_ = world.host_count();
     plain_ = world.make_plain_communicator();
     comm::CommConfig sums;
     sums.algorithm = options.algorithm;
@@ -249,7 +242,7 @@ class CommBench {
   /// Wall and processor seconds of a call.
   std::pair<double, double> timed(Method& m, std::size_t n, int calls) {
     group_->barrier();
-    const double processor = seconds_of(CLOCK_PROCESS_CPUTIME_ID), begin = now();
+    const double processor = processor_seconds(), begin = now();
     double of_device = 0;
     alone([&] {
       const bool timers = m.on_device && device_->asynchronous();
@@ -262,7 +255,7 @@ class CommBench {
       of_device = end_->seconds_since(*begin_) / calls;
     });
     const double wall = (now() - begin) / calls;
-    return {of_device > 0 ? of_device : wall, (seconds_of(CLOCK_PROCESS_CPUTIME_ID) - processor) / calls};
+    return {of_device > 0 ? of_device : wall, (processor_seconds() - processor) / calls};
   }
 
   // ---- memory that the method works on

@@ -49,9 +49,7 @@ std::optional<FoundCheckpoint> newest_valid(FileSystem& files, const std::string
 /// A step directory, or the label of one, or the newest valid one of a directory of them.
 std::optional<FoundCheckpoint> find_at(FileSystem& files, const std::string& given, const char* advice) {
   const auto path = follow_label(files, given);
-  FileStatus status;
-  if (const int r = files.status(join_path(path, manifest_name), status); r < 0) throw_file_error("look at", path, r);
-  if (status.exists) return open_verified(files, path);
+  if (look_at(files, join_path(path, manifest_name)).exists) return open_verified(files, path);
   return newest_valid(files, path, advice);
 }
 
@@ -76,16 +74,10 @@ std::optional<FoundCheckpoint> find_on_this_rank(const CheckpointConfig& config,
   return found;
 }
 
-void broadcast_json(Group& group, Json& json) {
-  std::vector<std::byte> bytes;
-  if (group.rank() == 0) {
-    const auto packed = Json::to_cbor(json);
-    bytes.assign(reinterpret_cast<const std::byte*>(packed.data()),
-                 reinterpret_cast<const std::byte*>(packed.data()) + packed.size());
-  }
-  group.broadcast(bytes, 0);
-  const auto* data = reinterpret_cast<const std::uint8_t*>(bytes.data());
-  json = Json::from_cbor(data, data + bytes.size());
+/// Rank 0's, on all ranks.
+Json broadcast(Group& group, const Json& json) {
+  const auto packed = Json::to_cbor(json);
+  return Json::from_cbor(group.broadcast(std::string(packed.begin(), packed.end())));
 }
 
 /// What rank 0 found, known to all.
@@ -101,7 +93,7 @@ std::optional<FoundCheckpoint> share(Group& group, std::optional<FoundCheckpoint
                {"skipped", found->skipped},
                {"manifest", format_manifest(carrier)}};
   }
-  broadcast_json(group, message);
+  message = broadcast(group, message);
   if (message.is_null()) return std::nullopt;
   if (group.rank() != 0) {
     found = {message["path"].get<std::string>(), parse_manifest(message["manifest"].get<std::string>()).state,
@@ -279,7 +271,7 @@ void load_checkpoint(Group& group, const std::string& path, std::span<const Stat
   });
   Json message;
   if (group.rank() == 0 && group.size() > 1) message = format_manifest(manifest);
-  broadcast_json(group, message);
+  message = broadcast(group, message);
   std::vector<StateTensor> matched;
   group.agree([&] {
     if (group.rank() != 0) manifest = parse_manifest(message.get<std::string>());

@@ -1,7 +1,7 @@
 #include "launch/bench/comm.hpp"
 
 #include <algorithm>
-#include <charconv>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -32,7 +32,7 @@ constexpr std::size_t probe_bytes = 64 * mib;  // of the memory's and the link's
 constexpr std::size_t link_piece = mib / 4;
 constexpr int link_window = 8;
 constexpr double least_sample_seconds = 300e-6;  // short calls are timed by the dozen
-constexpr std::size_t largest_size = std::size_t{8} << 30;
+constexpr double largest_size = 8.0 * (1 << 30);
 
 double now() {
   return seconds_of(Clock::now());
@@ -362,32 +362,11 @@ class CommBench {
 }  // namespace
 
 std::size_t parse_size(const std::string& text, const std::string& option) {
-  std::uint64_t value = 0;
-  const char* const end = text.data() + text.size();
-  const auto [at, error] = std::from_chars(text.data(), end, value);
-  std::uint64_t unit = 0;
-  if (error == std::errc{} && end - at <= 1) {
-    switch (at == end ? '\0' : *at) {
-      case '\0':
-        unit = 1;
-        break;
-      case 'k':
-        unit = 1 << 10;
-        break;
-      case 'm':
-        unit = mib;
-        break;
-      case 'g':
-        unit = 1 << 30;
-        break;
-      default:
-        break;
-    }
-  }
-  if (unit == 0 || value == 0 || value > largest_size / unit)
+  const auto bytes = in_units(text, {{"", 1}, {"k", 1 << 10}, {"m", 1 << 20}, {"g", 1 << 30}});
+  if (!bytes || *bytes != std::floor(*bytes) || *bytes > largest_size)
     throw ConfigError(
         fmt::format("{}: \"{}\" is no size; expected bytes up to 8g, as in 4096, 64k, 25m, 1g", option, text));
-  return value * unit;
+  return static_cast<std::size_t>(*bytes);
 }
 
 BenchReport bench_comm(comm::World& world, const CommBenchOptions& options, std::unique_ptr<Device> device) {

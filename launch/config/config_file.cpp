@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <limits>
-#include <memory>
 #include <optional>
 #include <utility>
 #include <variant>
@@ -83,6 +82,17 @@ void apply(Document& root, const std::vector<std::string>& parts, Document value
     at = &entry->value;
   }
   *at = std::move(value);
+}
+
+/// What is known of the field, or of the nearest section that holds it.
+template <class T>
+T nearest(const std::map<std::string, T>& places, std::string field, const T& nowhere) {
+  while (!places.contains(field)) {
+    const std::size_t dot = field.rfind('.');
+    if (dot == std::string::npos) return nowhere;
+    field.resize(dot);
+  }
+  return places.at(field);
 }
 
 /// Of a schema, whose plain scalars are numbers, true or false.
@@ -188,15 +198,7 @@ class Loader {
   }
 
   void problem(const std::string& field, const std::string& text) {
-    // The place of the field, or of what holds it.
-    std::string at = field;
-    while (true) {
-      const auto it = reader_.places().find(at);
-      if (it != reader_.places().end()) return problems_.push_back({it->second, field, text});
-      const std::size_t dot = at.rfind('.');
-      if (dot == std::string::npos) return problems_.push_back({{1, 0, 0}, field, text});
-      at.resize(dot);
-    }
+    problems_.push_back({nearest(reader_.places(), field, Place{1, 0, 0}), field, text});
   }
 
   /// What no single field can tell.
@@ -348,21 +350,9 @@ class Loader {
 }  // namespace
 
 ConfigProblem LoadedConfig::problem(std::string_view field, const std::string& text) const {
-  ConfigProblem out;
-  std::string at(field);
-  while (true) {
-    const auto it = places.find(at);
-    if (it != places.end()) {
-      out = it->second;
-      break;
-    }
-    const std::size_t dot = at.rfind('.');
-    if (dot == std::string::npos) {
-      out.file = file;
-      break;
-    }
-    at.resize(dot);
-  }
+  ConfigProblem nowhere;
+  nowhere.file = file;
+  ConfigProblem out = nearest(places, std::string(field), nowhere);
   out.field = field;
   out.text = text;
   return out;
@@ -373,18 +363,13 @@ LoadedConfig parse_config(std::string_view text, const std::string& file, std::s
 }
 
 LoadedConfig load_config(const std::string& file, std::span<const std::string> overrides) {
-  struct Close {
-    void operator()(std::FILE* f) const noexcept { (void)std::fclose(f); }  // read only
-  };
-  const auto fail = [&file](int error) {
-    return ConfigError(fmt::format("{}: cannot read the configuration: {}", file, std::strerror(error)));
-  };
-  const std::unique_ptr<std::FILE, Close> in(std::fopen(file.c_str(), "rb"));
-  if (!in) throw fail(errno);
   // One byte more than is allowed is enough to know.
   std::string text(YamlLimits{}.bytes + 1, '\0');
-  text.resize(std::fread(text.data(), 1, text.size(), in.get()));
-  if (std::ferror(in.get()) != 0) throw fail(errno);
+  std::ifstream in(file, std::ios::binary);
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!in.is_open() || in.bad())
+    throw ConfigError(fmt::format("{}: cannot read the configuration: {}", file, std::strerror(errno)));
+  text.resize(static_cast<std::size_t>(in.gcount()));
   return parse_config(text, file, overrides);
 }
 

@@ -50,7 +50,6 @@ class Reader {
   /// "PATH: 12 is out of range; expected ..." for a value that is not what its type wants.
   void unexpected(const Document&, const std::string& expected, const std::string& hint = {});
   void visit(const Place& place) { places_[path_] = place; }
-  void forget(const std::string& path);
 
   /// Dotted paths of every field there is; where a key is right but in the wrong section, the hint names the right one.
   std::vector<std::string> known_paths;

@@ -137,4 +137,20 @@ std::string Group::broadcast(const std::string& mine, int root) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+std::string ranks_text(std::vector<int> ranks) {
+  std::sort(ranks.begin(), ranks.end());
+  std::vector<std::string> parts;
+  for (std::size_t i = 0; i < ranks.size();) {
+    std::size_t end = i + 1;
+    while (end < ranks.size() && ranks[end] == ranks[end - 1] + 1) ++end;
+    if (end - i < 3) end = i + 1;
+    parts.push_back(end - i > 1 ? fmt::format("{} to {}", ranks[i], ranks[end - 1]) : std::to_string(ranks[i]));
+    i = end;
+  }
+  std::string text = ranks.size() == 1 ? "rank " : "ranks ";
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    text += (i == 0 ? "" : i + 1 == parts.size() ? " and " : ", ") + parts[i];
+  return text;
+}
+
 }  // namespace dtrain

@@ -79,6 +79,9 @@ class Group {
   }
 };
 
+/// "rank 3", "ranks 2, 3 and 5 to 8".
+std::string ranks_text(std::vector<int> ranks);
+
 /// A group of one, for a single process.
 class SoloGroup final : public Group {
  public:

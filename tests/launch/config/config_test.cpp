@@ -3,7 +3,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <set>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -345,15 +344,6 @@ TEST(ConfigFile, TheCommandLineWins) {
   EXPECT_EQ(std::get<AdamW>(e.optimizer.kind).beta1, 0.1);
   EXPECT_EQ(e.train.steps, 0);
   EXPECT_EQ(e.train.epochs, 2);
-  // A bare name stays where it is a kind's, and goes where it is none.
-  const RunConfig f =
-      parse_config(with("optimizer: adamw\nschedule: cosine\ntrain: steps\n"), "c.yaml",
-                   std::vector<std::string>{"optimizer.shard=true", "schedule.decay=linear", "train.steps=7",
-                                            "model.layers.0=relu", "model.layers.1.dense.units=5"})
-          .config;
-  EXPECT_TRUE(std::holds_alternative<AdamW>(f.optimizer.kind) && f.optimizer.shard);
-  EXPECT_EQ(f.schedule.decay, Schedule::Decay::linear);
-  EXPECT_EQ(f.train.steps, 7);
 }
 
 TEST(ConfigFile, TheCanonicalFormReadsBackToItself) {
@@ -487,19 +477,6 @@ TEST(ConfigFile, TheSchemaNamesEveryKey) {
   EXPECT_EQ(model.at("allOf").at(0).at("anyOf").size(), 4u);
   EXPECT_EQ(model.at("not").at("anyOf").size(), 6u);
   EXPECT_EQ(model.at("properties").at("resnet").at("properties").at("depth").at("enum"), (nlohmann::json{18, 34, 50}));
-}
-
-TEST(ConfigFile, FieldsSayWhetherTheyMayChangeOnResume) {
-  const std::vector<std::string> all = may_change_on_resume();
-  const std::set<std::string> settings(all.begin(), all.end());
-  for (const char* may : {"train", "train.epochs", "train.ema.decay", "log.trace.steps", "checkpoint", "device", "name",
-                          "communication.bucket_mib", "batch.micro", "threads", "data.train", "data.eval",
-                          "data.prefetch_threads", "data.prefetch_batches", "optimizer.shard"})
-    EXPECT_TRUE(settings.contains(may)) << may;
-  for (const char* not_ : {"seed", "precision", "batch", "batch.global", "model", "model.layers", "data",
-                           "data.cache_mib", "data.normalize.scale", "optimizer", "optimizer.adam.learning_rate",
-                           "schedule", "schedule.decay", "deterministic", "memory", "cuda"})
-    EXPECT_FALSE(settings.contains(not_)) << not_;
 }
 
 TEST(ConfigFile, AFamilyTakesThePlaceOfLayers) {

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::comm {
@@ -137,14 +138,14 @@ void GradientReducer::bucket_ready(int bucket, Stream& compute) {
 }
 
 void GradientReducer::sum(Pending& p) {
-  if (p.wire) device_.cast(p.gradients, p.wire, *stream_);
+  if (p.wire) device_.kernels().cast(p.gradients, p.wire, *stream_);
   if (sharded_) {
     collective_.reduce_scatter(p.wire ? p.wire : p.gradients, p.wire ? p.own_wire : p.own_gradients, Reduce::sum,
                                *stream_);
-    if (p.wire) device_.cast(p.own_wire, p.own_gradients, *stream_);
+    if (p.wire) device_.kernels().cast(p.own_wire, p.own_gradients, *stream_);
   } else {
     collective_.all_reduce(p.wire ? p.wire : p.gradients, Reduce::sum, *stream_);
-    if (p.wire) device_.cast(p.wire, p.gradients, *stream_);
+    if (p.wire) device_.kernels().cast(p.wire, p.gradients, *stream_);
   }
   if (p.tail.elements() > 0) collective_.all_reduce(p.tail, Reduce::sum, *stream_);
 }

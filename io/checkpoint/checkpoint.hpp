@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "io/dataset/config.hpp"
+#include "io/checkpoint/config.hpp"
 #include "io/files/file.hpp"
 #include "runtime/plan/flat.hpp"
 #include "runtime/ranks/group.hpp"

@@ -1,21 +1,21 @@
-// Plain settings of the io floor: data sets and checkpoints, with their defaults.
+// Plain settings of data sets and of what is done to their samples, with their defaults.
 // Values only; launch/ fills them from YAML, io/ reads them.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <variant>
 #include <vector>
 
 namespace dtrain::io {
 
-/// stored value -> (value * scale - mean) / deviation; mean and deviation have one entry, or one a channel.
+/// stored value -> (value * scale - mean) / standard_deviation; mean and standard_deviation have one entry, or one a
+/// channel.
 struct Normalize {
   double scale = 1.0;
-  std::vector<double> mean;       // empty: 0
-  std::vector<double> deviation;  // empty: 1
+  std::vector<double> mean;                // empty: 0
+  std::vector<double> standard_deviation;  // empty: 1
 };
 
 // Random changes of training images. Geometric ones are composed, in their order, into one resampling; colours change
@@ -56,25 +56,6 @@ struct DataConfig {
   std::int64_t open_files = 0;     // of a set that a rank has open at a time; 0: a quarter of what the system allows
   double cache_mib = 1024;         // a rank keeps the whole set in memory if it is not larger than this; 0: never
   double device_cache_mib = 4096;  // the same of a GPU's memory, for sets of bytes
-};
-
-/// What makes a checkpoint the best one.
-enum class Best : std::uint8_t { none, loss, accuracy };
-/// "none", ...
-std::string_view name_of(Best) noexcept;
-
-enum class Resume : std::uint8_t { automatic, never, directory };
-
-struct CheckpointConfig {
-  std::string directory;           // empty: <log.directory>/checkpoints
-  std::int64_t every_steps = 500;  // 0: only at the end and on a signal
-  int keep = 3;                    // newest ones to keep, at least 2
-  std::int64_t keep_every = 0;     // keep every M-th step for good; 0: none
-  Best best = Best::none;
-  Resume resume = Resume::automatic;
-  std::string resume_directory;  // where resume is `directory`
-  int failures_allowed = 3;      // failed saves in a row before the run stops
-  bool force = false;            // accept a checkpoint of another configuration
 };
 
 }  // namespace dtrain::io

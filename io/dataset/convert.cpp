@@ -1,5 +1,6 @@
 #include "io/dataset/convert.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -7,7 +8,7 @@
 
 #include <fmt/format.h>
 
-#include "io/dataset/stored.hpp"
+#include "io/hdf5/stored.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {
@@ -21,18 +22,24 @@ std::vector<std::int64_t> without_ones(const Shape& shape) {
   return extents;
 }
 
+/// [C, H, W] or [C, D, H, W]: batches lie channels last.
+bool is_image(const Shape& sample) {
+  return sample.rank() >= 3;
+}
+
 }  // namespace
 
 SampleOrder fit_input(const Dataset& data, const Shape& input) {
   const Shape& stored = data.sample_shape();
-  if (input.rank() == 3) {
+  if (is_image(input)) {
     if (without_ones(stored) == without_ones(input)) {
       // With one channel, or one row and column, both orders are the same bytes; otherwise equal shapes are [C, H, W].
       return input[0] == 1 ? SampleOrder::channels_last : SampleOrder::channels_first;
     }
-    if (stored.rank() == 3 && stored[0] == input[1] && stored[1] == input[2] && stored[2] == input[0]) {
-      return SampleOrder::channels_last;
-    }
+    const auto extents = input.extents();
+    std::vector<std::int64_t> last(extents.begin() + 1, extents.end());
+    last.push_back(extents[0]);
+    if (stored == Shape(std::span<const std::int64_t>(last))) return SampleOrder::channels_last;
   } else if (without_ones(stored) == without_ones(input) || (input.rank() == 1 && stored.elements() == input[0])) {
     return SampleOrder::plain;
   }
@@ -43,33 +50,35 @@ SampleOrder fit_input(const Dataset& data, const Shape& input) {
 Converter::Converter(const Dataset& data, const Shape& input, const Normalize& normalize) : type_(data.sample_type()) {
   const SampleOrder order = fit_input(data, input);
   // Where the model flattens at once, channels are those of the stored image.
-  const Shape& image = input.rank() == 3 ? input : data.sample_shape();
+  const Shape& image = is_image(input) ? input : data.sample_shape();
   const auto elements = static_cast<std::size_t>(input.elements());
-  channels_ = image.rank() == 3 ? static_cast<std::size_t>(image[0]) : 1;
-  wanted_channels_last_ = input.rank() == 3;
+  channels_ = is_image(image) ? static_cast<std::size_t>(image[0]) : 1;
+  wanted_channels_last_ = is_image(input);
   stored_channels_last_ = order == SampleOrder::channels_last;
-  const std::size_t entries = std::max(normalize.mean.size(), normalize.deviation.size());
-  if (entries > 1 && channels_ != entries && image.rank() != 3) {
+  const std::size_t entries = std::max(normalize.mean.size(), normalize.standard_deviation.size());
+  if (entries > 1 && channels_ != entries && !is_image(image)) {
     channels_ = elements == entries ? entries : 0;  // features: one entry each
   }
   const auto fits = [&](std::size_t n) { return n <= 1 || n == channels_; };
-  if (channels_ == 0 || !fits(normalize.mean.size()) || !fits(normalize.deviation.size())) {
-    throw ConfigError(
-        fmt::format("data.normalize: mean and deviation need one entry, or one for each channel of {}; they have "
-                    "{} and {}",
-                    image.str(), normalize.mean.size(), normalize.deviation.size()));
+  if (channels_ == 0 || !fits(normalize.mean.size()) || !fits(normalize.standard_deviation.size())) {
+    throw ConfigError(fmt::format(
+        "data.normalize: mean and standard_deviation need one entry, or one for each channel of {}; they have "
+        "{} and {}",
+        image.str(), normalize.mean.size(), normalize.standard_deviation.size()));
   }
   pixels_ = elements / channels_;
   for (std::size_t c = 0; c < channels_; ++c) {
     const auto of = [c](const std::vector<double>& values, double none) {
       return values.empty() ? none : values[values.size() == 1 ? 0 : c];
     };
-    const double deviation = of(normalize.deviation, 1), mean = of(normalize.mean, 0);
-    if (!(deviation > 0) || !std::isfinite(deviation) || !std::isfinite(mean) || !std::isfinite(normalize.scale)) {
-      throw ConfigError("data.normalize: scale, mean and deviation must be finite, deviation above 0");
+    const double standard_deviation = of(normalize.standard_deviation, 1), mean = of(normalize.mean, 0);
+    if (!(standard_deviation > 0) || !std::isfinite(standard_deviation) || !std::isfinite(mean) ||
+        !std::isfinite(normalize.scale)) {
+      throw ConfigError(
+          "data.normalize: scale, mean and standard_deviation must be finite, standard_deviation above 0");
     }
-    scale_.push_back(normalize.scale / deviation);
-    offset_.push_back(-mean / deviation);
+    scale_.push_back(normalize.scale / standard_deviation);
+    offset_.push_back(-mean / standard_deviation);
     identity_ = identity_ && scale_[c] == 1 && offset_[c] == 0;
     same_for_all_ = same_for_all_ && scale_[c] == scale_[0] && offset_[c] == offset_[0];
     if (size_of(type_) != 1) continue;

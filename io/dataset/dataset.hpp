@@ -11,15 +11,10 @@
 #include <string_view>
 #include <vector>
 
+#include "io/hdf5/stored.hpp"
 #include "runtime/tensor/tensor.hpp"
 
 namespace dtrain::io {
-
-/// Number types a file may hold; big-endian ones are swapped while reading.
-enum class StoredType : std::uint8_t { u8, i8, u16, i16, i32, i64, f32, f64 };
-std::size_t size_of(StoredType) noexcept;
-/// "uint8", "float32", ... as h5py prints them.
-std::string_view name_of(StoredType) noexcept;
 
 /// What the model makes of targets. `automatic`: integers are labels, floats are values.
 enum class TargetUse : std::uint8_t { automatic, none, labels, values };

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "io/dataset/dataset.hpp"
 #include "io/hdf5/hdf5.hpp"
 
 namespace dtrain::io {

@@ -15,8 +15,8 @@
 
 #include "io/dataset/augment.hpp"
 #include "io/dataset/convert.hpp"
-#include "io/dataset/stored.hpp"
 #include "io/dataset/stream.hpp"
+#include "io/hdf5/stored.hpp"
 #include "runtime/device/host_buffer.hpp"
 #include "runtime/tensor/error.hpp"
 
@@ -99,14 +99,11 @@ void Loader::State::check() const {
 
 void Loader::State::make_slots() {
   const std::int64_t m = options.micro_batch;
-  std::vector<std::int64_t> extents{m};
-  for (const auto e : options.input.extents()) extents.push_back(e);
-  TensorDesc sample{DType::f32, Shape(std::span<const std::int64_t>(extents)), Layout::plain, {}};
-  if (options.input.rank() == 3) sample.layout = Layout::channels_last;
-  TensorDesc target{DType::i32, Shape{m}, Layout::plain, {}};
-  if (data.target() == TargetUse::values) target = {DType::f32, Shape{m, data.target_width()}, Layout::plain, {}};
-  const TensorDesc weight{DType::f32, Shape{m}, Layout::plain, {}};
-  const TensorDesc positions{DType::u64, Shape{m}, Layout::plain, {}};
+  const TensorDesc sample = TensorDesc::of_sample(DType::f32, m, options.input.extents());
+  TensorDesc target{DType::i32, Shape{m}};
+  if (data.target() == TargetUse::values) target = {DType::f32, Shape{m, data.target_width()}};
+  const TensorDesc weight{DType::f32, Shape{m}};
+  const TensorDesc positions{DType::u64, Shape{m}};
 
   layout = raw_layout(options.carry, data.sample_bytes(), m, augmenter.has_value());
   const bool floats = options.carry == Carry::floats;

@@ -1,5 +1,5 @@
-// The tables of fields of the data and checkpoint sections of a configuration.
-// Each is built at the first use and never changes.
+// The table of fields of the data section of a configuration.
+// It is built at the first use and never changes.
 #pragma once
 
 #include "io/dataset/config.hpp"
@@ -8,6 +8,5 @@
 namespace dtrain::io {
 
 TypePtr<DataConfig> data_table();
-TypePtr<CheckpointConfig> checkpoint_table();
 
 }  // namespace dtrain::io

@@ -6,16 +6,21 @@
 #include <cstring>
 #include <functional>
 #include <string_view>
+#include <type_traits>
 
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <hdf5.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io::h5 {
+
+static_assert(std::is_same_v<Id, hid_t> && std::is_same_v<Handle::Close, herr_t (*)(hid_t)>);
+
 namespace {
 
 constexpr H5Z_filter_t zstd_filter = 32015;  // registered with the HDF Group

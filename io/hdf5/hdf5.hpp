@@ -1,7 +1,9 @@
-// Thin RAII over the HDF5 C library, hardened against hostile files; internal to io/ (no other folder includes it).
+// Thin RAII over the HDF5 C library, hardened against hostile files; internal to io/ (no other folder includes it), and
+// the library's own header is internal to io/hdf5.
 // Every call into the library happens under h5::Lock, the one process-wide lock that HDF5 needs; Handles own their ids.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <mutex>
 #include <optional>
@@ -9,9 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include <hdf5.h>
-
-#include "io/dataset/dataset.hpp"
+#include "io/hdf5/stored.hpp"
 
 namespace dtrain::io::h5 {
 
@@ -35,26 +35,29 @@ class Lock {
   std::unique_lock<std::recursive_mutex> lock_;
 };
 
+using Id = std::int64_t;  // hid_t
+
 /// Owns one id; closes it under the lock.
 class Handle {
  public:
-  using Close = herr_t (*)(hid_t);
+  using Close = int (*)(Id);
   Handle() = default;
-  Handle(hid_t id, Close close) : id_(id), close_(close) {}
+  Handle(Id id, Close close) : id_(id), close_(close) {}
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
-  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, H5I_INVALID_HID)), close_(other.close_) {}
+  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, invalid)), close_(other.close_) {}
   Handle& operator=(Handle&& other) noexcept {
     std::swap(id_, other.id_);
     std::swap(close_, other.close_);
     return *this;
   }
   ~Handle();
-  hid_t get() const noexcept { return id_; }
+  Id get() const noexcept { return id_; }
   explicit operator bool() const noexcept { return id_ >= 0; }
 
  private:
-  hid_t id_ = H5I_INVALID_HID;
+  static constexpr Id invalid = -1;
+  Id id_ = invalid;
   Close close_ = nullptr;
 };
 
@@ -113,7 +116,7 @@ class File {
   /// Opened for reading. Throws DataError where `refused`.
   Handle open(const DatasetInfo&) const;
   /// Copies a data set of the root to the root of another file, whatever its type; false where there is none.
-  bool copy_to(hid_t other, const std::string& name) const;
+  bool copy_to(Id other, const std::string& name) const;
 
  private:
   std::string path_;
@@ -122,6 +125,6 @@ class File {
 };
 
 /// The library's memory type for a stored type.
-hid_t native_type(StoredType) noexcept;
+Id native_type(StoredType) noexcept;
 
 }  // namespace dtrain::io::h5

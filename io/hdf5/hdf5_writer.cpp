@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <hdf5.h>
 #include <unistd.h>
 
 #include "runtime/tensor/error.hpp"
@@ -90,10 +91,10 @@ std::size_t Writer::add(const std::string& name, StoredType type, std::span<cons
                         const StorageOptions& storage) {
   const Lock lock;
   Dataset dataset{{}, type, {dims.begin(), dims.end()}};
-  const Handle space(H5Screate_simple(static_cast<int>(dims.size()), dataset.dims.data(), nullptr), H5Sclose);
+  std::vector<hsize_t> chunk(dims.begin(), dims.end());  // the whole set, to begin with
+  const Handle space(H5Screate_simple(static_cast<int>(dims.size()), chunk.data(), nullptr), H5Sclose);
   const Handle plist(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
   if (storage.chunk_rows > 0 || storage.gzip > 0) {
-    std::vector<hsize_t> chunk = dataset.dims;
     chunk[0] = chunk_rows(type, dims, storage);
     H5Pset_chunk(plist.get(), static_cast<int>(chunk.size()), chunk.data());
     if (storage.gzip > 0 && size_of(type) > 1) H5Pset_shuffle(plist.get());
@@ -143,11 +144,15 @@ void Writer::copy_attributes(const File& from, const DatasetInfo& of, std::size_
   const Lock lock;
   constexpr std::size_t most = 1 << 16;  // bytes of one that is worth keeping
   const Handle source = from.open(of);
-  H5O_info_t about{};
-  if (H5Oget_info2(source.get(), &about, H5O_INFO_NUM_ATTRS) < 0) return;
-  for (hsize_t i = 0; i < about.num_attrs; ++i) {
-    const Handle in(H5Aopen_by_idx(source.get(), ".", H5_INDEX_NAME, H5_ITER_INC, i, H5P_DEFAULT, H5P_DEFAULT),
-                    H5Aclose);
+  // Visited by name: what HDF5 tells of an object in one structure has changed with its versions.
+  std::vector<std::string> names;
+  const auto collect = [](hid_t, const char* name, const H5A_info_t*, void* to) -> herr_t {
+    static_cast<std::vector<std::string>*>(to)->emplace_back(name);
+    return 0;
+  };
+  if (H5Aiterate2(source.get(), H5_INDEX_NAME, H5_ITER_INC, nullptr, collect, &names) < 0) return;
+  for (const std::string& name : names) {
+    const Handle in(H5Aopen(source.get(), name.c_str(), H5P_DEFAULT), H5Aclose);
     if (!in) continue;
     const Handle type(H5Aget_type(in.get()), H5Tclose), space(H5Aget_space(in.get()), H5Sclose);
     const auto points = H5Sget_simple_extent_npoints(space.get());
@@ -157,8 +162,6 @@ void Writer::copy_attributes(const File& from, const DatasetInfo& of, std::size_
         static_cast<std::size_t>(points) > most / H5Tget_size(type.get()))
       continue;
     std::vector<std::byte> bytes(static_cast<std::size_t>(points) * H5Tget_size(type.get()));
-    std::string name(static_cast<std::size_t>(std::max<ssize_t>(0, H5Aget_name(in.get(), 0, nullptr))), '\0');
-    H5Aget_name(in.get(), name.size() + 1, name.data());
     if (H5Aread(in.get(), type.get(), bytes.data()) < 0) continue;
     put_attribute(datasets_[dataset].handle, name, type.get(), type.get(), space, bytes.data());
   }
@@ -172,7 +175,7 @@ void Writer::write(std::size_t index, std::uint64_t first, std::uint64_t rows, c
   if (rows == 0) return;
   const Lock lock;
   const Dataset& dataset = datasets_[index];
-  std::vector<hsize_t> start(dataset.dims.size(), 0), count = dataset.dims;
+  std::vector<hsize_t> start(dataset.dims.size(), 0), count(dataset.dims.begin(), dataset.dims.end());
   if (count.empty()) {
     if (H5Dwrite(dataset.handle.get(), native_type(dataset.type), H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes) < 0)
       failed(fmt::format("cannot be written (is the disk full?): {}", last_error()));

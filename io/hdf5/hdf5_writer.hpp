@@ -47,7 +47,7 @@ class Writer {
   struct Dataset {
     Handle handle;
     StoredType type;
-    std::vector<hsize_t> dims;
+    std::vector<std::uint64_t> dims;
   };
   [[noreturn]] void failed(const std::string& what) const;
   /// `stored` and `given`: types in the file and in memory.

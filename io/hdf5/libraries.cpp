@@ -2,6 +2,7 @@
 
 #include <archive.h>
 #include <fmt/format.h>
+#include <hdf5.h>
 #include <libdeflate.h>
 #include <openssl/crypto.h>
 #include <png.h>

@@ -11,10 +11,10 @@
 #include <fmt/format.h>
 
 #include "io/dataset/detect.hpp"
-#include "io/dataset/stored.hpp"
 #include "io/dataset/stream.hpp"
 #include "io/hdf5/column.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
+#include "io/hdf5/stored.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {

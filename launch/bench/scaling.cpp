@@ -17,7 +17,7 @@
 #include "launch/place/machine.hpp"
 #include "launch/plan/predict.hpp"
 #include "launch/report/run_files.hpp"
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 #include "runtime/plan/plan.hpp"
 
 namespace dtrain::launch {
@@ -28,7 +28,7 @@ using Json = nlohmann::ordered_json;
 
 /// What one run of one number of ranks found.
 struct Run {
-  double throughput = 0, step = 0, exposed = 0;  // samples/s, seconds, share of the step
+  double throughput = 0, step = 0, exposed = 0;  // samples/s, seconds, fraction of the step
 };
 
 class Scaling {

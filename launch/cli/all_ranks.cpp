@@ -7,8 +7,8 @@
 #include <fmt/format.h>
 
 #include "launch/base/alone.hpp"
+#include "launch/base/error_text.hpp"
 #include "launch/base/progress.hpp"
-#include "launch/cli/cli.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::launch {

@@ -1,9 +1,9 @@
 # dtrain_floor(NAME [PUBLIC lib...] [PRIVATE lib...]): the static library dtrain_NAME of all sources in the rooms of the
 # folder NAME. Files are chosen where a feature has a seam; no source asks the preprocessor:
-#   runtime/cuda/cuda_off.cpp   in place of the other sources below runtime/cuda (DTRAIN_CUDA); layer_shapes.cpp, which needs
-#                               no library, stays
-#   comm/nccl/nccl_off.cpp      in place of comm/nccl/nccl.cpp (DTRAIN_CUDA)
-#   runtime/cpu/*_v2.cpp or *_v3.cpp, by the major version of oneDNN
+#   runtime/cuda/device/cuda_off.cpp   in place of the other sources below runtime/cuda (DTRAIN_CUDA); layer_shapes.cpp,
+#                                      which needs no library, stays
+#   comm/nccl/nccl_off.cpp             in place of comm/nccl/nccl.cpp (DTRAIN_CUDA)
+#   runtime/cpu/*_v2.cpp or *_v3.cpp   by the major version of oneDNN
 function(dtrain_floor name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "PUBLIC;PRIVATE")
   set(folder ${CMAKE_CURRENT_SOURCE_DIR}/${name})

@@ -6,8 +6,9 @@
 #include <string>
 
 #include "comm/collective/config.hpp"
+#include "io/checkpoint/config.hpp"
 #include "io/dataset/config.hpp"
-#include "models/layers/config.hpp"
+#include "models/model/config.hpp"
 #include "runtime/device/device.hpp"
 #include "runtime/optim/optimizer.hpp"
 #include "runtime/plan/plan.hpp"

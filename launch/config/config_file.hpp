@@ -38,14 +38,18 @@ struct LoadedConfig {
 LoadedConfig load_config(const std::string& file, std::span<const std::string> overrides = {});
 /// The same from text; `file` is its name in messages.
 LoadedConfig parse_config(std::string_view text, const std::string& file, std::span<const std::string> overrides = {});
+/// The fields of a canonical form that may be an earlier program's: in the names of now, and with the defaults of
+/// settings that have come since. `recorded`, the fields as it listed them, where it is no configuration any more.
+std::vector<std::pair<std::string, std::string>> fields_of(std::string_view canonical,
+                                                           std::vector<std::pair<std::string, std::string>> recorded);
 
 /// What one rank does of the global batch.
-struct BatchShare {
+struct BatchSplit {
   std::int64_t micro = 0;         // samples of a micro batch
   std::int64_t accumulation = 1;  // micro batches a step on each rank: micro * accumulation * ranks = global
 };
-/// Throws ConfigError that suggests numbers that work where `ranks` cannot share batch.global.
-BatchShare check_batch(const LoadedConfig&, int ranks);
+/// Throws ConfigError that suggests numbers that work where batch.global cannot be divided among `ranks`.
+BatchSplit check_batch(const LoadedConfig&, int ranks);
 /// Steps of the whole run: train.steps, or ceil(epochs * samples / batch.global).
 std::int64_t total_steps(const RunConfig&, std::uint64_t samples);
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "runtime/device/host_buffer.hpp"
+#include "runtime/ops/kernels.hpp"
 
 namespace dtrain::launch {
 
@@ -70,7 +71,7 @@ void DeviceData::convert(int slot, Tensor sample, Stream& stream) const {
   batch.n = sample.desc.shape[0];
   batch.out = sample.data;
   batch.out_type = sample.desc.dtype;
-  device_.load_images(format_, batch, stream);
+  device_.kernels().load_images(format_, batch, stream);
 }
 
 }  // namespace dtrain::launch

@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "launch/report/run_files.hpp"
+#include "runtime/ops/kernels.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::launch {
@@ -40,13 +41,13 @@ AlgorithmChoices beyond(const AlgorithmChoices& more, const AlgorithmChoices& ba
 
 AlgorithmChoices read(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
-  if (!in) throw CheckpointError(fmt::format("{}: cannot read; remove it to measure anew", path));
+  if (!in) throw CheckpointError(fmt::format("{}: cannot read; remove it to measure again", path));
   std::ostringstream text;
   text << in.rdbuf();
   try {
     return AlgorithmChoices::parse(text.str());
   } catch (const CheckpointError& e) {
-    throw CheckpointError(fmt::format("{}: {}; remove the file to measure anew", path, e.what()), e.kind());
+    throw CheckpointError(fmt::format("{}: {}; remove the file to measure again", path, e.what()), e.kind());
   }
 }
 
@@ -87,7 +88,7 @@ std::string RunChoices::choose(const std::string& name, const std::function<std:
 
 RunChoices::Tally RunChoices::prepare(Device& device, const std::function<void()>& prepare) {
   const AlgorithmChoices recalled = algorithms(all_);
-  device.use(recalled);
+  device.kernels().use(recalled);
   if (!group_.any(device.asynchronous())) {  // a cpu measures nothing
     group_.agree(prepare);
     return {recalled.all().size(), 0};
@@ -96,14 +97,14 @@ RunChoices::Tally RunChoices::prepare(Device& device, const std::function<void()
   group_.agree([&] {
     if (first) prepare();
   });
-  const AlgorithmChoices of_first = shared(device.choices());
-  if (!first) device.use(of_first);
+  const AlgorithmChoices of_first = shared(device.kernels().choices());
+  if (!first) device.kernels().use(of_first);
   group_.agree([&] {
     if (!first) prepare();
   });
   // What a rank had to measure itself is kept as well; of several such ranks the first one's.
   AlgorithmChoices together;
-  const std::vector<std::string> others = group_.all_gather(beyond(device.choices(), of_first).text());
+  const std::vector<std::string> others = group_.all_gather(beyond(device.kernels().choices(), of_first).text());
   for (std::size_t r = others.size(); r-- > 0;) together.merge(AlgorithmChoices::parse(others[r]));
   together.merge(of_first);
   all_.merge(named(together));

@@ -67,12 +67,12 @@ void ModelState::pull() {
   const auto stream = device_.make_stream(StreamUse::communication);
   // In device memory, between two steps: the next one overwrites all gradients.
   for (std::size_t m = 0; m < moments_.size(); ++m) {
-    auto* share = static_cast<float*>(moments_[m].range());
+    auto* shard = static_cast<float*>(moments_[m].range());
     for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
       const Bucket all = parameters_of(layout, b), own = share_of(layout, b, optimizer_.shard());
       const std::size_t floats = own.end - own.begin;
-      collective_.all_gather(flat_view(share, {0, floats}), flat_view(store_.gradients(), all), *stream);
-      share += floats;
+      collective_.all_gather(flat_view(shard, {0, floats}), flat_view(store_.gradients(), all), *stream);
+      shard += floats;
     }
     gathered_.pull(*stream);
     stream->synchronize();
@@ -83,7 +83,7 @@ void ModelState::pull() {
 
 void ModelState::push() {
   for (std::size_t m = 0; m < images_.size(); ++m)
-    each_share(m, [](float* image, float* own, std::size_t floats) { std::copy_n(image, floats, own); });
+    each_shard(m, [](float* image, float* own, std::size_t floats) { std::copy_n(image, floats, own); });
   release_tensors();
   params_.push(compute_);
   for (const HostMirror& m : moments_) m.push(compute_);
@@ -100,12 +100,12 @@ void ModelState::release_tensors() {
 }
 
 template <class Visit>
-void ModelState::each_share(std::size_t moment, Visit visit) {
+void ModelState::each_shard(std::size_t moment, Visit visit) {
   float* own = moments_[moment].as<float>();
   for (std::size_t b = 0; b < store_.layout().buckets.size(); ++b) {
-    const Bucket share = share_of(store_.layout(), b, optimizer_.shard());
-    const std::size_t floats = share.end - share.begin;
-    visit(images_[moment].data() + share.begin, own, floats);
+    const Bucket shard = share_of(store_.layout(), b, optimizer_.shard());
+    const std::size_t floats = shard.end - shard.begin;
+    visit(images_[moment].data() + shard.begin, own, floats);
     own += floats;
   }
 }
@@ -125,7 +125,7 @@ void ModelState::initialize(const Graph& graph, std::uint64_t seed) {
 }
 
 void ModelState::broadcast() {
-  const TensorDesc all{DType::f32, Shape{static_cast<std::int64_t>(store_.layout().total_floats())}, Layout::plain, {}};
+  const TensorDesc all{DType::f32, Shape{static_cast<std::int64_t>(store_.layout().total_floats())}};
   const auto stream = device_.make_stream(StreamUse::communication);
   collective_.broadcast({all, store_.params()}, 0, *stream);
   if (!optimizer_.sharded())

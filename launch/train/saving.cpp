@@ -46,6 +46,7 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   found_ = io::find_resume(group_, config_.checkpoint);
   if (!found_) return;
   const io::RunState now = run_state(status);
+  found_->state.fields = fields_of(found_->state.configuration, std::move(found_->state.fields));
   for (const auto& skipped : found_->skipped) report_.warn(fmt::format("skipped {}", skipped));
   for (const auto& remark : io::check_compatible(*found_, now, may_change_on_resume(), config_.checkpoint.force))
     report_.say("resume: " + remark);

@@ -1,17 +1,43 @@
-// The families: well-known networks as lists of layers with readable names.
-// Pure functions that return plain values.
+// The families: well-known networks as lists of layers with readable names. A new family is a line here and its files.
+// Plain values and pure functions.
 #pragma once
 
 #include <cstdint>
 #include <span>
+#include <string_view>
+#include <variant>
 #include <vector>
 
-#include "models/layers/config.hpp"
+#include "models/families/efficientnet.hpp"
+#include "models/families/mlp.hpp"
+#include "models/families/resnet.hpp"
 
 namespace dtrain::models {
 
-/// The layers of the family, for samples of this shape; {} where there is none. In the order in which torchvision lists
-/// the parameters of its models, and with their counts. Layers are named after their place: "layer1_0_conv1".
-std::vector<Layer> family_layers(const Family&, std::span<const std::int64_t> input);
+using Family = std::variant<std::monostate, Mlp, ResNet, EfficientNetB0>;
+
+/// As in a configuration, "resnet"; empty where there is none.
+inline std::string_view family_name(const Family& family) {
+  return std::visit(
+      []<class Net>(const Net&) -> std::string_view {
+        if constexpr (std::is_same_v<Net, std::monostate>)
+          return "";
+        else
+          return Net::family;
+      },
+      family);
+}
+
+/// The layers of the family, for samples of this shape; {} where there is none.
+inline std::vector<Layer> family_layers(const Family& family, std::span<const std::int64_t> input) {
+  return std::visit(
+      [&]<class Net>(const Net& net) -> std::vector<Layer> {
+        if constexpr (std::is_same_v<Net, std::monostate>)
+          return {};
+        else
+          return net.layers(input);
+      },
+      family);
+}
 
 }  // namespace dtrain::models

@@ -1,16 +1,13 @@
-// The tables of fields of the layers, one a kind, for the table of the model.
-// Built anew by each call; immutable.
+// The fields of layers: those of the ops (runtime/ops), with a name and inputs.
+// The type is made anew at each call and is immutable.
 #pragma once
 
-#include "models/layers/config.hpp"
+#include "models/layers/layer.hpp"
 #include "runtime/config/fields.hpp"
 
 namespace dtrain::models {
 
 /// A layer of any kind, which remembers the line where it stands.
 TypePtr<Layer> layer_type();
-TypePtr<Activation> activation_type();
-/// An extent or count of at least `least`.
-TypePtr<std::int64_t> at_least(std::int64_t least);
 
 }  // namespace dtrain::models

@@ -1,319 +1,33 @@
 // Tables of fields: one table a struct (name, member, type, range, help) drives reading, writing, the JSON schema,
-// nearest-name hints and the reference page. Types are immutable and shared; reading never throws for what a user
-// wrote, it collects problems in the Reader.
+// nearest-name hints and the reference page. Tables are types themselves, immutable and shared.
 #pragma once
 
-#include <algorithm>
-#include <array>
 #include <cstddef>
-#include <cstdint>
 #include <functional>
-#include <limits>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "runtime/config/document.hpp"
+#include "runtime/config/field_types.hpp"
 
 namespace dtrain {
 
-struct FieldProblem {
-  Place place;
-  std::string path;  // dotted
-  std::string text;
-};
+namespace fields {
 
-/// Collects problems and the places of all values while a Document is read.
-class Reader {
- public:
-  /// While alive, `name` is the innermost part of the path.
-  class Scope {
-   public:
-    Scope(Reader& reader, std::string_view name);
-    ~Scope() { reader_.path_.resize(length_); }
-    Scope(const Scope&) = delete;
-    Scope& operator=(const Scope&) = delete;
-
-   private:
-    Reader& reader_;
-    std::size_t length_;
-  };
-
-  const std::string& path() const noexcept { return path_; }
-  /// "PATH: text", at this place.
-  void problem(const Place&, const std::string& text);
-  /// "PATH: 12 is out of range; expected ..." for a value that is not what its type wants.
-  void unexpected(const Document&, const std::string& expected, const std::string& hint = {});
-  void visit(const Place& place) { places_[path_] = place; }
-
-  /// Dotted paths of every field there is; where a key is right but in the wrong section, the hint names the right one.
-  std::vector<std::string> known_paths;
-
-  const std::vector<FieldProblem>& problems() const noexcept { return problems_; }
-  const std::map<std::string, Place>& places() const noexcept { return places_; }
-
- private:
-  std::string path_;
-  std::vector<FieldProblem> problems_;
-  std::map<std::string, Place> places_;
-};
-
-/// What the reference page says, section by section.
-struct ReferenceRow {
-  std::string name, type, fallback, help;
-  bool may_change;  // between a checkpoint and the run that resumes from it
-};
-struct ReferenceSection {
-  std::string path;  // "" for the top
-  std::string help;
-  std::vector<ReferenceRow> rows;
-};
-
-template <class T>
-class Type {
- public:
-  virtual ~Type() = default;
-  /// Fills `into`, or reports a problem and leaves it (partly) as it was.
-  virtual void read(const Document&, T& into, Reader&) const = 0;
-  virtual Document write(const T&) const = 0;
-  virtual Document schema() const = 0;
-  /// With its article: "an integer of at least 1".
-  virtual std::string expected() const = 0;
-  /// Sections of the maps inside.
-  virtual void reference(std::vector<ReferenceSection>&, const std::string& /*path*/) const {}
-};
-template <class T>
-using TypePtr = std::shared_ptr<const Type<T>>;
-
-// ---- scalars -------------------------------------------------------------------------------------------------------
-
-struct IntRange {
-  std::int64_t least = 0;
-  std::int64_t most = std::numeric_limits<std::int64_t>::max();
-};
-struct NumberRange {
-  double least = -std::numeric_limits<double>::infinity();
-  double most = std::numeric_limits<double>::infinity();
-  bool above_least = false;  // least itself is excluded
-  bool below_most = false;
-};
-
-namespace fields {  // what the types below share; not for tables
-
-std::optional<std::int64_t> read_integer(const Document&, const IntRange&, Reader&);
-std::optional<double> read_number(const Document&, const NumberRange&, Reader&);
-std::optional<bool> read_boolean(const Document&, Reader&);
-std::optional<std::string> read_text(const Document&, bool may_be_empty, Reader&);
-std::optional<std::size_t> read_choice(const Document&, const std::vector<std::string>& names, Reader&);
-std::string expected(const IntRange&);
-std::string expected(const NumberRange&);
-std::string expected_choice(const std::vector<std::string>& names);
-Document schema(const IntRange&);
-Document schema(const NumberRange&);
-Document schema_of(std::string_view type);
-Document schema_choice(const std::vector<std::string>& names);
-
-template <class T>
-class Integer final : public Type<T> {
- public:
-  explicit Integer(IntRange range) : range_(range) {
-    if constexpr (sizeof(T) < sizeof(std::int64_t)) {
-      range_.most = std::min<std::int64_t>(range_.most, std::numeric_limits<T>::max());
-    }
-  }
-  void read(const Document& d, T& into, Reader& r) const override {
-    if (const auto value = read_integer(d, range_, r)) into = static_cast<T>(*value);
-  }
-  Document write(const T& value) const override { return Document::integer(static_cast<std::int64_t>(value)); }
-  Document schema() const override { return fields::schema(range_); }
-  std::string expected() const override { return fields::expected(range_); }
-
- private:
-  IntRange range_;
-};
-
-class Number final : public Type<double> {
- public:
-  explicit Number(NumberRange range) : range_(range) {}
-  void read(const Document& d, double& into, Reader& r) const override {
-    if (const auto value = read_number(d, range_, r)) into = *value;
-  }
-  Document write(const double& value) const override { return Document::number(value); }
-  Document schema() const override { return fields::schema(range_); }
-  std::string expected() const override { return fields::expected(range_); }
-
- private:
-  NumberRange range_;
-};
-
-class Boolean final : public Type<bool> {
- public:
-  void read(const Document& d, bool& into, Reader& r) const override {
-    if (const auto value = read_boolean(d, r)) into = *value;
-  }
-  Document write(const bool& value) const override { return Document::boolean(value); }
-  Document schema() const override { return schema_of("boolean"); }
-  std::string expected() const override { return "true or false"; }
-};
-
-class Text final : public Type<std::string> {
- public:
-  explicit Text(bool may_be_empty) : may_be_empty_(may_be_empty) {}
-  void read(const Document& d, std::string& into, Reader& r) const override {
-    if (auto value = read_text(d, may_be_empty_, r)) into = std::move(*value);
-  }
-  Document write(const std::string& value) const override { return Document::string(value); }
-  Document schema() const override;
-  std::string expected() const override { return "text"; }
-
- private:
-  bool may_be_empty_;
-};
-
-template <class E>
-class Choice final : public Type<E> {
- public:
-  explicit Choice(const std::vector<std::pair<std::string, E>>& values) {
-    for (const auto& [name, value] : values) {
-      names_.push_back(name);
-      values_.push_back(value);
-    }
-  }
-  void read(const Document& d, E& into, Reader& r) const override {
-    if (const auto index = read_choice(d, names_, r)) into = values_[*index];
-  }
-  Document write(const E& value) const override {
-    for (std::size_t i = 0; i < values_.size(); ++i)
-      if (values_[i] == value) return Document::string(names_[i]);
-    return Document::string(names_.at(0));
-  }
-  Document schema() const override { return schema_choice(names_); }
-  std::string expected() const override { return expected_choice(names_); }
-
- private:
-  std::vector<std::string> names_;
-  std::vector<E> values_;
-};
-
-// ---- compounds -----------------------------------------------------------------------------------------------------
-
-/// `word` stands for `meaning`; anything else is `other`.
-template <class T>
-class WordOr final : public Type<T> {
- public:
-  WordOr(std::string word, T meaning, TypePtr<T> other)
-      : word_(std::move(word)), meaning_(std::move(meaning)), other_(std::move(other)) {}
-  void read(const Document& d, T& into, Reader& r) const override {
-    if (d.is_scalar() && d.text == word_) {
-      into = meaning_;
-      return;
-    }
-    const std::string names[] = {word_};
-    const std::string near = d.is_scalar() ? nearest_name(d.text, names) : std::string();
-    if (near.empty()) return other_->read(d, into, r);
-    r.unexpected(d, expected(), near);
-  }
-  Document write(const T& value) const override {
-    return value == meaning_ ? Document::string(word_) : other_->write(value);
-  }
-  Document schema() const override {
-    return Document::map().set("anyOf", Document::list({schema_choice({word_}), other_->schema()}));
-  }
-  std::string expected() const override { return word_ + " or " + other_->expected(); }
-
- private:
-  std::string word_;
-  T meaning_;
-  TypePtr<T> other_;
-};
-
-template <class T>
-class List final : public Type<std::vector<T>> {
- public:
-  List(TypePtr<T> item, std::string items, std::size_t least, bool or_one)
-      : item_(std::move(item)), items_(std::move(items)), least_(least), or_one_(or_one) {}
-  void read(const Document& d, std::vector<T>& into, Reader& r) const override {
-    std::vector<T> read;
-    if (or_one_ && d.is_scalar()) {
-      item_->read(d, read.emplace_back(), r);
-    } else if (d.kind == Document::Kind::list && d.items.size() >= least_) {
-      for (std::size_t i = 0; i < d.items.size(); ++i) {
-        const Reader::Scope scope(r, std::to_string(i));
-        r.visit(d.items[i].place);
-        item_->read(d.items[i], read.emplace_back(), r);
-      }
-    } else {
-      return r.unexpected(d, expected());
-    }
-    into = std::move(read);
-  }
-  Document write(const std::vector<T>& value) const override {
-    if (or_one_ && value.size() == 1) return item_->write(value[0]);
-    Document list = Document::list();
-    for (const T& item : value) list.items.push_back(item_->write(item));
-    return list;
-  }
-  Document schema() const override {
-    Document list = schema_of("array");
-    list.set("items", item_->schema());
-    if (least_ > 0) list.set("minItems", Document::integer(static_cast<std::int64_t>(least_)));
-    return or_one_ ? Document::map().set("anyOf", Document::list({item_->schema(), list})) : list;
-  }
-  std::string expected() const override {
-    return (or_one_ ? item_->expected() + " or " : std::string()) +
-           (least_ > 0 ? "a non-empty list of " : "a list of ") + items_;
-  }
-  void reference(std::vector<ReferenceSection>& to, const std::string& path) const override {
-    item_->reference(to, path);
-  }
-
- private:
-  TypePtr<T> item_;
-  std::string items_;
-  std::size_t least_;
-  bool or_one_;
-};
-
-/// 3 is [3, 3].
-template <class T>
-class Pair final : public Type<std::array<T, 2>> {
- public:
-  explicit Pair(TypePtr<T> item) : item_(std::move(item)) {}
-  void read(const Document& d, std::array<T, 2>& into, Reader& r) const override {
-    if (d.is_scalar()) {
-      std::array<T, 2> read = into;
-      item_->read(d, read[0], r);
-      into = {read[0], read[0]};
-    } else if (d.kind == Document::Kind::list && d.items.size() == 2) {
-      for (std::size_t i = 0; i < 2; ++i) item_->read(d.items[i], into[i], r);
-    } else {
-      r.unexpected(d, expected());
-    }
-  }
-  Document write(const std::array<T, 2>& value) const override {
-    if (value[0] == value[1]) return item_->write(value[0]);
-    return Document::list({item_->write(value[0]), item_->write(value[1])});
-  }
-  Document schema() const override {
-    Document list = schema_of("array");
-    list.set("items", item_->schema()).set("minItems", Document::integer(2)).set("maxItems", Document::integer(2));
-    return Document::map().set("anyOf", Document::list({item_->schema(), list}));
-  }
-  std::string expected() const override { return item_->expected() + ", or a pair [height, width] of them"; }
-
- private:
-  TypePtr<T> item_;
+/// A former name of a field, and former words for its values: {before, now}.
+struct OldSpelling {
+  std::string name;
+  std::vector<std::pair<std::string, std::string>> values;
 };
 
 /// A field whose struct is hidden: members of a table.
 struct Field {
   std::string name, help;
   bool required = false, may_change = false;
+  std::vector<OldSpelling> old_spellings;
   std::function<void(const Document&, void*, Reader&)> read;
   std::function<Document(const void*)> write;
   std::function<bool(const void*)> shown;  // empty: always written
@@ -334,6 +48,10 @@ struct FieldList {
   Document schema(const void* defaults) const;
   void reference(std::vector<ReferenceSection>&, const std::string& path, const void* defaults) const;
   bool all_optional() const;
+
+ private:
+  /// The map with the names of today; of two spellings of one field the one from the higher level stays.
+  Document renamed(Document, Reader&) const;
 };
 
 /// Reads `{name: value}` or `name`: index into names, and the value (null where bare). Reports what is wrong.
@@ -353,45 +71,6 @@ void drop_unknown(Document& map, const std::vector<std::string>& kinds, const st
 std::pair<Document, Document> split_entries(const Document&, const std::vector<std::string>& names);
 
 }  // namespace fields
-
-template <class T = std::int64_t>
-TypePtr<T> integer(IntRange range = {}) {
-  return std::make_shared<fields::Integer<T>>(range);
-}
-inline TypePtr<double> number(NumberRange range = {}) {
-  return std::make_shared<fields::Number>(range);
-}
-inline TypePtr<bool> boolean() {
-  return std::make_shared<fields::Boolean>();
-}
-inline TypePtr<std::string> text() {
-  return std::make_shared<fields::Text>(false);
-}
-inline TypePtr<std::string> text_or_empty() {
-  return std::make_shared<fields::Text>(true);
-}
-template <class E>
-TypePtr<E> choice(const std::vector<std::pair<std::string, E>>& values) {
-  return std::make_shared<fields::Choice<E>>(values);
-}
-template <class T>
-TypePtr<T> word_or(std::string word, std::type_identity_t<T> meaning, TypePtr<T> other) {
-  return std::make_shared<fields::WordOr<T>>(std::move(word), std::move(meaning), std::move(other));
-}
-/// `items`: what they are, in the plural, for messages.
-template <class T>
-TypePtr<std::vector<T>> list_of(TypePtr<T> item, std::string items, std::size_t least = 0) {
-  return std::make_shared<fields::List<T>>(std::move(item), std::move(items), least, false);
-}
-/// A list in which a single item may stand without brackets.
-template <class T>
-TypePtr<std::vector<T>> one_or_list_of(TypePtr<T> item, std::string items, std::size_t least = 0) {
-  return std::make_shared<fields::List<T>>(std::move(item), std::move(items), least, true);
-}
-template <class T>
-TypePtr<std::array<T, 2>> one_or_pair_of(TypePtr<T> item) {
-  return std::make_shared<fields::Pair<T>>(std::move(item));
-}
 
 // ---- tables --------------------------------------------------------------------------------------------------------
 
@@ -446,6 +125,12 @@ class Table final : public Type<S> {
     list_.fields.back().may_change = true;
     return *this;
   }
+  /// The field added last may still be given by a former name, with former words for values as pairs {before, now}.
+  /// Only the names and words of today are written, and shown in schema and reference.
+  Table& old_spelling(std::string name, std::vector<std::pair<std::string, std::string>> values = {}) {
+    list_.fields.back().old_spellings.push_back({std::move(name), std::move(values)});
+    return *this;
+  }
   /// The field added last is written only where this holds.
   Table& shown_if(std::function<bool(const S&)> holds) {
     list_.fields.back().shown = [holds](const void* s) { return holds(*static_cast<const S*>(s)); };
@@ -462,6 +147,22 @@ class Table final : public Type<S> {
       for (std::size_t k = i + 1; k < names.size(); ++k) exclusive(names[i], names[k]);
     list_.alternatives.push_back(std::move(names));
     return *this;
+  }
+
+  /// The same fields, of the S inside a T, which `inner` reaches (for both T& and const T&).
+  template <class T, class Inner>
+  Table<T> within(T defaults, Inner inner) const {
+    Table<T> outer(list_.help, std::move(defaults));
+    outer.list_ = list_;
+    for (fields::Field& f : outer.list_.fields) {
+      f.read = [read = f.read, inner](const Document& d, void* t, Reader& r) {
+        read(d, &inner(*static_cast<T*>(t)), r);
+      };
+      f.write = [write = f.write, inner](const void* t) { return write(&inner(*static_cast<const T*>(t))); };
+      if (f.shown)
+        f.shown = [shown = f.shown, inner](const void* t) { return shown(&inner(*static_cast<const T*>(t))); };
+    }
+    return outer;
   }
 
   const S& defaults() const noexcept { return defaults_; }
@@ -481,6 +182,9 @@ class Table final : public Type<S> {
   }
 
  private:
+  template <class>
+  friend class Table;
+
   S defaults_;
   fields::FieldList list_;
 };

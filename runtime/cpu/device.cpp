@@ -1,7 +1,6 @@
 #include "runtime/cpu/device.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <fstream>
 
@@ -9,10 +8,8 @@
 #include <sched.h>
 #include <sys/mman.h>
 
-#include "runtime/cpu/kernels.hpp"
 #include "runtime/cpu/stream.hpp"
-#include "runtime/input/image_load.hpp"
-#include "runtime/optim/step_math.hpp"
+#include "runtime/tensor/error.hpp"
 
 namespace dtrain::cpu {
 
@@ -45,7 +42,7 @@ std::string model_name() {
 
 }  // namespace
 
-CpuDevice::CpuDevice(int threads) : threads_(threads > 0 ? threads : allowed_threads()) {}
+CpuDevice::CpuDevice(int threads) : threads_(threads > 0 ? threads : allowed_threads()), kernels_(threads_) {}
 
 std::string CpuDevice::name() const {
   return fmt::format("cpu ({}, {} thread{})", model_name(), threads_, threads_ == 1 ? "" : "s");
@@ -90,61 +87,6 @@ void CpuDevice::copy(void* dst, const void* src, std::size_t bytes, Stream& stre
 
 void CpuDevice::zero(void* dst, std::size_t bytes, Stream& stream) {
   if (bytes > 0) stream.host(HostTask::of([=] { std::memset(dst, 0, bytes); }));
-}
-
-std::unique_ptr<Kernel> CpuDevice::prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse&) {
-  return make_kernel(op, in, threads_);
-}
-
-void CpuDevice::update(const UpdateRule& rule, const UpdateArgs& args, Stream& stream) {
-  stream.host(HostTask::of([&rule, args, threads = threads_] { apply_update(rule, args, threads); }));
-}
-
-void CpuDevice::update_states(const StateUpdateArgs& args, Stream& stream) {
-  stream.host(HostTask::of([args] { apply_state_update(args); }));
-}
-
-void CpuDevice::average(float* average, const float* params, std::size_t n, double decay, const StepState& step,
-                        Stream& stream) {
-  stream.host(HostTask::of([=, step = &step, threads = threads_] {
-    if (step->nonfinite == 0) average_range(average, params, n, average_rate(decay, *step), threads);
-  }));
-}
-
-void CpuDevice::sum_squares(const float* x, std::size_t n, double* partial, Stream& stream) {
-  stream.host(HostTask::of([=, threads = threads_] { sum_squares_blocks(x, n, partial, threads); }));
-}
-
-void CpuDevice::finish_gradients(const GradientArgs& args, Stream& stream) {
-  stream.host(HostTask::of([args] {
-    if (!args.squares) return trust_gradients(*args.step);
-    double sum = 0;
-    std::uint32_t last = 0;
-    for (std::size_t b = 0; b < args.blocks; ++b) {
-      sum += args.squares[b];
-      if (!std::isfinite(args.squares[b])) last = static_cast<std::uint32_t>(b);
-    }
-    judge_gradients(*args.step, sum, last, args.max_norm);
-  }));
-}
-
-void CpuDevice::finish_step(const FinishArgs& args, Stream& stream) {
-  stream.host(HostTask::of([args] { close_step(*args.step, args.sums, args.scaling); }));
-}
-
-void CpuDevice::load_images(const ImageFormat& format, const ImageBatch& batch, Stream& stream) {
-  stream.host(HostTask::of([&format, batch, threads = threads_] { cpu::load_images(format, batch, threads); }));
-}
-
-void CpuDevice::add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end,
-                    Stream& stream) {
-  stream.host(HostTask::of([=, threads = threads_] { add_parts(parts, out, begin, end, threads); }));
-}
-
-void CpuDevice::cast(Tensor from, Tensor to, Stream& stream) {
-  stream.host(
-      HostTask::of([a = from.data, a_type = from.desc.dtype, b = to.data, b_type = to.desc.dtype,
-                    n = static_cast<std::size_t>(from.elements())] { cast_elements(a, a_type, b, b_type, n); }));
 }
 
 }  // namespace dtrain::cpu

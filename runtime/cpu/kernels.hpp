@@ -1,27 +1,42 @@
-// The kernels of the CPU device: one factory a family of ops, and the two passes over flat buffers.
+// The kernels of the CPU device: ops from the factories of op_kernels.hpp, and the passes over flat buffers below.
 // Kernels own their descriptors and no tensors; they run inline on the calling thread, with `threads` OpenMP threads.
 #pragma once
 
 #include <memory>
 #include <span>
 
-#include "runtime/device/device.hpp"
-#include "runtime/ops/op.hpp"
+#include "runtime/ops/kernels.hpp"
 #include "runtime/optim/optimizer.hpp"
 
 namespace dtrain::cpu {
 
-std::unique_ptr<Kernel> make_kernel(const OpSpec&, std::span<const TensorDesc> in, int threads);
+class CpuKernels final : public Kernels {
+ public:
+  explicit CpuKernels(int threads) : threads_(threads) {}
+  std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in, const OpUse&) override;
+  void update(const UpdateRule&, const UpdateArgs&, Stream&) override;
+  void update_states(const StateUpdateArgs&, Stream&) override;
+  void average(float* average, const float* params, std::size_t n, double decay, const StepState&, Stream&) override;
+  void sum_squares(const float* x, std::size_t n, double* partial, Stream&) override;
+  void finish_gradients(const GradientArgs&, Stream&) override;
+  void finish_step(const FinishArgs&, Stream&) override;
+  void load_images(const ImageFormat&, const ImageBatch&, Stream&) override;
+  void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, Stream&) override;
+  void cast(Tensor from, Tensor to, Stream&) override;
+
+ private:
+  int threads_;
+};
 
 /// One optimizer update of [args.begin, args.end), in one pass.
 void apply_update(const UpdateRule&, const UpdateArgs&, int threads);
-/// Device::average.
+/// Kernels::average.
 void average_range(float* average, const float* params, std::size_t n, float rate, int threads);
 
-/// See Device::update_states.
+/// See Kernels::update_states.
 void apply_state_update(const StateUpdateArgs&);
 
-/// See Device::load_images.
+/// See Kernels::load_images.
 void load_images(const ImageFormat&, const ImageBatch&, int threads);
 
 /// In double, in an order that depends on `n` alone.
@@ -31,7 +46,7 @@ double sum_squares(const float* x, std::size_t n);
 /// `threads`.
 void sum_squares_blocks(const float* x, std::size_t n, double* partial, int threads);
 
-/// See Device::add and Device::cast.
+/// See Kernels::add and Kernels::cast.
 void add_parts(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, int threads);
 void cast_elements(const void* from, DType from_type, void* to, DType to_type, std::size_t n);
 

@@ -31,6 +31,17 @@ dnnl::memory::desc plain_desc(const dnnl::memory::dims& dims, dnnl::memory::form
   return {dims, data_type_of(dtype), tag};
 }
 
+dnnl::memory::desc plain_desc(const dnnl::memory::dims& dims) {
+  dnnl::memory::dims strides(dims.size(), 1);
+  for (std::size_t i = dims.size() - 1; i > 0; --i) strides[i - 1] = strides[i] * dims[i];
+  return {dims, data_type_of(DType::f32), strides};
+}
+
+dnnl::memory::desc channels_last_desc(const dnnl::memory::dims& dims, DType dtype) {
+  using Format = dnnl::memory::format_tag;
+  return plain_desc(dims, dims.size() == 3 ? Format::nwc : dims.size() == 4 ? Format::nhwc : Format::ndhwc, dtype);
+}
+
 dnnl::algorithm eltwise_of(Activation activation) {
   if (activation == Activation::relu) return dnnl::algorithm::eltwise_relu;
   if (activation == Activation::tanh) return dnnl::algorithm::eltwise_tanh;

@@ -31,11 +31,11 @@ class OmpThreads {
 void sgemm(char transpose_a, char transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
            std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc);
 
-/// A convolution in dnnl's terms. Activations are NHWC in `dtype`; weights take the format that the library likes best
-/// (groups first where there are several), in `dtype`; bias and gradients of parameters are f32.
+/// A convolution in dnnl's terms. Activations lie channels last, in `dtype`; weights take the format that the library
+/// likes best (groups first where there are several), in `dtype`; bias and gradients of parameters are f32.
 struct ConvolutionShape {
   dnnl::memory::dims in, weights, out, stride, padding_begin, padding_end;
-  dnnl::memory::dims dilation{0, 0};  // as the library counts: pixels left out
+  dnnl::memory::dims dilation;  // as the library counts: pixels left out
   bool bias = true;
   Activation activation = Activation::none;
   DType dtype = DType::f32;
@@ -61,8 +61,11 @@ ConvolutionPlans plan_convolution(const dnnl::engine&, const ConvolutionShape&);
 InnerProductPlans plan_inner_product(const dnnl::engine&, const InnerProductShape&);
 
 dnnl::memory::data_type data_type_of(DType);
-/// Dense, in this order of dimensions.
+/// Dense, in the format given or, row-major, in the order of the dimensions.
 dnnl::memory::desc plain_desc(const dnnl::memory::dims&, dnnl::memory::format_tag, DType = DType::f32);
+dnnl::memory::desc plain_desc(const dnnl::memory::dims&);
+/// Channels last: dimensions are batch, channels and one to three positions.
+dnnl::memory::desc channels_last_desc(const dnnl::memory::dims&, DType);
 /// oneDNN's algorithm of an activation whose derivative_of_output.
 dnnl::algorithm eltwise_of(Activation);
 /// All of ours take scratch memory from the caller.

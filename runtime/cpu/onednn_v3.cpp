@@ -20,7 +20,7 @@ dnnl::primitive_attr forward_attributes(Activation activation) {
 ConvolutionPlans plan_convolution(const dnnl::engine& engine, const ConvolutionShape& s) {
   using Format = dnnl::memory::format_tag;
   const auto algorithm = dnnl::algorithm::convolution_direct;
-  const dnnl::memory::desc in = plain_desc(s.in, Format::nhwc, s.dtype), out = plain_desc(s.out, Format::nhwc, s.dtype);
+  const dnnl::memory::desc in = channels_last_desc(s.in, s.dtype), out = channels_last_desc(s.out, s.dtype);
   const dnnl::memory::desc weights = plain_desc(s.weights, Format::any, s.dtype);
   const dnnl::memory::desc grad_weights = plain_desc(s.weights, Format::any);
   const dnnl::memory::desc bias = s.bias ? plain_desc({s.out[1]}, Format::a) : dnnl::memory::desc();

@@ -4,6 +4,8 @@
 
 #include <pthread.h>
 
+#include "runtime/tensor/error.hpp"
+
 namespace dtrain::cpu {
 
 namespace {

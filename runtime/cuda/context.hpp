@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "runtime/device/algorithm_choices.hpp"
 #include "runtime/device/device.hpp"
 
 namespace dtrain::cuda {

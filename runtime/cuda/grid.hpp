@@ -9,9 +9,8 @@
 #include "runtime/random/index_math.hpp"
 #include "runtime/random/rng.hpp"
 
-#if defined(__CUDACC__)
-#include <cuda_runtime_api.h>
-#else
+// The CUDA compiler includes CUDA's header before any source.
+#if !defined(__CUDACC__)
 #include "runtime/cuda/host_grid.hpp"
 #endif
 

@@ -1,4 +1,4 @@
-// One factory an op of the CUDA device; what each kernel does lies in the source beside it.
+// The registry of the CUDA device: a line an op; what each kernel does lies in cuda/ops.
 // A kernel is owned by its caller, and its passes are enqueued on the stream they are given; OpArgs::step is an address
 // in device memory that the host never reads.
 #pragma once
@@ -11,31 +11,28 @@
 
 namespace dtrain::cuda {
 
-std::unique_ptr<Kernel> make_kernel(CudaContext&, const OpSpec&, std::span<const TensorDesc> in, const OpUse&);
+using Inputs = std::span<const TensorDesc>;
 
-// cuBLASLt and cuDNN.
-std::unique_ptr<Kernel> make_linear(CudaContext&, const Linear&, std::span<const TensorDesc> in, const OpUse&);
-std::unique_ptr<Kernel> make_conv2d(CudaContext&, const Conv2d&, std::span<const TensorDesc> in, const OpUse&);
-// cuDNN or own kernels.
-std::unique_ptr<Kernel> make_max_pool2d(CudaContext&, const MaxPool2d&, std::span<const TensorDesc> in, const OpUse&);
-std::unique_ptr<Kernel> make_average_pool2d(CudaContext&, const AveragePool2d&, std::span<const TensorDesc> in);
-std::unique_ptr<Kernel> make_global_average_pool(CudaContext&, const GlobalAveragePool&,
-                                                 std::span<const TensorDesc> in);
-std::unique_ptr<Kernel> make_batch_norm(CudaContext&, const BatchNorm&, std::span<const TensorDesc> in, const OpUse&);
-std::unique_ptr<Kernel> make_layer_norm(CudaContext&, const LayerNorm&, std::span<const TensorDesc> in, const OpUse&);
-// Own kernels.
-std::unique_ptr<Kernel> make_activation(const CudaContext&, const Activate&, std::span<const TensorDesc> in);
-std::unique_ptr<Kernel> make_add(const CudaContext&, const Add&, std::span<const TensorDesc> in);
-std::unique_ptr<Kernel> make_multiply(const CudaContext&, std::span<const TensorDesc> in);
-std::unique_ptr<Kernel> make_concat(const CudaContext&, std::span<const TensorDesc> in);
-std::unique_ptr<Kernel> make_batch_moments(const CudaContext&, std::span<const TensorDesc> in);
-std::unique_ptr<Kernel> make_batch_normalize(const CudaContext&, const BatchNormalize&, std::span<const TensorDesc> in);
-std::unique_ptr<Kernel> make_cast(const CudaContext&, const Cast&, std::span<const TensorDesc> in);
-std::unique_ptr<Kernel> make_dropout(const CudaContext&, const Dropout&, std::span<const TensorDesc> in);
-/// Of a view: the plan gives output and input the same memory, and runs neither pass.
-std::unique_ptr<Kernel> make_view();
-std::unique_ptr<Kernel> make_softmax_cross_entropy(const CudaContext&, const SoftmaxCrossEntropy&,
-                                                   std::span<const TensorDesc> in);
-std::unique_ptr<Kernel> make_mean_squared_error(const CudaContext&, std::span<const TensorDesc> in);
+std::unique_ptr<Kernel> make(CudaContext&, const Conv&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const MaxPool&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const AveragePool&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const GlobalAveragePool&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const Dense&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const Flatten&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const BatchNorm&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const BatchMoments&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const SumOverRanks&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const BatchNormalize&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const LayerNorm&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const RmsNorm&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const Embedding&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const Activate&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const Add&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const Multiply&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const Concat&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const Dropout&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const Cast&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const SoftmaxCrossEntropy&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const MeanSquaredError&, Inputs, const OpUse&);
 
 }  // namespace dtrain::cuda

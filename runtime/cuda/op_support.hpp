@@ -34,9 +34,12 @@ inline Launch at(Stream& stream, std::string_view op) {
   return {stream.native(), op.data()};
 }
 
-/// [N, features], or [N, C, H, W] that lies channels last, as rows of channels.
+inline Images images_of(const TensorDesc& desc) {
+  return {desc.batch(), desc.positions(), desc.channels()};
+}
+/// A value as rows of channels.
 inline Matrix matrix_of(const TensorDesc& desc) {
-  return {desc.elements() / desc.shape[1], desc.shape[1]};
+  return {desc.rows(), desc.channels()};
 }
 
 }  // namespace dtrain::cuda

@@ -4,25 +4,17 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <functional>
 #include <memory>
-#include <span>
 #include <string>
 #include <type_traits>
 #include <utility>
 
-#include "runtime/device/algorithm_choices.hpp"
-#include "runtime/ops/op.hpp"
-#include "runtime/tensor/tensor.hpp"
-
 namespace dtrain {
 
-struct UpdateRule;
-struct UpdateArgs;
-struct StateUpdateArgs;
-struct ImageFormat;
-struct ImageBatch;
+class Kernels;
 
 enum class DeviceKind : std::uint8_t { cpu, cuda };
 
@@ -118,7 +110,7 @@ class Device : public Memory {
   virtual DeviceKind kind() const noexcept = 0;
   /// "cpu (Intel Xeon, 2 threads)", "cuda:0 (NVIDIA H200)"
   virtual std::string name() const = 0;
-  /// True where streams work behind the host's back and in memory that it cannot touch; false where compute runs on
+  /// True where streams run asynchronously, in memory that the host cannot touch; false where compute runs on
   /// the caller's thread and device memory is the host's.
   virtual bool asynchronous() const noexcept { return false; }
   /// Libraries that the calling thread uses next take this device for theirs.
@@ -140,34 +132,8 @@ class Device : public Memory {
   }
   virtual void copy(void* dst, const void* src, std::size_t bytes, Stream&) = 0;
   virtual void zero(void* dst, std::size_t bytes, Stream&) = 0;
-  /// Chooses algorithm, descriptors and layouts once. Throws DeviceError where the device cannot run the op.
-  virtual std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in, const OpUse&) = 0;
-  /// What prepare() has chosen by measurement so far, and what use() gave.
-  virtual AlgorithmChoices choices() const { return {}; }
-  /// From now on prepare() takes these, and measures only what they lack.
-  virtual void use(const AlgorithmChoices&) {}
-  /// One optimizer update of the range that `args` names, in place.
-  virtual void update(const UpdateRule&, const UpdateArgs&, Stream&) = 0;
-  /// Moves each kept state towards the mean of the step's statistics, in place: see update_math.hpp.
-  virtual void update_states(const StateUpdateArgs&, Stream&) = 0;
-  /// average += average_rate(decay, step) * (params - average), for `n` floats; nothing in a skipped step.
-  virtual void average(float* average, const float* params, std::size_t n, double decay, const StepState& step,
-                       Stream&) = 0;
-  /// Sum of squares of `n` floats into partial[i] (double), one for each fixed block of norm_block floats, so that the
-  /// total does not depend on how buckets or shards cut the buffer. All in device memory.
-  virtual void sum_squares(const float* x, std::size_t n, double* partial, Stream&) = 0;
-  /// Decides on the step's update: the norm of the mean gradient, clipping, whether a gradient is not finite; see
-  /// step_math.hpp. Blocks are added in a fixed order.
-  virtual void finish_gradients(const GradientArgs&, Stream&) = 0;
-  /// After the step's updates: close_step() of step_math.hpp.
-  virtual void finish_step(const FinishArgs&, Stream&) = 0;
-  /// Gathers, augments and normalizes a micro batch of stored bytes; see image_load.hpp.
-  virtual void load_images(const ImageFormat&, const ImageBatch&, Stream&) = 0;
-  /// out[i] = parts[0][i] + (parts[1][i] + ... (+ parts.back()[i])) for begin <= i < end, innermost first. `out` may be
-  /// the last part. The pointers are host memory and stay until the stream was there.
-  virtual void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, Stream&) = 0;
-  /// f32 to bf16, to nearest with ties to even, or back.
-  virtual void cast(Tensor from, Tensor to, Stream&) = 0;
+  /// What computes on this device: see runtime/ops/kernels.hpp. Ends with the device.
+  virtual Kernels& kernels() = 0;
   /// Bytes that can still be allocated, as far as the device can say: 0 where it cannot.
   virtual std::size_t free_memory() const { return 0; }
   /// Where the GPU sits, as NVML and CUDA write it: "00000000:1B:00.0". Empty on a cpu.
@@ -189,14 +155,11 @@ class DeviceRange {
   Device& device_;
 };
 
-/// Floats a block of a norm.
-inline constexpr std::size_t norm_block = 1024;
-
 /// The device of this kind. Throws DeviceError (exit 6) that says why there is none. `threads` (cpu): compute threads,
 /// 0 = all allowed.
 std::unique_ptr<Device> make_device(DeviceKind, int ordinal = 0, int threads = 0, const CudaOptions& = {});
 std::unique_ptr<Device> make_cpu_device(int threads);
-/// Two definitions: runtime/cuda and the stub cuda_off.cpp.
+/// Two definitions: runtime/cuda/device and the stub cuda_off.cpp.
 std::unique_ptr<Device> make_cuda_device(int ordinal, const CudaOptions& = {});
 /// Number of usable GPUs; 0 with `why_none` filled where there is none.
 int cuda_device_count(std::string& why_none) noexcept;

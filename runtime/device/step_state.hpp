@@ -8,6 +8,9 @@
 
 namespace dtrain {
 
+/// Floats a block of a norm: what a sum of squares is made of.
+inline constexpr std::size_t norm_block = 1024;
+
 struct StepState {
   // ---- written by the host before each step
   std::uint64_t step = 0;            // index of this step, from 0
@@ -44,14 +47,14 @@ struct LossScaling {
   float initial = 65536, minimum = 1, maximum = 16777216;
 };
 
-/// For Device::finish_gradients; all pointers are device memory.
+/// For Kernels::finish_gradients; all pointers are device memory.
 struct GradientArgs {
   StepState* step = nullptr;
   const double* squares = nullptr;  // complete Optimizer::block_squares; null: no norm is wanted
   std::size_t blocks = 0;
   double max_norm = 0;  // clip to it; 0: never
 };
-/// For Device::finish_step; all pointers are device memory.
+/// For Kernels::finish_step; all pointers are device memory.
 struct FinishArgs {
   StepState* step = nullptr;
   const float* sums = nullptr;  // StepState::sum_count floats behind the gradients, summed over all ranks

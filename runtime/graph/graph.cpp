@@ -16,14 +16,18 @@ ValueId Graph::add_input(InputRole role, std::string name, TensorDesc desc) {
 
 ValueId Graph::add(std::string name, OpSpec op, std::vector<ValueId> in, const std::vector<ParamId>& shared_params) {
   for (const auto& node : nodes_)
-    if (node.name == name) throw ShapeError(fmt::format("layer \"{}\": the name is taken by another layer", name));
+    if (node.name == name) throw ShapeError(fmt::format("layer {}: the name is taken by another layer", name));
   std::vector<TensorDesc> descs;
   for (ValueId v : in) descs.push_back(desc(v));
   GraphNode node{std::move(name), op, {}, std::move(in), {}, {}, {}};
   try {
     node.shape = infer(node.op, descs);
   } catch (const ShapeError& e) {
-    throw ShapeError(fmt::format("layer \"{}\": {}", node.name, e.what()));
+    std::vector<std::string> names;
+    for (ValueId v : node.in) names.push_back(values_[static_cast<std::size_t>(v)].name);
+    throw ShapeError(names.size() < 2
+                         ? fmt::format("layer {}: {}", node.name, e.what())
+                         : fmt::format("layer {} (of {}): {}", node.name, fmt::join(names, ", "), e.what()));
   }
   const auto id = static_cast<NodeId>(nodes_.size());
   for (std::size_t i = 0; i < node.shape.params.size(); ++i) {
@@ -31,7 +35,7 @@ ValueId Graph::add(std::string name, OpSpec op, std::vector<ValueId> in, const s
     if (i < shared_params.size()) {
       const GraphParam& shared = params_.at(static_cast<std::size_t>(shared_params[i]));
       if (shared.shape != p.desc.shape) {
-        throw ShapeError(fmt::format("layer \"{}\": shares {} of shape {} but needs {}", node.name, shared.name,
+        throw ShapeError(fmt::format("layer {}: shares {} of shape {} but needs {}", node.name, shared.name,
                                      shared.shape.str(), p.desc.shape.str()));
       }
       node.params.push_back(shared_params[i]);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "runtime/ops/kernels.hpp"
+
 namespace dtrain {
 
 namespace {
@@ -23,7 +25,7 @@ ParameterAverage::ParameterAverage(Device& device, double decay, const FlatLayou
 void ParameterAverage::update(const ParameterStore& store, std::size_t begin, std::size_t end, const StepState& step,
                               Stream& stream) {
   end = std::min(end, store.layout().param_floats);
-  if (begin < end) device_.average(data() + begin, store.params() + begin, end - begin, decay_, step, stream);
+  if (begin < end) device_.kernels().average(data() + begin, store.params() + begin, end - begin, decay_, step, stream);
 }
 
 void ParameterAverage::restart(const ParameterStore& store, Stream& stream) {

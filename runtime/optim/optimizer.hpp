@@ -18,7 +18,7 @@ struct FlatLayout;
 
 struct UpdateRule {
   std::variant<Sgd, Adam, AdamW, Lars, Lamb> kind;
-  bool shard = false;  // ZeRO-1: each rank keeps the state of its share of the parameters alone, and updates that
+  bool shard = false;  // ZeRO-1: each rank keeps the state of its shard of the parameters alone, and updates that
 };
 /// True where an update needs norms of whole parameters, so that no range may cut through one.
 bool needs_whole_parameters(const UpdateRule&) noexcept;

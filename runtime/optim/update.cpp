@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain {
@@ -47,16 +48,16 @@ UpdateArgs Optimizer::arguments(const ParameterStore& store, const StepState& st
 
 void Optimizer::update(const ParameterStore& store, std::size_t begin, std::size_t end, const StepState& step,
                        Stream& stream) {
-  if (sharded()) throw BugError("a sharded optimizer updates its share of a bucket, not any range");
+  if (sharded()) throw BugError("a sharded optimizer updates its shard of a bucket, not any range");
   UpdateArgs args = arguments(store, step);
   args.begin = begin;
   args.end = std::min(end, store.layout().param_floats);
-  if (args.begin < args.end) device_.update(rule_, args, stream);
+  if (args.begin < args.end) device_.kernels().update(rule_, args, stream);
 }
 
 void Optimizer::update_states(const ParameterStore& store, const StepState& step, Stream& stream) {
   if (!store.layout().states.empty())
-    device_.update_states({store.params(), store.gradients(), &store.layout(), &step}, stream);
+    device_.kernels().update_states({store.params(), store.gradients(), &store.layout(), &step}, stream);
 }
 
 void Optimizer::update_bucket(const ParameterStore& store, std::size_t bucket, const StepState& step, Stream& stream) {
@@ -66,12 +67,12 @@ void Optimizer::update_bucket(const ParameterStore& store, std::size_t bucket, c
   args.begin = range.begin;
   args.end = range.end;
   if (sharded()) {
-    // Shares of the buckets before this one: a fixed part of everything up to it.
+    // Shards of the buckets before this one: a fixed part of everything up to it.
     const std::size_t before = parameters_of(store.layout(), bucket).begin / static_cast<std::size_t>(shard_.ranks);
     for (int i = 0; i < states(); ++i) args.state[i] += before;
     args.state_begin = range.begin;
   }
-  device_.update(rule_, args, stream);
+  device_.kernels().update(rule_, args, stream);
 }
 
 std::span<double> Optimizer::block_squares(const ParameterStore& store, Stream& stream) {
@@ -81,10 +82,11 @@ std::span<double> Optimizer::block_squares(const ParameterStore& store, Stream& 
     device_.zero(squares_.data(), squares_.bytes(), stream);
     for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
       const Bucket own = share_of(layout, b, shard_);
-      device_.sum_squares(store.gradients() + own.begin, own.end - own.begin, squares + own.begin / norm_block, stream);
+      device_.kernels().sum_squares(store.gradients() + own.begin, own.end - own.begin,
+                                    squares + own.begin / norm_block, stream);
     }
   } else {
-    device_.sum_squares(store.gradients(), layout.param_floats, squares, stream);
+    device_.kernels().sum_squares(store.gradients(), layout.param_floats, squares, stream);
   }
   return {squares, blocks_};
 }

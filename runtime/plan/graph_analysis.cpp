@@ -25,7 +25,7 @@ NodeId backward_node(const Step& step) noexcept {
 }
 
 bool reads_own_output(const GraphNode& node) noexcept {
-  return (node.shape.backward_reads.out & 1u) || has_epilogue(node.op);
+  return (node.shape.backward_reads.out & 1u) || node.shape.epilogue;
 }
 
 bool is_view(const GraphNode& node) noexcept {
@@ -49,14 +49,14 @@ Analysis::Analysis(const Graph& g)
       if (a.kind == Alias::Kind::view) root[idx(node.out[a.to])] = root[idx(node.in[a.from])];
     for (ValueId v : node.out) wants_gradient[idx(v)] = trained;
   }
-  if (g.nodes().empty() || !is_loss(g.nodes().back().op)) throw BugError("a graph must end with a loss");
+  if (g.nodes().empty() || !g.nodes().back().shape.loss) throw BugError("a graph must end with a loss");
   if (g.params().empty()) throw ShapeError("the model has no parameters to train");
   for (std::size_t n = 0; n + 1 < g.nodes().size(); ++n) {
     const GraphNode& node = g.nodes()[n];
-    if (is_loss(node.op)) throw BugError("a graph has one loss, at its end");
+    if (node.shape.loss) throw BugError("a graph has one loss, at its end");
     const bool used = std::any_of(node.out.begin(), node.out.end(),
                                   [&](ValueId v) { return is_view(node) || !consumers[idx(root[idx(v)])].empty(); });
-    if (!used) throw ShapeError(fmt::format("layer \"{}\": nothing reads its output", node.name));
+    if (!used) throw ShapeError(fmt::format("layer {}: nothing reads its output", node.name));
   }
 }
 

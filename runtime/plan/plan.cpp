@@ -63,8 +63,8 @@ std::vector<Step> forward_steps(const Analysis& a, const FlatLayout* layout) {
         }
       }
     }
-    if (!layout && is_training_only(node.op)) continue;
-    if (std::holds_alternative<SumOverRanks>(node.op)) steps.push_back(CrossRankSum{a.root[idx(node.out[0])], false});
+    if (!layout && node.shape.training_only) continue;
+    if (node.shape.summed_over_ranks) steps.push_back(CrossRankSum{a.root[idx(node.out[0])], false});
     if (!is_view(node)) steps.push_back(Forward{n});
   }
   return steps;
@@ -77,10 +77,10 @@ void append_backward_steps(const Analysis& a, const FlatLayout& layout, std::vec
   std::size_t next_param = 0, next_bucket = 0;
   for (NodeId n = static_cast<NodeId>(a.graph.nodes().size()) - 1; n >= 0; --n) {
     const GraphNode& node = a.graph.nodes()[idx(n)];
-    if (std::holds_alternative<SumOverRanks>(node.op) && a.any_input_gradient(node))
+    if (node.shape.summed_over_ranks && a.any_input_gradient(node))
       steps.push_back(CrossRankSum{a.root[idx(node.out[0])], true});
     if (is_view(node) || (node.params.empty() && !a.any_input_gradient(node))) continue;
-    if (has_epilogue(node.op)) steps.push_back(BackwardActivation{n});
+    if (node.shape.epilogue) steps.push_back(BackwardActivation{n});
     const bool at_once = node.shape.backward_at_once;
     if (!node.params.empty()) {
       // Parameters first: a bucket that is ready travels while the data gradient is computed.
@@ -172,7 +172,7 @@ class PassPlanner {
       if (is_view(node)) continue;
       const int now = times_.forward[idx(n)], again = times_.recompute[idx(n)];
       if (now < 0) continue;
-      for (std::size_t o = 0; o < node.out.size() && !is_loss(node.op); ++o) {
+      for (std::size_t o = 0; o < node.out.size() && !node.shape.loss; ++o) {
         const ValueId v = node.out[o];
         const LastRead last = last_read(v, n);
         const int end = again < 0 ? std::max(last.forward, last.backward) : last.forward;
@@ -188,10 +188,10 @@ class PassPlanner {
                                                   graph_.desc(v).bytes(), again, std::max(again, last.backward));
         }
       }
-      const int backward = times_.backward_last[idx(n)];
+      // Recomputation writes it again, even where nothing upstream is trained and backward never reads it.
+      const int last = std::max({now, again, times_.backward_last[idx(n)]});
       for (const TensorDesc& s : node.shape.saved)
-        out_.saved[idx(n)].push_back(
-            add_block(MemoryKind::saved, node.name + " saved", s.bytes(), now, std::max(now, backward)));
+        out_.saved[idx(n)].push_back(add_block(MemoryKind::saved, node.name + " saved", s.bytes(), now, last));
     }
     for (ValueId v = 0; v < static_cast<ValueId>(graph_.values().size()); ++v) {
       out_.value[idx(v)] = out_.value[idx(a_.root[idx(v)])];
@@ -310,28 +310,15 @@ std::size_t pack_blocks(std::vector<Block>& blocks) {
   return end;
 }
 
-Needs estimated_needs(const GraphNode& node, const Graph& graph, const OpUse& use) {
-  std::size_t params = 0, in = 0, out = 0;
+Needs estimated_needs(const GraphNode& node, const OpUse& use) {
+  const Bounds& bounds = node.shape.bounds;
+  std::size_t params = 0;
   for (const auto& p : node.shape.params) params += aligned(p.desc.bytes(), memory_alignment);
-  for (ValueId v : node.in) in = std::max(in, graph.desc(v).bytes());
-  for (ValueId v : node.out) out = std::max(out, graph.desc(v).bytes());
   Needs needs;
   needs.packed = 4 * params;  // forward and data-gradient copies, channels padded to a vector at most twofold
-  if (std::holds_alternative<Conv2d>(node.op)) needs.workspace = 4 * params + in + out;
-  if (std::holds_alternative<Linear>(node.op)) needs.workspace = 2 * params;
-  // Of a line of channels: partial sums of each task in double, coefficients; or sums of each sample.
-  const Shape& x = graph.desc(node.in[0]).shape;
-  const std::size_t line = x.rank() < 2 ? 0 : static_cast<std::size_t>(std::max<std::int64_t>(x[1], 1024));
-  const auto is = [&](auto... ops) { return (std::holds_alternative<decltype(ops)>(node.op) || ...); };
-  if (is(BatchNorm{}, LayerNorm{}, BatchNormalize{}, BatchMoments{})) needs.workspace = in + 44 * line;
-  if (is(Multiply{}, GlobalAveragePool{})) needs.workspace = static_cast<std::size_t>(x[0]) * 16 * line;
-  // Of a library instead, that adds no gradients and writes none over another.
-  const std::size_t library = most_library_workspace(in);
-  if (is(BatchNorm{}, LayerNorm{})) {
-    needs.workspace = std::max(needs.workspace, (use.input_gradient_added ? in : 0) + library + 44 * line);
-    needs.gradients_apart = true;
-  }
-  if (is(MaxPool2d{}, AveragePool2d{}, GlobalAveragePool{})) needs.workspace = std::max(needs.workspace, library);
+  needs.workspace = bounds.workspace;
+  if (use.input_gradient_added) needs.workspace = std::max(needs.workspace, bounds.workspace_if_added);
+  needs.gradients_apart = bounds.gradients_apart;
   return needs;
 }
 
@@ -344,7 +331,7 @@ Plan make_plan(Graph graph, const PlanOptions& options) {
   plan.layout = make_layout(g, options.buckets);
   std::vector<Needs> needs(g.nodes().size());
   for (NodeId n = 0; n < static_cast<NodeId>(needs.size()); ++n)
-    needs[idx(n)] = options.needs ? options.needs(n) : estimated_needs(g.nodes()[idx(n)], g, analysis.use_of(n));
+    needs[idx(n)] = options.needs ? options.needs(n) : estimated_needs(g.nodes()[idx(n)], analysis.use_of(n));
   const NeedsOf needs_of = [&](NodeId n) { return needs[idx(n)]; };
 
   if (options.train) {

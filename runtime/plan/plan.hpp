@@ -107,7 +107,7 @@ struct PlanOptions {
 };
 
 /// Upper bounds for workspaces where no device is at hand.
-Needs estimated_needs(const GraphNode&, const Graph&, const OpUse&);
+Needs estimated_needs(const GraphNode&, const OpUse&);
 
 /// Order of parameters, steps, lifetimes, offsets. Throws BugError on an inconsistent graph.
 Plan make_plan(Graph, const PlanOptions&);

@@ -39,14 +39,7 @@ void Recomputation::ensure(ValueId v, std::vector<bool>& done, std::vector<Step>
 
 /// An add would need the sums of all blocks before it.
 void Recomputation::choose_cheap() {
-  for (std::size_t n = 0; n < again_.size(); ++n) {
-    const OpSpec& op = a_.graph.nodes()[n].op;
-    again_[n] = std::holds_alternative<BatchNorm>(op) || std::holds_alternative<BatchNormalize>(op) ||
-                std::holds_alternative<LayerNorm>(op) || std::holds_alternative<Activate>(op) ||
-                std::holds_alternative<Multiply>(op) || std::holds_alternative<Dropout>(op) ||
-                std::holds_alternative<MaxPool2d>(op) || std::holds_alternative<AveragePool2d>(op) ||
-                std::holds_alternative<GlobalAveragePool>(op) || std::holds_alternative<Cast>(op);
-  }
+  for (std::size_t n = 0; n < again_.size(); ++n) again_[n] = a_.graph.nodes()[n].shape.cheap;
 }
 
 /// Places after which one value alone is read by what follows, with the bytes made up to there.
@@ -102,7 +95,7 @@ void Recomputation::choose_blocks() {
   // What follows the last cut is still there when backward begins.
   for (NodeId n = 0; n <= all[best.back()].after; ++n) {
     const GraphNode& node = a_.graph.nodes()[idx(n)];
-    again_[idx(n)] = !is_view(node) && !is_training_only(node.op);
+    again_[idx(n)] = !is_view(node) && !node.shape.training_only;
   }
   for (std::size_t c : best) again_[idx(a_.graph.values()[idx(all[c].value)].producer)] = false;
 }

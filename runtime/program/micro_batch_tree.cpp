@@ -3,12 +3,13 @@
 #include <bit>
 #include <span>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain {
 
 MicroBatchTree::MicroBatchTree(Device& device, const ParameterStore& store, int micro_batches, StepHooks& next)
-    : device_(device), store_(store), next_(next), micro_batches_(static_cast<unsigned>(micro_batches)) {
+    : kernels_(device.kernels()), store_(store), next_(next), micro_batches_(static_cast<unsigned>(micro_batches)) {
   if (micro_batches < 1 || !std::has_single_bit(micro_batches_))
     throw BugError("a tree over micro batches that are not a power of two");
   const int levels = std::bit_width(micro_batches_) - 1;
@@ -23,14 +24,14 @@ void MicroBatchTree::keep(Stream& stream) {
   const auto full = static_cast<std::size_t>(std::countr_one(kept_));
   if (full >= levels_.size()) throw BugError("more micro batches in a step than the tree was made for");
   const auto parts = std::span<const float* const>(parts_).last(full + 1);
-  device_.add(parts, static_cast<float*>(levels_[full].data()), 0, store_.layout().total_floats(), stream);
+  kernels_.add(parts, static_cast<float*>(levels_[full].data()), 0, store_.layout().total_floats(), stream);
   ++kept_;
 }
 
 void MicroBatchTree::bucket_ready(int bucket, Stream& stream) {
   if (kept_ + 1 != micro_batches_) throw BugError("a bucket became ready before the last micro batch of a step");
   const Bucket& b = store_.layout().buckets[static_cast<std::size_t>(bucket)];
-  if (micro_batches_ > 1) device_.add(parts_, store_.gradients(), b.begin, b.end, stream);
+  if (micro_batches_ > 1) kernels_.add(parts_, store_.gradients(), b.begin, b.end, stream);
   if (static_cast<std::size_t>(bucket) + 1 == store_.layout().buckets.size()) kept_ = 0;
   next_.bucket_ready(bucket, stream);
 }

@@ -28,7 +28,7 @@ class MicroBatchTree final : public StepHooks {
   void params_needed(int bucket, Stream& stream) override { next_.params_needed(bucket, stream); }
 
  private:
-  Device& device_;
+  Kernels& kernels_;
   const ParameterStore& store_;
   StepHooks& next_;
   const unsigned micro_batches_;

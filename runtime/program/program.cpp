@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/plan/graph_analysis.hpp"
 
 namespace dtrain {
@@ -106,8 +107,8 @@ struct Program::State {
     const bool backward = call.kind != Call::Kind::forward;
     for (ValueId v : node.in) call.in.push_back(value_tensor(pass, v, slot, backward));
     for (ValueId v : node.out) {
-      call.out.push_back(is_loss(node.op) ? store.loss_sums() : value_tensor(pass, v, slot, backward));
-      if (!is_loss(node.op))
+      call.out.push_back(node.shape.loss ? store.loss_sums() : value_tensor(pass, v, slot, backward));
+      if (!node.shape.loss)
         call.out_gradients.push_back(arena_tensor(pass.blocks, pass.gradient[idx(v)], plan.graph.desc(v)));
     }
     for (ParamId p : node.params) call.params.push_back(store.param(p));
@@ -264,7 +265,8 @@ Program::Program(Device& device, Graph graph, const PlanOptions& options, Collec
     std::vector<TensorDesc> in;
     for (ValueId v : node.in) in.push_back(graph.desc(v));
     try {
-      s.kernels.push_back(device.prepare(node.op, in, options.train ? analysis.use_of(n) : OpUse{false, false, false}));
+      s.kernels.push_back(
+          device.kernels().prepare(node.op, in, options.train ? analysis.use_of(n) : OpUse{false, false, false}));
     } catch (const DeviceError& e) {
       throw DeviceError(fmt::format("layer \"{}\": {}", node.name, e.what()));
     }

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <functional>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/program/step_memory.hpp"
 #include "runtime/tensor/error.hpp"
 
@@ -31,7 +32,7 @@ double quickest(double seconds, const std::function<void()>& work) {
 
 double product_rate(Device& device, DType dtype, std::int64_t n, double seconds) {
   const TensorDesc matrix{dtype, Shape{n, n}}, weights{DType::f32, Shape{n, n}};
-  const auto kernel = device.prepare(Linear{.units = n, .bias = false}, std::span(&matrix, 1), {});
+  const auto kernel = device.kernels().prepare(Dense{.units = n, .bias = false}, std::span(&matrix, 1), {});
   const auto stream = device.make_stream(StreamUse::compute);
   const Needs needs = kernel->needs();
   const Buffer in(device, matrix.bytes()), out(device, matrix.bytes()), params(device, weights.bytes());

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "runtime/device/device.hpp"
+#include "runtime/tensor/dtype.hpp"
 
 namespace dtrain {
 

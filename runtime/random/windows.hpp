@@ -2,7 +2,6 @@
 // Plain data, on any thread and device.
 #pragma once
 
-#include <array>
 #include <cstdint>
 
 #include "runtime/random/index_math.hpp"
@@ -37,17 +36,19 @@ struct Windows {
   }
 };
 
-/// Both axes of a pool over channels_last images.
+/// The axes of a pool over images that lie channels last.
 struct WindowGrid {
   std::int64_t n, channels;
   Windows h, w;
 
-  template <class Pool>
-  WindowGrid(const Pool& op, const std::array<std::int64_t, 4>& nchw)
-      : n(nchw[0]),
-        channels(nchw[1]),
-        h(nchw[2], op.size[0], op.stride[0], op.padding[0]),
-        w(nchw[3], op.size[1], op.stride[1], op.padding[1]) {}
+  /// `positions`, `size`, `stride`, `padding`: of two axes.
+  template <class Axes>
+  WindowGrid(std::int64_t samples, std::int64_t channels_in, const Axes& positions, const Axes& size,
+             const Axes& stride, const Axes& padding)
+      : n(samples),
+        channels(channels_in),
+        h(positions[0], size[0], stride[0], padding[0]),
+        w(positions[1], size[1], stride[1], padding[1]) {}
 };
 
 }  // namespace dtrain

@@ -1,17 +1,20 @@
 #include "runtime/tensor/tensor.hpp"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
 namespace dtrain {
 
 namespace {
-constexpr std::array<std::pair<DType, std::string_view>, 8> names{{{DType::f32, "float32"},
+constexpr std::array<std::pair<DType, std::string_view>, 9> names{{{DType::f32, "float32"},
                                                                    {DType::bf16, "bfloat16"},
                                                                    {DType::f16, "float16"},
                                                                    {DType::f64, "float64"},
                                                                    {DType::u8, "uint8"},
+                                                                   {DType::u16, "uint16"},
                                                                    {DType::i32, "int32"},
                                                                    {DType::i64, "int64"},
                                                                    {DType::u64, "uint64"}}};
@@ -23,6 +26,7 @@ std::size_t size_of(DType t) noexcept {
       return 1;
     case DType::bf16:
     case DType::f16:
+    case DType::u16:
       return 2;
     case DType::f32:
     case DType::i32:
@@ -72,6 +76,31 @@ Shape Shape::with_batch(std::int64_t n) const {
 
 std::string Shape::str() const {
   return fmt::format("[{}]", fmt::join(extents(), ", "));
+}
+
+bool TensorDesc::is_index() const noexcept {
+  return dtype == DType::u8 || dtype == DType::u16 || dtype == DType::i32 || dtype == DType::i64 || dtype == DType::u64;
+}
+
+std::int64_t TensorDesc::channels() const {
+  if (is_index()) throw BugError(fmt::format("index values {} have no channels", shape.str()));
+  if (shape.rank() < 2) throw BugError(fmt::format("a tensor of shape {} has no channels", shape.str()));
+  return shape[shape.rank() - 1];
+}
+
+Shape TensorDesc::sample() const {
+  std::vector<std::int64_t> extents(shape.extents().begin() + std::min(shape.rank(), 1), shape.extents().end());
+  if (!is_index() && extents.size() >= 3) std::rotate(extents.begin(), extents.end() - 1, extents.end());
+  return Shape(std::span<const std::int64_t>(extents));
+}
+
+TensorDesc TensorDesc::of_sample(DType dtype, std::int64_t batch, std::span<const std::int64_t> sample) {
+  std::vector<std::int64_t> extents{batch};
+  extents.insert(extents.end(), sample.begin(), sample.end());
+  TensorDesc desc{dtype, {}};
+  if (!desc.is_index() && sample.size() >= 3) std::rotate(extents.begin() + 1, extents.begin() + 2, extents.end());
+  desc.shape = Shape(std::span<const std::int64_t>(extents));
+  return desc;
 }
 
 }  // namespace dtrain

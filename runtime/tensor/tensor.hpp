@@ -22,7 +22,7 @@ std::string_view name_of(DType) noexcept;
 /// Inverse of name_of; throws ConfigError.
 DType dtype_from_name(std::string_view);
 
-/// Up to six extents, outermost first. Logical order is NCHW whatever the memory order is.
+/// Up to six extents, outermost first.
 class Shape {
  public:
   static constexpr int max_rank = 6;
@@ -46,24 +46,39 @@ class Shape {
   int rank_ = 0;
 };
 
-/// How a tensor lies in memory.
-enum class Layout : std::uint8_t {
-  plain,          // row-major in logical order
-  channels_last,  // rank 4 only: logical NCHW, memory NHWC
-  // Rank 2 [N, C*H*W] that was flattened from channels-last [N, C, H, W] without a copy: memory order is H, W, C,
-  // logical order is C, H, W. `TensorDesc::origin` holds {C, H, W}. Linear absorbs it in its packed weights.
-  flattened_channels_last,
-};
-
-/// Everything about a tensor but its address. Dense: no strides, no padding.
+/// Everything about a tensor but its address. Dense and row-major: the order of the extents is the order in memory.
+///
+/// Values of a network are [batch, positions..., channels]: features [N, C], series [N, T, C], images [N, H, W, C],
+/// volumes [N, D, H, W, C]. Index values (labels, tokens) are [batch, positions...], without channels.
 struct TensorDesc {
+  /// Of an image (or volume) that was flattened to [N, C * pixels] without a copy: memory is pixel by pixel, while the
+  /// features are counted channel by channel, as PyTorch does. A dense layer absorbs it in its packed weights.
+  struct Flattened {
+    std::int64_t channels = 0, pixels = 0;  // zeros: not flattened, or the same both ways
+    friend bool operator==(const Flattened&, const Flattened&) = default;
+  };
+
   DType dtype = DType::f32;
   Shape shape;
-  Layout layout = Layout::plain;
-  std::array<std::int64_t, 3> origin{};  // {C, H, W} of a flattened_channels_last tensor, else zeros
+  Flattened flattened{};
 
   std::int64_t elements() const noexcept { return shape.elements(); }
   std::size_t bytes() const noexcept { return static_cast<std::size_t>(elements()) * size_of(dtype); }
+  bool is_flattened_image() const noexcept { return flattened.channels > 0; }
+  bool is_index() const noexcept;
+  std::int64_t batch() const { return shape[0]; }
+  /// The innermost extent. Throws BugError for index values and for what has no batch before it.
+  std::int64_t channels() const;
+  /// Of one sample: 1 for features.
+  std::int64_t positions() const { return rows() / batch(); }
+  /// Batch x positions.
+  std::int64_t rows() const { return is_index() ? elements() : elements() / channels(); }
+  /// The shape of a sample as users write it: [features], [length, channels], [channels, height, width],
+  /// [channels, depth, height, width].
+  Shape sample() const;
+  std::string sample_str() const { return sample().str(); }
+  /// The value of `batch` samples of such a shape.
+  static TensorDesc of_sample(DType, std::int64_t batch, std::span<const std::int64_t> sample);
   friend bool operator==(const TensorDesc&, const TensorDesc&) = default;
 };
 

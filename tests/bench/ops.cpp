@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "runtime/device/device.hpp"
+#include "runtime/ops/kernels.hpp"
 #include "runtime/tensor/bf16.hpp"
 
 namespace {
@@ -33,8 +34,8 @@ double best_seconds(const std::function<void()>& body, const std::function<void(
   return best;
 }
 
-struct Memory {
-  Memory(Device& d, const TensorDesc& desc) : buffer(d, std::max<std::size_t>(desc.bytes(), 64)) {
+struct Filled {
+  Filled(Device& d, const TensorDesc& desc) : buffer(d, std::max<std::size_t>(desc.bytes(), 64)) {
     tensor = {desc, buffer.data()};
     std::memset(buffer.data(), 0, buffer.bytes());
   }
@@ -55,9 +56,9 @@ struct Memory {
 void measure(Device& device, const char* name, const OpSpec& op, const std::vector<TensorDesc>& in, double forward,
              double backward, double copy) {
   const OpShape shape = infer(op, in);
-  const auto kernel = device.prepare(op, in, {});
+  const auto kernel = device.kernels().prepare(op, in, {});
   const auto stream = device.make_stream(StreamUse::compute);
-  std::vector<std::vector<Memory>> memory(8);
+  std::vector<std::vector<Filled>> memory(8);
   std::vector<std::vector<Tensor>> views(8);
   const auto add = [&](std::size_t group, const TensorDesc& desc, float centre) {
     memory[group].emplace_back(device, desc);
@@ -71,11 +72,11 @@ void measure(Device& device, const char* name, const OpSpec& op, const std::vect
   for (const auto& d : shape.saved) add(5, d, 0);
   add(6, shape.out[0], 0);
   add(7, {DType::u8, Shape{static_cast<std::int64_t>(std::max<std::size_t>(kernel->needs().workspace, 64))}}, 0);
-  Memory positions(device, {DType::u64, Shape{in[0].shape[0]}});
+  Filled positions(device, {DType::u64, Shape{in[0].shape[0]}});
   StepState step;
   const OpArgs args{views[0], views[1],    views[2], views[3], views[5], views[4], {&positions.tensor, 1},
                     {},       views[7][0], Pass{},   step};
-  std::vector<Memory> gradients;
+  std::vector<Filled> gradients;
   std::vector<GradSlot> slots, no_slots(in.size()), params, no_params(shape.params.size());
   for (const auto& d : in) {
     gradients.emplace_back(device, d);
@@ -113,10 +114,10 @@ int main(int argc, char** argv) {
   std::printf("%s\n", device->name().c_str());
   for (const DType dtype : {DType::f32, DType::bf16}) {
     const auto image = [&](std::int64_t n, std::int64_t c, std::int64_t h) {
-      return TensorDesc{dtype, Shape{n, c, h, h}, Layout::channels_last, {}};
+      return TensorDesc{dtype, Shape{n, h, h, c}};
     };
     const TensorDesc x = image(64, 64, 32);
-    Memory from(*device, x), to(*device, x);
+    Filled from(*device, x), to(*device, x);
     const double copy = 2 * static_cast<double>(x.bytes()) / 1e9 /
                         best_seconds([&] { std::memcpy(to.tensor.data, from.tensor.data, x.bytes()); });
     std::printf("memcpy of %zu MiB: %.1f GB/s read and written\n", x.bytes() >> 20, copy);
@@ -128,9 +129,9 @@ int main(int argc, char** argv) {
     measure(*device, "layer_norm 64x32x32", LayerNorm{}, {x}, 2, 5, copy);
     measure(*device, "add relu", Add{Activation::relu}, {x, x}, 3, 4, copy);
     measure(*device, "multiply broadcast", Multiply{}, {x, image(64, 64, 1)}, 2, 3, copy);
-    measure(*device, "max_pool 2", MaxPool2d{}, {x}, 1.25, 1.25, copy);
-    measure(*device, "max_pool 3 stride 2", MaxPool2d{{3, 3}, {2, 2}, {1, 1}}, {x}, 1.25, 1.25, copy);
-    measure(*device, "average_pool 2", AveragePool2d{}, {x}, 1.25, 1.25, copy);
+    measure(*device, "max_pool 2", MaxPool{}, {x}, 1.25, 1.25, copy);
+    measure(*device, "max_pool 3 stride 2", MaxPool{{3, 3}, {2, 2}, {1, 1}}, {x}, 1.25, 1.25, copy);
+    measure(*device, "average_pool 2", AveragePool{}, {x}, 1.25, 1.25, copy);
     measure(*device, "global_average_pool", GlobalAveragePool{}, {x}, 1, 1, copy);
     measure(*device, "concat", Concat{}, {x, x}, 4, 4, copy);
     for (const auto kind : {Activation::relu, Activation::gelu, Activation::silu, Activation::tanh, Activation::sigmoid,

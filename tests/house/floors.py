@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """The floors check: reads every #include line and says where the house's rules are broken. Usage: floors.py ROOT
 
-Rules: launch -> {models, io, comm} -> runtime, no other arrow; project headers are named from the root and exist; a vendor
-header is used by its own floor alone, and never by a header that another floor includes; headers say #pragma once; the
-preprocessor is asked about the compiler (names that start with __), never about a feature.
+Floors: launch -> {models, io, comm} -> runtime, no other arrow. A room is a folder of a floor: rooms include one another in no
+circle, a leaf is included by nobody, and a room has at most 15 units (a header and its source are one), unless its units are
+of one form. A vendor header is used in its own rooms alone, and no header brings it into another room. No source file is longer
+than 500 lines. Project headers are named from the root and exist; headers say #pragma once; the preprocessor is asked about the
+compiler (names that start with __), never about a feature.
 """
+import collections
 import pathlib
 import re
 import sys
@@ -16,24 +19,34 @@ SEES = {
     "models": {"models", "runtime"},
     "launch": {"launch", "models", "io", "comm", "runtime"},
 }
-# Which floors may include a vendor's headers. nccl.h brings the CUDA runtime's types into comm.
+MOST_UNITS = 15
+ONE_FORM = {"runtime/ops", "runtime/cpu/ops", "runtime/cuda/ops", "models/families", "io/import"}
+LEAVES = {"launch/bench": "launch/main.cpp"}  # room -> the one file that may include it; tests may as well
+MOST_LINES = 500
+# Which rooms, or single files of a room, may include a vendor's headers; none where nothing does today.
 VENDORS = [
-    (r"(oneapi/)?dnnl", {"runtime"}),
-    (r"omp\.h", {"runtime"}),
-    (r"(cuda_runtime|cuda_fp16|cuda_bf16|cuda\.h|driver_types)", {"runtime", "comm"}),
-    (r"(cublas|cudnn|cub/|cooperative_groups|nvtx3|nvml|thrust/)", {"runtime"}),
-    (r"mpi(-ext)?\.h", {"comm"}),
-    (r"nccl", {"comm"}),
-    (r"hwloc", {"comm"}),
-    (r"(hdf5|H5\w*)\.h", {"io"}),
-    (r"(zlib|zconf|zstd|libdeflate)\.h", {"io"}),
-    (r"openssl/", {"io"}),
-    (r"(turbojpeg|png|archive|archive_entry)\.h", {"io"}),
-    (r"yaml-cpp/", {"launch"}),
-    (r"CLI/", {"launch"}),
+    (r"(oneapi/)?dnnl", {"runtime/cpu", "runtime/cpu/ops"}),
+    (r"omp\.h", {"runtime/cpu"}),
+    (r"(cuda_runtime|driver_types)", {"runtime/cuda", "runtime/cuda/library", "runtime/cuda/device", "comm/nccl"}),
+    (r"cuda\.h", {"runtime/cuda/device"}),
+    (r"(cublas|cudnn)", {"runtime/cuda/library", "runtime/cuda/device"}),
+    (r"nvtx3", {"runtime/cuda/device"}),
+    (r"(cuda_fp16|cuda_bf16|cub/|cooperative_groups|nvml|thrust/)", set()),
+    (r"mpi(-ext)?\.h", {"comm/mpi", "comm/world"}),
+    (r"nccl", {"comm/nccl"}),
+    (r"hwloc", {"comm/place"}),
+    (r"(hdf5|H5\w*)\.h", {"io/hdf5"}),
+    (r"(zlib|zconf)\.h", {"io/import", "io/hdf5/libraries.cpp"}),
+    (r"(zstd|libdeflate)\.h", {"io/hdf5"}),
+    (r"openssl/", {"io/checkpoint", "io/hdf5/libraries.cpp"}),
+    (r"(png|archive)\.h", {"io/import", "io/hdf5/libraries.cpp"}),
+    (r"(turbojpeg|archive_entry)\.h", {"io/import"}),
+    (r"yaml-cpp/", {"launch/config"}),
+    (r"CLI/", {"launch/cli", "launch/bench"}),
 ]
 GENERATED = {"runtime/version_string.hpp"}
 SOURCES = {".hpp", ".cpp", ".h", ".cu", ".cuh"}
+MEASURED = SOURCES | {".py"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 CONDITION = re.compile(r"^\s*#\s*(?:if|elif|ifdef|ifndef)\b(.*)")
 
@@ -46,8 +59,19 @@ def floor_of(path):
     return rest[0] if first == "tests" and rest and rest[0] in SEES else None
 
 
+def room_of(path):
+    return str(path.parent)
+
+
 def vendor_of(name):
     return next((owners for pattern, owners in VENDORS if re.match(pattern, name)), None)
+
+
+def may_use(path, owners):
+    """A test may use what its floor may use."""
+    if path.parts[0] == "tests":
+        return floor_of(path) in {owner.split("/")[0] for owner in owners}
+    return not owners.isdisjoint({room_of(path), str(path)})
 
 
 class Check:
@@ -58,13 +82,22 @@ class Check:
         self.vendors = {}  # path -> {vendor header: owners}
         for path in sorted(root.rglob("*")):
             relative = path.relative_to(root)
-            if path.suffix in SOURCES and relative.parts[0] in (*SEES, "tests"):
-                self.read(relative)
+            if relative.parts[0] in (*SEES, "tests") and path.suffix in MEASURED:
+                self.measure(relative)
+                if path.suffix in SOURCES:
+                    self.read(relative)
         for path in self.includes:
             self.arrows(path)
+        self.sizes()
+        self.circles()
 
     def problem(self, path, line, text):
         self.problems.append(f"{path}:{line}: {text}")
+
+    def measure(self, path):
+        lines = len((self.root / path).read_text(encoding="utf-8").splitlines())
+        if lines > MOST_LINES:
+            self.problem(path, lines, f"{lines} lines: a file has at most {MOST_LINES}")
 
     def read(self, path):
         text = (self.root / path).read_text(encoding="utf-8")
@@ -83,8 +116,8 @@ class Check:
         owners = vendor_of(name)
         if owners is not None:
             self.vendors[path][name] = owners
-            if floor_of(path) not in owners:
-                self.problem(path, number, f"{name} belongs to {' and '.join(sorted(owners))} alone")
+            if not may_use(path, owners):
+                self.problem(path, number, f"{name} belongs to {' and '.join(sorted(owners)) or 'no room yet'} alone")
         elif pathlib.PurePath(name).parts[0] in (*SEES, "tests"):
             self.includes[path].append((number, pathlib.Path(name)))
             if not quoted:
@@ -115,9 +148,49 @@ class Check:
                 continue
             if floor is not None and target not in SEES[floor]:
                 self.problem(path, number, f"{floor} includes {name}: {floor} sees {', '.join(sorted(SEES[floor]))} alone")
-            if floor != target:
+            for leaf, door in LEAVES.items():
+                if room_of(name) == leaf != room_of(path) and str(path) != door and path.parts[0] != "tests":
+                    self.problem(path, number, f"{name} lies in {leaf}, which {door} alone includes")
+            if room_of(path) != room_of(name):
                 for vendor in sorted(self.vendor_headers_behind(name)):
-                    self.problem(path, number, f"{name} brings {vendor} into {floor or path.parts[0]}")
+                    if not may_use(path, vendor_of(vendor)):
+                        self.problem(path, number, f"{name} brings {vendor} into {room_of(path)}")
+
+    def sizes(self):
+        units = collections.defaultdict(set)
+        for path in self.includes:
+            if path.parts[0] in SEES:
+                units[room_of(path)].add(path.stem)
+        for room, names in units.items():
+            if room not in ONE_FORM and len(names) > MOST_UNITS:
+                self.problem(room, len(names), f"{len(names)} units: a room has at most {MOST_UNITS}")
+
+    def circles(self):
+        """One problem for each pair of rooms that lies on a circle, at the first include between them."""
+        first = {}
+        leads = collections.defaultdict(set)
+        for path, names in self.includes.items():
+            for number, name in names:
+                rooms = room_of(path), room_of(name)
+                if rooms[0] != rooms[1] and name in self.includes:
+                    first.setdefault(rooms, (path, number))
+                    leads[rooms[0]].add(rooms[1])
+        for (room, other), (path, number) in first.items():
+            back = shortest(leads, other, room)
+            if back:
+                self.problem(path, number, f"a circle of rooms: {' -> '.join([room, *back])}")
+
+
+def shortest(leads, begin, end):
+    """The nodes from begin to end, both included; empty where no way leads there."""
+    ways, seen = [[begin]], {begin}
+    for way in ways:
+        if way[-1] == end:
+            return way
+        for node in sorted(leads[way[-1]] - seen):
+            seen.add(node)
+            ways.append([*way, node])
+    return []
 
 
 def main(root):

@@ -12,7 +12,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -53,6 +52,9 @@ class AsyncDevice final : public Device {
     return static_cast<T*>(real(static_cast<const void*>(memory)));
   }
 
+  /// Is what this stream is given part of a recording?
+  static bool recorded(const Stream&);
+
   // ---- the device
   DeviceKind kind() const noexcept override { return DeviceKind::cuda; }
   std::string name() const override { return "async"; }
@@ -66,32 +68,14 @@ class AsyncDevice final : public Device {
   std::unique_ptr<Replay> record(Stream&, const std::function<void()>& work, std::string& why_not) override;
   void copy(void* dst, const void* src, std::size_t bytes, Stream&) override;
   void zero(void* dst, std::size_t bytes, Stream&) override;
-  std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in, const OpUse&) override;
-  AlgorithmChoices choices() const override {
-    AlgorithmChoices all = near_->choices();
-    all.merge(choices_);
-    return all;
-  }
-  void use(const AlgorithmChoices& choices) override {
-    near_->use(choices);
-    choices_.merge(choices);
-  }
-  void update(const UpdateRule&, const UpdateArgs&, Stream&) override;
-  void update_states(const StateUpdateArgs&, Stream&) override;
-  void average(float* average, const float* params, std::size_t n, double decay, const StepState&, Stream&) override;
-  void sum_squares(const float* x, std::size_t n, double* partial, Stream&) override;
-  void finish_gradients(const GradientArgs&, Stream&) override;
-  void finish_step(const FinishArgs&, Stream&) override;
-  void load_images(const ImageFormat&, const ImageBatch&, Stream&) override;
-  void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, Stream&) override;
-  void cast(Tensor from, Tensor to, Stream&) override;
+  Kernels& kernels() override { return *kernels_; }
   std::size_t free_memory() const override;
   std::string bus_id() const override { return options_.bus_id; }
 
  private:
   friend class AsyncStream;
   friend class AsyncEvent;
-  friend class AsyncKernel;
+  friend class AsyncKernels;
   struct Recording;
   class Replayed;
   Device& near() noexcept { return *near_; }
@@ -109,7 +93,7 @@ class AsyncDevice final : public Device {
   Recording* recording_ = nullptr;
   std::size_t used_ = 0;
   std::map<void*, std::size_t> sizes_;
-  AlgorithmChoices choices_;
+  std::unique_ptr<Kernels> kernels_;
 };
 
 }  // namespace dtrain::test

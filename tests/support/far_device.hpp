@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <string>
 
 #include "runtime/device/device.hpp"
@@ -28,18 +27,8 @@ class FarDevice final : public Device {
     near_->copy(real(to), real(const_cast<void*>(from)), bytes, stream);
   }
   void zero(void* to, std::size_t bytes, Stream& stream) override { near_->zero(real(to), bytes, stream); }
-  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse& use) override {
-    return near_->prepare(op, in, use);
-  }
-  void update(const UpdateRule&, const UpdateArgs&, Stream&) override {}
-  void update_states(const StateUpdateArgs&, Stream&) override {}
-  void average(float*, const float*, std::size_t, double, const StepState&, Stream&) override {}
-  void sum_squares(const float*, std::size_t, double*, Stream&) override {}
-  void finish_gradients(const GradientArgs&, Stream&) override {}
-  void finish_step(const FinishArgs&, Stream&) override {}
-  void load_images(const ImageFormat&, const ImageBatch&, Stream&) override {}
-  void add(std::span<const float* const>, float*, std::size_t, std::size_t, Stream&) override {}
-  void cast(Tensor, Tensor, Stream&) override {}
+  /// The CPU's, which must not be given this device's memory.
+  Kernels& kernels() override { return near_->kernels(); }
 
   /// What the device itself would see; after its stream was synchronized.
   template <class T>

@@ -7,6 +7,7 @@
 #include <new>
 #include <utility>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/random/rng.hpp"
 #include "runtime/tensor/f16.hpp"
 
@@ -15,24 +16,30 @@ namespace dtrain::test {
 namespace {
 
 TensorDesc image(std::int64_t n, std::int64_t c, std::int64_t h, std::int64_t w) {
-  return {DType::f32, Shape{n, c, h, w}, Layout::channels_last, {}};
+  return {DType::f32, Shape{n, h, w, c}};
 }
 TensorDesc matrix(std::int64_t n, std::int64_t d) {
-  return {DType::f32, Shape{n, d}, Layout::plain, {}};
+  return {DType::f32, Shape{n, d}};
+}
+
+/// Of an image in PyTorch's order [N, C, positions...]; {1, 1} where the orders are the same.
+TensorDesc::Flattened channels_first(const TensorDesc& d) {
+  if (d.is_flattened_image()) return d.flattened;
+  if (d.shape.rank() > 3 && !d.is_index()) return {d.channels(), d.positions()};
+  return {1, 1};
 }
 
 /// Memory index of logical element `i`.
 std::int64_t memory_index(const TensorDesc& d, std::int64_t i) {
-  std::array<std::int64_t, 3> chw{};
-  if (d.layout == Layout::plain) return i;
-  if (d.layout == Layout::channels_last) {
-    chw = {d.shape[1], d.shape[2], d.shape[3]};
-  } else {
-    chw = d.origin;
-  }
-  const std::int64_t pixels = chw[1] * chw[2], sample = chw[0] * pixels;
-  const std::int64_t in_sample = i % sample, c = in_sample / pixels, p = in_sample % pixels;
-  return i / sample * sample + p * chw[0] + c;
+  const auto [channels, pixels] = channels_first(d);
+  const std::int64_t sample = channels * pixels, in_sample = i % sample;
+  return i / sample * sample + in_sample % pixels * channels + in_sample / pixels;
+}
+
+/// A parameter lies in its canonical order, whatever its rank.
+TensorDesc canonical(TensorDesc desc) {
+  desc.flattened = {1, 1};
+  return desc;
 }
 
 void fill_nan(const Tensor& t) {
@@ -47,6 +54,9 @@ void put(const Tensor& t, const std::vector<float>& logical) {
     if (t.desc.dtype == DType::bf16) t.as<Bf16>()[i] = to_bf16(memory[i]);
     if (t.desc.dtype == DType::f16) t.as<F16>()[i] = to_f16(memory[i]);
     if (t.desc.dtype == DType::f64) t.as<double>()[i] = static_cast<double>(memory[i]);
+    if (t.desc.dtype == DType::i32) t.as<std::int32_t>()[i] = static_cast<std::int32_t>(memory[i]);
+    if (t.desc.dtype == DType::u16) t.as<std::uint16_t>()[i] = static_cast<std::uint16_t>(memory[i]);
+    if (t.desc.dtype == DType::u8) t.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(memory[i]);
   }
 }
 std::vector<float> get(const Tensor& t) {
@@ -61,8 +71,8 @@ std::vector<float> get(const Tensor& t) {
 }
 
 /// Sums, sums of squares and count of each channel, over the micro batches in `parts`.
-std::vector<double> moments_of(const Shape& shape, const std::vector<std::vector<float>>& parts) {
-  const std::int64_t channels = shape[1], pixels = shape.elements() / shape[0] / channels;
+std::vector<double> moments_of(const TensorDesc& desc, const std::vector<std::vector<float>>& parts) {
+  const std::int64_t channels = desc.channels(), pixels = channels_first(desc).pixels;
   std::vector<double> moments(static_cast<std::size_t>(2 * channels + 1));
   for (const auto& part : parts) {
     for (std::size_t i = 0; i < part.size(); ++i) {
@@ -83,29 +93,42 @@ OpRow in_half(OpRow row, DType dtype) {
 
 }  // namespace
 
+DType dtype_of(const OpRow& row) {
+  const auto of_op = [&](const auto& op) {
+    if constexpr (requires { op.dtype; })
+      return op.dtype;
+    else
+      return row.in.dtype;
+  };
+  return row.in.is_index() ? std::visit(of_op, row.op) : row.in.dtype;
+}
+
+bool is_loss(const OpRow& row) {
+  return std::holds_alternative<SoftmaxCrossEntropy>(row.op) || std::holds_alternative<MeanSquaredError>(row.op);
+}
+
 const std::vector<OpRow>& op_table() {
   static const std::vector<OpRow> rows = [] {
     constexpr auto relu = Activation::relu, none = Activation::none, tanh = Activation::tanh;
     TensorDesc flattened = matrix(3, 60);
-    flattened.layout = Layout::flattened_channels_last;
-    flattened.origin = {3, 4, 5};
+    flattened.flattened = {3, 20};
     const TensorDesc small = matrix(4, 21), pixels = image(2, 5, 7, 6), norm = image(3, 17, 4, 5);
     std::vector<OpRow> table{
-        {"linear", 1, Linear{9, true, none}, matrix(5, 7)},
-        {"linear_relu", 2, Linear{18, true, relu}, matrix(3, 33)},
-        {"linear_no_bias", 3, Linear{10, false, none}, matrix(4, 16)},
-        {"linear_flattened", 4, Linear{11, true, relu}, flattened},
-        {"conv_one_channel", 5, Conv2d{32, {3, 3}, {1, 1}, {0, 0}, true, relu}, image(2, 1, 9, 8)},
-        {"conv_odd", 6, Conv2d{5, {3, 2}, {2, 1}, {1, 0}, false, none}, image(2, 3, 8, 7)},
-        {"conv_padded", 7, Conv2d{32, {3, 3}, {1, 1}, {1, 1}, true, relu}, image(2, 16, 5, 5)},
-        {"conv_strided", 8, Conv2d{16, {3, 3}, {2, 2}, {0, 0}, true, none}, image(1, 4, 8, 8)},
-        {"conv_1x1", 9, Conv2d{7, {1, 1}, {1, 1}, {0, 0}, true, none}, image(2, 6, 3, 3)},
-        {"pool", 10, MaxPool2d{{2, 2}, {2, 2}}, image(2, 3, 5, 7)},
-        {"pool_overlapping", 11, MaxPool2d{{3, 2}, {1, 2}}, image(2, 5, 7, 6)},
-        {"pool_padded", 40, MaxPool2d{{3, 3}, {2, 2}, {1, 1}}, pixels},
-        {"average_pool", 41, AveragePool2d{{2, 2}, {2, 2}}, image(2, 3, 5, 7)},
-        {"average_pool_padded", 42, AveragePool2d{{3, 3}, {2, 2}, {1, 1}}, pixels},
-        {"average_pool_there", 43, AveragePool2d{{3, 2}, {1, 2}, {1, 1}, false}, image(2, 5, 6, 7)},
+        {"linear", 1, Dense{9, true, none}, matrix(5, 7)},
+        {"linear_relu", 2, Dense{18, true, relu}, matrix(3, 33)},
+        {"linear_no_bias", 3, Dense{10, false, none}, matrix(4, 16)},
+        {"linear_flattened", 4, Dense{11, true, relu}, flattened},
+        {"conv_one_channel", 5, Conv{32, {3, 3}, {1, 1}, {0, 0}, true, relu}, image(2, 1, 9, 8)},
+        {"conv_odd", 6, Conv{5, {3, 2}, {2, 1}, {1, 0}, false, none}, image(2, 3, 8, 7)},
+        {"conv_padded", 7, Conv{32, {3, 3}, {1, 1}, {1, 1}, true, relu}, image(2, 16, 5, 5)},
+        {"conv_strided", 8, Conv{16, {3, 3}, {2, 2}, {0, 0}, true, none}, image(1, 4, 8, 8)},
+        {"conv_1x1", 9, Conv{7, {1, 1}, {1, 1}, {0, 0}, true, none}, image(2, 6, 3, 3)},
+        {"pool", 10, MaxPool{{2, 2}, {2, 2}}, image(2, 3, 5, 7)},
+        {"pool_overlapping", 11, MaxPool{{3, 2}, {1, 2}}, image(2, 5, 7, 6)},
+        {"pool_padded", 40, MaxPool{{3, 3}, {2, 2}, {1, 1}}, pixels},
+        {"average_pool", 41, AveragePool{{2, 2}, {2, 2}}, image(2, 3, 5, 7)},
+        {"average_pool_padded", 42, AveragePool{{3, 3}, {2, 2}, {1, 1}}, pixels},
+        {"average_pool_there", 43, AveragePool{{3, 2}, {1, 2}, {1, 1}, false}, image(2, 5, 6, 7)},
         {"global_average_pool", 44, GlobalAveragePool{}, image(3, 19, 4, 5)},
         {"relu", 12, Activate{relu}, small},
         {"gelu", 45, Activate{Activation::gelu}, small, {}, 4},
@@ -128,6 +151,10 @@ const std::vector<OpRow>& op_table() {
         {"batch_normalize", 62, BatchNormalize{1e-5, 0.1, relu}, norm},
         {"layer_norm", 63, LayerNorm{}, matrix(5, 37)},
         {"layer_norm_pixels", 64, LayerNorm{}, image(2, 19, 3, 4)},
+        {"rms_norm", 101, RmsNorm{}, matrix(5, 37)},
+        {"rms_norm_positions", 102, RmsNorm{}, {DType::f32, Shape{2, 5, 24}}},
+        {"embedding", 103, Embedding{11, 21}, {DType::i32, Shape{3, 14}}, {}, 1, 11},
+        {"embedding_images", 104, Embedding{5, 8}, {DType::u8, Shape{2, 3, 4}}, {}, 1, 5},
         {"cast_to_f32", 65, Cast{DType::f32}, small},
         {"cast_to_bf16", 66, Cast{DType::bf16}, small},
         {"dropout", 13, Dropout{0.3, 3}, matrix(3, 150)},
@@ -138,7 +165,7 @@ const std::vector<OpRow>& op_table() {
     const std::size_t rows_in_f32 = table.size();
     for (const DType half : {DType::bf16, DType::f16})
       for (std::size_t i = 0; i < rows_in_f32; ++i)
-        if (!is_loss(table[i].op)) table.push_back(in_half(table[i], half));
+        if (!is_loss(table[i])) table.push_back(in_half(table[i], half));
     return table;
   }();
   return rows;
@@ -156,8 +183,8 @@ const std::vector<OpRow>& large_ops() {
       rows.push_back({"layer_norm", 74, LayerNorm{}, x});
       rows.push_back({"multiply", 76, Multiply{}, x, {image(3, c, 1, 1)}});
       rows.push_back({"concat", 77, Concat{}, x, {image(3, 2 * c, 17, 13)}});
-      rows.push_back({"max_pool", 79, MaxPool2d{{3, 3}, {2, 2}, {1, 1}}, x});
-      rows.push_back({"average_pool", 78, AveragePool2d{{3, 3}, {2, 2}, {1, 1}}, x});
+      rows.push_back({"max_pool", 79, MaxPool{{3, 3}, {2, 2}, {1, 1}}, x});
+      rows.push_back({"average_pool", 78, AveragePool{{3, 3}, {2, 2}, {1, 1}}, x});
       rows.push_back({"global_average_pool", 80, GlobalAveragePool{}, x});
       rows.push_back({"dropout", 83, Dropout{0.3, 3}, x});
       rows.push_back({"gelu", 81, Activate{Activation::gelu}, x});
@@ -168,14 +195,22 @@ const std::vector<OpRow>& large_ops() {
       rows.push_back({"cross_entropy", 86, SoftmaxCrossEntropy{0.1}, matrix(300, classes)});
       rows.push_back({"squared_error", 87, MeanSquaredError{}, matrix(300, classes)});
     }
-    rows.push_back({"linear", 88, Linear{129, true, Activation::relu}, matrix(64, 300)});
-    rows.push_back({"conv", 89, Conv2d{24, {3, 3}, {1, 1}, {1, 1}, true, Activation::relu}, image(3, 40, 17, 13)});
+    rows.push_back({"linear", 88, Dense{129, true, Activation::relu}, matrix(64, 300)});
+    rows.push_back({"conv", 89, Conv{24, {3, 3}, {1, 1}, {1, 1}, true, Activation::relu}, image(3, 40, 17, 13)});
     return rows;
   }();
   return all;
 }
 
 OpRow in_dtype(OpRow row, DType dtype) {
+  if (row.in.is_index()) {
+    std::visit(
+        [&](auto& op) {
+          if constexpr (requires { op.dtype; }) op.dtype = dtype;
+        },
+        row.op);
+    return row;
+  }
   row.in.dtype = dtype;
   for (TensorDesc& desc : row.more_in) desc.dtype = dtype;
   return row;
@@ -228,6 +263,12 @@ std::vector<TensorDesc> OpRun::describe() {
   std::vector<TensorDesc> descs{row_.in};
   descs.insert(descs.end(), row_.more_in.begin(), row_.more_in.end());
   const auto draw = [&](const TensorDesc& desc, std::uint64_t item) {
+    if (desc.is_index()) {
+      std::vector<float> indices;
+      for (std::int64_t i = 0; i < desc.elements(); ++i)
+        indices.push_back(static_cast<float>(raw_draw(row_.seed, item, 0, i) % row_.vocabulary));
+      return indices;
+    }
     auto values = signed_draws(row_.seed, item, desc.elements());
     for (float& v : values) v *= row_.scale;
     if (desc.dtype != DType::f32) values = rounded_to(DType::bf16, values);
@@ -235,29 +276,29 @@ std::vector<TensorDesc> OpRun::describe() {
   };
   for (std::size_t i = 0; i < descs.size(); ++i) inputs[i] = draw(descs[i], i);
   if (std::holds_alternative<BatchNormalize>(row_.op)) {
-    moments = moments_of(row_.in.shape, {x, draw(row_.in, 51)});
-    descs.push_back({DType::f64, Shape{static_cast<std::int64_t>(moments.size())}, Layout::plain, {}});
+    moments = moments_of(row_.in, {x, draw(row_.in, 51)});
+    descs.push_back({DType::f64, Shape{static_cast<std::int64_t>(moments.size())}});
   }
   if (std::holds_alternative<SoftmaxCrossEntropy>(row_.op)) {
     for (float& v : x) v *= 3.0f;
     for (std::int64_t i = 0; i < n; ++i)
       labels.push_back(
-          static_cast<std::int32_t>(raw_draw(row_.seed, 1, 0, i) % static_cast<std::uint32_t>(row_.in.shape[1])));
-    descs.push_back({DType::i32, Shape{n}, Layout::plain, {}});
+          static_cast<std::int32_t>(raw_draw(row_.seed, 1, 0, i) % static_cast<std::uint32_t>(row_.in.channels())));
+    descs.push_back({DType::i32, Shape{n}});
   }
   if (std::holds_alternative<MeanSquaredError>(row_.op)) {
     targets = signed_draws(row_.seed, 1, row_.in.elements());
     descs.push_back(row_.in);
   }
-  if (is_loss(row_.op)) {
+  if (is_loss(row_)) {
     for (std::int64_t i = 0; i < n; ++i) weights.push_back(static_cast<float>(i % 3));
-    descs.push_back({DType::f32, Shape{n}, Layout::plain, {}});
+    descs.push_back({DType::f32, Shape{n}});
   }
   return descs;
 }
 
 OpRun::OpRun(Device& device, const OpRow& row)
-    : step_(device, {DType::u8, Shape{sizeof(StepState)}, Layout::plain, {}}),
+    : step_(device, {DType::u8, Shape{sizeof(StepState)}}),
       inputs(1 + row.more_in.size()),
       x(inputs[0]),
       step(*new (step_.bytes.data()) StepState),
@@ -269,15 +310,15 @@ OpRun::OpRun(Device& device, const OpRow& row)
   shape_ = infer(row.op, descs);
   // What the tests of a program measured before: it takes a GPU's libraries seconds a row.
   static AlgorithmChoices measured;
-  const AlgorithmChoices wanted = device.choices();
-  device.use(measured);
-  device.use(wanted);
-  kernel_ = device.prepare(row.op, descs, {});
-  if (wanted.all().empty()) measured.merge(device.choices());
+  const AlgorithmChoices wanted = device.kernels().choices();
+  device.kernels().use(measured);
+  device.kernels().use(wanted);
+  kernel_ = device.kernels().prepare(row.op, descs, {});
+  if (wanted.all().empty()) measured.merge(device.kernels().choices());
   for (const auto& d : descs) in_.emplace_back(device, d);
   for (const auto& d : shape_.out) out_.emplace_back(device, d);
   for (std::size_t p = 0; p < shape_.params.size(); ++p) {
-    const TensorDesc& d = shape_.params[p].desc;
+    const TensorDesc d = canonical(shape_.params[p].desc);
     params.push_back(signed_draws(row.seed, 100 + p, d.elements()));
     params_.emplace_back(device, d);
     grad_params_.emplace_back(device, d);
@@ -291,10 +332,10 @@ OpRun::OpRun(Device& device, const OpRow& row)
     state_sums_.emplace_back(device, d);
   }
   for (const auto& d : shape_.saved) saved_.emplace_back(device, d);
-  positions_.emplace_back(device, TensorDesc{DType::u64, Shape{n}, Layout::plain, {}});
+  positions_.emplace_back(device, TensorDesc{DType::u64, Shape{n}});
   for (std::int64_t i = 0; i < n; ++i)
     positions_[0].host().as<std::uint64_t>()[i] = static_cast<std::uint64_t>(1000 * i + 7);
-  if (!is_loss(row.op)) {
+  if (!shape_.loss) {
     grad_out_.emplace_back(device, shape_.out[0]);
     grad_out = signed_draws(row.seed, 200, shape_.out[0].elements());
   }
@@ -302,8 +343,7 @@ OpRun::OpRun(Device& device, const OpRow& row)
     if (shape_.differentiable >> i & 1u) grad_in_.emplace_back(device, descs[i]);
   const Needs needs = kernel_->needs();
   if (needs.packed > 0)
-    packed_.emplace_back(device,
-                         TensorDesc{DType::u8, Shape{static_cast<std::int64_t>(needs.packed)}, Layout::plain, {}});
+    packed_.emplace_back(device, TensorDesc{DType::u8, Shape{static_cast<std::int64_t>(needs.packed)}});
   if (needs.workspace > 0) workspace_ = Buffer(device, needs.workspace);
   const auto views = [](const std::vector<Memory>& memory, std::vector<Tensor>& to) {
     for (const auto& m : memory) to.push_back(m.tensor);
@@ -372,7 +412,7 @@ OpArgs OpRun::args(Pass pass) {
           state_sum_views_,
           position_views_,
           packed_.empty() ? Tensor{} : packed_[0].tensor,
-          {{DType::u8, Shape{static_cast<std::int64_t>(workspace_.bytes())}, Layout::plain, {}}, workspace_.data()},
+          {{DType::u8, Shape{static_cast<std::int64_t>(workspace_.bytes())}}, workspace_.data()},
           pass,
           *step_.tensor.as<StepState>()};
 }
@@ -401,7 +441,7 @@ void OpRun::forward(Pass pass) {
 void OpRun::backward_activation() {
   if (grad_out_.empty()) return;
   put(host_of(grad_out_views_[0]), grad_out);
-  if (has_epilogue(row_.op)) on_device([&] { kernel_->backward_activation(args({}), grad_out_views_[0], *stream_); });
+  if (shape_.epilogue) on_device([&] { kernel_->backward_activation(args({}), grad_out_views_[0], *stream_); });
 }
 
 void OpRun::backward_only(Write in, std::vector<Write> writes) {

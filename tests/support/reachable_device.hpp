@@ -5,7 +5,6 @@
 
 #include <functional>
 #include <memory>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,27 +35,7 @@ class ReachableDevice final : public Device {
   }
   void copy(void* to, const void* from, std::size_t bytes, Stream& s) override { device_->copy(to, from, bytes, s); }
   void zero(void* to, std::size_t bytes, Stream& s) override { device_->zero(to, bytes, s); }
-  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse& use) override {
-    return device_->prepare(op, in, use);
-  }
-  AlgorithmChoices choices() const override { return device_->choices(); }
-  void use(const AlgorithmChoices& choices) override { device_->use(choices); }
-  void update(const UpdateRule& rule, const UpdateArgs& a, Stream& s) override { device_->update(rule, a, s); }
-  void update_states(const StateUpdateArgs& a, Stream& s) override { device_->update_states(a, s); }
-  void average(float* average, const float* params, std::size_t n, double decay, const StepState& step,
-               Stream& s) override {
-    device_->average(average, params, n, decay, step, s);
-  }
-  void sum_squares(const float* x, std::size_t n, double* partial, Stream& s) override {
-    device_->sum_squares(x, n, partial, s);
-  }
-  void finish_gradients(const GradientArgs& a, Stream& s) override { device_->finish_gradients(a, s); }
-  void finish_step(const FinishArgs& a, Stream& s) override { device_->finish_step(a, s); }
-  void load_images(const ImageFormat& f, const ImageBatch& b, Stream& s) override { device_->load_images(f, b, s); }
-  void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, Stream& s) override {
-    device_->add(parts, out, begin, end, s);
-  }
-  void cast(Tensor from, Tensor to, Stream& s) override { device_->cast(from, to, s); }
+  Kernels& kernels() override { return device_->kernels(); }
   std::size_t free_memory() const override { return device_->free_memory(); }
   std::string bus_id() const override { return device_->bus_id(); }
 

@@ -26,7 +26,7 @@
 #include "launch/train/engine.hpp"
 #include "launch/train/train.hpp"
 #include "launch/train/train_step.hpp"
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 #include "runtime/device/device.hpp"
 #include "tests/support/allocations.hpp"
 #include "tests/support/async_device.hpp"
@@ -138,7 +138,7 @@ struct Steps {
   /// `rank`: of several, each on its own thread; null: alone.
   Steps(const LoadedConfig& loaded, std::unique_ptr<test::AsyncDevice> d, comm::LocalRank* rank = nullptr)
       : config(loaded.config), world(rank != nullptr ? comm::World(*rank) : comm::World()), device(*d) {
-    const BatchShare batch = check_batch(loaded, world.size());
+    const BatchSplit batch = check_batch(loaded, world.size());
     engine.emplace(world, std::move(d));
     engine->connect(config, world);
     Graph graph = models::build(config.model, batch.micro, config.precision);

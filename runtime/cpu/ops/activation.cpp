@@ -93,10 +93,10 @@ class AddKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_activation(const Activate& op, std::span<const TensorDesc> in, int threads) {
+std::unique_ptr<Kernel> make(const Activate& op, Inputs in, int threads) {
   return make_for<ActivateKernel>(in[0].dtype, op.kind, in[0].elements(), threads);
 }
-std::unique_ptr<Kernel> make_add(const Add& op, std::span<const TensorDesc> in, int threads) {
+std::unique_ptr<Kernel> make(const Add& op, Inputs in, int threads) {
   return make_for<AddKernel>(in[0].dtype, op, in[0].elements(), threads);
 }
 

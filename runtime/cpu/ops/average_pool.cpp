@@ -4,7 +4,7 @@
 #include "runtime/cpu/op_kernels.hpp"
 #include "runtime/cpu/ops/channel_sums.hpp"
 #include "runtime/cpu/parallel.hpp"
-#include "runtime/random/windows.hpp"
+#include "runtime/ops/pool.hpp"
 
 namespace dtrain::cpu {
 
@@ -13,8 +13,8 @@ namespace {
 template <class T>
 class AveragePoolKernel final : public Kernel {
  public:
-  AveragePoolKernel(const AveragePool2d& op, const Shape& in, int threads)
-      : grid_(op, {in[0], in[1], in[2], in[3]}), count_padding_(op.count_padding), threads_(threads) {}
+  AveragePoolKernel(const AveragePool& op, const TensorDesc& in, int threads)
+      : grid_(window_grid(op, in)), count_padding_(op.count_padding), threads_(threads) {}
 
   void forward(const OpArgs& a, Stream&) override {
     const T* x = a.in[0].as<T>();
@@ -91,7 +91,8 @@ class AveragePoolKernel final : public Kernel {
 template <class T>
 class GlobalAveragePoolKernel final : public Kernel {
  public:
-  GlobalAveragePoolKernel(const Shape& in, int threads) : n_(in[0]), image_(in[2] * in[3], in[1]), threads_(threads) {}
+  GlobalAveragePoolKernel(const TensorDesc& in, int threads)
+      : n_(in.batch()), image_(Lines::of_sample(in)), threads_(threads) {}
 
   /// A line a sample: of sums, or of shares.
   Needs needs() const override { return {static_cast<std::size_t>(n_ * image_.width) * sizeof(double), 0}; }
@@ -141,11 +142,11 @@ class GlobalAveragePoolKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_average_pool2d(const AveragePool2d& op, std::span<const TensorDesc> in, int threads) {
-  return make_for<AveragePoolKernel>(in[0].dtype, op, in[0].shape, threads);
+std::unique_ptr<Kernel> make(const AveragePool& op, Inputs in, int threads) {
+  return make_for<AveragePoolKernel>(in[0].dtype, op, in[0], threads);
 }
-std::unique_ptr<Kernel> make_global_average_pool(std::span<const TensorDesc> in, int threads) {
-  return make_for<GlobalAveragePoolKernel>(in[0].dtype, in[0].shape, threads);
+std::unique_ptr<Kernel> make(const GlobalAveragePool&, Inputs in, int threads) {
+  return make_for<GlobalAveragePoolKernel>(in[0].dtype, in[0], threads);
 }
 
 }  // namespace dtrain::cpu

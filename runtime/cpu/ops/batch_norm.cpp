@@ -31,7 +31,7 @@ template <class T>
 class BatchNormKernel final : public Kernel {
  public:
   template <class Op>
-  BatchNormKernel(const Op& op, const Shape& in, bool over_ranks, int threads)
+  BatchNormKernel(const Op& op, const TensorDesc& in, bool over_ranks, int threads)
       : lines_(in), activation_(op.activation), epsilon_(op.epsilon), over_ranks_(over_ranks), threads_(threads) {}
 
   Needs needs() const override {
@@ -218,7 +218,7 @@ class BatchNormKernel final : public Kernel {
 template <class T>
 class BatchMomentsKernel final : public Kernel {
  public:
-  BatchMomentsKernel(const Shape& in, int threads) : lines_(in), threads_(threads) {}
+  BatchMomentsKernel(const TensorDesc& in, int threads) : lines_(in), threads_(threads) {}
 
   /// Of backward: a line of both gradients.
   Needs needs() const override {
@@ -260,14 +260,14 @@ class BatchMomentsKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_batch_norm(const BatchNorm& op, std::span<const TensorDesc> in, int threads) {
-  return make_for<BatchNormKernel>(in[0].dtype, op, in[0].shape, false, threads);
+std::unique_ptr<Kernel> make(const BatchNorm& op, Inputs in, int threads) {
+  return make_for<BatchNormKernel>(in[0].dtype, op, in[0], false, threads);
 }
-std::unique_ptr<Kernel> make_batch_normalize(const BatchNormalize& op, std::span<const TensorDesc> in, int threads) {
-  return make_for<BatchNormKernel>(in[0].dtype, op, in[0].shape, true, threads);
+std::unique_ptr<Kernel> make(const BatchNormalize& op, Inputs in, int threads) {
+  return make_for<BatchNormKernel>(in[0].dtype, op, in[0], true, threads);
 }
-std::unique_ptr<Kernel> make_batch_moments(std::span<const TensorDesc> in, int threads) {
-  return make_for<BatchMomentsKernel>(in[0].dtype, in[0].shape, threads);
+std::unique_ptr<Kernel> make(const BatchMoments&, Inputs in, int threads) {
+  return make_for<BatchMomentsKernel>(in[0].dtype, in[0], threads);
 }
 
 }  // namespace dtrain::cpu

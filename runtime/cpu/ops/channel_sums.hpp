@@ -23,7 +23,9 @@ struct Lines {
     a_task = std::max<std::int64_t>(task_elements / width, 16) * width;
   }
   /// Of [N, features], or of [N, C, H, W] that lies channels last.
-  explicit Lines(const Shape& shape) : Lines(shape.elements() / shape[1], shape[1]) {}
+  explicit Lines(const TensorDesc& desc) : Lines(desc.rows(), desc.channels()) {}
+  /// Of one sample.
+  static Lines of_sample(const TensorDesc& desc) { return {desc.positions(), desc.channels()}; }
 
   std::int64_t rows() const { return elements / channels; }
   std::int64_t tasks() const { return (elements + a_task - 1) / a_task; }

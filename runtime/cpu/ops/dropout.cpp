@@ -157,7 +157,7 @@ class DropoutKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_dropout(const Dropout& op, std::span<const TensorDesc> in, int threads) {
+std::unique_ptr<Kernel> make(const Dropout& op, Inputs in, int threads) {
   return make_for<DropoutKernel>(in[0].dtype, op, in[0], threads);
 }
 

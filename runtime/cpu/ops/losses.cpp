@@ -186,10 +186,10 @@ class MeanSquaredErrorKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_softmax_cross_entropy(const SoftmaxCrossEntropy& op, std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> make(const SoftmaxCrossEntropy& op, Inputs in, int /*threads*/) {
   return std::make_unique<SoftmaxCrossEntropyKernel>(op, in[0].shape);
 }
-std::unique_ptr<Kernel> make_mean_squared_error(std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> make(const MeanSquaredError&, Inputs in, int /*threads*/) {
   return std::make_unique<MeanSquaredErrorKernel>(in[0].shape);
 }
 

@@ -4,7 +4,7 @@
 #include "runtime/cpu/elements.hpp"
 #include "runtime/cpu/op_kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
-#include "runtime/random/windows.hpp"
+#include "runtime/ops/pool.hpp"
 
 namespace dtrain::cpu {
 
@@ -15,8 +15,7 @@ constexpr std::int64_t channel_block = 64;
 template <class T>
 class MaxPoolKernel final : public Kernel {
  public:
-  MaxPoolKernel(const MaxPool2d& op, const Shape& in, int threads)
-      : grid_(op, {in[0], in[1], in[2], in[3]}), threads_(threads) {}
+  MaxPoolKernel(const MaxPool& op, const TensorDesc& in, int threads) : grid_(window_grid(op, in)), threads_(threads) {}
 
   void forward(const OpArgs& a, Stream&) override {
     const T* x = a.in[0].as<T>();
@@ -135,8 +134,8 @@ class MaxPoolKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_max_pool2d(const MaxPool2d& op, std::span<const TensorDesc> in, int threads) {
-  return make_for<MaxPoolKernel>(in[0].dtype, op, in[0].shape, threads);
+std::unique_ptr<Kernel> make(const MaxPool& op, Inputs in, int threads) {
+  return make_for<MaxPoolKernel>(in[0].dtype, op, in[0], threads);
 }
 
 }  // namespace dtrain::cpu

@@ -50,7 +50,8 @@ class MultiplyKernel final : public Kernel {
 template <class T>
 class BroadcastMultiplyKernel final : public Kernel {
  public:
-  BroadcastMultiplyKernel(const Shape& a, int threads) : n_(a[0]), image_(a[2] * a[3], a[1]), threads_(threads) {}
+  BroadcastMultiplyKernel(const TensorDesc& a, int threads)
+      : n_(a.batch()), image_(Lines::of_sample(a)), threads_(threads) {}
 
   /// Per sample: a line of b, one of values, and a line of sums.
   Needs needs() const override {
@@ -121,9 +122,9 @@ class BroadcastMultiplyKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_multiply(std::span<const TensorDesc> in, int threads) {
+std::unique_ptr<Kernel> make(const Multiply&, Inputs in, int threads) {
   if (in[0].shape == in[1].shape) return make_for<MultiplyKernel>(in[0].dtype, in[0].elements(), threads);
-  return make_for<BroadcastMultiplyKernel>(in[0].dtype, in[0].shape, threads);
+  return make_for<BroadcastMultiplyKernel>(in[0].dtype, in[0], threads);
 }
 
 }  // namespace dtrain::cpu

@@ -15,8 +15,8 @@ template <class T>
 class ConcatKernel final : public Kernel {
  public:
   ConcatKernel(std::span<const TensorDesc> in, int threads) : threads_(threads) {
-    for (const TensorDesc& desc : in) widths_.push_back(desc.shape[1]);
-    rows_ = in[0].elements() / in[0].shape[1];
+    for (const TensorDesc& desc : in) widths_.push_back(desc.channels());
+    rows_ = in[0].rows();
     for (const std::int64_t width : widths_) width_ += width;
   }
 
@@ -94,14 +94,17 @@ using CastFromBf16 = CastKernel<Bf16, T>;
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_concat(std::span<const TensorDesc> in, int threads) {
+std::unique_ptr<Kernel> make(const Concat&, Inputs in, int threads) {
   return make_for<ConcatKernel>(in[0].dtype, in, threads);
 }
-std::unique_ptr<Kernel> make_cast(const Cast& op, std::span<const TensorDesc> in, int threads) {
+std::unique_ptr<Kernel> make(const Cast& op, Inputs in, int threads) {
   if (in[0].dtype == DType::bf16) return make_for<CastFromBf16>(op.to, in[0].elements(), threads);
   return make_for<CastFromF32>(op.to, in[0].elements(), threads);
 }
-std::unique_ptr<Kernel> make_view() {
+std::unique_ptr<Kernel> make(const Flatten&, Inputs, int /*threads*/) {
+  return std::make_unique<ViewKernel>();
+}
+std::unique_ptr<Kernel> make(const SumOverRanks&, Inputs, int /*threads*/) {
   return std::make_unique<ViewKernel>();
 }
 

@@ -40,10 +40,10 @@ struct ConvolutionGraph {
   std::string key() const;
 };
 
-/// The graph of a Conv2d on `in` for one pass; forward with bias and activation.
-ConvolutionGraph convolution_graph(const Conv2d&, const TensorDesc& in, ConvolutionPass);
+/// The graph of a Conv on `in` for one pass; forward with bias and activation.
+ConvolutionGraph convolution_graph(const Conv&, const TensorDesc& in, ConvolutionPass);
 /// True for a convolution that is one product of matrices, pixels by channels: cuBLASLt runs it, and no graph does.
-bool is_product(const Conv2d&) noexcept;
+bool is_product(const Conv&) noexcept;
 /// The same without what follows the convolution.
 ConvolutionGraph bare(ConvolutionGraph) noexcept;
 
@@ -79,8 +79,8 @@ struct PoolGraph {
 };
 
 /// In training. Nothing where the window has more elements than a signed byte counts.
-std::optional<PoolGraph> pool_graph(const MaxPool2d&, const TensorDesc& in);
-PoolGraph pool_graph(const AveragePool2d&, const TensorDesc& in);
+std::optional<PoolGraph> pool_graph(const MaxPool&, const TensorDesc& in);
+PoolGraph pool_graph(const AveragePool&, const TensorDesc& in);
 PoolGraph pool_graph(const GlobalAveragePool&, const TensorDesc& in);
 
 using CudnnGraph = std::variant<ConvolutionGraph, NormGraph, PoolGraph>;

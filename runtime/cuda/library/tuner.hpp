@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "runtime/cuda/context.hpp"
+#include "runtime/tensor/tensor.hpp"
 
 namespace dtrain::cuda {
 

@@ -67,8 +67,7 @@ class MultiplyKernel final : public Kernel {
 /// Squeeze and excitation: a[n, pixel, c] * b[n, c].
 class ScaleChannelsKernel final : public Kernel {
  public:
-  explicit ScaleChannelsKernel(const TensorDesc& in)
-      : type_(element_of(in)), images_{in.shape[0], in.shape[2] * in.shape[3], in.shape[1]} {}
+  explicit ScaleChannelsKernel(const TensorDesc& in) : type_(element_of(in)), images_(images_of(in)) {}
   void forward(const OpArgs& a, Stream& stream) override {
     scale_channels(at(stream, "multiply"), type_, images_, a.in[0].data, a.in[1].data, a.out[0].data);
   }
@@ -86,9 +85,8 @@ class ScaleChannelsKernel final : public Kernel {
 /// Each row (a sample, or a pixel of it) of the output is one row of each input.
 class ConcatKernel final : public Kernel {
  public:
-  explicit ConcatKernel(std::span<const TensorDesc> in)
-      : type_(element_of(in[0])), rows_(in[0].elements() / in[0].shape[1]) {
-    for (const TensorDesc& desc : in) widths_.push_back(desc.shape[1]);
+  explicit ConcatKernel(std::span<const TensorDesc> in) : type_(element_of(in[0])), rows_(in[0].rows()) {
+    for (const TensorDesc& desc : in) widths_.push_back(desc.channels());
     for (const std::int64_t width : widths_) width_ += width;
   }
   void forward(const OpArgs& a, Stream& stream) override {
@@ -161,23 +159,23 @@ class DropoutKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_activation(const CudaContext&, const Activate& op, std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> make(CudaContext&, const Activate& op, Inputs in, const OpUse&) {
   return std::make_unique<ActivateKernel>(op, in[0]);
 }
-std::unique_ptr<Kernel> make_add(const CudaContext&, const Add& op, std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> make(CudaContext&, const Add& op, Inputs in, const OpUse&) {
   return std::make_unique<AddKernel>(op, in[0]);
 }
-std::unique_ptr<Kernel> make_multiply(const CudaContext&, std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> make(CudaContext&, const Multiply&, Inputs in, const OpUse&) {
   if (in[0].shape == in[1].shape) return std::make_unique<MultiplyKernel>(in[0]);
   return std::make_unique<ScaleChannelsKernel>(in[0]);
 }
-std::unique_ptr<Kernel> make_concat(const CudaContext&, std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> make(CudaContext&, const Concat&, Inputs in, const OpUse&) {
   return std::make_unique<ConcatKernel>(in);
 }
-std::unique_ptr<Kernel> make_cast(const CudaContext&, const Cast& op, std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> make(CudaContext&, const Cast& op, Inputs in, const OpUse&) {
   return std::make_unique<CastKernel>(op, in[0]);
 }
-std::unique_ptr<Kernel> make_dropout(const CudaContext&, const Dropout& op, std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> make(CudaContext&, const Dropout& op, Inputs in, const OpUse&) {
   return std::make_unique<DropoutKernel>(op, in[0]);
 }
 

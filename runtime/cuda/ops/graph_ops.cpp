@@ -7,6 +7,7 @@
 
 #include "runtime/cuda/library/tuner.hpp"
 #include "runtime/cuda/ops/layer_support.hpp"
+#include "runtime/ops/inference.hpp"
 
 namespace dtrain::cuda {
 
@@ -49,7 +50,7 @@ std::shared_ptr<GraphPlan> quicker_graph(CudaContext& context, const CudnnGraph&
     std::shared_ptr<GraphPlan> plan;
     if (name != own_name) {
       plan = context.cudnn->plan(graph, name);
-      if (!plan || plan->workspace() > most_library_workspace(operands[0].bytes)) return std::nullopt;
+      if (!plan || plan->workspace() > inference::library_workspace(operands[0].bytes)) return std::nullopt;
     }
     plans[name] = plan;
     Candidate candidate;

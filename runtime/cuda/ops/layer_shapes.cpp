@@ -44,19 +44,37 @@ std::string ConvolutionGraph::key() const {
   return text;
 }
 
-ConvolutionGraph convolution_graph(const Conv2d& op, const TensorDesc& in, ConvolutionPass pass) {
-  const Shape out = infer(op, {&in, 1}).out[0].shape;
+namespace {
+
+/// As cuDNN counts an image: N, C, H, W. A series has a height of 1; where `planes` does not matter, a volume's depth
+/// and height are one.
+std::array<std::int64_t, 4> extents(const TensorDesc& desc) {
+  const std::int64_t width = desc.shape.rank() > 2 ? desc.shape[desc.shape.rank() - 2] : 1;
+  return {desc.batch(), desc.channels(), desc.positions() / width, width};
+}
+
+std::array<std::int64_t, 2> pair(const Extents& of) {
+  return {of[0], of[1]};
+}
+
+template <class Pool>
+PoolGraph graph_of(const Pool& op, const TensorDesc& in, PoolGraph::Kind kind) {
+  return {kind,          in.dtype,         extents(in),     extents(op.infer({&in, 1}).out[0]),
+          pair(op.size), pair(op.steps()), pair(op.padding)};
+}
+
+}  // namespace
+
+ConvolutionGraph convolution_graph(const Conv& op, const TensorDesc& in, ConvolutionPass pass) {
   ConvolutionGraph g;
   g.pass = pass;
   g.dtype = in.dtype;
-  for (int i = 0; i < 4; ++i) {
-    g.in[static_cast<std::size_t>(i)] = in.shape[i];
-    g.out[static_cast<std::size_t>(i)] = out[i];
-  }
-  g.kernel = op.kernel;
-  g.stride = op.stride;
-  g.padding = op.padding;
-  g.dilation = op.dilation;
+  g.in = extents(in);
+  g.out = extents(op.infer({&in, 1}).out[0]);
+  g.kernel = pair(op.kernel);
+  g.stride = pair(op.stride);
+  g.padding = pair(op.pads());
+  g.dilation = pair(op.dilation);
   g.groups = op.groups;
   if (pass == ConvolutionPass::forward) {
     g.bias = op.bias;
@@ -64,21 +82,6 @@ ConvolutionGraph convolution_graph(const Conv2d& op, const TensorDesc& in, Convo
   }
   return g;
 }
-
-namespace {
-
-std::array<std::int64_t, 4> extents(const Shape& shape) {
-  std::array<std::int64_t, 4> out{1, 1, 1, 1};
-  for (int i = 0; i < shape.rank(); ++i) out[static_cast<std::size_t>(i)] = shape[i];
-  return out;
-}
-
-template <class Pool>
-PoolGraph graph_of(const Pool& op, const TensorDesc& in, PoolGraph::Kind kind) {
-  return {kind, in.dtype, extents(in.shape), extents(infer(op, {&in, 1}).out[0].shape), op.size, op.stride, op.padding};
-}
-
-}  // namespace
 
 std::string NormGraph::key() const {
   std::string text = fmt::format("{} {} {} {}", kind == Kind::batch ? "batch_norm" : "layer_norm",
@@ -91,13 +94,12 @@ std::string NormGraph::key() const {
 
 std::optional<NormGraph> norm_graph(const BatchNorm& op, const TensorDesc& in, bool backward) {
   if (op.activation != Activation::none && op.activation != Activation::relu) return std::nullopt;
-  return NormGraph{NormGraph::Kind::batch, backward,   in.dtype,
-                   extents(in.shape),      op.epsilon, op.activation == Activation::relu};
+  return NormGraph{NormGraph::Kind::batch,           backward, in.dtype, extents(in), op.epsilon,
+                   op.activation == Activation::relu};
 }
 
 NormGraph norm_graph(const LayerNorm& op, const TensorDesc& in, bool backward) {
-  const std::int64_t features = in.shape[1];
-  return {NormGraph::Kind::layer, backward, in.dtype, {in.elements() / features, features, 1, 1}, op.epsilon};
+  return {NormGraph::Kind::layer, backward, in.dtype, {in.rows(), in.channels(), 1, 1}, op.epsilon};
 }
 
 std::string PoolGraph::key() const {
@@ -107,15 +109,16 @@ std::string PoolGraph::key() const {
                      fmt::join(stride, "x"), fmt::join(padding, "x"));
 }
 
-std::optional<PoolGraph> pool_graph(const MaxPool2d& op, const TensorDesc& in) {
-  if (op.size[0] * op.size[1] > 127) return std::nullopt;
+std::optional<PoolGraph> pool_graph(const MaxPool& op, const TensorDesc& in) {
+  if (op.size.product() > 127) return std::nullopt;
   return graph_of(op, in, PoolGraph::Kind::largest);
 }
-PoolGraph pool_graph(const AveragePool2d& op, const TensorDesc& in) {
+PoolGraph pool_graph(const AveragePool& op, const TensorDesc& in) {
   return graph_of(op, in, op.count_padding ? PoolGraph::Kind::average_of_all : PoolGraph::Kind::average);
 }
 PoolGraph pool_graph(const GlobalAveragePool&, const TensorDesc& in) {
-  const AveragePool2d whole{{in.shape[2], in.shape[3]}, {1, 1}, {0, 0}};
+  const std::array<std::int64_t, 4> nchw = extents(in);
+  const AveragePool whole{{nchw[2], nchw[3]}, {1, 1}, {0, 0}};
   return graph_of(whole, in, PoolGraph::Kind::average_of_all);
 }
 
@@ -129,7 +132,7 @@ struct GraphsOf {
   const TensorDesc& in;
   bool tf32;
 
-  std::vector<CudnnGraph> operator()(const Conv2d& op) const {
+  std::vector<CudnnGraph> operator()(const Conv& op) const {
     std::vector<CudnnGraph> out;
     if (is_product(op)) return out;
     for (const auto pass :
@@ -149,11 +152,11 @@ struct GraphsOf {
   std::vector<CudnnGraph> operator()(const LayerNorm& op) const {
     return {norm_graph(op, in, false), norm_graph(op, in, true)};
   }
-  std::vector<CudnnGraph> operator()(const MaxPool2d& op) const {
+  std::vector<CudnnGraph> operator()(const MaxPool& op) const {
     if (const auto graph = pool_graph(op, in)) return {*graph};
     return {};
   }
-  std::vector<CudnnGraph> operator()(const AveragePool2d& op) const { return {pool_graph(op, in)}; }
+  std::vector<CudnnGraph> operator()(const AveragePool& op) const { return {pool_graph(op, in)}; }
   std::vector<CudnnGraph> operator()(const GlobalAveragePool& op) const { return {pool_graph(op, in)}; }
   template <class Other>
   std::vector<CudnnGraph> operator()(const Other&) const {
@@ -167,9 +170,10 @@ std::vector<CudnnGraph> graphs_of(const OpSpec& op, const TensorDesc& in, bool t
   return std::visit(GraphsOf{in, tf32}, op);
 }
 
-bool is_product(const Conv2d& op) noexcept {
-  constexpr std::array<std::int64_t, 2> one{1, 1}, none{0, 0};
-  return op.kernel == one && op.stride == one && op.padding == none && op.groups == 1;
+bool is_product(const Conv& op) noexcept {
+  const std::size_t n = op.kernel.size();
+  const Extents one = Extents::all(n, 1), none = Extents::all(n, 0);
+  return op.kernel == one && op.stride == one && op.pads() == none && op.groups == 1;
 }
 
 ConvolutionGraph bare(ConvolutionGraph g) noexcept {

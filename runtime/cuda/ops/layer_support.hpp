@@ -16,7 +16,7 @@ inline bool wanted(std::span<const GradSlot> slots, std::size_t i) {
 }
 
 /// A convolution that is_product, as a linear layer over pixels: images lie channels last.
-std::unique_ptr<Kernel> make_product_conv2d(CudaContext&, const Conv2d&, const TensorDesc& in, const OpUse&);
+std::unique_ptr<Kernel> make_product_conv(CudaContext&, const Conv&, const TensorDesc& in, const OpUse&);
 
 /// The libraries want a workspace on a multiple of 256 bytes; a plan promises 64.
 inline constexpr std::size_t workspace_alignment = 256;

@@ -52,11 +52,10 @@ class MeanSquaredErrorKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_softmax_cross_entropy(const CudaContext&, const SoftmaxCrossEntropy& op,
-                                                   std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> make(CudaContext&, const SoftmaxCrossEntropy& op, Inputs in, const OpUse&) {
   return std::make_unique<SoftmaxCrossEntropyKernel>(op, in[0].shape);
 }
-std::unique_ptr<Kernel> make_mean_squared_error(const CudaContext&, std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> make(CudaContext&, const MeanSquaredError&, Inputs in, const OpUse&) {
   return std::make_unique<MeanSquaredErrorKernel>(in[0].shape);
 }
 

@@ -255,19 +255,16 @@ class BatchMomentsKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_batch_norm(CudaContext& context, const BatchNorm& op, std::span<const TensorDesc> in,
-                                        const OpUse& use) {
+std::unique_ptr<Kernel> make(CudaContext& context, const BatchNorm& op, Inputs in, const OpUse& use) {
   return std::make_unique<BatchNormKernel>(context, op, in[0], use);
 }
-std::unique_ptr<Kernel> make_batch_normalize(const CudaContext&, const BatchNormalize& op,
-                                             std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> make(CudaContext&, const BatchNormalize& op, Inputs in, const OpUse&) {
   return std::make_unique<BatchNormKernel>(op, in[0]);
 }
-std::unique_ptr<Kernel> make_batch_moments(const CudaContext&, std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> make(CudaContext&, const BatchMoments&, Inputs in, const OpUse&) {
   return std::make_unique<BatchMomentsKernel>(in[0]);
 }
-std::unique_ptr<Kernel> make_layer_norm(CudaContext& context, const LayerNorm& op, std::span<const TensorDesc> in,
-                                        const OpUse& use) {
+std::unique_ptr<Kernel> make(CudaContext& context, const LayerNorm& op, Inputs in, const OpUse& use) {
   return std::make_unique<LayerNormKernel>(context, op, in[0], use);
 }
 

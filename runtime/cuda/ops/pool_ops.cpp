@@ -4,15 +4,11 @@
 
 #include "runtime/cuda/ops/graph_ops.hpp"
 #include "runtime/cuda/ops/layer_support.hpp"
+#include "runtime/ops/pool.hpp"
 
 namespace dtrain::cuda {
 
 namespace {
-
-template <class Op>
-WindowGrid grid_of(const Op& op, const Shape& in) {
-  return WindowGrid(op, {in[0], in[1], in[2], in[3]});
-}
 
 /// The graph of a pool where it is quicker than own kernels.
 class QuickerPool {
@@ -40,8 +36,8 @@ class QuickerPool {
 
 class MaxPoolKernel final : public Kernel {
  public:
-  MaxPoolKernel(CudaContext& context, const MaxPool2d& op, const TensorDesc& in, const OpUse& use)
-      : type_(element_of(in)), grid_(grid_of(op, in.shape)) {
+  MaxPoolKernel(CudaContext& context, const MaxPool& op, const TensorDesc& in, const OpUse& use)
+      : type_(element_of(in)), grid_(window_grid(op, in)) {
     if (const auto graph = pool_graph(op, in); graph && use.trained)  // in evaluation nobody asks which was the largest
       graph_.prepare(context, *graph, [this](const GraphOperands& o, std::byte*, void* stream) {
         max_pool({stream, name}, type_, grid_, o[0], o[1], static_cast<std::uint8_t*>(o[2]));
@@ -61,7 +57,7 @@ class MaxPoolKernel final : public Kernel {
   }
 
  private:
-  static constexpr const char* name = "max_pool2d";
+  static constexpr const char* name = "maxpool";
   Element type_;
   WindowGrid grid_;
   QuickerPool graph_;
@@ -69,8 +65,8 @@ class MaxPoolKernel final : public Kernel {
 
 class AveragePoolKernel final : public Kernel {
  public:
-  AveragePoolKernel(CudaContext& context, const AveragePool2d& op, const TensorDesc& in)
-      : type_(element_of(in)), grid_(grid_of(op, in.shape)), count_padding_(op.count_padding) {
+  AveragePoolKernel(CudaContext& context, const AveragePool& op, const TensorDesc& in)
+      : type_(element_of(in)), grid_(window_grid(op, in)), count_padding_(op.count_padding) {
     graph_.prepare(context, pool_graph(op, in), [this](const GraphOperands& o, std::byte*, void* stream) {
       average_pool({stream, name}, type_, grid_, count_padding_, o[0], o[1]);
     });
@@ -86,7 +82,7 @@ class AveragePoolKernel final : public Kernel {
   }
 
  private:
-  static constexpr const char* name = "average_pool2d";
+  static constexpr const char* name = "avgpool";
   Element type_;
   WindowGrid grid_;
   bool count_padding_;
@@ -96,7 +92,7 @@ class AveragePoolKernel final : public Kernel {
 class GlobalAveragePoolKernel final : public Kernel {
  public:
   GlobalAveragePoolKernel(CudaContext& context, const GlobalAveragePool& op, const TensorDesc& in)
-      : type_(element_of(in)), images_{in.shape[0], in.shape[2] * in.shape[3], in.shape[1]} {
+      : type_(element_of(in)), images_(images_of(in)) {
     graph_.prepare(context, pool_graph(op, in), [this](const GraphOperands& o, std::byte*, void* stream) {
       global_average({stream, name}, type_, images_, o[0], o[1]);
     });
@@ -111,7 +107,7 @@ class GlobalAveragePoolKernel final : public Kernel {
   }
 
  private:
-  static constexpr const char* name = "global_average_pool";
+  static constexpr const char* name = "global_avgpool";
   Element type_;
   Images images_;
   QuickerPool graph_;
@@ -119,16 +115,13 @@ class GlobalAveragePoolKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_max_pool2d(CudaContext& context, const MaxPool2d& op, std::span<const TensorDesc> in,
-                                        const OpUse& use) {
+std::unique_ptr<Kernel> make(CudaContext& context, const MaxPool& op, Inputs in, const OpUse& use) {
   return std::make_unique<MaxPoolKernel>(context, op, in[0], use);
 }
-std::unique_ptr<Kernel> make_average_pool2d(CudaContext& context, const AveragePool2d& op,
-                                            std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> make(CudaContext& context, const AveragePool& op, Inputs in, const OpUse&) {
   return std::make_unique<AveragePoolKernel>(context, op, in[0]);
 }
-std::unique_ptr<Kernel> make_global_average_pool(CudaContext& context, const GlobalAveragePool& op,
-                                                 std::span<const TensorDesc> in) {
+std::unique_ptr<Kernel> make(CudaContext& context, const GlobalAveragePool& op, Inputs in, const OpUse&) {
   return std::make_unique<GlobalAveragePoolKernel>(context, op, in[0]);
 }
 

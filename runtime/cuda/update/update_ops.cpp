@@ -191,7 +191,7 @@ void FlatOps::load_images(const ImageFormat& format, const ImageBatch& batch, St
   if (batch.n > 0) cuda::load_images(at(stream, "images"), element_of(batch.out_type), format, batch);
 }
 
-void FlatOps::cast(const Tensor& from, const Tensor& to, Stream& stream) {
+void FlatOps::cast(Tensor from, Tensor to, Stream& stream) {
   if (from.elements() > 0)
     cuda::cast(at(stream, "cast"), element_of(from.desc), element_of(to.desc), from.data, {to.data, Put::overwrite},
                from.elements());

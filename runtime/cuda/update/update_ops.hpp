@@ -8,28 +8,29 @@
 #include <vector>
 
 #include "runtime/device/device.hpp"
+#include "runtime/ops/kernels.hpp"
 #include "runtime/optim/optimizer.hpp"
 
 namespace dtrain::cuda {
 
-class FlatOps {
+/// A device adds the kernels of ops.
+class FlatOps : public Kernels {
  public:
   /// The device outlives it.
   explicit FlatOps(Device& device);
-  ~FlatOps();
+  ~FlatOps() override;
   FlatOps(const FlatOps&) = delete;
   FlatOps& operator=(const FlatOps&) = delete;
 
-  // As the methods of Device.
-  void update(const UpdateRule&, const UpdateArgs&, Stream&);
-  void update_states(const StateUpdateArgs&, Stream&);
-  static void average(float* average, const float* params, std::size_t n, double decay, const StepState&, Stream&);
-  static void sum_squares(const float* x, std::size_t n, double* partial, Stream&);
-  static void finish_gradients(const GradientArgs&, Stream&);
-  static void finish_step(const FinishArgs&, Stream&);
-  static void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, Stream&);
-  static void load_images(const ImageFormat&, const ImageBatch&, Stream&);
-  static void cast(const Tensor& from, const Tensor& to, Stream&);
+  void update(const UpdateRule&, const UpdateArgs&, Stream&) override;
+  void update_states(const StateUpdateArgs&, Stream&) override;
+  void average(float* average, const float* params, std::size_t n, double decay, const StepState&, Stream&) override;
+  void sum_squares(const float* x, std::size_t n, double* partial, Stream&) override;
+  void finish_gradients(const GradientArgs&, Stream&) override;
+  void finish_step(const FinishArgs&, Stream&) override;
+  void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, Stream&) override;
+  void load_images(const ImageFormat&, const ImageBatch&, Stream&) override;
+  void cast(Tensor from, Tensor to, Stream&) override;
 
  private:
   class Tables;

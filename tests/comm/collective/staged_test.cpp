@@ -1,4 +1,4 @@
-// Sums of device tensors through the host's memory, on a device that works behind the host's back.
+// Sums of device tensors through the host's memory, on an asynchronous device.
 #include "comm/collective/staged.hpp"
 
 #include <chrono>
@@ -8,7 +8,7 @@
 #include "comm/collective/fixed_order.hpp"
 #include "comm/world/local.hpp"
 #include "runtime/tensor/error.hpp"
-#include "tests/comm/world/device_suite.hpp"
+#include "tests/comm/collective/device_suite.hpp"
 #include "tests/support/allocations.hpp"
 #include "tests/support/async_device.hpp"
 

@@ -23,17 +23,17 @@ ValueId global_norm(Graph& g, const std::string& name, ValueId x, Activation act
 
 Graph net(std::int64_t batch, bool global) {
   Graph g(batch);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{batch, 2, 8, 8}, Layout::channels_last});
+  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{batch, 8, 8, 2}});
   const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{batch}});
   const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{batch}});
-  auto v = g.add("conv1", Conv2d{.filters = 8, .kernel = {3, 3}, .padding = {1, 1}, .bias = false}, {x});
+  auto v = g.add("conv1", Conv{.filters = 8, .kernel = {3, 3}, .padding = {1, 1}, .bias = false}, {x});
   v = global ? global_norm(g, "norm1", v, Activation::relu)
              : g.add("norm1", BatchNorm{.activation = Activation::relu}, {v});
-  auto h = g.add("conv2", Conv2d{.filters = 8, .kernel = {3, 3}, .padding = {1, 1}, .bias = false}, {v});
+  auto h = g.add("conv2", Conv{.filters = 8, .kernel = {3, 3}, .padding = {1, 1}, .bias = false}, {v});
   h = global ? global_norm(g, "norm2", h, Activation::none) : g.add("norm2", BatchNorm{}, {h});
   v = g.add("add", Add{Activation::relu}, {h, v});
   v = g.add("flat", Flatten{}, {g.add("mean", GlobalAveragePool{}, {v})});
-  g.add("loss", SoftmaxCrossEntropy{}, {g.add("head", Linear{.units = 4}, {v}), y, w});
+  g.add("loss", SoftmaxCrossEntropy{}, {g.add("head", Dense{.units = 4}, {v}), y, w});
   return g;
 }
 

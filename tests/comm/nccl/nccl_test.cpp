@@ -9,8 +9,8 @@
 
 #include "comm/world/local.hpp"
 #include "runtime/tensor/error.hpp"
+#include "tests/comm/collective/device_suite.hpp"
 #include "tests/comm/nccl/simulated_nccl.hpp"
-#include "tests/comm/world/device_suite.hpp"
 #include "tests/support/async_device.hpp"
 
 namespace dtrain::comm {

@@ -10,9 +10,9 @@
 
 #include "comm/watch/watchdog.hpp"
 #include "comm/world/world.hpp"
+#include "tests/comm/collective/device_suite.hpp"
 #include "tests/comm/collective/reducer_suite.hpp"
 #include "tests/comm/collective/suite.hpp"
-#include "tests/comm/world/device_suite.hpp"
 #include "tests/support/async_device.hpp"
 
 using namespace dtrain;

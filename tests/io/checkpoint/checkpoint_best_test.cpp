@@ -6,6 +6,7 @@
 #include <cstring>
 #include <optional>
 
+#include <hdf5.h>
 #include <sys/wait.h>
 
 #include "io/checkpoint/checkpoint_manifest.hpp"

@@ -10,6 +10,7 @@
 
 #include "io/dataset/loader.hpp"
 #include "runtime/device/device.hpp"
+#include "runtime/ops/kernels.hpp"
 #include "tests/io/hdf5/hdf5_files.hpp"
 
 namespace dtrain::io {
@@ -74,7 +75,7 @@ void compare(const Dataset& data, LoaderOptions o, bool training) {
       if (training && !o.augment.empty()) b.draws = reinterpret_cast<const ImageDraw*>(batch.raw.data() + at.draws);
       b.n = o.micro_batch;
       b.out = out.data();
-      device->load_images(format, b, *stream);
+      device->kernels().load_images(format, b, *stream);
       for (std::size_t e = 0; e < elements; ++e)
         ASSERT_EQ(out[e], expected.sample.as<float>()[e]) << "element " << e << " of batch " << i;
       EXPECT_TRUE(std::equal(batch.weight.as<float>(), batch.weight.as<float>() + 4, expected.weight.as<float>()));

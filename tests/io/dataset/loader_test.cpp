@@ -64,8 +64,7 @@ TEST(Loader, EqualsANaiveReferenceOnAnyNumberOfRanks) {
             ASSERT_EQ(batch.step, s);
             ASSERT_EQ(batch.micro, j);
             ASSERT_EQ(batch.valid, micro);
-            ASSERT_EQ(batch.sample.desc.shape, (Shape{micro, 1, 6, 5}));
-            ASSERT_EQ(batch.sample.desc.layout, Layout::channels_last);
+            ASSERT_EQ(batch.sample.desc.shape, (Shape{micro, 6, 5, 1}));
             for (int i = 0; i < micro; ++i) {
               const std::uint64_t p = s * global + static_cast<std::uint64_t>((rank * a + j) * micro + i);
               ASSERT_EQ(batch.positions.as<std::uint64_t>()[i], p);
@@ -180,7 +179,7 @@ TEST(Loader, LaysImagesOutChannelsLastAndNormalizesByChannel) {
             const std::uint64_t at = flat ? stored : p * 3 + c;
             const bool one = flat && hwc;
             const double mean = one ? 0.1 : options.normalize.mean[c],
-                         deviation = one ? 0.5 : options.normalize.deviation[c];
+                         deviation = one ? 0.5 : options.normalize.standard_deviation[c];
             ASSERT_NEAR(out[i * 60 + at], (pixel(i, stored) / 255.0 - mean) / deviation, 1e-6) << hwc << flat;
           }
         }
@@ -289,7 +288,7 @@ TEST(Loader, WrongSettingsAreClearErrors) {
   options.normalize.mean = {1, 2, 3};
   EXPECT_HAS(message_of<ConfigError>([&] { Loader::training(set, options); }), "data.normalize");
   options.normalize = {};
-  options.normalize.deviation = {0};
+  options.normalize.standard_deviation = {0};
   EXPECT_HAS(message_of<ConfigError>([&] { Loader::training(set, options); }), "deviation above 0");
 }
 

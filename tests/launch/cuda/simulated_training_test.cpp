@@ -40,28 +40,7 @@ class PlainUpdates final : public Device {
   std::unique_ptr<Event> make_event() override { return of_.make_event(); }
   void copy(void* to, const void* from, std::size_t n, Stream& s) override { of_.copy(to, from, n, s); }
   void zero(void* to, std::size_t n, Stream& s) override { of_.zero(to, n, s); }
-  std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse& use) override {
-    return std::make_unique<Hidden>(of_.prepare(op, in, use));
-  }
-  void update(const UpdateRule& rule, const UpdateArgs& args, Stream& s) override {
-    if (!args.packed.empty()) throw BugError("packed copies of kernels that have none");
-    of_.update(rule, args, s);
-  }
-  void update_states(const StateUpdateArgs& args, Stream& s) override { of_.update_states(args, s); }
-  void average(float* average, const float* params, std::size_t n, double decay, const StepState& step,
-               Stream& s) override {
-    of_.average(average, params, n, decay, step, s);
-  }
-  void sum_squares(const float* x, std::size_t n, double* partial, Stream& s) override {
-    of_.sum_squares(x, n, partial, s);
-  }
-  void finish_gradients(const GradientArgs& args, Stream& s) override { of_.finish_gradients(args, s); }
-  void finish_step(const FinishArgs& args, Stream& s) override { of_.finish_step(args, s); }
-  void load_images(const ImageFormat& f, const ImageBatch& b, Stream& s) override { of_.load_images(f, b, s); }
-  void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, Stream& s) override {
-    of_.add(parts, out, begin, end, s);
-  }
-  void cast(Tensor from, Tensor to, Stream& s) override { of_.cast(from, to, s); }
+  Kernels& kernels() override { return kernels_; }
 
  private:
   struct Hidden final : Kernel {
@@ -73,7 +52,37 @@ class PlainUpdates final : public Device {
     void backward(const OpArgs& a, const OpGrads& g, Stream& s) override { of->backward(a, g, s); }
     std::unique_ptr<Kernel> of;
   };
+  class PlainKernels final : public Kernels {
+   public:
+    explicit PlainKernels(Kernels& of) : of_(of) {}
+    std::unique_ptr<Kernel> prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse& use) override {
+      return std::make_unique<Hidden>(of_.prepare(op, in, use));
+    }
+    void update(const UpdateRule& rule, const UpdateArgs& args, Stream& s) override {
+      if (!args.packed.empty()) throw BugError("packed copies of kernels that have none");
+      of_.update(rule, args, s);
+    }
+    void update_states(const StateUpdateArgs& args, Stream& s) override { of_.update_states(args, s); }
+    void average(float* average, const float* params, std::size_t n, double decay, const StepState& step,
+                 Stream& s) override {
+      of_.average(average, params, n, decay, step, s);
+    }
+    void sum_squares(const float* x, std::size_t n, double* partial, Stream& s) override {
+      of_.sum_squares(x, n, partial, s);
+    }
+    void finish_gradients(const GradientArgs& args, Stream& s) override { of_.finish_gradients(args, s); }
+    void finish_step(const FinishArgs& args, Stream& s) override { of_.finish_step(args, s); }
+    void load_images(const ImageFormat& f, const ImageBatch& b, Stream& s) override { of_.load_images(f, b, s); }
+    void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end, Stream& s) override {
+      of_.add(parts, out, begin, end, s);
+    }
+    void cast(Tensor from, Tensor to, Stream& s) override { of_.cast(from, to, s); }
+
+   private:
+    Kernels& of_;
+  };
   test::SimulatedDevice of_;
+  PlainKernels kernels_{of_.kernels()};
 };
 
 template <class Near>

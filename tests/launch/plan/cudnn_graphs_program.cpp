@@ -12,7 +12,7 @@
 #include <fmt/format.h>
 
 #include "launch/config/config_file.hpp"
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 #include "runtime/cuda/library/graph_check.hpp"
 #include "runtime/tensor/error.hpp"
 

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "launch/config/config_file.hpp"
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 
 namespace dtrain::launch {
 namespace {

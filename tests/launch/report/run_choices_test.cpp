@@ -1,4 +1,5 @@
-// Choices of a run: rank 0's on all ranks, kept in the run's directory, and measured anew only where nobody knows them.
+// Choices of a run: rank 0's on all ranks, kept in the run's directory, and measured again only where nobody knows
+// them.
 #include "launch/report/run_choices.hpp"
 
 #include <filesystem>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include "comm/world/local.hpp"
+#include "runtime/ops/kernels.hpp"
 #include "runtime/tensor/error.hpp"
 #include "tests/support/async_device.hpp"
 
@@ -27,8 +29,8 @@ AsyncDevice::Options gpu(const std::string& model, int rank) {
 /// Prepares two ops; one twice.
 void prepare_ops(AsyncDevice& device) {
   const TensorDesc in{DType::f32, Shape{4, 8}};
-  for (const std::int64_t units : {16, 16}) device.prepare(Linear{.units = units}, {&in, 1}, {});
-  device.prepare(Activate{}, {&in, 1}, {});
+  for (const std::int64_t units : {16, 16}) device.kernels().prepare(Dense{.units = units}, {&in, 1}, {});
+  device.kernels().prepare(Activate{}, {&in, 1}, {});
 }
 
 class Folder {
@@ -146,7 +148,7 @@ TEST(RunChoices, a_file_that_was_spoilt_is_named) {
     } catch (const CheckpointError& e) {
       const std::string text = e.what();
       EXPECT_NE(text.find(folder.file() + ": line 2 "), std::string::npos) << text;
-      EXPECT_NE(text.find("remove the file to measure anew"), std::string::npos) << text;
+      EXPECT_NE(text.find("remove the file to measure again"), std::string::npos) << text;
     }
   });
 }

@@ -1,4 +1,4 @@
-// Started by mpirun, in dtrain's place: CONFIG key=value..., trains on a device that works behind the host's back;
+// Started by mpirun, in dtrain's place: CONFIG key=value..., trains on an asynchronous device;
 // bench-comm SIZE..., measures sums on it.
 //   DTRAIN_ASYNC_BUS_IDS: where each rank's GPU is, by rank, with commas; DTRAIN_ASYNC_DELAY_US: before each piece of
 //   work
@@ -11,11 +11,11 @@
 
 #include "comm/watch/watchdog.hpp"
 #include "comm/world/world.hpp"
+#include "launch/base/error_text.hpp"
 #include "launch/base/progress.hpp"
 #include "launch/base/signals.hpp"
 #include "launch/bench/comm.hpp"
 #include "launch/cli/all_ranks.hpp"
-#include "launch/cli/cli.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/train/train.hpp"
 #include "tests/support/async_device.hpp"

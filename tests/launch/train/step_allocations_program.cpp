@@ -104,16 +104,16 @@ constexpr int ranks = 2;
 
 Graph small_cnn() {
   Graph g(micro);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{micro, 1, 8, 8}, Layout::channels_last});
+  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{micro, 8, 8, 1}});
   const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{micro}});
   const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{micro}});
-  auto v = g.add("conv2d_1", Conv2d{.filters = 8, .kernel = {3, 3}, .activation = Activation::relu}, {x});
-  v = g.add("maxpool2d_1", MaxPool2d{}, {v});
-  v = g.add("conv2d_2", Conv2d{.filters = 16, .kernel = {2, 2}, .activation = Activation::relu}, {v});
+  auto v = g.add("conv2d_1", Conv{.filters = 8, .kernel = {3, 3}, .activation = Activation::relu}, {x});
+  v = g.add("maxpool2d_1", MaxPool{}, {v});
+  v = g.add("conv2d_2", Conv{.filters = 16, .kernel = {2, 2}, .activation = Activation::relu}, {v});
   v = g.add("flatten_1", Flatten{}, {v});
-  v = g.add("dense_1", Linear{.units = 32, .activation = Activation::relu}, {v});
+  v = g.add("dense_1", Dense{.units = 32, .activation = Activation::relu}, {v});
   v = g.add("dropout_1", Dropout{.rate = 0.2, .id = 1}, {v});
-  v = g.add("dense_2", Linear{.units = 10}, {v});
+  v = g.add("dense_2", Dense{.units = 10}, {v});
   g.add("loss", SoftmaxCrossEntropy{}, {v, y, w});
   return g;
 }

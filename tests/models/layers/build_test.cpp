@@ -1,5 +1,5 @@
 // Models: what layers become, how many parameters they have, and what is said where they do not fit.
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 
 #include <string>
 #include <utility>
@@ -11,21 +11,21 @@ namespace dtrain::models {
 namespace {
 
 Layer conv(std::int64_t filters, std::int64_t kernel) {
-  return {{}, Conv2dLayer{filters, {kernel, kernel}}};
+  return {{}, Conv{filters, {kernel, kernel}}};
 }
 Layer dense(std::int64_t units) {
-  return {{}, DenseLayer{units}};
+  return {{}, Dense{units}};
 }
 Layer pool() {
-  return {{}, MaxPool2dLayer{}};
+  return {{}, MaxPool{}};
 }
 Layer flatten() {
-  return {{}, FlattenLayer{}};
+  return {{}, Flatten{}};
 }
 
 /// With a name and what it reads.
-Layer at(std::string name, LayerKind kind, std::vector<std::string> from = {}) {
-  return {std::move(name), std::move(kind), 0, std::move(from)};
+Layer at(std::string name, OpSpec op, std::vector<std::string> from = {}) {
+  return {std::move(name), std::move(op), 0, std::move(from)};
 }
 
 ModelConfig model(std::vector<std::int64_t> input, std::vector<Layer> layers, Loss loss = Loss::cross_entropy) {
@@ -60,7 +60,7 @@ std::string node(const Graph& graph, const std::string& name) {
 
 TEST(Build, CountsTheParametersOfTheMnistNetworks) {
   // As PyTorch counts them.
-  EXPECT_EQ(build(model({1, 28, 28}, {flatten(), dense(512), {{}, DropoutLayer{0.2}}, dense(10)}), 8).parameter_count(),
+  EXPECT_EQ(build(model({1, 28, 28}, {flatten(), dense(512), {{}, Dropout{0.2}}, dense(10)}), 8).parameter_count(),
             784 * 512 + 512 + 512 * 10 + 10);
   const Graph cnn = build(
       model({1, 28, 28}, {conv(32, 3), pool(), conv(64, 3), pool(), conv(64, 3), flatten(), dense(64), dense(10)}), 8);
@@ -69,14 +69,10 @@ TEST(Build, CountsTheParametersOfTheMnistNetworks) {
 }
 
 TEST(Build, NumbersLayersByKindAndDropoutsByOrder) {
-  const Graph g = build(model({1, 8, 8}, {conv(4, 3),
-                                          conv(4, 3),
-                                          flatten(),
-                                          {{}, DropoutLayer{0.1}},
-                                          {"head", DenseLayer{5}},
-                                          {{}, DropoutLayer{0.2}},
-                                          dense(2)}),
-                        2);
+  const Graph g = build(
+      model({1, 8, 8},
+            {conv(4, 3), conv(4, 3), flatten(), {{}, Dropout{0.1}}, {"head", Dense{5}}, {{}, Dropout{0.2}}, dense(2)}),
+      2);
   std::vector<std::string> names;
   std::vector<std::uint32_t> ids;
   for (const auto& node : g.nodes()) {
@@ -87,7 +83,7 @@ TEST(Build, NumbersLayersByKindAndDropoutsByOrder) {
                                              "dense_2", "loss"}));
   EXPECT_EQ(ids, (std::vector<std::uint32_t>{0, 1}));
   EXPECT_EQ(g.params()[0].name, "conv2d_1.weight");
-  EXPECT_EQ(g.desc(g.input(InputRole::sample)).layout, Layout::channels_last);
+  EXPECT_EQ(g.desc(g.input(InputRole::sample)).shape, (Shape{2, 8, 8, 1}));  // channels last
 }
 
 TEST(Build, ADenseLayerMayBeFirstOnAnImage) {
@@ -108,7 +104,9 @@ struct Misfit {
 TEST(Build, SaysWhichLayerDoesNotFitAndWhy) {
   const std::vector<Misfit> table = {
       {model({1, 8, 8}, {conv(4, 3), dense(2)}), 1,
-       "layer dense_1: its input has shape [4, 6, 6]; expected [features]; put `- flatten` before it"},
+       "layer dense_1: its input has shape [4, 6, 6]; expected [features] or [length, channels]: put `- flatten` "
+       "before it, or say "
+       "per_position: true"},
       {model({4}, {dense(3), conv(4, 3)}), 1,
        "layer conv2d_1: its input has shape [3]; expected [channels, height, width]"},
       {model({1, 4, 4}, {conv(4, 5), flatten(), dense(2)}), 0,
@@ -119,61 +117,60 @@ TEST(Build, SaysWhichLayerDoesNotFitAndWhy) {
        "the loss: the last layer's output has shape [4, 2, 2]; expected [classes]; end with a dense layer"},
       {model({4}, {dense(1)}), 1,
        "the loss: cross_entropy over 1 class; expected at least 2 outputs, or mean_squared_error"},
-      {model({4}, {{{}, ActivationLayer{}}}), 1,
+      {model({4}, {{{}, Activate{}}}), 1,
        "the loss: no layer has parameters to train; expected a dense or conv2d layer"},
-      {model({4}, {{"a", DenseLayer{3}}, {"a", DenseLayer{2}}}), 1, "layer \"a\": the name is taken by another layer"},
-      {model({4}, {{"input", DenseLayer{3}}, dense(2)}), 0,
+      {model({4}, {{"a", Dense{3}}, {"a", Dense{2}}}), 1, "layer \"a\": the name is taken by another layer"},
+      {model({4}, {{"input", Dense{3}}, dense(2)}), 0,
        "layer \"input\": input is the model's own name; expected another"},
       // who reads whom
-      {model({4}, {at("stem", DenseLayer{3}), at("", AddLayer{}, {"stem", "stemm"}), dense(2)}), 1,
+      {model({4}, {at("stem", Dense{3}), at("", Add{}, {"stem", "stemm"}), dense(2)}), 1,
        "layer add_1: from: there is no layer \"stemm\"; expected input or a layer before it; did you mean stem?"},
-      {model({4}, {at("a", DenseLayer{3}), at("b", DenseLayer{3}, {"b"})}), 1,
+      {model({4}, {at("a", Dense{3}), at("b", Dense{3}, {"b"})}), 1,
        "layer b: from: it reads itself; expected a layer before it"},
-      {model({4}, {at("a", DenseLayer{3}, {"b"}), at("b", DenseLayer{3}, {"input"})}), 0,
+      {model({4}, {at("a", Dense{3}, {"b"}), at("b", Dense{3}, {"input"})}), 0,
        "layer a: from: b comes after it; expected a layer before it"},
-      {model({4}, {at("a", DenseLayer{3}, {"c"}), at("b", DenseLayer{3}), at("c", DenseLayer{3})}), 0,
+      {model({4}, {at("a", Dense{3}, {"c"}), at("b", Dense{3}), at("c", Dense{3})}), 0,
        "layer a: from: c comes after it and reads it: a cycle; expected a layer before it"},
-      {model({4}, {at("a", DenseLayer{3}), at("b", DenseLayer{3}), at("c", DenseLayer{3}, {"a"})}), 1,
+      {model({4}, {at("a", Dense{3}), at("b", Dense{3}), at("c", Dense{3}, {"a"})}), 1,
        "layer b: nothing reads its output; expected its name in the `from` of a later layer"},
-      {model({4}, {dense(3), {{}, AddLayer{}}}), 1, "layer add_1: add takes two inputs, not 1; expected from: [a, b]"},
-      {model({4}, {dense(3), at("", ConcatLayer{}, {"dense_1"}), dense(2)}), 1,
+      {model({4}, {dense(3), {{}, Add{}}}), 1, "layer add_1: add takes two inputs, not 1; expected from: [a, b]"},
+      {model({4}, {dense(3), at("", Concat{}, {"dense_1"}), dense(2)}), 1,
        "layer concat_1: concat takes 2 to 32 inputs, not 1; expected from: [a, b, ...]"},
-      {model({4}, {dense(3), at("b", DenseLayer{2}, {"input", "dense_1"})}), 1,
-       "layer b: dense takes one input, not 2; expected one name in from; add, multiply and concat join several"},
-      {model({4}, {dense(4), at("", MultiplyLayer{}, {"dense_1", "dense_1"}), dense(2)}), 1,
+      {model({4}, {dense(3), at("b", Dense{2}, {"input", "dense_1"})}), 1,
+       "layer b (of input, dense_1): dense takes one input, not 2; expected one name in from; add, multiply and concat "
+       "join several"},
+      {model({4}, {dense(4), at("", Multiply{}, {"dense_1", "dense_1"}), dense(2)}), 1,
        "layer multiply_1: its inputs dense_1 and dense_1 are the same; expected different ones"},
-      {model({4}, {dense(4), flatten(), at("", AddLayer{}, {"dense_1", "flatten_1"}), dense(2)}), 2,
+      {model({4}, {dense(4), flatten(), at("", Add{}, {"dense_1", "flatten_1"}), dense(2)}), 2,
        "layer add_1: its inputs dense_1 and flatten_1 are the same; expected different ones"},
       // two shapes
-      {model({4}, {dense(3), at("", AddLayer{}, {"dense_1", "input"}), dense(2)}), 1,
-       "layer add_1: its inputs dense_1 and input have shapes [3] and [4]; expected equal ones"},
-      {model({1, 8, 8},
-             {conv(4, 3), at("b", Conv2dLayer{2, {3, 3}}, {"input"}), at("", MultiplyLayer{}, {"conv2d_1", "b"})}),
-       2,
-       "layer multiply_1: its inputs conv2d_1 and b have shapes [4, 6, 6] and [2, 6, 6]; expected equal ones, or "
+      {model({4}, {dense(3), at("", Add{}, {"dense_1", "input"}), dense(2)}), 1,
+       "layer add_1 (of dense_1, input): its inputs have shapes [3] and [4]; expected equal ones"},
+      {model({1, 8, 8}, {conv(4, 3), at("b", Conv{2, {3, 3}}, {"input"}), at("", Multiply{}, {"conv2d_1", "b"})}), 2,
+       "layer multiply_1 (of conv2d_1, b): its inputs have shapes [4, 6, 6] and [2, 6, 6]; expected equal ones, or "
        "[channels, 1, 1] for the second"},
-      {model({1, 8, 8},
-             {conv(4, 3), at("b", Conv2dLayer{2, {5, 5}}, {"input"}), at("", ConcatLayer{}, {"conv2d_1", "b"})}),
-       2,
-       "layer concat_1: its inputs conv2d_1 and b have shapes [4, 6, 6] and [2, 4, 4]; expected equal ones but for the "
+      {model({1, 8, 8}, {conv(4, 3), at("b", Conv{2, {5, 5}}, {"input"}), at("", Concat{}, {"conv2d_1", "b"})}), 2,
+       "layer concat_1 (of conv2d_1, b): its inputs have shapes [4, 6, 6] and [2, 4, 4]; expected equal ones but for "
+       "the "
        "channels"},
-      {model({2, 3, 3}, {flatten(), at("d", DenseLayer{18}), at("", AddLayer{}, {"flatten_1", "d"}), dense(2)}), 2,
-       "layer add_1: its inputs flatten_1 and d have shapes [18] and [18], but one is a flattened image; expected "
+      {model({2, 3, 3}, {flatten(), at("d", Dense{18}), at("", Add{}, {"flatten_1", "d"}), dense(2)}), 2,
+       "layer add_1 (of flatten_1, d): its inputs have shapes [18] and [18], but one is a flattened image; expected "
        "equal ones"},
       // windows and groups
-      {model({3, 8, 8}, {at("", Conv2dLayer{.filters = 4, .kernel = {3, 3}, .groups = 2})}), 0,
+      {model({3, 8, 8}, {at("", Conv{.filters = 4, .kernel = {3, 3}, .groups = 2})}), 0,
        "layer conv2d_1: groups 2 does not divide its input of shape [3, 8, 8] and its 4 filters; expected a divisor of "
        "3 and 4"},
-      {model({3, 8, 8}, {at("", Conv2dLayer{.filters = 4, .kernel = {4, 3}, .padding = {-1, -1}})}), 0,
+      {model({3, 8, 8}, {at("", Conv{.filters = 4, .kernel = {4, 3}, .padding = {-1, -1}})}), 0,
        "layer conv2d_1: padding: same with a window of [4, 3] would differ on two sides; expected an odd kernel, or "
        "numbers"},
-      {model({3, 8, 8}, {at("", Conv2dLayer{.filters = 4, .kernel = {3, 3}, .dilation = {4, 4}})}), 0,
+      {model({3, 8, 8}, {at("", Conv{.filters = 4, .kernel = {3, 3}, .dilation = {4, 4}})}), 0,
        "layer conv2d_1: a dilated kernel of [9, 9] does not fit its input of shape [3, 8, 8]"},
-      {model({3, 8, 8}, {at("", AveragePool2dLayer{.size = {3, 3}, .padding = {2, 2}})}), 0,
+      {model({3, 8, 8}, {at("", AveragePool{.size = {3, 3}, .padding = {2, 2}})}), 0,
        "layer avgpool2d_1: padding 2 is more than half of the window 3"},
-      {model({3}, {{{}, GlobalAveragePoolLayer{}}}), 0,
-       "layer global_avgpool_1: its input has shape [3]; expected [channels, height, width]"},
-      {model({2, 3, 3}, {flatten(), {{}, BatchNormLayer{}}, dense(2)}), 1,
+      {model({3}, {{{}, GlobalAveragePool{}}}), 0,
+       "layer global_avgpool_1: its input has shape [3]; expected [channels, height, width], [length, channels] or "
+       "[channels, depth, height, width]"},
+      {model({2, 3, 3}, {flatten(), {{}, BatchNorm{}}, dense(2)}), 1,
        "layer batch_norm_1: its input of shape [18] is a flattened image; put it before the flatten, or behind a dense "
        "layer"},
   };
@@ -187,31 +184,31 @@ TEST(Build, SaysWhichLayerDoesNotFitAndWhy) {
     }
   }
   try {
-    build(model({4}, {dense(3), {{}, BatchNormLayer{}}, dense(2)}), 1);
+    build(model({4}, {dense(3), {{}, BatchNorm{}}, dense(2)}), 1);
     ADD_FAILURE() << "a batch norm over one value";
   } catch (const LayerError& e) {
     EXPECT_EQ(e.layer(), 1u);
     EXPECT_EQ(std::string(e.what()),
-              "layer \"batch_norm_1\": batch_norm: the input [1, 3] has one value a channel, "
+              "layer batch_norm_1: its input [3] has one value a channel, "
               "which has no variance; expected a micro batch of at least 2");
   }
-  EXPECT_THROW(build(model({2, 2}, {dense(2)}), 1), ShapeError);
+  EXPECT_THROW(build(model({2, 2, 2, 2, 2}, {dense(2)}), 1), ShapeError);
   EXPECT_THROW(build(model({1 << 30, 1 << 30, 1 << 30}, {dense(2)}), 1), ShapeError);
 }
 
 TEST(Build, JoinsBranchesByName) {
-  const Graph g = build(model({4, 8, 8}, {at("stem", Conv2dLayer{.filters = 8, .kernel = {3, 3}, .padding = {-1, -1}}),
-                                          at("left", Conv2dLayer{.filters = 8, .kernel = {1, 1}}),
-                                          at("right", MaxPool2dLayer{{3, 3}, {1, 1}, {1, 1}}, {"stem"}),
-                                          at("sum", AddLayer{Activation::relu}, {"left", "right"}),
-                                          at("", ConcatLayer{}, {"sum", "stem", "input"}),
-                                          at("", GlobalAveragePoolLayer{}), flatten(), dense(2)}),
-                        2);
-  EXPECT_EQ(node(g, "stem"), "conv2d(sample)");
-  EXPECT_EQ(node(g, "right"), "max_pool2d(stem)");
+  const Graph g = build(
+      model({4, 8, 8},
+            {at("stem", Conv{.filters = 8, .kernel = {3, 3}, .padding = {-1, -1}}),
+             at("left", Conv{.filters = 8, .kernel = {1, 1}}), at("right", MaxPool{{3, 3}, {1, 1}, {1, 1}}, {"stem"}),
+             at("sum", Add{Activation::relu}, {"left", "right"}), at("", Concat{}, {"sum", "stem", "input"}),
+             at("", GlobalAveragePool{}), flatten(), dense(2)}),
+      2);
+  EXPECT_EQ(node(g, "stem"), "conv2d(input)");
+  EXPECT_EQ(node(g, "right"), "maxpool2d(stem)");
   EXPECT_EQ(node(g, "sum"), "add(left, right)");
-  EXPECT_EQ(node(g, "concat_1"), "concat(sum, stem, sample)");
-  EXPECT_EQ(node(g, "global_avgpool_1"), "global_average_pool(concat_1)");
+  EXPECT_EQ(node(g, "concat_1"), "concat(sum, stem, input)");
+  EXPECT_EQ(node(g, "global_avgpool_1"), "global_avgpool(concat_1)");
   EXPECT_EQ(g.params().back().name, "dense_1.bias");
   EXPECT_EQ(g.params()[4].shape, (Shape{2, 20}));  // the dense layer sees 8 + 8 + 4 channels
 }
@@ -219,37 +216,37 @@ TEST(Build, JoinsBranchesByName) {
 TEST(Build, SameKeepsTheExtentsAndDividesThemByTheStride) {
   for (const std::int64_t kernel : {1, 3, 5}) {
     for (const std::int64_t stride : {1, 2, 3}) {
-      const Graph g = build(model({1, 9, 8}, {at("c", Conv2dLayer{.filters = 1,
-                                                                  .kernel = {kernel, kernel},
-                                                                  .stride = {stride, stride},
-                                                                  .padding = {-1, -1},
-                                                                  .dilation = {2, 1}}),
+      const Graph g = build(model({1, 9, 8}, {at("c", Conv{.filters = 1,
+                                                           .kernel = {kernel, kernel},
+                                                           .stride = {stride, stride},
+                                                           .padding = {-1, -1},
+                                                           .dilation = {2, 1}}),
                                               flatten(), dense(2)}),
                             1);
-      EXPECT_EQ(g.nodes()[0].shape.out[0].shape, (Shape{1, 1, (9 + stride - 1) / stride, (8 + stride - 1) / stride}))
+      EXPECT_EQ(g.nodes()[0].shape.out[0].shape, (Shape{1, (9 + stride - 1) / stride, (8 + stride - 1) / stride, 1}))
           << kernel << ' ' << stride;
     }
   }
 }
 
 TEST(Build, ActivationsThatNoKernelAppliesAreNodesOfTheirOwn) {
-  const Graph g = build(
-      model({4}, {at("a", DenseLayer{.units = 3, .activation = Activation::tanh}),
-                  at("b", DenseLayer{.units = 3, .activation = Activation::gelu}),
-                  at("n", BatchNormLayer{.activation = Activation::silu}), at("", ActivationLayer{Activation::silu}),
-                  at("", AddLayer{Activation::hard_swish}, {"silu_1", "b"}), at("last", DenseLayer{2}, {"add_1"})}),
-      2);
+  const Graph g =
+      build(model({4}, {at("a", Dense{.units = 3, .activation = Activation::tanh}),
+                        at("b", Dense{.units = 3, .activation = Activation::gelu}),
+                        at("n", BatchNorm{.activation = Activation::silu}), at("", Activate{Activation::silu}),
+                        at("", Add{Activation::hard_swish}, {"silu_1", "b"}), at("last", Dense{2}, {"add_1"})}),
+            2);
   EXPECT_EQ(node_names(g), (std::vector<std::string>{"a", "b", "b_gelu", "n", "n_silu", "silu_1", "add_1",
                                                      "add_1_hard_swish", "last", "loss"}));
-  EXPECT_EQ(std::get<Linear>(g.nodes()[0].op).activation, Activation::tanh);
-  EXPECT_EQ(std::get<Linear>(g.nodes()[1].op).activation, Activation::none);
+  EXPECT_EQ(std::get<Dense>(g.nodes()[0].op).activation, Activation::tanh);
+  EXPECT_EQ(std::get<Dense>(g.nodes()[1].op).activation, Activation::none);
   EXPECT_EQ(node(g, "add_1"), "add(silu_1, b_gelu)");  // a name is what the layer gives, behind its activation
-  EXPECT_EQ(node(g, "last"), "linear(add_1_hard_swish)");
+  EXPECT_EQ(node(g, "last"), "dense(add_1_hard_swish)");
 }
 
 TEST(Build, GlobalStatisticsAreMomentsThatAreSummedOverRanks) {
   ModelConfig config =
-      model({3, 4, 4}, {conv(4, 1), at("n", BatchNormLayer{.activation = Activation::relu}), flatten(), dense(2)});
+      model({3, 4, 4}, {conv(4, 1), at("n", BatchNorm{.activation = Activation::relu}), flatten(), dense(2)});
   EXPECT_EQ(node(build(config, 2), "n"), "batch_norm(conv2d_1)");
   config.statistics = Statistics::global;
   const Graph g = build(config, 2);
@@ -264,7 +261,7 @@ TEST(Build, GlobalStatisticsAreMomentsThatAreSummedOverRanks) {
 TEST(Build, CastsStandBehindTheInputAndBeforeTheLoss) {
   const ModelConfig config = model({1, 8, 8}, {conv(4, 3), flatten(), dense(3), dense(2)});
   const Graph g = models::build(config, 2, DType::bf16);
-  EXPECT_EQ(node(g, "input_cast"), "cast(sample)");
+  EXPECT_EQ(node(g, "input_cast"), "cast(input)");
   EXPECT_EQ(node(g, "conv2d_1"), "conv2d(input_cast)");
   EXPECT_EQ(node(g, "output_cast"), "cast(dense_2)");
   EXPECT_EQ(node(g, "loss"), "softmax_cross_entropy(output_cast, target, weight)");
@@ -299,7 +296,7 @@ TEST(Families, HaveThePublishedExtents) {
   const Graph efficient = build(family({3, 224, 224}, EfficientNetB0{}), 1);
   const auto out = [](const Graph& graph, const std::string& name) {
     for (const auto& n : graph.nodes())
-      if (n.name == name) return Shape(n.shape.out[0].shape.extents().subspan(1));
+      if (n.name == name) return n.shape.out[0].sample();
     return Shape{};
   };
   EXPECT_EQ(out(resnet, "maxpool"), (Shape{64, 56, 56}));

@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "models/layers/build.hpp"
+#include "models/model/build.hpp"
 #include "runtime/optim/update.hpp"
 #include "runtime/program/program.hpp"
 #include "tests/support/op_table.hpp"

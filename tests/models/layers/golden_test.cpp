@@ -22,24 +22,24 @@ constexpr double adam_tolerance = 1e-3;
 ModelConfig mlp() {
   ModelConfig m;
   m.input = {784};
-  m.layers = {{"", DenseLayer{.units = 512, .activation = Activation::relu}, 0}, {"", DenseLayer{.units = 10}, 0}};
+  m.layers = {{"", Dense{.units = 512, .activation = Activation::relu}, 0}, {"", Dense{.units = 10}, 0}};
   return m;
 }
 
 ModelConfig cnn() {
   const auto conv = [](std::int64_t filters) {
-    return Layer{"", Conv2dLayer{.filters = filters, .kernel = {3, 3}, .activation = Activation::relu}, 0};
+    return Layer{"", Conv{.filters = filters, .kernel = {3, 3}, .activation = Activation::relu}, 0};
   };
   ModelConfig m;
   m.input = {1, 28, 28};
   m.layers = {conv(32),
-              {"", MaxPool2dLayer{}, 0},
+              {"", MaxPool{}, 0},
               conv(64),
-              {"", MaxPool2dLayer{}, 0},
+              {"", MaxPool{}, 0},
               conv(64),
-              {"", FlattenLayer{}, 0},
-              {"", DenseLayer{.units = 64, .activation = Activation::relu}, 0},
-              {"", DenseLayer{.units = 10}, 0}};
+              {"", Flatten{}, 0},
+              {"", Dense{.units = 64, .activation = Activation::relu}, 0},
+              {"", Dense{.units = 10}, 0}};
   return m;
 }
 

@@ -1,5 +1,7 @@
 // The CUDA device's own kernels, run on the host: with the threads in another order, and what the op table does not
 // reach.
+#include "runtime/ops/kernels.hpp"
+
 #include <array>
 #include <cmath>
 
@@ -21,7 +23,7 @@ using test::OpRow;
 using test::OpRun;
 
 TensorDesc matrix(std::int64_t n, std::int64_t d) {
-  return {DType::f32, Shape{n, d}, Layout::plain, {}};
+  return {DType::f32, Shape{n, d}};
 }
 
 /// Output, gradients and kept statistics of one forward and backward pass.
@@ -42,8 +44,7 @@ TEST(Kernels, have_bits_that_depend_on_no_order_of_threads_and_blocks) {
   std::vector<OpRow> rows = test::large_ops();
   rows.insert(rows.end(), test::op_table().begin(), test::op_table().end());
   for (const OpRow& row : rows) {
-    if (row.in.dtype == DType::f16 &&
-        (std::holds_alternative<Linear>(row.op) || std::holds_alternative<Conv2d>(row.op)))
+    if (row.in.dtype == DType::f16 && (std::holds_alternative<Dense>(row.op) || std::holds_alternative<Conv>(row.op)))
       continue;  // the cpu's here
     const auto expected = results(device, row);
     test::set_turns(test::Turns::backward);
@@ -115,8 +116,8 @@ TEST_F(FlatBuffers, updates_leave_packed_copies) {
     step.learning_rate = 0.1f;
     step.sum_weight = 1;
     const PackedCopy packed[3] = {{a, DType::bf16}, {b, DType::f16}, {nullptr, DType::f32}};
-    device_.update(rule, {w.data(), g.data(), {m.data(), v.data()}, 0, 3120, &layout, &step, norms.data(), 0, packed},
-                   *stream_);
+    device_.kernels().update(
+        rule, {w.data(), g.data(), {m.data(), v.data()}, 0, 3120, &layout, &step, norms.data(), 0, packed}, *stream_);
     for (std::size_t i = 0; i < 1037; ++i) ASSERT_EQ(a[i].bits, to_bf16(w[i]).bits) << rule.kind.index() << " " << i;
     for (std::size_t i = 0; i < 2051; ++i) ASSERT_EQ(b[i].bits, to_f16(w[1040 + i]).bits) << rule.kind.index();
   }
@@ -144,9 +145,9 @@ TEST_F(FlatBuffers, updates_leave_swapped_copies) {
       step.sum_weight = 1;
       const auto update = [&](std::size_t begin, std::size_t end, PackedCopy copy) {
         const PackedCopy packed[2] = {{}, copy};
-        device_.update(rule,
-                       {w.data(), g.data(), {m.data(), v.data()}, begin, end, &layout, &step, norms.data(), 0, packed},
-                       *stream_);
+        device_.kernels().update(
+            rule, {w.data(), g.data(), {m.data(), v.data()}, begin, end, &layout, &step, norms.data(), 0, packed},
+            *stream_);
       };
       const std::size_t cut = needs_whole_parameters(rule) ? 16 : 16 + size / 2 + 1;
       for (const auto& [begin, end] : {std::pair<std::size_t, std::size_t>{0, cut}, {cut, floats}})
@@ -180,8 +181,9 @@ TEST_F(FlatBuffers, swapped_copies_of_other_rows_are_refused) {
   std::vector<float> w(32), g(32);
   StepState step;
   const PackedCopy packed[1] = {{w.data(), DType::f32, 3, 2}};
-  EXPECT_THROW(device_.update({Sgd{}}, {w.data(), g.data(), {}, 0, 32, &layout, &step, nullptr, 0, packed}, *stream_),
-               BugError);
+  EXPECT_THROW(
+      device_.kernels().update({Sgd{}}, {w.data(), g.data(), {}, 0, 32, &layout, &step, nullptr, 0, packed}, *stream_),
+      BugError);
 }
 
 // ---- images --------------------------------------------------------------------------------------------------------
@@ -209,13 +211,13 @@ TEST_F(FlatBuffers, images_have_the_cpus_bits) {
       std::vector<float> expected(n * size * size * 3), seen(expected.size());
       std::vector<Bf16> halves(expected.size());
       ImageBatch batch{bytes.data(), rows.data(), draws.data(), n, expected.data(), DType::f32};
-      cpu_->load_images(format, batch, *stream_);
+      cpu_->kernels().load_images(format, batch, *stream_);
       batch.out = seen.data();
-      device_.load_images(format, batch, *stream_);
+      device_.kernels().load_images(format, batch, *stream_);
       EXPECT_EQ(seen, expected) << channels_last;
       batch.out = halves.data();
       batch.out_type = DType::bf16;
-      device_.load_images(format, batch, *stream_);
+      device_.kernels().load_images(format, batch, *stream_);
       for (std::size_t i = 0; i < halves.size(); ++i) ASSERT_EQ(halves[i].bits, to_bf16(expected[i]).bits) << i;
     }
   }
@@ -258,9 +260,9 @@ TEST(Half, converts_every_value_and_rounds_to_nearest_even) {
 TEST(Half, is_refused_by_the_cpu) {
   const auto cpu = make_cpu_device(1);
   TensorDesc desc = matrix(2, 3);
-  EXPECT_THROW(cpu->prepare(Cast{DType::f16}, {&desc, 1}, {}), DeviceError);
+  EXPECT_THROW(cpu->kernels().prepare(Cast{DType::f16}, {&desc, 1}, {}), DeviceError);
   desc.dtype = DType::f16;
-  EXPECT_THROW(cpu->prepare(Activate{}, {&desc, 1}, {}), DeviceError);
+  EXPECT_THROW(cpu->kernels().prepare(Activate{}, {&desc, 1}, {}), DeviceError);
 }
 
 }  // namespace

@@ -4,23 +4,24 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/ops/kernels.hpp"
 #include "tests/runtime/cuda/simulated_device.hpp"
 
 namespace dtrain::test {
 namespace {
 
-std::int64_t choices_with(const Device& device, const std::string& text) {
-  const AlgorithmChoices choices = device.choices();
+std::int64_t choices_with(Device& device, const std::string& text) {
+  const AlgorithmChoices choices = device.kernels().choices();
   return std::count_if(choices.all().begin(), choices.all().end(),
                        [&](const auto& choice) { return choice.first.find(text) != std::string::npos; });
 }
 
 TEST(LibraryChoices, a_first_layer_measures_no_gradient_of_the_data) {
-  const TensorDesc images{DType::f32, Shape{2, 4, 64, 64}, Layout::channels_last, {}};
-  const Conv2d op{.filters = 8, .kernel = {3, 3}};
+  const TensorDesc images{DType::f32, Shape{2, 64, 64, 4}};
+  const Conv op{.filters = 8, .kernel = {3, 3}};
   for (const OpUse& use : {OpUse{false, false}, OpUse{true, false}, OpUse{true, true}}) {
     SimulatedDevice device;
-    const std::size_t needs = device.prepare(op, {&images, 1}, use)->needs().workspace;
+    const std::size_t needs = device.kernels().prepare(op, {&images, 1}, use)->needs().workspace;
     EXPECT_EQ(choices_with(device, "data_gradient"), use.input_gradient ? 1 : 0);
     EXPECT_EQ(choices_with(device, "weight_gradient"), 1);
     // Room for a gradient that is to be added, only where one is.
@@ -28,20 +29,20 @@ TEST(LibraryChoices, a_first_layer_measures_no_gradient_of_the_data) {
   }
   const TensorDesc features{DType::f32, Shape{4, 6}};
   SimulatedDevice first, later;
-  first.prepare(Linear{.units = 3}, {&features, 1}, {false, false});
-  later.prepare(Linear{.units = 3}, {&features, 1}, {});
-  EXPECT_EQ(first.choices().all().size() + 1, later.choices().all().size());
+  first.kernels().prepare(Dense{.units = 3}, {&features, 1}, {false, false});
+  later.kernels().prepare(Dense{.units = 3}, {&features, 1}, {});
+  EXPECT_EQ(first.kernels().choices().all().size() + 1, later.kernels().choices().all().size());
 }
 
 TEST(LibraryChoices, who_only_evaluates_measures_nothing_of_training) {
-  const TensorDesc in{DType::f32, Shape{3, 8, 6, 6}, Layout::channels_last, {}}, features{DType::f32, Shape{4, 6}};
+  const TensorDesc in{DType::f32, Shape{3, 6, 6, 8}}, features{DType::f32, Shape{4, 6}};
   const OpUse evaluated{false, false, false};
   SimulatedDevice device;
-  for (const OpSpec& op : std::vector<OpSpec>{Conv2d{.filters = 8, .kernel = {3, 3}}, BatchNorm{}, LayerNorm{},
-                                              MaxPool2d{}, AveragePool2d{}})
-    device.prepare(op, {&in, 1}, evaluated);
-  device.prepare(Linear{.units = 3}, {&features, 1}, evaluated);
-  EXPECT_EQ(device.choices().all().size(), 3u);  // convolution, average pool and product, forward
+  for (const OpSpec& op :
+       std::vector<OpSpec>{Conv{.filters = 8, .kernel = {3, 3}}, BatchNorm{}, LayerNorm{}, MaxPool{}, AveragePool{}})
+    device.kernels().prepare(op, {&in, 1}, evaluated);
+  device.kernels().prepare(Dense{.units = 3}, {&features, 1}, evaluated);
+  EXPECT_EQ(device.kernels().choices().all().size(), 3u);  // convolution, average pool and product, forward
   EXPECT_EQ(
       choices_with(device, "conv2d forward") + choices_with(device, "average_pool2d") + choices_with(device, "product"),
       3);
@@ -51,14 +52,13 @@ TEST(LibraryChoices, who_only_evaluates_measures_nothing_of_training) {
 TEST(LibraryChoices, norms_and_pools_take_an_engine_only_where_it_gives_what_own_kernels_do) {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     for (const std::int64_t channels : {7, 8}) {
-      const TensorDesc in{dtype, Shape{3, channels, 6, 6}, Layout::channels_last, {}};
+      const TensorDesc in{dtype, Shape{3, 6, 6, channels}};
       SimulatedDevice device;
-      for (const OpSpec& op :
-           std::vector<OpSpec>{BatchNorm{}, BatchNorm{1e-5, 0.1, Activation::relu}, LayerNorm{},
-                               MaxPool2d{{3, 3}, {2, 2}, {1, 1}}, AveragePool2d{{3, 3}, {2, 2}, {1, 1}},
-                               AveragePool2d{{3, 3}, {2, 2}, {1, 1}, false}, GlobalAveragePool{}})
-        device.prepare(op, {&in, 1}, {});
-      const AlgorithmChoices choices = device.choices();
+      for (const OpSpec& op : std::vector<OpSpec>{BatchNorm{}, BatchNorm{1e-5, 0.1, Activation::relu}, LayerNorm{},
+                                                  MaxPool{{3, 3}, {2, 2}, {1, 1}}, AveragePool{{3, 3}, {2, 2}, {1, 1}},
+                                                  AveragePool{{3, 3}, {2, 2}, {1, 1}, false}, GlobalAveragePool{}})
+        device.kernels().prepare(op, {&in, 1}, {});
+      const AlgorithmChoices choices = device.kernels().choices();
       EXPECT_EQ(choices.all().size(), channels == 8 ? 10u : 0u);  // norms have two
       for (const auto& [key, engine] : choices.all()) EXPECT_EQ(engine, "eng1_k2=3") << key;
     }
@@ -68,14 +68,14 @@ TEST(LibraryChoices, norms_and_pools_take_an_engine_only_where_it_gives_what_own
 TEST(LibraryChoices, a_norm_without_a_gradient_to_give_has_no_graph_for_it) {
   const TensorDesc in{DType::f32, Shape{6, 8}};
   SimulatedDevice device;
-  const auto first = device.prepare(BatchNorm{}, {&in, 1}, {false, false});
+  const auto first = device.kernels().prepare(BatchNorm{}, {&in, 1}, {false, false});
   EXPECT_FALSE(first->needs().gradients_apart);
   EXPECT_EQ(choices_with(device, "backward"), 0);
   EXPECT_EQ(choices_with(device, "forward"), 1);
-  EXPECT_TRUE(device.prepare(BatchNorm{}, {&in, 1}, {})->needs().gradients_apart);
+  EXPECT_TRUE(device.kernels().prepare(BatchNorm{}, {&in, 1}, {})->needs().gradients_apart);
   EXPECT_EQ(choices_with(device, "backward"), 1);
   EXPECT_EQ(choices_with(device, " added"), 1);
-  device.prepare(BatchNorm{}, {&in, 1}, {true, false});
+  device.kernels().prepare(BatchNorm{}, {&in, 1}, {true, false});
   EXPECT_EQ(choices_with(device, "backward"), 2);  // without the pass that adds
 }
 
@@ -83,21 +83,21 @@ TEST(LibraryChoices, norms_that_are_to_be_ours_ask_no_library) {
   const TensorDesc in{DType::f32, Shape{6, 8}};
   SimulatedDevice device(CudaOptions{.own_norms = true});
   for (const OpSpec& op : std::vector<OpSpec>{BatchNorm{}, LayerNorm{}})
-    EXPECT_FALSE(device.prepare(op, {&in, 1}, {})->needs().gradients_apart);
-  EXPECT_TRUE(device.choices().all().empty());
+    EXPECT_FALSE(device.kernels().prepare(op, {&in, 1}, {})->needs().gradients_apart);
+  EXPECT_TRUE(device.kernels().choices().all().empty());
 }
 
 TEST(LibraryChoices, an_earlier_choice_of_own_kernels_stays) {
   const TensorDesc in{DType::f32, Shape{6, 8}};
   SimulatedDevice device;
-  device.prepare(LayerNorm{}, {&in, 1}, {});
-  const AlgorithmChoices measured = device.choices();
+  device.kernels().prepare(LayerNorm{}, {&in, 1}, {});
+  const AlgorithmChoices measured = device.kernels().choices();
   AlgorithmChoices own;
   for (const auto& [key, engine] : measured.all()) own.set(key, "own");
   SimulatedDevice again;
-  again.use(own);
-  EXPECT_FALSE(again.prepare(LayerNorm{}, {&in, 1}, {})->needs().gradients_apart);
-  EXPECT_EQ(again.choices(), own);
+  again.kernels().use(own);
+  EXPECT_FALSE(again.kernels().prepare(LayerNorm{}, {&in, 1}, {})->needs().gradients_apart);
+  EXPECT_EQ(again.kernels().choices(), own);
 }
 
 }  // namespace

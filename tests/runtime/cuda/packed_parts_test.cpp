@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/ops/op.hpp"
 #include "runtime/program/program.hpp"
 #include "runtime/tensor/f16.hpp"
@@ -39,7 +40,7 @@ std::vector<std::byte> expected(std::span<const PackedPart> parts, std::span<con
 TEST(PackedParts, are_all_that_pack_writes) {
   test::SimulatedDevice device;
   const auto stream = device.make_stream(StreamUse::compute);
-  const TensorDesc image{DType::f32, Shape{2, 6, 5, 5}, Layout::channels_last};
+  const TensorDesc image{DType::f32, Shape{2, 5, 5, 6}};
   const TensorDesc flat = infer(Flatten{}, {&image, 1}).out[0];
   const TensorDesc matrix{DType::f32, Shape{4, 12}};
   struct Row {
@@ -47,20 +48,20 @@ TEST(PackedParts, are_all_that_pack_writes) {
     OpSpec op;
     TensorDesc in;
   };
-  const Row rows[] = {{"linear", Linear{.units = 7}, matrix},
-                      {"linear_tanh", Linear{.units = 8, .activation = Activation::tanh}, matrix},
-                      {"linear_behind_flatten", Linear{.units = 7}, flat},
-                      {"conv", Conv2d{.filters = 4, .kernel = {3, 3}}, image},
-                      {"grouped", Conv2d{.filters = 4, .kernel = {3, 3}, .groups = 2}, image},
-                      {"depthwise", Conv2d{.filters = 6, .kernel = {3, 3}, .groups = 6}, image},
-                      {"one_pixel", Conv2d{.filters = 4, .kernel = {1, 1}}, image},
-                      {"one_pixel_strided", Conv2d{.filters = 4, .kernel = {1, 1}, .stride = {2, 2}}, image}};
+  const Row rows[] = {{"linear", Dense{.units = 7}, matrix},
+                      {"linear_tanh", Dense{.units = 8, .activation = Activation::tanh}, matrix},
+                      {"linear_behind_flatten", Dense{.units = 7}, flat},
+                      {"conv", Conv{.filters = 4, .kernel = {3, 3}}, image},
+                      {"grouped", Conv{.filters = 4, .kernel = {3, 3}, .groups = 2}, image},
+                      {"depthwise", Conv{.filters = 6, .kernel = {3, 3}, .groups = 6}, image},
+                      {"one_pixel", Conv{.filters = 4, .kernel = {1, 1}}, image},
+                      {"one_pixel_strided", Conv{.filters = 4, .kernel = {1, 1}, .stride = {2, 2}}, image}};
   int with_parts = 0;
   for (Row row : rows) {
     for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
       SCOPED_TRACE(row.name + " " + std::string(name_of(dtype)));
       row.in.dtype = dtype;
-      const auto kernel = device.prepare(row.op, {&row.in, 1}, {});
+      const auto kernel = device.kernels().prepare(row.op, {&row.in, 1}, {});
       const OpShape shape = infer(row.op, {&row.in, 1});
       std::vector<std::vector<float>> params;
       std::vector<Tensor> views;
@@ -86,12 +87,12 @@ TEST(PackedParts, are_all_that_pack_writes) {
 TEST(PackedParts, of_the_cpu_are_none_as_its_updates_write_none) {
   const auto device = make_cpu_device(1);
   Graph g(2);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{2, 6, 5, 5}, Layout::channels_last});
+  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{2, 5, 5, 6}});
   const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{2}});
   const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{2}});
-  auto v = g.add("conv2d_1", Conv2d{.filters = 4, .kernel = {3, 3}}, {x});
+  auto v = g.add("conv2d_1", Conv{.filters = 4, .kernel = {3, 3}}, {x});
   v = g.add("flatten_1", Flatten{}, {v});
-  v = g.add("dense_1", Linear{.units = 5}, {v});
+  v = g.add("dense_1", Dense{.units = 5}, {v});
   g.add("loss", SoftmaxCrossEntropy{}, {v, y, w});
   Graph same = g;
   EXPECT_TRUE(Program(*device, std::move(g), {}).packed_copies().empty());

@@ -1,14 +1,8 @@
 // A CUDA device without a GPU: the memory and streams of the CPU, and the CUDA device's own kernels, run on the host.
-// Linear and convolution find simulated libraries: see simulated_libraries.cpp.
+// Dense and convolution find simulated libraries: see simulated_libraries.cpp.
 #include "tests/runtime/cuda/simulated_device.hpp"
 
-#include "runtime/cuda/op_kernels.hpp"
-
 namespace dtrain::test {
-
-std::unique_ptr<Kernel> SimulatedDevice::prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse& use) {
-  return cuda::make_kernel(context_, op, in, use);
-}
 
 const std::vector<AvailableDevice>& available_devices() {
   static const std::vector<AvailableDevice> devices{

@@ -4,8 +4,7 @@
 
 #include <memory>
 
-#include "runtime/cuda/context.hpp"
-#include "runtime/cuda/update/update_ops.hpp"
+#include "runtime/cuda/device/cuda_kernels.hpp"
 #include "runtime/device/device.hpp"
 #include "tests/support/devices.hpp"
 
@@ -13,7 +12,8 @@ namespace dtrain::test {
 
 class SimulatedDevice final : public Device {
  public:
-  explicit SimulatedDevice(const CudaOptions& options = {}) { context_.options = options; }
+  explicit SimulatedDevice(const CudaOptions& options = {})
+      : kernels_(*this, {0, "simulated", 90, 132, 232448, options}) {}
   DeviceKind kind() const noexcept override { return DeviceKind::cuda; }
   std::string name() const override { return "simulated"; }
   void* allocate(std::size_t bytes) override { return cpu_->allocate(bytes); }
@@ -22,37 +22,11 @@ class SimulatedDevice final : public Device {
   std::unique_ptr<Event> make_event() override { return cpu_->make_event(); }
   void copy(void* to, const void* from, std::size_t bytes, Stream& s) override { cpu_->copy(to, from, bytes, s); }
   void zero(void* to, std::size_t bytes, Stream& stream) override { cpu_->zero(to, bytes, stream); }
-  std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc>, const OpUse&) override;
-  AlgorithmChoices choices() const override { return context_.choices; }
-  void use(const AlgorithmChoices& choices) override { context_.choices.merge(choices); }
-  void update_states(const StateUpdateArgs& args, Stream& stream) override { flat_.update_states(args, stream); }
-  void update(const UpdateRule& rule, const UpdateArgs& args, Stream& stream) override {
-    flat_.update(rule, args, stream);
-  }
-  void average(float* average, const float* params, std::size_t n, double decay, const StepState& step,
-               Stream& stream) override {
-    cuda::FlatOps::average(average, params, n, decay, step, stream);
-  }
-  void sum_squares(const float* x, std::size_t n, double* partial, Stream& stream) override {
-    cuda::FlatOps::sum_squares(x, n, partial, stream);
-  }
-  void finish_gradients(const GradientArgs& args, Stream& stream) override {
-    cuda::FlatOps::finish_gradients(args, stream);
-  }
-  void finish_step(const FinishArgs& args, Stream& stream) override { cuda::FlatOps::finish_step(args, stream); }
-  void load_images(const ImageFormat& format, const ImageBatch& batch, Stream& stream) override {
-    cuda::FlatOps::load_images(format, batch, stream);
-  }
-  void add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end,
-           Stream& stream) override {
-    cuda::FlatOps::add(parts, out, begin, end, stream);
-  }
-  void cast(Tensor from, Tensor to, Stream& stream) override { cuda::FlatOps::cast(from, to, stream); }
+  Kernels& kernels() override { return kernels_; }
 
  private:
   std::unique_ptr<Device> cpu_ = make_cpu_device(1);
-  cuda::FlatOps flat_{*this};
-  cuda::CudaContext context_{0, "simulated", 90, 132, 232448};
+  cuda::CudaKernels kernels_;
 };
 
 }  // namespace dtrain::test

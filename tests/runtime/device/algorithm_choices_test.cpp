@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/device/device.hpp"
+#include "runtime/ops/kernels.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain {
@@ -61,9 +62,9 @@ TEST(AlgorithmChoices, a_text_that_is_none_is_refused_with_its_line) {
 TEST(AlgorithmChoices, the_cpu_has_none) {
   const auto device = make_cpu_device(1);
   const TensorDesc in{DType::f32, Shape{4, 3}};
-  device->use(some());
-  EXPECT_NE(device->prepare(Linear{.units = 2}, {&in, 1}, {}), nullptr);
-  EXPECT_TRUE(device->choices().all().empty());
+  device->kernels().use(some());
+  EXPECT_NE(device->kernels().prepare(Dense{.units = 2}, {&in, 1}, {}), nullptr);
+  EXPECT_TRUE(device->kernels().choices().all().empty());
 }
 
 }  // namespace

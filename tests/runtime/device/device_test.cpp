@@ -10,6 +10,7 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain {
@@ -60,7 +61,7 @@ TEST(CpuDevice, norm_blocks_do_not_depend_on_threads) {
   for (auto [threads, out] : {std::pair{1, &one}, std::pair{2, &two}}) {
     const auto device = make_cpu_device(threads);
     const auto stream = device->make_stream(StreamUse::compute);
-    device->sum_squares(x.data(), x.size(), out->data(), *stream);
+    device->kernels().sum_squares(x.data(), x.size(), out->data(), *stream);
   }
   EXPECT_EQ(one, two);
   double expected = 0;
@@ -198,8 +199,8 @@ TEST(CpuCasts, round_to_nearest_even_and_come_back) {
   std::vector<std::uint16_t> narrow(in.size());
   std::vector<float> out(in.size());
   const Shape shape{static_cast<std::int64_t>(in.size())};
-  device->cast({{DType::f32, shape}, in.data()}, {{DType::bf16, shape}, narrow.data()}, *stream);
-  device->cast({{DType::bf16, shape}, narrow.data()}, {{DType::f32, shape}, out.data()}, *stream);
+  device->kernels().cast({{DType::f32, shape}, in.data()}, {{DType::bf16, shape}, narrow.data()}, *stream);
+  device->kernels().cast({{DType::bf16, shape}, narrow.data()}, {{DType::f32, shape}, out.data()}, *stream);
   stream->synchronize();
   for (std::size_t i = 0; i < expected.size(); ++i) {
     EXPECT_EQ(out[i], expected[i]) << in[i];

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/input/image_load.hpp"
+#include "runtime/ops/kernels.hpp"
 #include "runtime/plan/flat.hpp"
 #include "runtime/tensor/bf16.hpp"
 #include "tests/support/op_table.hpp"
@@ -45,10 +46,10 @@ TEST_P(FlatOperations, of_norms_decide_as_the_cpus_do) {
         auto squares = reachable<double>(blocks, -1);
         states[i].sum_weight = 4;
         states[i].loss_scale = 2;
-        device.sum_squares(values.data(), n, squares.data(), stream);
-        device.finish_gradients({&states[i], squares.data(), blocks, 0.001}, stream);
+        device.kernels().sum_squares(values.data(), n, squares.data(), stream);
+        device.kernels().finish_gradients({&states[i], squares.data(), blocks, 0.001}, stream);
         auto sums = reachable<float>(StepState::sum_count, 3.0f);
-        device.finish_step({&states[i], sums.data(), {.dynamic = true, .growth_steps = 1}}, stream);
+        device.kernels().finish_step({&states[i], sums.data(), {.dynamic = true, .growth_steps = 1}}, stream);
         stream.synchronize();
       }
       if (bad == 0) {
@@ -60,7 +61,7 @@ TEST_P(FlatOperations, of_norms_decide_as_the_cpus_do) {
       EXPECT_EQ(states[1].loss_scale, bad == 0 ? 4.0f : 1.0f);
       EXPECT_EQ(states[1].applied_steps, states[0].applied_steps);
       EXPECT_EQ(states[1].sums[StepState::sum_count - 1], 3.0f);
-      device_->finish_gradients({&states[1], nullptr, 0, 0}, *stream_);
+      device_->kernels().finish_gradients({&states[1], nullptr, 0, 0}, *stream_);
       stream_->synchronize();
       EXPECT_EQ(states[1].nonfinite, 0u);
     }
@@ -75,16 +76,16 @@ TEST_P(FlatOperations, of_sums_of_many_parts_have_the_cpus_bits) {
     for (const auto& v : values) parts.push_back(v.data());
     for (const std::size_t begin : {0, 16, 17}) {
       auto expected = reachable<float>(1003), seen = reachable<float>(1003);
-      cpu_->add(parts, expected.data(), begin, 1000, *of_cpu_);
-      device_->add(parts, seen.data(), begin, 1000, *stream_);
+      cpu_->kernels().add(parts, expected.data(), begin, 1000, *of_cpu_);
+      device_->kernels().add(parts, seen.data(), begin, 1000, *stream_);
       stream_->synchronize();
       EXPECT_EQ(seen, expected) << count << " " << begin;
     }
     auto last = values.back();
     parts.back() = last.data();  // the sum may lie over the last part
     auto expected = reachable<float>(1003);
-    cpu_->add(parts, expected.data(), 0, 1003, *of_cpu_);
-    device_->add(parts, last.data(), 0, 1003, *stream_);
+    cpu_->kernels().add(parts, expected.data(), 0, 1003, *of_cpu_);
+    device_->kernels().add(parts, last.data(), 0, 1003, *stream_);
     stream_->synchronize();
     EXPECT_EQ(last, expected) << count;
   }
@@ -94,13 +95,12 @@ TEST_P(FlatOperations, of_casts_round_as_the_cpus_do) {
   const auto x = reachable(test::signed_draws(5, 0, 1001));
   auto expected = reachable<Bf16>(1001), seen = reachable<Bf16>(1001);
   auto back = reachable<float>(1001), expected_back = reachable<float>(1001);
-  const TensorDesc f32{DType::f32, Shape{1, 1001}, Layout::plain, {}},
-      bf16{DType::bf16, Shape{1, 1001}, Layout::plain, {}};
+  const TensorDesc f32{DType::f32, Shape{1, 1001}}, bf16{DType::bf16, Shape{1, 1001}};
   const auto tensor = [](const TensorDesc& d, const void* p) { return Tensor{d, const_cast<void*>(p)}; };
-  cpu_->cast(tensor(f32, x.data()), tensor(bf16, expected.data()), *of_cpu_);
-  cpu_->cast(tensor(bf16, expected.data()), tensor(f32, expected_back.data()), *of_cpu_);
-  device_->cast(tensor(f32, x.data()), tensor(bf16, seen.data()), *stream_);
-  device_->cast(tensor(bf16, seen.data()), tensor(f32, back.data()), *stream_);
+  cpu_->kernels().cast(tensor(f32, x.data()), tensor(bf16, expected.data()), *of_cpu_);
+  cpu_->kernels().cast(tensor(bf16, expected.data()), tensor(f32, expected_back.data()), *of_cpu_);
+  device_->kernels().cast(tensor(f32, x.data()), tensor(bf16, seen.data()), *stream_);
+  device_->kernels().cast(tensor(bf16, seen.data()), tensor(f32, back.data()), *stream_);
   stream_->synchronize();
   for (std::size_t i = 0; i < x.size(); ++i) ASSERT_EQ(seen[i].bits, expected[i].bits);
   EXPECT_EQ(back, expected_back);
@@ -130,12 +130,12 @@ TEST_P(FlatOperations, of_images_are_the_cpus) {
     auto expected = reachable<float>(n * size * size * 3), seen = reachable<float>(expected.size(), NAN);
     auto halves = reachable<Bf16>(expected.size());
     ImageBatch batch{bytes.data(), rows.data(), draws.data(), n, expected.data(), DType::f32};
-    cpu_->load_images(format, batch, *of_cpu_);
+    cpu_->kernels().load_images(format, batch, *of_cpu_);
     batch.out = seen.data();
-    device_->load_images(format, batch, *stream_);
+    device_->kernels().load_images(format, batch, *stream_);
     batch.out = halves.data();
     batch.out_type = DType::bf16;
-    device_->load_images(format, batch, *stream_);
+    device_->kernels().load_images(format, batch, *stream_);
     stream_->synchronize();
     const auto floats = [](const auto& v) { return std::vector<float>(v.begin(), v.end()); };
     EXPECT_LE(test::relative_error(floats(seen), floats(expected)), 1e-5) << channels_last;

@@ -167,7 +167,7 @@ TEST(Algorithms, of_two_makers_agree_but_for_rounding) {
 }
 
 TEST(Norm, a_graph_holds_the_ops_shape_and_knows_no_activation_but_relu) {
-  const TensorDesc images{DType::bf16, Shape{4, 6, 9, 12}, Layout::channels_last}, rows{DType::f32, Shape{8, 12}};
+  const TensorDesc images{DType::bf16, Shape{4, 9, 12, 6}}, rows{DType::f32, Shape{8, 12}};
   EXPECT_EQ(norm_graph(BatchNorm{1e-5, 0.1, Activation::relu}, images, false)->key(),
             "batch_norm forward bfloat16 4x6x9x12 epsilon 1e-05 relu");
   EXPECT_EQ(norm_graph(BatchNorm{}, rows, true)->key(), "batch_norm backward float32 8x12x1x1");
@@ -176,26 +176,26 @@ TEST(Norm, a_graph_holds_the_ops_shape_and_knows_no_activation_but_relu) {
 }
 
 TEST(Pool, a_graph_holds_the_ops_windows) {
-  const TensorDesc in{DType::f16, Shape{4, 6, 9, 12}, Layout::channels_last};
-  EXPECT_EQ(pool_graph(MaxPool2d{{3, 2}, {2, 1}, {1, 0}}, in)->key(),
+  const TensorDesc in{DType::f16, Shape{4, 9, 12, 6}};
+  EXPECT_EQ(pool_graph(MaxPool{{3, 2}, {2, 1}, {1, 0}}, in)->key(),
             "max_pool2d float16 in 4x6x9x12 out 4x6x5x11 window 3x2 stride 2x1 padding 1x0");
-  EXPECT_FALSE(pool_graph(MaxPool2d{{12, 11}, {1, 1}}, TensorDesc{in.dtype, Shape{1, 2, 20, 20}, in.layout}));
-  EXPECT_NE(pool_graph(AveragePool2d{{3, 3}, {2, 2}, {1, 1}, true}, in).key(),
-            pool_graph(AveragePool2d{{3, 3}, {2, 2}, {1, 1}, false}, in).key());
+  EXPECT_FALSE(pool_graph(MaxPool{{12, 11}, {1, 1}}, TensorDesc{in.dtype, Shape{1, 20, 20, 2}}));
+  EXPECT_NE(pool_graph(AveragePool{{3, 3}, {2, 2}, {1, 1}, true}, in).key(),
+            pool_graph(AveragePool{{3, 3}, {2, 2}, {1, 1}, false}, in).key());
   EXPECT_EQ(pool_graph(GlobalAveragePool{}, in).key(),
             "average_pool2d_of_all float16 in 4x6x9x12 out 4x6x1x1 window 9x12 stride 1x1 padding 0x0");
 }
 
 TEST(Convolution, a_graph_holds_the_ops_shape_and_forward_alone_what_follows) {
-  const Conv2d op{.filters = 8,
-                  .kernel = {3, 5},
-                  .stride = {2, 1},
-                  .padding = {1, 2},
-                  .bias = true,
-                  .activation = Activation::relu,
-                  .dilation = {1, 2},
-                  .groups = 2};
-  const TensorDesc in{DType::bf16, Shape{4, 6, 9, 12}, Layout::channels_last};
+  const Conv op{.filters = 8,
+                .kernel = {3, 5},
+                .stride = {2, 1},
+                .padding = {1, 2},
+                .bias = true,
+                .activation = Activation::relu,
+                .dilation = {1, 2},
+                .groups = 2};
+  const TensorDesc in{DType::bf16, Shape{4, 9, 12, 6}};
   const ConvolutionGraph forward = convolution_graph(op, in, ConvolutionPass::forward);
   EXPECT_EQ(forward.in, (std::array<std::int64_t, 4>{4, 6, 9, 12}));
   EXPECT_EQ(forward.out, (std::array<std::int64_t, 4>{4, 8, 5, 8}));

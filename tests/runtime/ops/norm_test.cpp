@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/optim/optimizer.hpp"
 #include "runtime/plan/plan.hpp"
 #include "tests/support/op_table.hpp"
@@ -26,7 +27,7 @@ OpRow row(const std::string& name) {
   throw BugError("no such row: " + name);
 }
 TensorDesc image(std::int64_t n, std::int64_t c, std::int64_t h, std::int64_t w) {
-  return {DType::f32, Shape{n, c, h, w}, Layout::channels_last, {}};
+  return {DType::f32, Shape{n, h, w, c}};
 }
 
 class Norms : public testing::TestWithParam<std::tuple<test::AvailableDevice, std::string>> {
@@ -44,8 +45,8 @@ class Norms : public testing::TestWithParam<std::tuple<test::AvailableDevice, st
     run_.x = test::signed_draws(row_.seed, 50, row_.in.elements());
     if (bf16()) run_.x = test::rounded_to(DType::bf16, run_.x);
     if (!run_.moments.empty()) {
-      const auto channels = static_cast<std::size_t>(row_.in.shape[1]);
-      const std::size_t pixels = run_.x.size() / channels / static_cast<std::size_t>(row_.in.shape[0]);
+      const auto channels = static_cast<std::size_t>(row_.in.channels());
+      const std::size_t pixels = run_.x.size() / channels / static_cast<std::size_t>(row_.in.batch());
       for (std::size_t i = 0; i < run_.x.size(); ++i) {
         const std::size_t c = i / pixels % channels;
         const auto before = static_cast<double>(first[i]), now = static_cast<double>(run_.x[i]);
@@ -79,7 +80,7 @@ TEST_P(Norms, statistics_of_two_micro_batches_are_pytorchs) {
   test::Reachable<StepState> step(1, test::FromDevice<StepState>(*device_));
   step[0].micro_batches = 2;
   const auto stream = device_->make_stream(StreamUse::compute);
-  device_->update_states({running.data(), sums.data(), &layout, step.data()}, *stream);
+  device_->kernels().update_states({running.data(), sums.data(), &layout, step.data()}, *stream);
   stream->synchronize();
   for (std::size_t i = 0; i < running.size(); ++i) {
     const auto mean = golden.at("statistics").at(i / channels).at(i % channels).get<float>() / 2;
@@ -232,7 +233,8 @@ TEST_P(Estimates, are_no_less_than_what_a_device_needs) {
           const bool own = GetParam().name != "cpu" && desc.elements() > 20000;
           if (own && std::holds_alternative<GlobalAveragePool>(node.op)) continue;
           const OpUse use = own ? OpUse{false, false, false} : OpUse{};
-          EXPECT_LE(device->prepare(node.op, in, use)->needs().workspace, estimated_needs(node, graph, use).workspace)
+          EXPECT_LE(device->kernels().prepare(node.op, in, use)->needs().workspace,
+                    estimated_needs(node, use).workspace)
               << node.name << " " << desc.shape.str();
         }
       }
@@ -249,8 +251,8 @@ TEST_P(LargeOps, bits_depend_on_no_number_of_threads) {
                                  {"add", 75, Add{Activation::tanh}, image(3, 67, 17, 23), {image(3, 67, 17, 23)}},
                                  {"multiply", 76, Multiply{}, image(3, 67, 17, 23), {image(3, 67, 1, 1)}},
                                  {"concat", 77, Concat{}, image(3, 67, 17, 23), {image(3, 9, 17, 23)}},
-                                 {"average_pool", 78, AveragePool2d{{3, 3}, {2, 2}, {1, 1}}, image(3, 67, 17, 23)},
-                                 {"max_pool", 79, MaxPool2d{{3, 3}, {2, 2}, {1, 1}}, image(3, 67, 17, 23)},
+                                 {"average_pool", 78, AveragePool{{3, 3}, {2, 2}, {1, 1}}, image(3, 67, 17, 23)},
+                                 {"max_pool", 79, MaxPool{{3, 3}, {2, 2}, {1, 1}}, image(3, 67, 17, 23)},
                                  {"global_average_pool", 80, GlobalAveragePool{}, image(3, 67, 17, 23)},
                                  {"gelu", 81, Activate{Activation::gelu}, image(3, 67, 17, 23)},
                                  {"cast", 82, Cast{DType::bf16}, image(3, 67, 17, 23)},

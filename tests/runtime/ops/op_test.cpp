@@ -9,6 +9,7 @@
 
 #include "runtime/cuda/library/cudnn_graphs.hpp"
 #include "runtime/cuda/library/graph_check.hpp"
+#include "runtime/ops/kernels.hpp"
 #include "runtime/tensor/error.hpp"
 #include "tests/support/devices.hpp"
 #include "tests/support/op_table.hpp"
@@ -40,7 +41,7 @@ const nlohmann::json& goldens() {
 
 bool computes_in_half(const OpRow& row) {
   const auto* cast = std::get_if<Cast>(&row.op);
-  return row.in.dtype != DType::f32 || (cast && cast->to != DType::f32);
+  return test::dtype_of(row) != DType::f32 || (cast && cast->to != DType::f32);
 }
 
 /// A row on a device.
@@ -53,22 +54,23 @@ struct Case {
 };
 /// The cpu has none, and linear and convolution of the simulated device are the cpu's.
 bool has_float16(const test::AvailableDevice& device, const OpSpec& op) {
-  if (device.name == "simulated") return !std::holds_alternative<Linear>(op) && !std::holds_alternative<Conv2d>(op);
+  if (device.name == "simulated") return !std::holds_alternative<Dense>(op) && !std::holds_alternative<Conv>(op);
   return device.name != "cpu";
 }
 std::vector<Case> cases(bool (*chosen)(const OpRow&)) {
   std::vector<Case> all;
   for (const auto& device : test::available_devices())
     for (const OpRow& row : test::op_table())
-      if (chosen(row) && (row.in.dtype != DType::f16 || has_float16(device, row.op))) all.push_back({device, row});
+      if (chosen(row) && (test::dtype_of(row) != DType::f16 || has_float16(device, row.op)))
+        all.push_back({device, row});
   return all;
 }
 /// What TF32 changes: products and convolutions of float32.
 std::vector<Case> tf32_cases() {
   std::vector<Case> all;
   for (const Case& c : cases([](const OpRow& row) {
-         return row.in.dtype == DType::f32 &&
-                (std::holds_alternative<Linear>(row.op) || std::holds_alternative<Conv2d>(row.op));
+         return test::dtype_of(row) == DType::f32 &&
+                (std::holds_alternative<Dense>(row.op) || std::holds_alternative<Conv>(row.op));
        }))
     if (c.device.make_tf32 != nullptr) all.push_back({c.device, c.row, true});
   return all;
@@ -78,7 +80,7 @@ std::string name_of_case(const testing::TestParamInfo<Case>& info) {
 }
 /// Rows in float16 have the inputs of those in bfloat16.
 std::string golden_name(const OpRow& row) {
-  return row.in.dtype == DType::f16 ? row.name.substr(0, row.name.rfind('_')) + "_bf16" : row.name;
+  return test::dtype_of(row) == DType::f16 ? row.name.substr(0, row.name.rfind('_')) + "_bf16" : row.name;
 }
 
 class Ops : public testing::TestWithParam<Case> {
@@ -86,7 +88,7 @@ class Ops : public testing::TestWithParam<Case> {
   const OpRow& row_ = GetParam().row;
   std::unique_ptr<Device> device_ = GetParam().make();
   OpRun run_{*device_, row_};
-  bool loss() const { return is_loss(row_.op); }
+  bool loss() const { return test::is_loss(row_); }
   bool half() const { return computes_in_half(row_); }
   double tolerance() const { return half() ? half_tolerance : GetParam().tf32 ? tf32_tolerance : value_tolerance; }
   std::size_t params() const { return run_.shape().params.size(); }
@@ -135,10 +137,10 @@ TEST_P(Ops, bits_depend_on_neither_repetition_nor_threads_nor_aliases) {
 
   const bool cpu = device_->kind() == DeviceKind::cpu;
   const auto two = cpu ? make_cpu_device(2) : GetParam().make();
-  two->use(device_->choices());  // what was measured to be quickest, as a run keeps it
+  two->kernels().use(device_->kernels().choices());  // what was measured to be quickest, as a run keeps it
   OpRun on_two(*two, row_);
   const auto seen = results(on_two);
-  const bool vendor = cpu && (std::holds_alternative<Linear>(row_.op) || std::holds_alternative<Conv2d>(row_.op));
+  const bool vendor = cpu && (std::holds_alternative<Dense>(row_.op) || std::holds_alternative<Conv>(row_.op));
   for (std::size_t i = 0; i < seen.size(); ++i) {
     if (vendor)
       EXPECT_LE(test::relative_error(seen[i], expected[i]), half() ? bf16_thread_tolerance : thread_tolerance) << i;
@@ -209,7 +211,8 @@ TEST_P(BesideCpu, values_and_gradients_are_the_same) {
 }
 
 std::vector<Case> cases_beside_cpu() {
-  std::vector<Case> all = cases([](const OpRow& row) { return row.in.dtype != DType::f16; });  // which the CPU has not
+  std::vector<Case> all =
+      cases([](const OpRow& row) { return test::dtype_of(row) != DType::f16; });  // which the CPU has not
   std::erase_if(all, [](const Case& c) { return c.device.name == "cpu"; });
   return all;
 }
@@ -221,7 +224,7 @@ GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(LargeBesideCpu);
 
 TEST_P(LargeBesideCpu, values_and_gradients_are_the_same) {
   const auto cpu = make_cpu_device(1);
-  OpRun there(*cpu, row_.in.dtype == DType::f16 ? test::in_dtype(row_, DType::bf16) : row_);
+  OpRun there(*cpu, test::dtype_of(row_) == DType::f16 ? test::in_dtype(row_, DType::bf16) : row_);
   run_.step.loss_scale = there.step.loss_scale = 8;
   const auto expected = results(there), seen = results(run_);
   ASSERT_EQ(seen.size(), expected.size());
@@ -235,7 +238,7 @@ std::vector<Case> large_cases_beside_cpu() {
     if (device.name == "cpu") continue;
     for (const OpRow& row : test::large_ops())
       for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
-        if ((dtype == DType::f32 || !is_loss(row.op)) && (dtype != DType::f16 || has_float16(device, row.op)))
+        if ((dtype == DType::f32 || !test::is_loss(row)) && (dtype != DType::f16 || has_float16(device, row.op)))
           all.push_back({device, test::in_dtype(row, dtype)});
   }
   return all;
@@ -262,9 +265,9 @@ std::map<std::string, std::string> engines_of(const test::AvailableDevice& devic
 
 TEST_P(EitherWay, values_and_gradients_are_the_same) {
   const auto cpu = make_cpu_device(1);
-  OpRun there(*cpu, row_.in.dtype == DType::f16 ? test::in_dtype(row_, DType::bf16) : row_);
+  OpRun there(*cpu, test::dtype_of(row_) == DType::f16 ? test::in_dtype(row_, DType::bf16) : row_);
   const auto expected = results(there);
-  const AlgorithmChoices quicker = device_->choices();
+  const AlgorithmChoices quicker = device_->kernels().choices();
   const auto engines = engines_of(GetParam().device, row_);
   for (const bool own : {true, false}) {
     AlgorithmChoices wanted;
@@ -273,13 +276,13 @@ TEST_P(EitherWay, values_and_gradients_are_the_same) {
         if (choice.ends_with(": " + key) || choice.ends_with(": " + key + " added"))
           wanted.set(choice, own ? "own" : engine);
     // With vectors of channels cuDNN has engines for all of these.
-    if (row_.in.shape[1] % 8 == 0) {
+    if (row_.in.channels() % 8 == 0) {
       EXPECT_EQ(wanted.all().size(), engines.size());
     }
     const auto device = GetParam().make();
-    device->use(wanted);
+    device->kernels().use(wanted);
     OpRun run(*device, row_);
-    const AlgorithmChoices taken = device->choices();
+    const AlgorithmChoices taken = device->kernels().choices();
     for (const auto& [key, engine] : wanted.all()) EXPECT_EQ(*taken.find(key), engine) << key;
     const auto seen = results(run);
     ASSERT_EQ(seen.size(), expected.size());
@@ -293,7 +296,7 @@ std::vector<Case> cases_of_either_way() {
   std::erase_if(all, [](const Case& c) {
     const OpSpec& op = c.row.op;
     return !std::holds_alternative<BatchNorm>(op) && !std::holds_alternative<LayerNorm>(op) &&
-           !std::holds_alternative<MaxPool2d>(op) && !std::holds_alternative<AveragePool2d>(op) &&
+           !std::holds_alternative<MaxPool>(op) && !std::holds_alternative<AveragePool>(op) &&
            !std::holds_alternative<GlobalAveragePool>(op);
   });
   return all;
@@ -349,7 +352,7 @@ void expect_difference(OpRun& run, std::vector<float>& values, const std::vector
 }
 
 TEST_P(Differences, gradients_are_those_of_finite_differences) {
-  if (std::holds_alternative<MaxPool2d>(row_.op))
+  if (std::holds_alternative<MaxPool>(row_.op))
     for (float& v : run_.x) v *= 8.0f;  // near-equal maxima further apart than the step
   if (row_.name == "batch_norm_relu" || row_.name == "batch_normalize")
     for (std::size_t c = 0; c < run_.params[1].size(); ++c)
@@ -357,9 +360,10 @@ TEST_P(Differences, gradients_are_those_of_finite_differences) {
   run_.forward();
   run_.backward(Write::overwrite, Write::overwrite);
   const auto gradients = grads(run_);
-  const double tolerance = has_epilogue(row_.op) ? kink_tolerance : difference_tolerance;
-  for (std::size_t i = 0; i < run_.inputs.size(); ++i)  // no label, target, weight or moment
-    expect_difference(run_, run_.inputs[i], gradients[i], loss(), row_.seed, tolerance);
+  const double tolerance = run_.shape().epilogue ? kink_tolerance : difference_tolerance;
+  const auto inputs = run_.differentiable();
+  for (std::size_t i = 0; i < inputs.size() && inputs[i] < run_.inputs.size(); ++i)  // no moment
+    expect_difference(run_, run_.inputs[inputs[i]], gradients[i], loss(), row_.seed, tolerance);
   for (std::size_t p = 0; p < params(); ++p) {
     expect_difference(run_, run_.params[p], gradients[run_.differentiable().size() + p], loss(), row_.seed, tolerance);
   }
@@ -368,189 +372,6 @@ TEST_P(Differences, gradients_are_those_of_finite_differences) {
 INSTANTIATE_TEST_SUITE_P(Table, Differences,
                          testing::ValuesIn(cases([](const OpRow& row) { return !computes_in_half(row); })),
                          name_of_case);
-
-// ---- what single ops promise ----------------------------------------------------------------------------------------
-
-const OpRow& row(const std::string& name) {
-  for (const auto& r : test::op_table())
-    if (r.name == name) return r;
-  throw BugError("no such row: " + name);
-}
-
-class OneOp : public testing::TestWithParam<test::AvailableDevice> {
- protected:
-  std::unique_ptr<Device> device_ = GetParam().make();
-};
-INSTANTIATE_TEST_SUITE_P(Devices, OneOp, testing::ValuesIn(test::available_devices()),
-                         [](const auto& instance) { return instance.param.name; });
-
-TEST_P(OneOp, losses_of_later_micro_batches_are_added) {
-  for (const char* name : {"softmax_cross_entropy", "mean_squared_error"}) {
-    OpRun run(*device_, row(name));
-    run.forward();
-    const auto once = run.out();
-    run.forward({Mode::train, false, true});
-    const auto twice = run.out();
-    for (std::size_t i = 0; i < once.size(); ++i) EXPECT_EQ(twice[i], 2 * once[i]) << name;
-  }
-}
-
-TEST_P(OneOp, padding_does_not_count_whatever_it_holds) {
-  for (const char* name : {"softmax_cross_entropy", "mean_squared_error"}) {
-    OpRun run(*device_, row(name));
-    run.forward();
-    const auto expected = run.out();
-    for (std::size_t i = 0; i < run.x.size() / run.weights.size(); ++i) run.x[i] = NAN;  // sample 0 has weight 0
-    if (!run.labels.empty()) run.labels[0] = -1000;
-    run.forward();
-    EXPECT_EQ(run.out(), expected) << name;
-    run.backward(Write::overwrite, Write::overwrite);
-    EXPECT_EQ(run.grad_in()[0], 0.0f) << name;
-  }
-}
-
-TEST_P(OneOp, a_label_out_of_range_makes_the_loss_nan) {
-  for (const std::int32_t label : {-1, 10, 1 << 30}) {
-    OpRun run(*device_, row("softmax_cross_entropy"));
-    run.labels[1] = label;
-    run.forward();
-    EXPECT_TRUE(std::isnan(run.out()[loss_sum])) << label;
-    run.backward(Write::overwrite, Write::overwrite);
-    EXPECT_TRUE(std::isnan(run.grad_in()[10])) << label;
-  }
-}
-
-TEST_P(OneOp, cross_entropy_holds_for_large_logits_and_shows_nan) {
-  OpRun run(*device_, row("softmax_cross_entropy"));
-  for (float& v : run.x) v *= 1e4f;
-  run.forward();
-  EXPECT_TRUE(std::isfinite(run.out()[loss_sum]));
-  run.x[15] = NAN;
-  run.forward();
-  EXPECT_TRUE(std::isnan(run.out()[loss_sum]));
-}
-
-TEST_P(OneOp, nan_is_not_lost_on_the_way_to_the_loss) {
-  for (const char* name :
-       {"pool", "pool_padded", "average_pool", "global_average_pool", "relu", "gelu", "silu", "tanh", "sigmoid",
-        "hard_swish", "add_relu", "multiply", "concat", "batch_norm_relu", "layer_norm", "cast_to_bf16"}) {
-    for (const char* suffix : {"", "_bf16"}) {
-      OpRun run(*device_, row(std::string(name) + suffix));
-      // Where a window meets it after a number; elsewhere it is the first.
-      run.x[std::string(name).find("pool") == std::string::npos ? 0 : 1] = NAN;
-      run.forward();
-      EXPECT_TRUE(std::isnan(run.out()[0])) << name << suffix;
-    }
-  }
-}
-
-TEST_P(OneOp, equal_maxima_give_the_first_the_gradient) {
-  OpRun run(*device_, row("pool"));
-  for (float& v : run.x) v = 1.0f;
-  run.forward();
-  run.backward(Write::overwrite, Write::overwrite);
-  const auto grad = run.grad_in();
-  EXPECT_EQ(grad[0], run.grad_out[0]);
-  EXPECT_EQ(grad[1], 0.0f);
-}
-
-TEST_P(OneOp, dropout_is_identity_in_evaluation_and_keeps_its_share) {
-  OpRun run(*device_, row("dropout"));
-  run.forward({Mode::evaluate, true, true});
-  EXPECT_EQ(run.out(), run.x);
-  OpRow large = row("dropout");
-  large.in.shape = Shape{64, 1001};
-  OpRun many(*device_, large);
-  for (float& v : many.x) v = 1.0f;
-  many.forward();
-  double kept = 0;
-  for (float v : many.out()) kept += v != 0.0f;
-  EXPECT_NEAR(kept / (64 * 1001), 0.7, 4 * std::sqrt(0.21 / (64 * 1001)));
-}
-
-TEST_P(OneOp, the_label_among_the_five_largest_logits_counts) {
-  OpRun run(*device_, row("softmax_cross_entropy"));
-  const std::size_t classes = run.x.size() / run.labels.size();
-  for (std::size_t s = 0; s < run.labels.size(); ++s)
-    for (std::size_t c = 0; c < classes; ++c) run.x[s * classes + c] = -static_cast<float>(c);
-  run.labels = {0, 1, 2, 3, 4, 5, 9};  // in the order of the logits
-  run.weights = {1, 1, 1, 1, 1, 1, 1};
-  run.forward();
-  EXPECT_EQ(run.out()[correct_sum], 1.0f);
-  EXPECT_EQ(run.out()[top5_sum], 5.0f);
-  for (float& v : run.x) v = 2.0f;  // equal logits count in the order of their classes
-  run.forward();
-  EXPECT_EQ(run.out()[correct_sum], 1.0f);
-  EXPECT_EQ(run.out()[top5_sum], 5.0f);
-  run.weights = {0, 0, 0, 0, 1, 1, 1};
-  run.forward();
-  EXPECT_EQ(run.out()[top5_sum], 1.0f);
-}
-
-TEST_P(OneOp, smoothed_labels_share_the_loss_with_the_mean_of_the_logits) {
-  OpRow smooth = row("softmax_cross_entropy");
-  smooth.op = SoftmaxCrossEntropy{.label_smoothing = 0.1};
-  OpRun plain(*device_, row("softmax_cross_entropy")), run(*device_, smooth);
-  plain.forward();
-  run.forward();
-  const std::size_t classes = run.x.size() / run.labels.size();
-  double expected = static_cast<double>(plain.out()[loss_sum]);
-  for (std::size_t s = 0; s < run.labels.size(); ++s) {
-    double mean = 0;
-    for (std::size_t c = 0; c < classes; ++c) mean += static_cast<double>(run.x[s * classes + c]) / 10.0;
-    const double label = static_cast<double>(run.x[s * classes + static_cast<std::size_t>(run.labels[s])]);
-    expected += static_cast<double>(run.weights[s]) * 0.1 * (label - mean);
-  }
-  EXPECT_NEAR(run.out()[loss_sum], expected, 1e-5 * expected);
-}
-
-TEST_P(OneOp, dropped_samples_are_dropped_whole_and_kept_in_their_share) {
-  OpRow many = row("dropout_sample");
-  many.in.shape = Shape{4000, 2, 1, 1};
-  OpRun run(*device_, many);
-  for (float& v : run.x) v = 1.0f;
-  run.forward();
-  const auto out = run.out();
-  double kept = 0;
-  for (std::size_t i = 0; i < out.size(); i += 2) {
-    EXPECT_EQ(out[i], out[i + 1]);
-    kept += out[i] != 0.0f;
-  }
-  EXPECT_NEAR(kept / 4000, 0.6, 4 * std::sqrt(0.24 / 4000));
-}
-
-TEST_P(OneOp, both_inputs_may_be_one_value) {
-  for (const char* name : {"add", "add_relu", "add_tanh", "multiply"}) {
-    OpRun apart(*device_, row(name)), shared(*device_, row(name));
-    shared.share({Alias::Kind::grad_over_grad, 0, 0});
-    shared.share_input_gradients();
-    for (OpRun* run : {&apart, &shared}) {
-      run->inputs[1] = run->x;
-      run->forward();
-      run->backward_activation();
-      run->backward_only(run == &apart ? std::vector<Write>{Write::overwrite, Write::overwrite}
-                                       : std::vector<Write>{Write::overwrite, Write::accumulate},
-                         {});
-    }
-    auto sum = apart.grad_in(0);
-    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += apart.grad_in(1)[i];
-    EXPECT_EQ(shared.grad_in(0), sum) << name;
-  }
-}
-
-TEST_P(OneOp, shapes_that_do_not_fit_say_which) {
-  const TensorDesc small{DType::f32, Shape{2, 3, 2, 2}, Layout::channels_last, {}};
-  try {
-    infer(Conv2d{8, {3, 3}, {1, 1}, {0, 0}, true, Activation::none}, {&small, 1});
-    FAIL();
-  } catch (const ShapeError& e) {
-    EXPECT_EQ(e.code(), ExitCode::usage);
-    EXPECT_NE(std::string(e.what()).find("[2, 3, 2, 2]"), std::string::npos) << e.what();
-  }
-  EXPECT_THROW(infer(Linear{8, true, Activation::none}, {&small, 1}), ShapeError);
-  EXPECT_THROW(infer(Linear{0, true, Activation::none}, {&row("linear").in, 1}), ShapeError);
-  EXPECT_THROW(infer(Dropout{1.0, 0}, {&row("linear").in, 1}), ShapeError);
-}
 
 }  // namespace
 }  // namespace dtrain

@@ -16,30 +16,30 @@ constexpr std::int64_t batch = 6;
 /// Stem, then `blocks` residual blocks with squeeze and excitation, dropout, pooling and a head.
 Graph residual_net(int blocks, DType dtype) {
   Graph g(batch);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{batch, 3, 12, 12}, Layout::channels_last});
+  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{batch, 12, 12, 3}});
   const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{batch}});
   const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{batch}});
   auto v = dtype == DType::f32 ? x : g.add("in", Cast{dtype}, {x});
-  v = g.add("stem", Conv2d{.filters = 16, .kernel = {3, 3}, .padding = {1, 1}, .bias = false}, {v});
+  v = g.add("stem", Conv{.filters = 16, .kernel = {3, 3}, .padding = {1, 1}, .bias = false}, {v});
   v = g.add("stem_norm", BatchNorm{.activation = Activation::relu}, {v});
   for (int b = 0; b < blocks; ++b) {
     const std::string name = "block" + std::to_string(b) + "_";
-    auto h = g.add(name + "conv1", Conv2d{.filters = 16, .kernel = {3, 3}, .padding = {1, 1}, .bias = false}, {v});
+    auto h = g.add(name + "conv1", Conv{.filters = 16, .kernel = {3, 3}, .padding = {1, 1}, .bias = false}, {v});
     h = g.add(name + "norm1", BatchNorm{}, {h});
     h = g.add(name + "act1", Activate{Activation::silu}, {h});
     auto s = g.add(name + "squeeze", GlobalAveragePool{}, {h});
-    s = g.add(name + "gate", Conv2d{.filters = 16, .activation = Activation::sigmoid}, {s});
+    s = g.add(name + "gate", Conv{.filters = 16, .activation = Activation::sigmoid}, {s});
     h = g.add(name + "scale", Multiply{}, {h, s});
-    h = g.add(name + "conv2", Conv2d{.filters = 16, .kernel = {3, 3}, .padding = {1, 1}, .bias = false}, {h});
+    h = g.add(name + "conv2", Conv{.filters = 16, .kernel = {3, 3}, .padding = {1, 1}, .bias = false}, {h});
     h = g.add(name + "norm2", BatchNorm{}, {h});
     v = g.add(name + "add", Add{Activation::relu}, {h, v});
   }
-  v = g.add("pool", MaxPool2d{.size = {3, 3}, .stride = {2, 2}, .padding = {1, 1}}, {v});
-  v = g.add("both", Concat{}, {v, g.add("half", AveragePool2d{.size = {1, 1}, .stride = {1, 1}}, {v})});
+  v = g.add("pool", MaxPool{.size = {3, 3}, .stride = {2, 2}, .padding = {1, 1}}, {v});
+  v = g.add("both", Concat{}, {v, g.add("half", AveragePool{.size = {1, 1}, .stride = {1, 1}}, {v})});
   v = g.add("mean", GlobalAveragePool{}, {v});
   v = g.add("flat", Flatten{}, {v});
   v = g.add("drop", Dropout{.rate = 0.2, .id = 1}, {v});
-  v = g.add("head", Linear{.units = 5}, {v});
+  v = g.add("head", Dense{.units = 5}, {v});
   if (dtype != DType::f32) v = g.add("out", Cast{DType::f32}, {v});
   g.add("loss", SoftmaxCrossEntropy{}, {v, y, w});
   return g;

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/device/device.hpp"
+#include "runtime/ops/kernels.hpp"
 #include "runtime/optim/average.hpp"
 #include "runtime/optim/optimizer.hpp"
 #include "runtime/plan/flat.hpp"
@@ -66,8 +67,8 @@ struct Fixture {
     step.applied_steps = t;
     const auto stream = device->make_stream(StreamUse::compute);
     for (auto [begin, end] : {std::pair<std::size_t, std::size_t>{0, cut}, {cut, layout.total_floats()}})
-      device->update(rule, {w.data(), g.data(), {m.data(), v.data()}, begin, end, &layout, &step, norms.data()},
-                     *stream);
+      device->kernels().update(
+          rule, {w.data(), g.data(), {m.data(), v.data()}, begin, end, &layout, &step, norms.data()}, *stream);
     stream->synchronize();
   }
   std::vector<float> param(std::size_t offset) const {
@@ -153,8 +154,8 @@ TEST_P(Updates, of_large_batches_take_norms_over_fixed_blocks_whatever_the_threa
       test::Reachable<StepState> state(1, test::FromDevice<StepState>(*device));
       state[0].learning_rate = 0.5f;
       state[0].sum_weight = 4;
-      device->update(rule, {w.data(), g.data(), {m.data(), v.data()}, 0, size, &layout, state.data(), norms.data()},
-                     *stream);
+      device->kernels().update(
+          rule, {w.data(), g.data(), {m.data(), v.data()}, 0, size, &layout, state.data(), norms.data()}, *stream);
       stream->synchronize();
       results.emplace_back(w.begin(), w.end());
     }

@@ -12,15 +12,15 @@ namespace {
 
 Graph small_cnn(std::int64_t batch) {
   Graph g(batch);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{batch, 1, 12, 12}, Layout::channels_last});
+  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{batch, 12, 12, 1}});
   const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{batch}});
   const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{batch}});
-  auto v = g.add("conv2d_1", Conv2d{.filters = 8, .kernel = {3, 3}, .activation = Activation::relu}, {x});
-  v = g.add("maxpool2d_1", MaxPool2d{}, {v});
+  auto v = g.add("conv2d_1", Conv{.filters = 8, .kernel = {3, 3}, .activation = Activation::relu}, {x});
+  v = g.add("maxpool2d_1", MaxPool{}, {v});
   v = g.add("flatten_1", Flatten{}, {v});
   v = g.add("dropout_1", Dropout{.rate = 0.25, .id = 1}, {v});
-  v = g.add("dense_1", Linear{.units = 16, .activation = Activation::relu}, {v});
-  v = g.add("dense_2", Linear{.units = 10}, {v});
+  v = g.add("dense_1", Dense{.units = 16, .activation = Activation::relu}, {v});
+  v = g.add("dense_2", Dense{.units = 10}, {v});
   g.add("loss", SoftmaxCrossEntropy{}, {v, y, w});
   return g;
 }
@@ -133,13 +133,13 @@ TEST(Plan, NamesAnUnusedLayer) {
   const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{2, 4}});
   const auto y = g.add_input(InputRole::target, "target", {DType::f32, Shape{2, 4}});
   const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{2}});
-  g.add("lost", Linear{.units = 3}, {x});
-  g.add("loss", MeanSquaredError{}, {g.add("dense", Linear{.units = 4}, {x}), y, w});
+  g.add("lost", Dense{.units = 3}, {x});
+  g.add("loss", MeanSquaredError{}, {g.add("dense", Dense{.units = 4}, {x}), y, w});
   try {
     make_plan(std::move(g), {});
     FAIL() << "expected a ShapeError";
   } catch (const ShapeError& e) {
-    EXPECT_STREQ(e.what(), "layer \"lost\": nothing reads its output");
+    EXPECT_STREQ(e.what(), "layer lost: nothing reads its output");
   }
 }
 
@@ -149,7 +149,7 @@ Graph two_norms() {
   const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{8, 5}});
   const auto y = g.add_input(InputRole::target, "target", {DType::f32, Shape{8, 4}});
   const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{8}});
-  auto v = g.add("first", Linear{.units = 4}, {x});
+  auto v = g.add("first", Dense{.units = 4}, {x});
   v = g.add("batch", BatchNorm{}, {v});
   v = g.add("layer", LayerNorm{}, {v});
   g.add("loss", MeanSquaredError{}, {v, y, w});
@@ -207,8 +207,8 @@ TEST(Plan, TellsAKernelWhichGradientsNobodyWants) {
   const auto x = twice.add_input(InputRole::sample, "sample", {DType::f32, Shape{8, 5}});
   const auto y = twice.add_input(InputRole::target, "target", {DType::f32, Shape{8, 5}});
   const auto w = twice.add_input(InputRole::weight, "weight", {DType::f32, Shape{8}});
-  const auto a = twice.add("a", Linear{.units = 5}, {x});
-  const auto b = twice.add("b", Linear{.units = 5}, {a});
+  const auto a = twice.add("a", Dense{.units = 5}, {x});
+  const auto b = twice.add("b", Dense{.units = 5}, {a});
   twice.add("loss", MeanSquaredError{}, {twice.add("sum", Add{}, {a, b}), y, w});
   const Analysis analysis(twice);
   EXPECT_TRUE(analysis.use_of(1).input_gradient_added);   // the sum, later, leaves its share of a's gradient
@@ -216,13 +216,38 @@ TEST(Plan, TellsAKernelWhichGradientsNobodyWants) {
   EXPECT_FALSE(analysis.use_of(3).input_gradient_added);
 }
 
+TEST(Plan, KeepsRoomForWhatRecomputationWritesAgain) {
+  Graph g(2);
+  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{2, 8, 8, 3}});
+  const auto y = g.add_input(InputRole::target, "target", {DType::f32, Shape{2, 4}});
+  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{2}});
+  // No gradient of the data is wanted, so that no step of backward belongs to these two; both write their masks again.
+  const auto masked = g.add("dropout", Dropout{.rate = 0.5}, {g.add("pool", MaxPool{}, {x})});
+  const auto hidden = g.add("hidden", Dense{.units = 4}, {g.add("flatten", Flatten{}, {masked})});
+  g.add("loss", MeanSquaredError{},
+        {g.add("out", Dense{.units = 4}, {g.add("gelu", Activate{Activation::gelu}, {hidden})}), y, w});
+  PlanOptions options;
+  options.recompute = RecomputePolicy::light;
+  const Plan plan = make_plan(std::move(g), options);
+  int seen = 0;
+  for (int t = 0; t < static_cast<int>(plan.train.steps.size()); ++t) {
+    const auto* again = std::get_if<Recompute>(&plan.train.steps[static_cast<std::size_t>(t)]);
+    if (again == nullptr) continue;
+    for (const int block : plan.train.saved[static_cast<std::size_t>(again->node)]) {
+      EXPECT_GE(plan.train.blocks[static_cast<std::size_t>(block)].last, t) << again->node;
+      ++seen;
+    }
+  }
+  EXPECT_EQ(seen, 2);
+}
+
 TEST(Plan, SumsContributionsOfATiedParameterAndAValueReadTwice) {
   Graph g(2);
   const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{2, 4}});
   const auto y = g.add_input(InputRole::target, "target", {DType::f32, Shape{2, 4}});
   const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{2}});
-  const auto a = g.add("first", Linear{.units = 4}, {x});
-  const auto b = g.add("second", Linear{.units = 4}, {a}, {0, 1});  // tied to the first
+  const auto a = g.add("first", Dense{.units = 4}, {x});
+  const auto b = g.add("second", Dense{.units = 4}, {a}, {0, 1});  // tied to the first
   g.add("loss", MeanSquaredError{}, {b, y, w});
   const Plan plan = make_plan(std::move(g), {});
   EXPECT_EQ(plan.layout.params.size(), 2u);

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/optim/optimizer.hpp"
 #include "runtime/plan/flat.hpp"
 #include "runtime/program/step_memory.hpp"
@@ -76,14 +77,15 @@ TEST_P(DeviceRates, of_a_bfloat16_product) {
   const std::int64_t n = large_ ? 8192 : 128;
   const auto elements = static_cast<std::size_t>(n * n);
   const TensorDesc matrix{DType::bf16, Shape{n, n}}, weights{DType::f32, Shape{n, n}};
-  const auto kernel = device_->prepare(Linear{.units = n, .bias = false}, std::span(&matrix, 1), {});
+  const auto kernel = device_->kernels().prepare(Dense{.units = n, .bias = false}, std::span(&matrix, 1), {});
   const Needs needs = kernel->needs();
   const Buffer floats(*device_, elements * sizeof(float)), in(*device_, matrix.bytes()), out(*device_, matrix.bytes());
   const Buffer packed(*device_, std::max<std::size_t>(needs.packed, 64));
   const Buffer workspace(*device_, std::max<std::size_t>(needs.workspace, 64));
   fill(static_cast<float*>(floats.data()), elements);
   const Tensor x{matrix, in.data()}, y{matrix, out.data()}, w{weights, floats.data()};
-  device_->cast({{DType::f32, Shape{n * n}}, floats.data()}, {{DType::bf16, Shape{n * n}}, in.data()}, *stream_);
+  device_->kernels().cast({{DType::f32, Shape{n * n}}, floats.data()}, {{DType::bf16, Shape{n * n}}, in.data()},
+                          *stream_);
   StepMemory memory(*device_);
   memory.reset({}, *stream_);
   const auto bytes_of = [](const Buffer& b) {
@@ -155,10 +157,10 @@ TEST_P(DeviceRates, of_updates) {
                           .end = floats,
                           .layout = &layout,
                           .step = &memory.state()};
-    device_->update(r.rule, args, *stream_);
+    device_->kernels().update(r.rule, args, *stream_);
     for (const float p : to_host<float>(static_cast<float*>(params.data()) + floats - 1000, 1000))
       ASSERT_NEAR(p, r.after_one, 1e-6) << r.name;
-    const double once = seconds([&] { device_->update(r.rule, args, *stream_); });
+    const double once = seconds([&] { device_->kernels().update(r.rule, args, *stream_); });
     report(std::string(r.name) + "_bytes_per_second", r.moved * static_cast<double>(floats) * sizeof(float) / once);
   }
 }

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/ops/kernels.hpp"
 #include "runtime/optim/update.hpp"
 #include "runtime/random/rng.hpp"
 #include "tests/support/reachable_device.hpp"
@@ -20,17 +21,17 @@ constexpr std::uint64_t seed = 11;
 
 Graph small_cnn(std::int64_t batch) {
   Graph g(batch);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{batch, 2, 10, 10}, Layout::channels_last});
+  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{batch, 10, 10, 2}});
   const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{batch}});
   const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{batch}});
-  auto v = g.add("conv2d_1", Conv2d{.filters = 4, .kernel = {3, 3}, .activation = Activation::relu}, {x});
-  v = g.add("maxpool2d_1", MaxPool2d{}, {v});
-  v = g.add("conv2d_2", Conv2d{.filters = 8, .kernel = {3, 3}}, {v});
+  auto v = g.add("conv2d_1", Conv{.filters = 4, .kernel = {3, 3}, .activation = Activation::relu}, {x});
+  v = g.add("maxpool2d_1", MaxPool{}, {v});
+  v = g.add("conv2d_2", Conv{.filters = 8, .kernel = {3, 3}}, {v});
   v = g.add("relu_1", Activate{Activation::relu}, {v});
   v = g.add("flatten_1", Flatten{}, {v});
   v = g.add("dropout_1", Dropout{.rate = 0.25, .id = 1}, {v});
-  v = g.add("dense_1", Linear{.units = 16, .activation = Activation::relu}, {v});
-  v = g.add("dense_2", Linear{.units = 5}, {v});
+  v = g.add("dense_1", Dense{.units = 16, .activation = Activation::relu}, {v});
+  v = g.add("dense_2", Dense{.units = 5}, {v});
   g.add("loss", SoftmaxCrossEntropy{}, {v, y, w});
   return g;
 }
@@ -97,7 +98,7 @@ class Programs : public test::OnEachDevice {
   /// A device that computes as another does.
   static std::unique_ptr<Device> alike(const Bound& b) {
     auto device = make_device();
-    device->use(b.device->choices());
+    device->kernels().use(b.device->kernels().choices());
     return device;
   }
 };

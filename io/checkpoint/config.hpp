@@ -1,0 +1,30 @@
+// Plain settings of checkpoints, with their defaults.
+// Values only; launch/ fills them from YAML, io/ reads them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace dtrain::io {
+
+/// What makes a checkpoint the best one.
+enum class Best : std::uint8_t { none, loss, accuracy };
+/// "none", ...
+std::string_view name_of(Best) noexcept;
+
+enum class Resume : std::uint8_t { automatic, never, directory };
+
+struct CheckpointConfig {
+  std::string directory;           // empty: <log.directory>/checkpoints
+  std::int64_t every_steps = 500;  // 0: only at the end and on a signal
+  int keep = 3;                    // newest ones to keep, at least 2
+  std::int64_t keep_every = 0;     // keep every M-th step for good; 0: none
+  Best best = Best::none;
+  Resume resume = Resume::automatic;
+  std::string resume_directory;  // where resume is `directory`
+  int failures_allowed = 3;      // failed saves in a row before the run stops
+  bool force = false;            // accept a checkpoint of another configuration
+};
+
+}  // namespace dtrain::io

@@ -1,0 +1,297 @@
+#include "launch/infer/eval_predict.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include "comm/collective/agree.hpp"
+#include "comm/watch/watchdog.hpp"
+#include "io/checkpoint/checkpoint.hpp"
+#include "io/dataset/loader.hpp"
+#include "io/dataset/rows_file.hpp"
+#include "launch/base/clock.hpp"
+#include "launch/data/data.hpp"
+#include "launch/place/device_placement.hpp"
+#include "launch/report/run_choices.hpp"
+#include "launch/train/engine.hpp"
+#include "launch/train/evaluation.hpp"
+#include "models/model/build.hpp"
+#include "runtime/config/version.hpp"
+#include "runtime/device/host_mirror.hpp"
+#include "runtime/program/step_memory.hpp"
+
+namespace dtrain::launch {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// Ranks ask each other for failures once in so many batches.
+constexpr std::int64_t batches_between_questions = 16;
+
+std::string where_to_look(const RunConfig& config, const std::string& given) {
+  if (given.empty()) return config.checkpoint.directory;
+  std::error_code ignored;
+  const bool label = given == "best" && !std::filesystem::exists(given, ignored);
+  return label ? config.checkpoint.directory + "/best" : given;
+}
+
+/// Shapes of parameters do not tell one activation, or one normalization, from another.
+void check_same_model(const io::FoundCheckpoint& found, const LoadedConfig& input) {
+  if (input.config.checkpoint.force) return;
+  std::map<std::string, std::pair<std::string, std::string>> fields;
+  const auto of_model = [](const std::string& f) {
+    return f.starts_with("model.") || f.starts_with("data.normalize.");
+  };
+  for (const auto& [field, value] : fields_of(found.state.configuration, found.state.fields))
+    if (of_model(field)) fields[field].first = value;
+  for (const auto& [field, value] : input.fields)
+    if (of_model(field)) fields[field].second = value;
+  std::string text;
+  for (const auto& [field, values] : fields) {
+    const auto& [before, now] = values;
+    if (before == now) continue;
+    text += fmt::format("{}{} was {}, is {}", text.empty() ? "" : "; ", field, before.empty() ? "(not set)" : before,
+                        now.empty() ? "(not set)" : now);
+  }
+  if (!text.empty()) {
+    throw CheckpointError(
+        fmt::format("checkpoint {} is of another model: {}; use the configuration that it was trained "
+                    "with, or accept it with checkpoint.force=true",
+                    found.path, text),
+        CheckpointError::Kind::incompatible);
+  }
+}
+
+/// A trained model on this rank's device.
+class Model {
+ public:
+  Model(const LoadedConfig& input, comm::World& world, const EvalPredictOptions& options)
+      : input_(input), config_(input.config), world_(world), options_(options), group_(world.make_group()) {
+    watchdog().limit(config_.communication);
+    watchdog().beat("set-up", 0, comm::Deadline::set_up);
+    const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
+    comm::agree_on(*group_, world_.host(), facts);
+    found_.emplace(io::find_checkpoint(*group_, where_to_look(config_, options_.checkpoint)));
+    group_->agree([&] { check_same_model(*found_, input_); });
+  }
+
+  /// Opens the data between the two: what does not fit the model is said before anything is allocated.
+  template <class Open>
+  void set_up(Open open) {
+    std::optional<Graph> graph;
+    DevicePlacement placement;
+    std::unique_ptr<Device> device = placed_device(config_, world_, *group_, placement);
+    group_->agree([&] {
+      engine_.emplace(world_, std::move(device));
+      // As many samples at once as in training, whether or not these ranks could share its batch.
+      const std::int64_t ranks = world_.size();
+      micro_ = config_.batch.micro > 0 ? config_.batch.micro : (config_.batch.global + ranks - 1) / ranks;
+      graph.emplace(models::build(config_.model, micro_, config_.precision));
+      width_ = output_width(*graph);
+      open();
+    });
+    RunChoices choices(*group_);  // of the run that trained it, where they suit
+    choices.recall(found_->state.choices);
+    choices.prepare(engine_->device(), [&] { engine_->bind(std::move(*graph), config_, Mode::evaluate); });
+    load();
+  }
+
+  Engine& engine() noexcept { return *engine_; }
+  Group& group() noexcept { return *group_; }
+  comm::Watchdog& watchdog() noexcept { return world_.watchdog(); }
+  const io::FoundCheckpoint& found() const noexcept { return *found_; }
+  std::int64_t width() const noexcept { return width_; }
+  bool averaged() const noexcept { return found_->averaged && !options_.raw; }
+  bool classifies() const noexcept { return config_.model.loss == models::Loss::cross_entropy; }
+  std::string ranks_text() const { return fmt::format("{} {}", world_.size(), world_.size() == 1 ? "rank" : "ranks"); }
+  std::unique_ptr<io::Loader> load_from(const io::Dataset& data) const {
+    io::LoaderOptions options = loader_options(config_, micro_, width_, world_, &engine_->device());
+    if (data.target() == io::TargetUse::none) options.classes = 0;
+    options.global_batch = micro_ * world_.size();
+    return io::Loader::evaluation(data, options);
+  }
+
+ private:
+  void load() {
+    watchdog().beat("load", 0, comm::Deadline::load);
+    const ParameterStore& store = engine_->store();
+    const HostMirror params(engine_->device(), store.params(), store.layout().total_floats() * sizeof(float));
+    std::vector<io::StateTensor> tensors;
+    io::append_flat(tensors, averaged() ? "ema/" : "param/", store.layout(), params.as<float>());
+    for (const FlatState& s : store.layout().states)
+      tensors.push_back({"state/" + s.name, DType::f32, s.shape, params.as<float>() + s.offset});
+    const std::string_view skipped[] = {"optimizer/", averaged() ? "param/" : "ema/"};
+    // The gaps between parameters are zero on the device, and stay so.
+    params.pull(engine_->compute());
+    engine_->compute().synchronize();
+    io::load_checkpoint(*group_, found_->path, tensors, io::posix_file_system(), skipped);
+    params.push(engine_->compute());
+    engine_->pack();
+    engine_->compute().synchronize();
+  }
+
+  const LoadedConfig& input_;
+  const RunConfig& config_;
+  comm::World& world_;
+  const EvalPredictOptions& options_;
+  std::unique_ptr<Group> group_;
+  std::optional<io::FoundCheckpoint> found_;
+  std::optional<Engine> engine_;
+  std::int64_t micro_ = 1, width_ = 1;
+};
+
+/// Turns outputs into the columns of a prediction, a batch at a time.
+class Predictions {
+ public:
+  Predictions(Model& model, const std::string& path, std::uint64_t rows,
+              const std::vector<std::pair<std::string, std::string>>& attributes)
+      : width_(static_cast<std::size_t>(model.width())),
+        classifies_(model.classifies()),
+        file_(model.group(), path, rows, columns(model), attributes) {}
+
+  static std::vector<io::RowsColumn> columns(const Model& model) {
+    const std::vector<std::uint64_t> row{static_cast<std::uint64_t>(model.width())};
+    if (!model.classifies()) return {{"prediction", io::StoredType::f32, row}};
+    return {{"logits", io::StoredType::f32, row},
+            {"probabilities", io::StoredType::f32, row},
+            {"class", io::StoredType::i32, {}}};
+  }
+
+  void write(std::uint64_t first, std::size_t count, const float* output) {
+    if (count == 0) return;
+    file_.write(0, first, count, output);
+    if (!classifies_) return;
+    probabilities_.resize(count * width_);
+    classes_.resize(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::span<const float> logits(output + i * width_, width_);
+      const auto largest = std::max_element(logits.begin(), logits.end());
+      classes_[i] = static_cast<std::int32_t>(largest - logits.begin());
+      double sum = 0;
+      for (const float x : logits) sum += std::exp(static_cast<double>(x) - static_cast<double>(*largest));
+      for (std::size_t k = 0; k < width_; ++k)
+        probabilities_[i * width_ + k] =
+            static_cast<float>(std::exp(static_cast<double>(logits[k]) - static_cast<double>(*largest)) / sum);
+    }
+    file_.write(1, first, count, probabilities_.data());
+    file_.write(2, first, count, classes_.data());
+  }
+  void commit() { file_.commit(); }
+
+ private:
+  std::size_t width_;
+  bool classifies_;
+  io::RowsFile file_;
+  std::vector<float> probabilities_;
+  std::vector<std::int32_t> classes_;
+};
+
+}  // namespace
+
+std::string evaluate_model(const LoadedConfig& input, comm::World& world, const EvalPredictOptions& options,
+                           const std::vector<std::string>& data, bool json) {
+  const std::vector<std::string>& files = data.empty() ? input.config.data.eval : data;
+  if (files.empty()) {
+    throw ConfigError(std::vector<ConfigProblem>{
+        input.problem("data.eval", "data.eval: there is nothing to evaluate on; name files there, or by --data")});
+  }
+  Model model(input, world, options);
+  std::optional<io::Dataset> set;
+  model.set_up([&] { set.emplace(open_data(input.config, files, model.width(), input.config.data.cache_mib)); });
+  const auto loader = model.load_from(*set);
+  Evaluator evaluator(model.engine(), *loader, model.group(), model.watchdog(), input.config.model.loss,
+                      input.config.cuda.graphs);
+  const auto begin = Clock::now();
+  EvalMetrics result = *evaluator.run(static_cast<std::int64_t>(model.found().state.step), nullptr);
+  result.averaged = model.averaged();
+  if (json) {
+    Json out{{"checkpoint", model.found().path}, {"step", model.found().state.step}};
+    out.update(to_json(result));
+    out.update(Json{{"averaged", result.averaged},
+                    {"samples", set->count()},
+                    {"files", set->files()},
+                    {"ranks", world.size()},
+                    {"seconds", since(begin)}});
+    return out.dump(2) + "\n";
+  }
+  return fmt::format("{}: {}; {} samples of {} on {}\n", model.found().path, describe("evaluation", result),
+                     set->count(), fmt::join(set->files(), ", "), model.ranks_text());
+}
+
+std::string predict(const LoadedConfig& input, comm::World& world, const EvalPredictOptions& options,
+                    const std::vector<std::string>& files, const std::string& output) {
+  Model model(input, world, options);
+  std::optional<io::Dataset> set;
+  model.set_up([&] {
+    set.emplace(open_inputs(input.config, files));
+    std::error_code ignored;
+    for (const auto& file : set->files())
+      if (std::filesystem::equivalent(file, output, ignored))
+        throw ConfigError(fmt::format("-o {}: that is the input; name another file", output));
+  });
+  Engine& engine = model.engine();
+  const char* const parameters = model.averaged() ? "averaged" : "raw";
+  Predictions predictions(model, output, set->count(),
+                          {{"checkpoint", model.found().path},
+                           {"parameters", parameters},
+                           {"configuration_hash", model.found().state.configuration_hash},
+                           {"input", fmt::format("{}", fmt::join(set->files(), ", "))}});
+  const auto loader = model.load_from(*set);
+  const InputSlot& slot = engine.program().slot(0);
+  // There are no targets: any valid label will do for the loss that nobody reads.
+  if (slot.target) engine.device().zero(slot.target.data, slot.target.bytes(), engine.compute());
+  const Tensor out = engine.program().output(0);
+  const HostMirror values(engine.device(), out.data, out.bytes());
+  StepMemory memory(engine.device());
+  memory.reset({}, engine.compute());
+  NoHooks hooks;
+  const auto begin = Clock::now();
+  std::exception_ptr error;
+  for (std::int64_t i = 0; i < loader->batches(); ++i) {
+    model.watchdog().beat("prediction", static_cast<std::uint64_t>(i),
+                          i == 0 ? comm::Deadline::first_step : comm::Deadline::step);
+    try {
+      if (!error) {
+        const io::Batch& batch = engine.feed().next(*loader, engine.program(), 0);
+        const std::uint64_t first = batch.indices[0];
+        const auto count = static_cast<std::size_t>(batch.valid);
+        engine.feed().give_back(*loader);
+        engine.program().run({Mode::evaluate, true, true}, 0, engine.store(), memory.state(), hooks, engine.compute());
+        engine.feed().read(0);
+        values.pull(engine.compute());
+        engine.compute().synchronize();
+        predictions.write(first, count, values.as<float>());
+      }
+    } catch (...) {
+      error = std::current_exception();  // the others hear of it soon; nobody waits for this rank meanwhile
+    }
+    if (i % batches_between_questions == 0 && model.group().any(error != nullptr)) break;
+  }
+  if (!error) engine.feed().settle();
+  model.group().agree([&] {
+    if (error) std::rethrow_exception(error);
+  });
+  model.watchdog().beat("save", 0, comm::Deadline::save);
+  predictions.commit();
+  const double seconds = since(begin);
+  return fmt::format("wrote {}: {} rows of {} by {} ({} parameters); {:.0f} samples/s on {}\n", output, set->count(),
+                     model.classifies() ? "logits, probabilities and class" : "prediction", model.found().path,
+                     parameters, static_cast<double>(set->count()) / std::max(seconds, 1e-9), model.ranks_text());
+}
+
+}  // namespace dtrain::launch

@@ -1,0 +1,35 @@
+// What families are written with: a list of layers that grows, and the convolutions of vision models.
+// Values and pure functions.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "models/layers/layer.hpp"
+#include "runtime/config/fields.hpp"
+
+namespace dtrain::models {
+
+/// Layers that are added one by one; each `add` returns the name, for the `from` of later ones.
+class LayerList {
+ public:
+  std::string add(std::string name, OpSpec op, std::vector<std::string> from = {}) {
+    layers_.push_back({name, std::move(op), 0, std::move(from)});
+    return name;
+  }
+  const std::string& last() const { return layers_.back().name; }
+  std::vector<Layer> take() { return std::move(layers_); }
+
+ private:
+  std::vector<Layer> layers_;
+};
+
+/// A square convolution with half its window as padding and without bias, its weights as He et al. 2015 (fan out).
+Conv square_conv(std::int64_t filters, std::int64_t kernel, std::int64_t stride = 1, std::int64_t groups = 1);
+
+/// The field `classes`.
+TypePtr<std::int64_t> class_count();
+
+}  // namespace dtrain::models

@@ -1,0 +1,39 @@
+// From a model's description to a Graph: layers in order, joined by their names, the loss at the end.
+// Pure functions; the Graph they return owns everything.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "models/model/config.hpp"
+#include "runtime/graph/graph.hpp"
+#include "runtime/tensor/error.hpp"
+
+namespace dtrain::models {
+
+/// A layer (or the loss) that does not fit; `layer` is its index in the list of layers (of the family's, where there is
+/// a family), their count for the loss.
+class LayerError : public ShapeError {
+ public:
+  LayerError(std::size_t layer, const std::string& message) : ShapeError(message), layer_(layer) {}
+  std::size_t layer() const noexcept { return layer_; }
+
+ private:
+  std::size_t layer_;
+};
+
+/// Graph for micro batches of `batch` samples whose layers compute in f32, bf16 or f16: casts stand behind the input
+/// and before the loss. A dense layer on [C, H, W] needs a flatten before it, except directly on the input.
+///
+/// Nodes are in the order of the layers, and so are parameters: of each layer first its weight, then its bias. A layer
+/// may become several nodes: `conv_silu` behind `conv` for an activation that no kernel applies inside, `norm_moments`
+/// and `norm_sum` before a `norm` with global statistics; parameters carry the layer's name all the same.
+///
+/// Throws LayerError that names the layer and the shapes.
+Graph build(const ModelConfig&, std::int64_t batch, DType compute);
+
+/// Shape of one target: [] for labels, the output's shape for mean squared error.
+Shape target_shape(const ModelConfig&);
+
+}  // namespace dtrain::models

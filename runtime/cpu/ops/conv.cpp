@@ -1,0 +1,96 @@
+// Convolutions through oneDNN: NHWC activations, weights in the library's blocked formats (repacked once an update),
+// gradients of weights brought back into canonical order.
+#include <fmt/format.h>
+
+#include "runtime/cpu/op_kernels.hpp"
+#include "runtime/cpu/ops/weighted.hpp"
+#include "runtime/ops/inference.hpp"
+#include "runtime/tensor/error.hpp"
+
+namespace dtrain::cpu {
+
+namespace {
+
+/// In oneDNN's logical order: batch, channels, positions.
+dnnl::memory::dims dims_of(const TensorDesc& desc) {
+  dnnl::memory::dims dims{desc.batch(), desc.channels()};
+  for (const std::int64_t extent : inference::positions_of(desc)) dims.push_back(extent);
+  return dims;
+}
+
+class ConvKernel final : public Kernel {
+ public:
+  ConvKernel(const Conv& op, const TensorDesc& in, int threads) : op_(op), threads_(threads) {
+    const OmpThreads scope(threads_);
+    const OpShape shape = infer(op, {&in, 1});
+    const Extents pads = op.pads(), at = inference::positions_of(in), to = inference::positions_of(shape.out[0]);
+    const auto weights = shape.params[0].desc.shape.extents();
+    ConvolutionShape c{dims_of(in),
+                       {weights.begin(), weights.end()},
+                       dims_of(shape.out[0]),
+                       {op.stride.begin(), op.stride.end()},
+                       {pads.begin(), pads.end()},
+                       {},
+                       {},
+                       op.bias,
+                       op.activation,
+                       in.dtype};
+    if (op.groups > 1) {  // [groups, filters / groups, channels / groups, window...]: the same bytes
+      c.weights[0] /= op.groups;
+      c.weights.insert(c.weights.begin(), op.groups);
+    }
+    for (std::size_t d = 0; d < op.kernel.size(); ++d) {
+      c.dilation.push_back(op.dilation[d] - 1);
+      // What of the padding the last window reaches.
+      c.padding_end.push_back((to[d] - 1) * op.stride[d] + (op.kernel[d] - 1) * op.dilation[d] + 1 - at[d] - pads[d]);
+    }
+    const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+    const dnnl::memory::desc canonical = plain_desc(c.weights);
+    run_ = WeightedOp(engine, plan_convolution(engine, c), canonical, canonical, op.bias, in.dtype, threads);
+  }
+
+  Needs needs() const override { return run_.needs(); }
+
+  void pack(std::span<const Tensor> master, Tensor packed, Stream&) override {
+    const OmpThreads scope(threads_);
+    run_.pack(master[0].data, packed.as<std::byte>());
+  }
+
+  void forward(const OpArgs& a, Stream&) override {
+    const OmpThreads scope(threads_);
+    run_.forward(a);
+  }
+
+  void backward_activation(const OpArgs& a, Tensor grad_out, Stream&) override {
+    epilogue_gradient(op_.activation, a.out[0], grad_out, threads_);
+  }
+
+  void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
+    const OmpThreads scope(threads_);
+    if (!g.in.empty() && g.in[0].write != Write::none) run_.data_gradient(a, g);
+    const Write weights = g.params.empty() ? Write::none : g.params[0].write;
+    const Write bias = g.params.size() < 2 ? Write::none : g.params[1].write;
+    if (weights == Write::none && bias == Write::none) return;
+    run_.parameter_gradients(a, g);
+    if (weights != Write::none)
+      run_.take_weight_gradient(a, g.params[0].grad.as<float>(), weights == Write::accumulate);
+  }
+
+ private:
+  Conv op_;
+  int threads_;
+  WeightedOp run_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make(const Conv& op, Inputs in, int threads) {
+  try {
+    return std::make_unique<ConvKernel>(op, in[0], threads);
+  } catch (const dnnl::error& e) {
+    throw DeviceError(fmt::format("oneDNN cannot run a convolution of {} filters {} on {}: {}", op.filters,
+                                  op.kernel.str(), in[0].sample_str(), e.what()));
+  }
+}
+
+}  // namespace dtrain::cpu

@@ -1,0 +1,23 @@
+// The op `add`: the sum of two values, with an activation inside.
+// A plain value; what a device makes of it is in runtime/cpu/ops and runtime/cuda/ops.
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "runtime/ops/activation.hpp"
+#include "runtime/ops/shape.hpp"
+
+namespace dtrain {
+
+/// y = act(a + b) of two equal shapes.
+struct Add {
+  Activation activation = Activation::none;  // one whose derivative_of_output
+
+  std::string_view name() const { return "add"; }
+  OpShape infer(std::span<const TensorDesc> in) const;
+  static std::vector<OpKind<Add>> kinds();
+};
+
+}  // namespace dtrain

@@ -1,0 +1,23 @@
+// The op `batch_normalize`: batch normalization by moments that all ranks have summed.
+// A plain value, made by the builder: SyncBatchNorm is BatchMoments -> SumOverRanks -> BatchNormalize.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "runtime/ops/activation.hpp"
+#include "runtime/ops/shape.hpp"
+
+namespace dtrain {
+
+/// in: x, moments. Otherwise as BatchNorm; backward gives gradients of x (moments held) and of the moments.
+struct BatchNormalize {
+  double epsilon = 1e-5, momentum = 0.1;
+  Activation activation = Activation::none;
+  double initial_weight = 1;
+
+  std::string_view name() const { return "batch_normalize"; }
+  OpShape infer(std::span<const TensorDesc> in) const;
+};
+
+}  // namespace dtrain

@@ -1,0 +1,74 @@
+// What the inference of several ops shares: checks of inputs with messages in the user's words, and shapes of results.
+// Pure functions for runtime/ops/*.cpp; the layer's name is added by who infers.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/ops/activation.hpp"
+#include "runtime/ops/extents.hpp"
+#include "runtime/ops/shape.hpp"
+
+namespace dtrain::inference {
+
+/// A description whose product of extents is known not to overflow. Throws ShapeError.
+TensorDesc tensor(DType dtype, Shape shape);
+inline TensorDesc f32(Shape shape) {
+  return tensor(DType::f32, shape);
+}
+/// The same batch and channels with other positions, or the same but for the channels.
+TensorDesc with_positions(const TensorDesc&, const Extents& positions);
+TensorDesc with_channels(const TensorDesc&, std::int64_t channels);
+/// The positions of an image, volume or series, outermost first.
+Extents positions_of(const TensorDesc&);
+
+/// So many inputs, none of them empty. `op`: its name.
+void expect_inputs(std::string_view op, std::span<const TensorDesc> in, std::size_t count);
+void expect_float(const TensorDesc&);
+/// Floats with channels: no flattened image, whose channels lie elsewhere.
+void expect_channels(const TensorDesc&);
+/// A series, an image or a volume, by the number of its spatial dimensions.
+void expect_positions(const TensorDesc&, std::size_t dimensions);
+/// Inputs of one type and shape.
+void expect_alike(std::span<const TensorDesc> in);
+/// Only an activation whose derivative_of_output can be inside an op.
+void expect_epilogue(Activation);
+
+/// What a loss reads: f32 [N, values]; a cast stands in between where the layers compute in another type.
+void expect_logits(const TensorDesc&);
+void expect_sample_weights(const TensorDesc&, std::int64_t batch);
+/// The output may lie over the input, and the gradient of the input over that of the output.
+std::vector<Alias> in_place();
+
+/// Windows of `size` (`dilation` apart) at `stride` with `padding` on both sides, in each dimension; `what` is their
+/// name.
+struct Windows {
+  std::string_view what;
+  Extents size, stride, padding, dilation;
+  Extents count(const TensorDesc& in) const;
+};
+
+/// Weight and bias as PyTorch starts them: uniform within 1 / sqrt(fan_in).
+void add_affine_params(OpShape&, Shape weight, std::int64_t fan_in, std::int64_t outputs, bool bias,
+                       const std::optional<Init>& weight_init);
+std::size_t parameter_bytes(const OpShape&);
+
+/// What the two ops of batch normalization have in common: parameters, running statistics, saved rows.
+struct BatchNormSettings {
+  double epsilon, momentum;
+  Activation activation;
+  double initial_weight;
+};
+OpShape batch_norm(const BatchNormSettings&, const TensorDesc& in);
+/// Of what goes over lines of channels. `library`: or by a library, that adds no gradients and writes none over others.
+Bounds line_bounds(const TensorDesc& in, bool library);
+/// Of what makes sums of the channels of each sample.
+Bounds sample_line_bounds(const TensorDesc& in);
+/// The most workspace that a kernel gives a library for what own kernels can do as well, of an input of so many bytes.
+std::size_t library_workspace(std::size_t in);
+
+}  // namespace dtrain::inference

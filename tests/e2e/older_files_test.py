@@ -1,0 +1,126 @@
+"""Files of earlier programs go on working: configurations with the keys that they had then, checkpoints of each format."""
+import json
+import os
+import shutil
+
+import harness
+
+GOLDEN = os.path.join(harness.ROOT, "tests", "golden")
+
+
+def numbers(text):
+    """All numbers of a resolved configuration, sorted: its values, whatever the keys are called."""
+    found = []
+    for word in text.translate(str.maketrans("[]{},:", "      ")).split():
+        try:
+            found.append(float(word))
+        except ValueError:
+            pass
+    return sorted(found)
+
+
+def missing(these, among):
+    """The first of `these`, sorted, that `among`, sorted, lacks; None where it has all, as often."""
+    rest = iter(among)
+    return next((number for number in these if not any(other == number for other in rest)), None)
+
+
+class Configurations(harness.Case):
+    """tests/golden/configurations holds the recipes and, in six files, every key of launch/CONFIG.md as of version 0.1.0;
+    below resolved/ is what `dtrain config show` made of them then, every default spelt out."""
+    FOLDER = os.path.join(GOLDEN, "configurations")
+
+    def files(self):
+        """Paths below FOLDER, without those of resolved/."""
+        return sorted(os.path.join(part, name) for part in ("", "recipes")
+                      for name in os.listdir(os.path.join(self.FOLDER, part)) if name.endswith(".yaml"))
+
+    def resolved(self, path):
+        return [line.partition(" #")[0].rstrip() for line in self.ok("config", "show", path).out.splitlines()]
+
+    def test_keys_mean_what_they_meant(self):
+        self.assertGreaterEqual(len(self.files()), 14)
+        for file in self.files():
+            with self.subTest(file=file):
+                path, then = (os.path.join(self.FOLDER, part, file) for part in ("", "resolved"))
+                now = self.resolved(path)
+                self.assertEqual(self.resolved(then), now, "defaults have changed, or a key means something else")
+                with open(then) as text:
+                    self.assertIsNone(missing(numbers(text.read()), numbers("\n".join(now))), "a value is lost")
+
+    def test_settings_of_the_command_line_go_by_their_keys(self):
+        recipe = os.path.join(self.FOLDER, "recipes", "mnist-cnn.yaml")
+        given = {"model.layers.0.conv2d.filters": 48, "model.layers.1.maxpool2d.size": 3, "model.layers.6.dense.units": 96,
+                 "optimizer.adam.learning_rate": 0.0625, "batch.global": 72, "communication.bucket_mib": 7.5}
+        overrides = [f"{key}={value}" for key, value in given.items()]
+        now = self.ok("config", "show", recipe, *overrides).out
+        for override in overrides:
+            self.assertIn(f"command line: {override}", now)
+        found = numbers("\n".join(line.partition(" #")[0] for line in now.splitlines()))
+        self.assertIsNone(missing(sorted(map(float, given.values())), found))
+
+    def test_their_models_are_planned(self):
+        for file in self.files():
+            with self.subTest(file=file):
+                self.ok("check", os.path.join(self.FOLDER, file), "--json")
+
+
+class Checkpoints(harness.Case):
+    """tests/golden/checkpoints/format-N.yaml are configurations, format-N their checkpoints at step 40, of two ranks."""
+
+    def take_up(self, name):
+        """The folder `run` with the checkpoint, the digits, and what the manifest says."""
+        self.make_digits()
+        shutil.copytree(os.path.join(GOLDEN, "checkpoints", name), self.path("run", "checkpoints"))
+        shutil.copy(os.path.join(GOLDEN, "checkpoints", name + ".yaml"), self.path("config.yaml"))
+        manifest = self.json("run", "checkpoints", "step-000000040", "MANIFEST.json")
+        self.assertEqual(f"format-{manifest['format']}", name)
+        return manifest
+
+    def check_loads(self, name):
+        """Every tensor is there by name and value, and the parameters evaluate to what they did."""
+        manifest = self.take_up(name)
+        self.ok("checkpoint", "verify", "run/checkpoints")
+        # Nothing is left to do but to write down what was loaded.
+        self.ok("config.yaml", "checkpoint.directory=again", "checkpoint.resume=run/checkpoints/step-000000040")
+        summary = self.summary()
+        self.assertEqual(summary["steps"], 40)
+        self.assertEqual(summary["parameter_hash"], manifest["parameter_hash"])
+        self.ok("checkpoint", "diff", "run/checkpoints/step-000000040", "again/step-000000040")
+        evaluated = json.loads(self.ok("eval", "config.yaml", "--json").out)
+        self.assert_close(evaluated["loss"], manifest["metrics"]["eval_loss"], 1e-5)
+
+    def check_goes_on(self, name):
+        manifest = self.take_up(name)
+        result = self.ok("config.yaml", "train.steps=70", ranks=2)
+        self.assertIn("resumed from run/checkpoints/step-000000040 at step 40", result.out)
+        self.assertEqual(self.checkpoints(), ["step-000000040", "step-000000070"])
+        losses = self.losses()
+        self.assertEqual(sorted(losses), list(range(41, 71)))
+        self.assertLess(losses[41], 1.5 * manifest["metrics"]["train_loss"])  # neither parameters nor state are new
+        self.assertLess(self.summary()["eval"]["loss"], manifest["metrics"]["eval_loss"])
+        return result
+
+    def test_format_1_loads(self):
+        self.check_loads("format-1")
+
+    def test_format_2_loads(self):
+        self.check_loads("format-2")
+
+    def test_training_goes_on_from_format_1(self):
+        """It names no setting that came later: these are at their defaults, and no reason to refuse it."""
+        self.check_goes_on("format-1")
+
+    def test_training_goes_on_from_format_2(self):
+        self.check_goes_on("format-2")
+        scales = {m["step"]: m["loss_scale"] for m in self.metrics() if "loss_scale" in m}
+        self.assertEqual((scales[41], scales[70]), (512, 1024))  # ten updates were counted before, thirty double it
+
+    def test_another_setting_is_refused_by_its_name(self):
+        self.take_up("format-1")
+        self.refused(harness.CHECKPOINT, "config.yaml", "optimizer.sgd.momentum=0.8",
+                     says=r"incompatible with this run: optimizer\.sgd\.momentum was 0\.9, is 0\.8; set this back")
+
+
+if __name__ == "__main__":
+    harness.main(*(name for case in (Configurations, Checkpoints) for name in dir(case) if name.startswith("test_")))

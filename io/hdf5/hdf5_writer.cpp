@@ -191,7 +191,7 @@ void Writer::write(std::size_t index, std::uint64_t first, std::uint64_t rows, c
   }
 }
 
-void Writer::put_attribute(const Handle& at, const std::string& name, hid_t stored, hid_t given, const Handle& space,
+void Writer::put_attribute(const Handle& at, const std::string& name, Id stored, Id given, const Handle& space,
                            const void* value) {
   const Handle attribute(H5Acreate2(at.get(), name.c_str(), stored, space.get(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
   if (!attribute || H5Awrite(attribute.get(), given, value) < 0) failed("an attribute cannot be written");

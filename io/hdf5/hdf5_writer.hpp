@@ -51,7 +51,7 @@ class Writer {
   };
   [[noreturn]] void failed(const std::string& what) const;
   /// `stored` and `given`: types in the file and in memory.
-  void put_attribute(const Handle& at, const std::string& name, hid_t stored, hid_t given, const Handle& space,
+  void put_attribute(const Handle& at, const std::string& name, Id stored, Id given, const Handle& space,
                      const void* value);
 
   std::string path_, temporary_;

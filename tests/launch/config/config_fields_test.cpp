@@ -35,7 +35,7 @@ TEST(ConfigFields, ABareNameStaysBelowAnOverrideWhereItIsAKind) {
   EXPECT_TRUE(std::holds_alternative<AdamW>(c.optimizer.kind) && c.optimizer.shard);
   EXPECT_EQ(c.schedule.decay, Schedule::Decay::linear);
   EXPECT_EQ(c.train.steps, 7);
-  EXPECT_EQ(std::get<models::DenseLayer>(c.model.layers[0].kind).units, 5);
+  EXPECT_EQ(std::get<Dense>(c.model.layers[0].op).units, 5);
 }
 
 }  // namespace

@@ -1,45 +1,21 @@
 #include "comm/collective/agree.hpp"
 
-#include <cstring>
 #include <vector>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::comm {
 
-namespace {
-
-// Each string as "<length>:<bytes>": independent of the version of either side.
-void append(std::string& out, const std::string& text) {
-  out += fmt::format("{}:", text.size());
-  out += text;
-}
-
-std::vector<std::string> split(const std::string& packed) {
-  std::vector<std::string> out;
-  for (std::size_t at = 0; at < packed.size();) {
-    const std::size_t colon = packed.find(':', at);
-    if (colon == std::string::npos) break;
-    const std::size_t length = std::stoul(packed.substr(at, colon - at));
-    out.push_back(packed.substr(colon + 1, length));
-    at = colon + 1 + length;
-  }
-  return out;
-}
-
-}  // namespace
-
 void agree_on(Group& group, const std::string& host, std::span<const Fact> facts) {
-  std::string mine;
-  append(mine, host);
-  for (const Fact& fact : facts) {
-    append(mine, fact.name);
-    append(mine, fact.value);
-  }
+  using Json = nlohmann::json;
+  std::vector<std::string> mine{host};
+  for (const Fact& fact : facts) mine.insert(mine.end(), {fact.name, fact.value});
   std::vector<std::vector<std::string>> all;
-  for (const std::string& packed : group.all_gather(mine)) all.push_back(split(packed));
+  for (const std::string& text : group.all_gather(Json(mine).dump(-1, ' ', false, Json::error_handler_t::replace)))
+    all.push_back(Json::parse(text));
 
   for (std::size_t i = 1; i < all[0].size(); i += 2) {
     for (std::size_t rank = 1; rank < all.size(); ++rank) {

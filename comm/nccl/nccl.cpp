@@ -138,10 +138,7 @@ class Nccl final : public DeviceExchange, private Memory {
       const ncclResult_t made = ncclGetUniqueId(&id);
       if (made != ncclSuccess) throw CommError("ncclGetUniqueId: " + text_of(made, nullptr), rank_);
     });
-    std::vector<std::byte> bytes(sizeof id);
-    std::memcpy(bytes.data(), &id, sizeof id);
-    group.broadcast(bytes, 0);
-    std::memcpy(&id, bytes.data(), sizeof id);
+    id = group.all_values(id)[0];
     group.agree([&] { start(id, config.set_up_timeout_seconds); });
     watcher_ = std::thread([this] { watch(); });
   }

@@ -10,6 +10,7 @@
 
 #include <fmt/format.h>
 
+#include "comm/place/binding.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::comm {
@@ -51,12 +52,6 @@ int slurm_local_size(const Environment& env) {
     if (at != end && *at++ != ',') return 1;
   }
   return 1;
-}
-
-std::size_t count_cpus(const Cores& cores) {
-  std::size_t n = 0;
-  for (const auto& core : cores) n += core.size();
-  return n;
 }
 
 }  // namespace
@@ -125,9 +120,8 @@ BindingPlan plan_binding(const LaunchEnvironment& launch, const Cores& allowed, 
     plan.cores = part;
   }
   // Unbound ranks all see every cpu, so what one may count on is the smaller of the two.
-  const std::size_t mine = count_cpus(plan.rebind ? part : allowed);
-  const std::size_t fair = count_cpus(available) / static_cast<std::size_t>(local_size);
-  plan.yield_when_idle = std::min(mine, std::max<std::size_t>(fair, 1)) < 2;
+  const int mine = count_cpus(plan.rebind ? part : allowed), fair = count_cpus(available) / local_size;
+  plan.yield_when_idle = std::min(mine, std::max(fair, 1)) < 2;
   return plan;
 }
 

@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "runtime/ranks/group.hpp"
+
 namespace dtrain::comm {
 
 namespace {
@@ -130,19 +132,7 @@ std::string stall_text(std::span<const RankSight> ranks, bool elsewhere) {
 std::string ranks_text(std::span<const RankSight> ranks) {
   std::vector<int> numbers;
   for (const RankSight& r : ranks) numbers.push_back(r.note.rank);
-  std::sort(numbers.begin(), numbers.end());
-  std::vector<std::string> parts;
-  for (std::size_t i = 0; i < numbers.size();) {
-    std::size_t end = i + 1;
-    while (end < numbers.size() && numbers[end] == numbers[end - 1] + 1) ++end;
-    if (end - i < 3) end = i + 1;
-    parts.push_back(end - i > 1 ? fmt::format("{} to {}", numbers[i], numbers[end - 1]) : std::to_string(numbers[i]));
-    i = end;
-  }
-  std::string text = numbers.size() == 1 ? "rank " : "ranks ";
-  for (std::size_t i = 0; i < parts.size(); ++i)
-    text += (i == 0 ? "" : i + 1 == parts.size() ? " and " : ", ") + parts[i];
-  return text;
+  return dtrain::ranks_text(std::move(numbers));
 }
 
 std::string rank_table(std::span<const RankSight> ranks) {

@@ -168,12 +168,9 @@ void World::State::link_hosts(Group& group) {
       notes.push_back(fmt::format("{}; a rank of another host that hangs will not be named here", e.what()));
     }
   }
-  std::vector<std::byte> bytes(address.size());
-  std::memcpy(bytes.data(), address.data(), address.size());
-  group.broadcast(bytes, 0);
+  address = group.broadcast(address);
   const bool leads = std::find(hosts.begin(), hosts.end(), host) == hosts.begin() + rank;
-  if (!bytes.empty() && host != hosts[0] && leads)
-    watchdog->connect(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  if (!address.empty() && host != hosts[0] && leads) watchdog->connect(address);
 }
 
 World::World(LocalRank& local) : state_(std::make_unique<State>()) {
@@ -193,6 +190,9 @@ World::~World() {
 
 int World::rank() const noexcept {
   return state_->rank;
+}
+int World::host_count() const {
+  return static_cast<int>(std::set(state_->hosts.begin(), state_->hosts.end()).size());
 }
 int World::size() const noexcept {
   return state_->size;
@@ -258,8 +258,7 @@ std::unique_ptr<Communicator> World::make_communicator(Algorithm algorithm) {
   const Exchange duplicating(*state_->board);
   auto communicator = make_mpi_communicator(MPI_COMM_WORLD);
   // Of what all ranks know alike, since all must choose alike.
-  const std::set<std::string> hosts(state_->hosts.begin(), state_->hosts.end());
-  const bool network = hosts.size() > 1, one_rank_a_host = hosts.size() == state_->hosts.size();
+  const bool network = host_count() > 1, one_rank_a_host = host_count() == size();
   const bool exchange = network && one_rank_a_host && size() <= most_exchanging_hosts;
   if (algorithm == Algorithm::fixed_order || exchange) {
     communicator = make_fixed_order(std::move(communicator), {.chunk_bytes = network ? network_chunk_bytes : 0,

@@ -38,6 +38,7 @@ class World {
   const std::string& host() const noexcept;
   /// By rank.
   const std::vector<std::string>& hosts() const noexcept;
+  int host_count() const;  // different ones
   /// Cpus this process may use, after re-binding.
   int cpus() const noexcept;
   const LaunchEnvironment& launch() const noexcept;

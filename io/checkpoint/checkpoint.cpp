@@ -18,14 +18,10 @@ namespace {
 using Json = nlohmann::json;
 using Kind = CheckpointError::Kind;
 
-bool starts_with(const std::string& text, std::string_view prefix) noexcept {
-  return text.compare(0, prefix.size(), prefix) == 0;
-}
-
 FoundCheckpoint open_verified(FileSystem& files, const std::string& path) {
   const auto manifest = verify_checkpoint(files, path);
   const bool averaged = std::any_of(manifest.tensors.begin(), manifest.tensors.end(),
-                                    [](const auto& tensor) { return starts_with(tensor.name, "ema/"); });
+                                    [](const auto& tensor) { return tensor.name.starts_with("ema/"); });
   return {path, manifest.state, {}, averaged};
 }
 
@@ -53,9 +49,7 @@ std::optional<FoundCheckpoint> newest_valid(FileSystem& files, const std::string
 /// A step directory, or the label of one, or the newest valid one of a directory of them.
 std::optional<FoundCheckpoint> find_at(FileSystem& files, const std::string& given, const char* advice) {
   const auto path = follow_label(files, given);
-  FileStatus status;
-  if (const int r = files.status(join_path(path, manifest_name), status); r < 0) throw_file_error("look at", path, r);
-  if (status.exists) return open_verified(files, path);
+  if (look_at(files, join_path(path, manifest_name)).exists) return open_verified(files, path);
   return newest_valid(files, path, advice);
 }
 
@@ -80,16 +74,10 @@ std::optional<FoundCheckpoint> find_on_this_rank(const CheckpointConfig& config,
   return found;
 }
 
-void broadcast_json(Group& group, Json& json) {
-  std::vector<std::byte> bytes;
-  if (group.rank() == 0) {
-    const auto packed = Json::to_cbor(json);
-    bytes.assign(reinterpret_cast<const std::byte*>(packed.data()),
-                 reinterpret_cast<const std::byte*>(packed.data()) + packed.size());
-  }
-  group.broadcast(bytes, 0);
-  const auto* data = reinterpret_cast<const std::uint8_t*>(bytes.data());
-  json = Json::from_cbor(data, data + bytes.size());
+/// Rank 0's, on all ranks.
+Json broadcast(Group& group, const Json& json) {
+  const auto packed = Json::to_cbor(json);
+  return Json::from_cbor(group.broadcast(std::string(packed.begin(), packed.end())));
 }
 
 /// What rank 0 found, known to all.
@@ -105,7 +93,7 @@ std::optional<FoundCheckpoint> share(Group& group, std::optional<FoundCheckpoint
                {"skipped", found->skipped},
                {"manifest", format_manifest(carrier)}};
   }
-  broadcast_json(group, message);
+  message = broadcast(group, message);
   if (message.is_null()) return std::nullopt;
   if (group.rank() != 0) {
     found = {message["path"].get<std::string>(), parse_manifest(message["manifest"].get<std::string>()).state,
@@ -128,7 +116,7 @@ std::vector<StateTensor> match(const std::string& path, const Manifest& manifest
   for (const auto& saved : manifest.tensors) {
     const auto it = wanted.find(saved.name);
     if (it == wanted.end()) {
-      if (std::none_of(skipped.begin(), skipped.end(), [&](auto p) { return starts_with(saved.name, p); }))
+      if (std::none_of(skipped.begin(), skipped.end(), [&](auto p) { return saved.name.starts_with(p); }))
         fail(fmt::format("it holds {}, which this model does not have", saved.name));
       out.push_back({saved.name, saved.dtype, saved.shape, nullptr});
       continue;
@@ -240,19 +228,8 @@ bool holds_step(const std::string& directory, std::uint64_t step, FileSystem& fi
   return files.status(join_path(directory, step_name(step)), status) == 0 && status.exists && status.directory;
 }
 
-bool may_change_on_resume(const std::string& field) noexcept {
-  static constexpr std::string_view prefixes[] = {"train.",         "log.",        "checkpoint.",
-                                                  "communication.", "data.train.", "data.eval."};
-  static constexpr std::string_view exact[] = {
-      "name", "device", "threads", "train", "log", "checkpoint", "communication", "batch.micro", "optimizer.shard",
-      // Which files hold the data may change: the fingerprint says whether
-      // the data did. (data.cache_mib must not: it may decide the order.)
-      "data.train", "data.eval", "data.prefetch_threads", "data.prefetch_batches"};
-  return std::any_of(std::begin(prefixes), std::end(prefixes), [&](auto p) { return starts_with(field, p); }) ||
-         std::find(std::begin(exact), std::end(exact), field) != std::end(exact);
-}
-
-std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const RunState& current, bool force) {
+std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const RunState& current,
+                                          std::span<const std::string> may_change, bool force) {
   std::map<std::string, std::pair<const std::string*, const std::string*>> fields;
   for (const auto& [path, value] : saved.state.fields) fields[path].first = &value;
   for (const auto& [path, value] : current.fields) fields[path].second = &value;
@@ -262,7 +239,10 @@ std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const Ru
     const auto& [before, now] = values;
     if (before && now && *before == *now) continue;
     const auto text = fmt::format("{} was {}, is {}", path, show(before), show(now));
-    (may_change_on_resume(path) ? remarks : refused).push_back(text);
+    const bool accepted = std::any_of(may_change.begin(), may_change.end(), [&path = path](const auto& setting) {
+      return path == setting || path.starts_with(setting + '.');
+    });
+    (accepted ? remarks : refused).push_back(text);
   }
   if (saved.state.data_fingerprint != current.data_fingerprint) {
     refused.push_back(fmt::format("data: the training set is another one (fingerprint {}, now {})",
@@ -291,7 +271,7 @@ void load_checkpoint(Group& group, const std::string& path, std::span<const Stat
   });
   Json message;
   if (group.rank() == 0 && group.size() > 1) message = format_manifest(manifest);
-  broadcast_json(group, message);
+  message = broadcast(group, message);
   std::vector<StateTensor> matched;
   group.agree([&] {
     if (group.rank() != 0) manifest = parse_manifest(message.get<std::string>());

@@ -86,14 +86,11 @@ FoundCheckpoint find_checkpoint(Group&, const std::string& path, FileSystem& = p
 /// Is there a directory of this step? (Not: is it valid.)
 bool holds_step(const std::string& directory, std::uint64_t step, FileSystem& = posix_file_system());
 
-/// May this setting differ between a checkpoint and the run that resumes from it? train.*, log.*, checkpoint.*,
-/// communication.*, device, name, threads, batch.micro, where the data lie (the fingerprint says what they are), and
-/// how they are prefetched.
-bool may_change_on_resume(const std::string& field) noexcept;
-
-/// Compares settings and data fingerprint. Throws CheckpointError (incompatible) naming every field that may not
-/// change, unless `force`; returns remarks for the log: what differs and was accepted.
-std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const RunState& current, bool force);
+/// Compares settings and data fingerprint. `may_change`: settings that may differ, and sections of which all may.
+/// Throws CheckpointError (incompatible) naming every field that may not change, unless `force`; returns remarks for
+/// the log: what differs and was accepted.
+std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const RunState& current,
+                                          std::span<const std::string> may_change, bool force);
 
 /// Collective: fills every tensor from the step directory `path`; rank 0 reads and verifies, the others receive.
 /// The checkpoint must hold exactly these names, shapes and dtypes, else CheckpointError (incompatible) names the

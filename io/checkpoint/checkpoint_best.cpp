@@ -13,19 +13,15 @@ namespace {
 constexpr std::uint64_t label_cap = 64;  // bytes: "step-" and a number
 
 bool is_there(FileSystem& files, const std::string& directory, std::uint64_t step) {
-  FileStatus status;
-  const auto path = join_path(directory, step_name(step));
-  if (const int r = files.status(path, status); r < 0) throw_file_error("look at", path, r);
-  return status.exists && status.directory;
+  return look_at(files, join_path(directory, step_name(step))).directory;
 }
 
 }  // namespace
 
 std::optional<std::uint64_t> read_best(FileSystem& files, const std::string& directory) {
   const auto path = join_path(directory, best_name);
-  FileStatus status;
-  if (const int r = files.status(path, status); r < 0) throw_file_error("look at", path, r);
-  if (!status.exists || !status.regular || status.bytes > label_cap) return std::nullopt;
+  const FileStatus status = look_at(files, path);
+  if (!status.regular || status.bytes > label_cap) return std::nullopt;
   auto text = read_text(files, path, label_cap);
   if (text.ends_with('\n')) text.pop_back();
   std::uint64_t step = 0;
@@ -40,9 +36,8 @@ void point_best(FileSystem& files, const std::string& directory, std::optional<s
     if (now == best) return;
     // Not there under its name before it is on the disk; what a death leaves is removed as any attempt is.
     const auto temporary = join_path(directory, fmt::format("{}{}-{}", temporary_prefix, best_name, unique));
-    const auto path = join_path(directory, best_name);
     write_text(files, temporary, step_name(*best) + "\n");
-    if (const int r = files.rename(temporary, path); r < 0) throw_file_error("rename", temporary, r, "to " + path);
+    rename(files, temporary, join_path(directory, best_name));
   } else {
     if (!now || is_there(files, directory, *now)) return;
     const auto path = join_path(directory, best_name);
@@ -56,8 +51,7 @@ std::string follow_label(FileSystem& files, const std::string& path) {
   const auto directory =
       slash == std::string::npos ? std::string(".") : path.substr(0, std::max<std::size_t>(slash, 1));
   if (path.substr(slash == std::string::npos ? 0 : slash + 1) != best_name) return path;
-  FileStatus status;
-  if (const int r = files.status(path, status); r < 0) throw_file_error("look at", path, r);
+  const FileStatus status = look_at(files, path);
   if (status.directory) return path;
   if (!status.exists) {
     throw CheckpointError(fmt::format("{} is not there: no checkpoint was labelled best; set checkpoint.best while "

@@ -2,6 +2,8 @@
 
 #include <new>
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <openssl/evp.h>
 #include <xxhash.h>
 
@@ -51,13 +53,7 @@ std::string Sha256::hex() {
   unsigned char digest[EVP_MAX_MD_SIZE];
   unsigned bytes = 0;
   if (EVP_DigestFinal_ex(state_->handle.get(), digest, &bytes) != 1) throw BugError("SHA-256 failed");
-  std::string out;
-  constexpr char digits[] = "0123456789abcdef";
-  for (unsigned i = 0; i < bytes; ++i) {
-    out += digits[digest[i] >> 4];
-    out += digits[digest[i] & 15];
-  }
-  return out;
+  return fmt::format("{:02x}", fmt::join(digest, digest + bytes, ""));
 }
 
 std::string sha256_hex(std::span<const std::byte> data) {

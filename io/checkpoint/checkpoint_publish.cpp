@@ -14,16 +14,11 @@ namespace {
 
 constexpr std::size_t chunk_bytes = std::size_t{4} << 20;
 
-void move(FileSystem& files, const std::string& from, const std::string& to) {
-  if (const int r = files.rename(from, to); r < 0) throw_file_error("rename", from, r, "to " + to);
-}
-
 void check_shards(FileSystem& files, const Publication& p) {
   for (std::size_t i = 0; i < p.manifest.shards.size(); ++i) {
     const auto path = join_path(p.temporary, shard_name(i));
     const auto expected = p.manifest.shards[i].end - p.manifest.shards[i].begin;
-    FileStatus status;
-    if (const int r = files.status(path, status); r < 0) throw_file_error("look at", path, r);
+    const FileStatus status = look_at(files, path);
     if (!status.exists) {
       throw CheckpointError(
           fmt::format("rank 0 does not see {}: checkpoint.directory must lie on a file system that "
@@ -45,7 +40,7 @@ void set_aside(FileSystem& files, const Publication& p, std::vector<std::string>
     if (step != current && !foreign) continue;
     const auto from = join_path(p.directory, step_name(step));
     const auto to = join_path(p.directory, fmt::format("aside-{}-{}", step_name(step), p.unique));
-    move(files, from, to);
+    rename(files, from, to);
     remarks.push_back(fmt::format("{} is not part of this run; it is now {}", from, to));
     any = true;
   }
@@ -56,7 +51,7 @@ void set_aside(FileSystem& files, const Publication& p, std::vector<std::string>
 void prune(FileSystem& files, const Publication& p, Published& out) {
   auto steps = list_steps(files, p.directory);
   const auto current = p.manifest.state.step;
-  steps.erase(std::remove_if(steps.begin(), steps.end(), [&](auto step) { return step > current; }), steps.end());
+  std::erase_if(steps, [&](auto step) { return step > current; });
   const auto keep = static_cast<std::size_t>(std::max(p.keep, 2));
   if (steps.size() <= keep) return;
   steps.resize(steps.size() - keep);
@@ -67,7 +62,7 @@ void prune(FileSystem& files, const Publication& p, Published& out) {
     const auto path = join_path(p.directory, step_name(step));
     // Away under its name first: a death in the middle leaves no checkpoint that is half there.
     const auto away = join_path(p.directory, fmt::format("{}remove-{}-{}", temporary_prefix, step, p.unique));
-    move(files, path, away);
+    rename(files, path, away);
     out.removed.push_back(path);
     remove_tree(files, away);
   }
@@ -108,7 +103,7 @@ Published publish(FileSystem& files, const Publication& p) {
     write_text(files, join_path(p.temporary, manifest_name), text);
     sync_directory(files, p.temporary);
     set_aside(files, p, out.remarks);
-    move(files, p.temporary, join_path(p.directory, step_name(p.manifest.state.step)));
+    rename(files, p.temporary, join_path(p.directory, step_name(p.manifest.state.step)));
     out.renamed = true;
     sync_directory(files, p.directory);
     out.durable = true;
@@ -139,13 +134,8 @@ void discard(FileSystem& files, const std::string& temporary, std::vector<std::s
 }
 
 void remove_leftovers(FileSystem& files, const std::string& directory) {
-  std::vector<std::string> names;
-  if (const int r = files.list(directory, names); r < 0) throw_file_error("list", directory, r);
-  for (const auto& name : names) {
-    if (name.compare(0, std::string_view(temporary_prefix).size(), temporary_prefix) == 0) {
-      remove_tree(files, join_path(directory, name));
-    }
-  }
+  for (const auto& name : list_names(files, directory))
+    if (name.starts_with(temporary_prefix)) remove_tree(files, join_path(directory, name));
 }
 
 }  // namespace dtrain::io

@@ -23,12 +23,6 @@ using Kind = CheckpointError::Kind;
   throw CheckpointError(fmt::format("checkpoint {} {}: {}", path, word, what), kind);
 }
 
-std::string last_component(std::string path) {
-  while (path.size() > 1 && path.back() == '/') path.pop_back();
-  const auto slash = path.find_last_of('/');
-  return slash == std::string::npos ? path : path.substr(slash + 1);
-}
-
 /// Hands the bytes of the stream to the sink and to the hash of the tensor that they belong to.
 class Walk {
  public:
@@ -82,11 +76,10 @@ class NoSink final : public TensorSink {
 }  // namespace
 
 Manifest read_manifest(FileSystem& files, const std::string& path) {
-  FileStatus status;
-  if (const int r = files.status(path, status); r < 0) throw_file_error("look at", path, r);
-  if (!status.exists) throw CheckpointError(fmt::format("there is no checkpoint {}", path), Kind::incomplete);
+  if (!look_at(files, path).exists)
+    throw CheckpointError(fmt::format("there is no checkpoint {}", path), Kind::incomplete);
   const auto name = join_path(path, manifest_name);
-  if (const int r = files.status(name, status); r < 0) throw_file_error("look at", name, r);
+  FileStatus status = look_at(files, name);
   if (!status.exists) fail(path, Kind::incomplete, "MANIFEST.json is missing");
   if (!status.regular) fail(path, Kind::corrupt, "MANIFEST.json is not a regular file");
   if (status.bytes == 0) fail(path, Kind::incomplete, "MANIFEST.json is empty");
@@ -99,12 +92,11 @@ Manifest read_manifest(FileSystem& files, const std::string& path) {
     fail(path, e.kind(), e.what());
   }
   std::uint64_t step = 0;
-  if (parse_step_name(last_component(path), step) && step != manifest.state.step) {
+  if (parse_step_name(last_name(path), step) && step != manifest.state.step) {
     fail(path, Kind::corrupt, fmt::format("MANIFEST.json is that of step {}", manifest.state.step));
   }
   for (std::size_t i = 0; i < manifest.shards.size(); ++i) {
-    const auto shard = join_path(path, shard_name(i));
-    if (const int r = files.status(shard, status); r < 0) throw_file_error("look at", shard, r);
+    status = look_at(files, join_path(path, shard_name(i)));
     const auto expected = manifest.shards[i].end - manifest.shards[i].begin;
     if (!status.exists) fail(path, Kind::incomplete, fmt::format("{} is missing", shard_name(i)));
     if (!status.regular) fail(path, Kind::corrupt, fmt::format("{} is not a regular file", shard_name(i)));

@@ -62,16 +62,6 @@ struct Header {
   std::uint64_t out_of_memory = 0;  // bytes asked for
 };
 
-/// "rank 3", "ranks 0 and 1", "ranks 0, 2 and 5"
-std::string name_ranks(const std::vector<int>& ranks) {
-  std::string text = ranks.size() == 1 ? "rank " : "ranks ";
-  for (std::size_t i = 0; i < ranks.size(); ++i) {
-    if (i > 0) text += i + 1 == ranks.size() ? " and " : ", ";
-    text += std::to_string(ranks[i]);
-  }
-  return text;
-}
-
 /// Which ranks hold another value than most; all of them where there is no majority.
 std::vector<int> divergent(const std::vector<std::uint64_t>& values) {
   std::map<std::uint64_t, std::size_t> counts;
@@ -159,7 +149,7 @@ std::string compare_ranks(Group& group, std::uint64_t step, const Manifest& mani
     }
     if (std::all_of(values.begin(), values.end(), [&](auto v) { return v == values[0]; })) continue;
     throw NumericError(fmt::format("{} differs between ranks at step {}: {} diverged; no checkpoint of it is kept",
-                                   manifest.tensors[i].name, step, name_ranks(divergent(values))));
+                                   manifest.tensors[i].name, step, ranks_text(divergent(values))));
   }
   return messages[0].substr(sizeof(Header) + manifest.tensors.size() * sizeof(std::uint64_t));
 }

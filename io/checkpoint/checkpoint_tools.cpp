@@ -10,6 +10,7 @@
 #include "io/checkpoint/checkpoint.hpp"
 #include "io/checkpoint/checkpoint_best.hpp"
 #include "io/checkpoint/checkpoint_manifest.hpp"
+#include "runtime/tensor/f16.hpp"
 
 namespace dtrain::io {
 namespace {
@@ -23,23 +24,8 @@ std::string print(const Json& json) {
 bool is_step_directory(FileSystem& files, const std::string& path) {
   FileStatus status;
   if (files.status(join_path(path, manifest_name), status) == 0 && status.exists) return true;
-  auto trimmed = path;
-  while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
   std::uint64_t step = 0;
-  return parse_step_name(trimmed.substr(trimmed.find_last_of('/') + 1), step);
-}
-
-void must_be_directory(FileSystem& files, const std::string& path) {
-  std::vector<std::string> names;
-  if (const int r = files.list(path, names); r < 0) throw_file_error("list", path, r);
-}
-
-double read_f16(std::uint16_t bits) {
-  const int exponent = (bits >> 10) & 31, fraction = bits & 1023;
-  const double sign = (bits & 0x8000) != 0 ? -1.0 : 1.0;
-  if (exponent == 31) return fraction != 0 ? NAN : sign * HUGE_VAL;
-  if (exponent == 0) return sign * std::ldexp(fraction, -24);
-  return sign * std::ldexp(fraction + 1024, exponent - 25);
+  return parse_step_name(last_name(path), step);
 }
 
 template <class T>
@@ -105,14 +91,10 @@ double element_value(DType dtype, const std::byte* data) {
       return at<float>(data);
     case DType::f64:
       return at<double>(data);
-    case DType::bf16: {
-      const std::uint32_t bits = static_cast<std::uint32_t>(at<std::uint16_t>(data)) << 16;
-      float value = 0;
-      std::memcpy(&value, &bits, sizeof value);
-      return value;
-    }
+    case DType::bf16:
+      return to_float(at<Bf16>(data));
     case DType::f16:
-      return read_f16(at<std::uint16_t>(data));
+      return to_float(at<F16>(data));
     case DType::u8:
       return at<std::uint8_t>(data);
     case DType::u16:
@@ -130,14 +112,14 @@ double element_value(DType dtype, const std::byte* data) {
 std::string pick_checkpoint(FileSystem& files, const std::string& given) {
   auto path = follow_label(files, given);
   if (is_step_directory(files, path)) return path;
-  must_be_directory(files, path);
+  list_names(files, path);  // a directory, or an error
   const auto found = find_latest_valid(path, files);
   if (!found) throw CheckpointError(fmt::format("there is no checkpoint in {}", path));
   return found->path;
 }
 
 CheckpointReport list_checkpoints(const std::string& directory, FileSystem& files) {
-  must_be_directory(files, directory);
+  list_names(files, directory);  // a directory, or an error
   CheckpointReport report;
   Json rows = Json::array();
   const auto best = read_best(files, directory);
@@ -184,7 +166,7 @@ CheckpointReport verify_checkpoints(const std::string& given, FileSystem& files)
   if (is_step_directory(files, path)) {
     paths.push_back(path);
   } else {
-    must_be_directory(files, path);
+    list_names(files, path);  // a directory, or an error
     for (const auto step : list_steps(files, path)) paths.push_back(join_path(path, step_name(step)));
   }
   CheckpointReport report;

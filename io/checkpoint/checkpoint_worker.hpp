@@ -1,37 +1,45 @@
-// One background thread with room for one task at a time, for the file calls of a save.
+// One task at a time in the background, for the file calls of a save.
 // Owned and driven by one thread; what a task writes may be read after busy() was false or wait() returned.
 #pragma once
 
-#include <condition_variable>
+#include <chrono>
+#include <exception>
 #include <functional>
-#include <mutex>
+#include <future>
 #include <string>
-#include <thread>
+#include <utility>
 
 namespace dtrain::io {
 
+/// Its end waits for the task at hand.
 class Worker {
  public:
-  Worker() = default;
-  /// Waits for the task at hand.
-  ~Worker();
-  Worker(const Worker&) = delete;
-  Worker& operator=(const Worker&) = delete;
-  /// Only while not busy. The thread is started by the first task.
-  void start(std::function<void()> task);
-  bool busy() const;
-  void wait() const;
+  /// Only while not busy. Where no thread is to be had the task has failed.
+  void start(std::function<void()> task) {
+    try {
+      task_ = std::async(std::launch::async, std::move(task));
+    } catch (const std::exception&) {
+      std::promise<void> failed;
+      failed.set_exception(std::current_exception());
+      task_ = failed.get_future();
+    }
+  }
+  bool busy() const { return task_.valid() && task_.wait_for(std::chrono::seconds(0)) != std::future_status::ready; }
+  void wait() const {
+    if (task_.valid()) task_.wait();
+  }
   /// What the latest task threw, as text; empty: it ended well.
-  std::string error() const;
+  std::string error() const {
+    try {
+      if (task_.valid()) task_.get();
+      return {};
+    } catch (const std::exception& e) {
+      return e.what()[0] != '\0' ? e.what() : "unknown failure";
+    }
+  }
 
  private:
-  void run();
-  mutable std::mutex mutex_;
-  mutable std::condition_variable changed_;
-  std::function<void()> task_;
-  bool busy_ = false, stop_ = false;
-  std::string error_;
-  std::thread thread_;
+  std::shared_future<void> task_;
 };
 
 }  // namespace dtrain::io

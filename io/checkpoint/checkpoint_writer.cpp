@@ -40,10 +40,6 @@ std::string pack(const Json& json) {
   return {bytes.begin(), bytes.end()};
 }
 
-Json unpack(const std::string& text) {
-  return Json::from_cbor(text.begin(), text.end());
-}
-
 /// What a rank tells the others of its background work.
 constexpr char busy = 'b', done = 'd', failed = 'f';
 
@@ -198,7 +194,7 @@ std::optional<SaveReport> CheckpointWriter::State::poll() {
     return std::nullopt;
   }
   phase = Phase::idle;
-  return report(unpack(statuses[0].substr(1)));
+  return report(Json::from_cbor(statuses[0].substr(1)));
 }
 
 /// All shards are written, or some rank failed: rank 0 publishes or clears up; every rank knows which.

@@ -146,11 +146,14 @@ std::string name_of(const Augmentation& augmentation) {
 TypePtr<DataConfig> data_table() {
   static const TypePtr<DataConfig> table = [] {
     Table<DataConfig> data("Where samples come from and how they are prepared.");
+    // Other files may hold the same data: the fingerprint tells. (cache_mib may not change: it may decide the order.)
     data.add("train", &DataConfig::train, one_or_list_of(text(), "files", 1),
              "HDF5 files or globs; several are shards, in this order")
-        .required();
+        .required()
+        .may_change();
     data.add("eval", &DataConfig::eval, one_or_list_of(text(), "files"),
-             "HDF5 files or globs to evaluate on; [] for none");
+             "HDF5 files or globs to evaluate on; [] for none")
+        .may_change();
     data.add("sample_key", &DataConfig::sample_key, text_or_empty(),
              "HDF5 path of the samples; empty: the usual names are tried");
     data.add("target_key", &DataConfig::target_key, text_or_empty(),
@@ -161,9 +164,11 @@ TypePtr<DataConfig> data_table() {
     data.add("augment", &DataConfig::augment, TypePtr<std::vector<Augmentation>>(std::make_shared<AugmentType>()),
              "random changes of training images, in this order");
     data.add("prefetch_threads", &DataConfig::prefetch_threads, integer<int>({1, 256}),
-             "threads of each rank that read ahead");
+             "threads of each rank that read ahead")
+        .may_change();
     data.add("prefetch_batches", &DataConfig::prefetch_batches, integer<int>({2, 1024}),
-             "micro batches that are read ahead");
+             "micro batches that are read ahead")
+        .may_change();
     data.add(
         "open_files", &DataConfig::open_files, word_or("auto", 0, integer({1, 1 << 20})),
         "how many files of a data set a rank has open at a time; auto: a quarter of the descriptors that it may have");

@@ -34,10 +34,6 @@ inline std::uint64_t part_begin(std::uint64_t n, std::uint64_t part, std::uint64
   return n / parts * part + n % parts * part / parts;
 }
 
-/// Names that detection tries, in this order, without regard to case and without a group's path.
-std::span<const std::string_view> sample_names() noexcept;
-std::span<const std::string_view> target_names() noexcept;
-
 /// Files and globs -> files: each pattern's matches sorted, patterns in the given order. Throws DataError where a
 /// pattern matches nothing or a file is missing.
 std::vector<std::string> expand_files(std::span<const std::string> patterns);

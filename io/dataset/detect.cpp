@@ -55,13 +55,6 @@ void check(const h5::File& file, const h5::DatasetInfo& info) {
 
 }  // namespace
 
-std::span<const std::string_view> sample_names() noexcept {
-  return samples;
-}
-std::span<const std::string_view> target_names() noexcept {
-  return targets;
-}
-
 Detected detect(const h5::File& file, const std::string& sample_key, const std::string& target_key, TargetUse use) {
   Detected result;
   std::optional<h5::File::Listing> listing;

@@ -172,6 +172,22 @@ void File::close() {
   }
 }
 
+FileStatus look_at(FileSystem& files, const std::string& path) {
+  FileStatus status;
+  if (const int r = files.status(path, status); r < 0) throw_file_error("look at", path, r);
+  return status;
+}
+
+std::vector<std::string> list_names(FileSystem& files, const std::string& directory) {
+  std::vector<std::string> names;
+  if (const int r = files.list(directory, names); r < 0) throw_file_error("list", directory, r);
+  return names;
+}
+
+void rename(FileSystem& files, const std::string& from, const std::string& to) {
+  if (const int r = files.rename(from, to); r < 0) throw_file_error("rename", from, r, "to " + to);
+}
+
 void sync_directory(FileSystem& files, const std::string& path) {
   File directory(files, path, O_RDONLY | O_DIRECTORY);
   directory.sync();
@@ -197,16 +213,13 @@ void make_directories(FileSystem& files, const std::string& path) {
 }
 
 void remove_tree(FileSystem& files, const std::string& path) {
-  FileStatus status;
-  if (const int r = files.status(path, status); r < 0) throw_file_error("look at", path, r);
+  const FileStatus status = look_at(files, path);
   if (!status.exists) return;
   if (!status.directory) {
     if (const int r = files.remove_file(path); r < 0 && r != -ENOENT) throw_file_error("remove", path, r);
     return;
   }
-  std::vector<std::string> names;
-  if (const int r = files.list(path, names); r < 0) throw_file_error("list", path, r);
-  for (const auto& name : names) remove_tree(files, join_path(path, name));
+  for (const auto& name : list_names(files, path)) remove_tree(files, join_path(path, name));
   if (const int r = files.remove_directory(path); r < 0 && r != -ENOENT) throw_file_error("remove", path, r);
 }
 
@@ -235,6 +248,11 @@ void write_text(FileSystem& files, const std::string& path, const std::string& t
 std::string join_path(const std::string& directory, const std::string& name) {
   if (directory.empty()) return name;
   return directory.back() == '/' ? directory + name : directory + "/" + name;
+}
+
+std::string last_name(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path.substr(path.find_last_of('/') + 1);
 }
 
 }  // namespace dtrain::io

@@ -87,6 +87,10 @@ class File {
 [[noreturn]] void throw_file_error(const std::string& operation, const std::string& path, int error,
                                    const std::string& detail = {});
 
+FileStatus look_at(FileSystem&, const std::string& path);
+/// Names in a directory, sorted.
+std::vector<std::string> list_names(FileSystem&, const std::string& directory);
+void rename(FileSystem&, const std::string& from, const std::string& to);
 void sync_directory(FileSystem&, const std::string& path);
 /// With parents; existing ones are fine.
 void make_directories(FileSystem&, const std::string& path);
@@ -97,5 +101,7 @@ std::string read_text(FileSystem&, const std::string& path, std::uint64_t cap);
 /// Writes and fsyncs; does not sync the directory.
 void write_text(FileSystem&, const std::string& path, const std::string& text);
 std::string join_path(const std::string& directory, const std::string& name);
+/// What stands behind the last slash but those at the end.
+std::string last_name(std::string path);
 
 }  // namespace dtrain::io

@@ -38,6 +38,15 @@ hid_t file_type(StoredType type) noexcept {
   return H5I_INVALID_HID;
 }
 
+/// UTF-8 text of `size` bytes (H5T_VARIABLE: of any number).
+Handle text_type(std::size_t size) {
+  Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type.get(), size);
+  H5Tset_cset(type.get(), H5T_CSET_UTF8);
+  if (size != H5T_VARIABLE) H5Tset_strpad(type.get(), H5T_STR_NULLPAD);
+  return type;
+}
+
 bool sync(const char* path, int flags) {
   const int fd = ::open(path, flags | O_CLOEXEC);
   if (fd < 0) return false;
@@ -120,10 +129,7 @@ void Writer::add_names(const std::string& name, std::span<const std::string> nam
   for (const auto& n : names) length = std::max(length, n.size());
   std::vector<char> text(length * names.size(), '\0');
   for (std::size_t i = 0; i < names.size(); ++i) names[i].copy(text.data() + i * length, length);
-  const Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
-  H5Tset_size(type.get(), length);
-  H5Tset_cset(type.get(), H5T_CSET_UTF8);
-  H5Tset_strpad(type.get(), H5T_STR_NULLPAD);
+  const Handle type = text_type(length);
   const hsize_t count = names.size();
   const Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose);
   const Handle plist(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
@@ -157,10 +163,7 @@ void Writer::copy_attributes(const File& from, const DatasetInfo& of, std::size_
       continue;
     std::vector<std::byte> bytes(static_cast<std::size_t>(points) * H5Tget_size(type.get()));
     if (H5Aread(in.get(), type.get(), bytes.data()) < 0) continue;
-    const Handle out(
-        H5Acreate2(datasets_[dataset].handle.get(), name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT),
-        H5Aclose);
-    if (!out || H5Awrite(out.get(), type.get(), bytes.data()) < 0) failed("an attribute cannot be written");
+    put_attribute(datasets_[dataset].handle, name, type.get(), type.get(), space, bytes.data());
   }
 }
 
@@ -188,49 +191,37 @@ void Writer::write(std::size_t index, std::uint64_t first, std::uint64_t rows, c
   }
 }
 
+void Writer::put_attribute(const Handle& at, const std::string& name, Id stored, Id given, const Handle& space,
+                           const void* value) {
+  const Handle attribute(H5Acreate2(at.get(), name.c_str(), stored, space.get(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+  if (!attribute || H5Awrite(attribute.get(), given, value) < 0) failed("an attribute cannot be written");
+}
+
 void Writer::attribute(std::size_t dataset, const std::string& name, std::span<const double> values) {
   const Lock lock;
   const hsize_t n = values.size();
   const Handle space(n == 1 ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &n, nullptr), H5Sclose);
-  const Handle attribute(
-      H5Acreate2(datasets_[dataset].handle.get(), name.c_str(), H5T_IEEE_F64LE, space.get(), H5P_DEFAULT, H5P_DEFAULT),
-      H5Aclose);
-  if (!attribute || H5Awrite(attribute.get(), H5T_NATIVE_DOUBLE, values.data()) < 0)
-    failed("an attribute cannot be written");
+  put_attribute(datasets_[dataset].handle, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, space, values.data());
 }
 
 void Writer::attribute(std::size_t dataset, const std::string& name, const std::string& text) {
   const Lock lock;
-  const Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
-  H5Tset_size(type.get(), std::max<std::size_t>(1, text.size()));
-  H5Tset_cset(type.get(), H5T_CSET_UTF8);
-  H5Tset_strpad(type.get(), H5T_STR_NULLPAD);
-  const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-  const Handle attribute(
-      H5Acreate2(datasets_[dataset].handle.get(), name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT),
-      H5Aclose);
-  if (!attribute || H5Awrite(attribute.get(), type.get(), text.data()) < 0) failed("an attribute cannot be written");
+  const Handle type = text_type(std::max<std::size_t>(1, text.size())), space(H5Screate(H5S_SCALAR), H5Sclose);
+  put_attribute(datasets_[dataset].handle, name, type.get(), type.get(), space, text.data());
 }
 
 void Writer::file_attribute(const std::string& name, const std::string& text) {
   const Lock lock;
   // Of variable length: it may be larger than the headers that hold attributes, and h5py makes a str of it.
-  const Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
-  H5Tset_size(type.get(), H5T_VARIABLE);
-  H5Tset_cset(type.get(), H5T_CSET_UTF8);
-  const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-  const Handle attribute(H5Acreate2(file_.get(), name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT),
-                         H5Aclose);
+  const Handle type = text_type(H5T_VARIABLE), space(H5Screate(H5S_SCALAR), H5Sclose);
   const char* const pointer = text.c_str();
-  if (!attribute || H5Awrite(attribute.get(), type.get(), &pointer) < 0) failed("an attribute cannot be written");
+  put_attribute(file_, name, type.get(), type.get(), space, &pointer);
 }
 
 void Writer::file_attribute(const std::string& name, std::int64_t value) {
   const Lock lock;
   const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-  const Handle attribute(H5Acreate2(file_.get(), name.c_str(), H5T_STD_I64LE, space.get(), H5P_DEFAULT, H5P_DEFAULT),
-                         H5Aclose);
-  if (!attribute || H5Awrite(attribute.get(), H5T_NATIVE_INT64, &value) < 0) failed("an attribute cannot be written");
+  put_attribute(file_, name, H5T_STD_I64LE, H5T_NATIVE_INT64, space, &value);
 }
 
 std::pair<std::string, std::vector<std::uint64_t>> Writer::hand_over() {

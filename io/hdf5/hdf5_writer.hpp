@@ -50,6 +50,9 @@ class Writer {
     std::vector<std::uint64_t> dims;
   };
   [[noreturn]] void failed(const std::string& what) const;
+  /// `stored` and `given`: types in the file and in memory.
+  void put_attribute(const Handle& at, const std::string& name, Id stored, Id given, const Handle& space,
+                     const void* value);
 
   std::string path_, temporary_;
   Handle file_;

@@ -208,11 +208,8 @@ std::string repack(std::span<const std::string> patterns, const std::string& out
   std::optional<IndexPermutation> order;
   if (options.shuffle) order.emplace(kept.size(), *options.shuffle, 0);
   for (std::uint64_t s = 0; s < shards; ++s) {
-    const auto bound = [&](std::uint64_t part) {
-      return kept.size() / shards * part + kept.size() % shards * part / shards;
-    };
     write_shard(rows, files[0], shard_name(out, static_cast<std::int64_t>(s), options.shards), options, kept,
-                order ? &*order : nullptr, bound(s), bound(s + 1));
+                order ? &*order : nullptr, part_begin(kept.size(), s, shards), part_begin(kept.size(), s + 1, shards));
   }
   std::string text = fmt::format("wrote {}: {} samples{}\n",
                                  shards == 1 ? out

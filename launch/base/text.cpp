@@ -1,7 +1,9 @@
 #include "launch/base/text.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <system_error>
 #include <utility>
 
 #include <fmt/format.h>
@@ -39,6 +41,14 @@ std::string quantity(double value) {
 std::string seconds_text(double s) {
   if (std::abs(s) < 1e-3) return fmt::format("{:.1f} us", s * 1e6);
   return std::abs(s) < 1 ? fmt::format("{:.2f} ms", s * 1e3) : fmt::format("{:.2f} s", s);
+}
+
+std::optional<double> in_units(std::string_view text, const std::map<std::string_view, double>& units) {
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const auto unit = units.find(text.substr(static_cast<std::size_t>(end - text.data())));
+  if (error != std::errc{} || unit == units.end() || !(number > 0)) return std::nullopt;
+  return number * unit->second;
 }
 
 TextTable::TextTable(std::vector<std::string> columns) {

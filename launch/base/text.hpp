@@ -3,7 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace dtrain::launch {
@@ -16,6 +19,9 @@ std::string bytes_text(double);
 std::string quantity(double);
 /// "1.23 ms"
 std::string seconds_text(double);
+
+/// "25m", by the value of each unit: 25 of "m". Nothing where it is no number above 0 in one of these units.
+std::optional<double> in_units(std::string_view text, const std::map<std::string_view, double>& units);
 
 /// Rows of text in aligned columns, two spaces apart.
 class TextTable {

@@ -1,13 +1,11 @@
 #include "launch/bench/comm.hpp"
 
 #include <algorithm>
-#include <charconv>
+#include <cmath>
 #include <cstring>
-#include <ctime>
 #include <functional>
 #include <memory>
 #include <optional>
-#include <set>
 #include <utility>
 
 #include <fmt/format.h>
@@ -15,6 +13,7 @@
 
 #include "comm/collective/communicator.hpp"
 #include "launch/base/alone.hpp"
+#include "launch/base/clock.hpp"
 #include "launch/base/text.hpp"
 #include "launch/place/bandwidth.hpp"
 #include "launch/place/device_placement.hpp"
@@ -33,15 +32,10 @@ constexpr std::size_t probe_bytes = 64 * mib;  // of the memory's and the link's
 constexpr std::size_t link_piece = mib / 4;
 constexpr int link_window = 8;
 constexpr double least_sample_seconds = 300e-6;  // short calls are timed by the dozen
-constexpr std::size_t largest_size = std::size_t{8} << 30;
+constexpr double largest_size = 8.0 * (1 << 30);
 
-double seconds_of(clockid_t clock) {
-  timespec t{};
-  clock_gettime(clock, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
 double now() {
-  return seconds_of(CLOCK_MONOTONIC);
+  return seconds_of(Clock::now());
 }
 
 Tensor view(float* data, std::size_t n) {
@@ -71,8 +65,7 @@ class CommBench {
       : world_(world), options_(options), group_(world.make_group()), device_(std::move(device)) {
     group_->agree([&] { read_sizes(); });
     if (!device_) device_ = choose_device();
-    const std::set<std::string> hosts(world.hosts().begin(), world.hosts().end());
-    hosts_ = static_cast<int>(hosts.size());
+    hosts_ = world.host_count();
     plain_ = world.make_plain_communicator();
     comm::CommConfig sums;
     sums.algorithm = options.algorithm;
@@ -249,7 +242,7 @@ class CommBench {
   /// Wall and processor seconds of a call.
   std::pair<double, double> timed(Method& m, std::size_t n, int calls) {
     group_->barrier();
-    const double processor = seconds_of(CLOCK_PROCESS_CPUTIME_ID), begin = now();
+    const double processor = processor_seconds(), begin = now();
     double of_device = 0;
     alone([&] {
       const bool timers = m.on_device && device_->asynchronous();
@@ -262,7 +255,7 @@ class CommBench {
       of_device = end_->seconds_since(*begin_) / calls;
     });
     const double wall = (now() - begin) / calls;
-    return {of_device > 0 ? of_device : wall, (seconds_of(CLOCK_PROCESS_CPUTIME_ID) - processor) / calls};
+    return {of_device > 0 ? of_device : wall, (processor_seconds() - processor) / calls};
   }
 
   // ---- memory that the method works on
@@ -369,32 +362,11 @@ class CommBench {
 }  // namespace
 
 std::size_t parse_size(const std::string& text, const std::string& option) {
-  std::uint64_t value = 0;
-  const char* const end = text.data() + text.size();
-  const auto [at, error] = std::from_chars(text.data(), end, value);
-  std::uint64_t unit = 0;
-  if (error == std::errc{} && end - at <= 1) {
-    switch (at == end ? '\0' : *at) {
-      case '\0':
-        unit = 1;
-        break;
-      case 'k':
-        unit = 1 << 10;
-        break;
-      case 'm':
-        unit = mib;
-        break;
-      case 'g':
-        unit = 1 << 30;
-        break;
-      default:
-        break;
-    }
-  }
-  if (unit == 0 || value == 0 || value > largest_size / unit)
+  const auto bytes = in_units(text, {{"", 1}, {"k", 1 << 10}, {"m", 1 << 20}, {"g", 1 << 30}});
+  if (!bytes || *bytes != std::floor(*bytes) || *bytes > largest_size)
     throw ConfigError(
         fmt::format("{}: \"{}\" is no size; expected bytes up to 8g, as in 4096, 64k, 25m, 1g", option, text));
-  return value * unit;
+  return static_cast<std::size_t>(*bytes);
 }
 
 BenchReport bench_comm(comm::World& world, const CommBenchOptions& options, std::unique_ptr<Device> device) {

@@ -4,7 +4,6 @@
 #include <array>
 #include <memory>
 #include <optional>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -192,8 +191,7 @@ class StepBench {
     step_->settle();
     engine_->pack();
     for (Phase& phase : phases_) phase.estimate = median_of(phase.seconds);
-    std::set<std::string> hosts(world_.hosts().begin(), world_.hosts().end());
-    hosts_ = static_cast<int>(hosts.size());
+    hosts_ = world_.host_count();
   }
 
   void time_layers() {

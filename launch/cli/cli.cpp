@@ -90,7 +90,7 @@ int train_command(const std::string& file, const Strings& overrides) {
 }
 
 int print_report(const io::CheckpointReport& report, bool json) {
-  print(json ? report.json + (report.json.ends_with('\n') ? "" : "\n") : report.text);
+  print(json ? report.json : report.text);
   return static_cast<int>(report.ok ? ExitCode::ok : ExitCode::checkpoint);
 }
 
@@ -152,6 +152,15 @@ class CommandLine {
     example(*sub, examples);
     return sub;
   }
+  /// The command prints what `work` returns.
+  void prints(CLI::App* app, std::function<std::string()> work) {
+    app->callback([this, work = std::move(work)] {
+      action_ = [work] {
+        print(work());
+        return 0;
+      };
+    });
+  }
   void example(const CLI::App& app, const std::string& text) { (*examples_)[&app] = text; }
   void add_config_arguments(CLI::App* app) {
     app->add_option("config", file_, "Configuration file (YAML)")->required();
@@ -207,12 +216,9 @@ class CommandLine {
                      "Fraction of a rank's processor that a sum takes; by default 0.08")
         ->check(CLI::Range(0.0, 1.0));
     check_app->add_flag("--json", json_, "Print one JSON object");
-    check_app->callback([this] {
-      action_ = [this] {
-        const CheckReport report = check(load_config(file_, overrides_), check_);
-        print(json_ ? report.json : report.text);
-        return 0;
-      };
+    prints(check_app, [this] {
+      const CheckReport report = check(load_config(file_, overrides_), check_);
+      return json_ ? report.json : report.text;
     });
   }
 
@@ -224,22 +230,12 @@ class CommandLine {
     CLI::App* show = command(*config, "show", "Show every setting and where it comes from",
                              "  dtrain config show config.yaml train.epochs=1\n");
     add_config_arguments(show);
-    show->callback([this] {
-      action_ = [this] {
-        print(show_config(load_config(file_, overrides_)));
-        return 0;
-      };
-    });
+    prints(show, [this] { return show_config(load_config(file_, overrides_)); });
     CLI::App* schema = command(*config, "schema", "Print the JSON Schema of configuration files, for editors",
                                "  dtrain config schema > dtrain.schema.json\n");
     schema->add_option("config", file_, "Ignored: the schema is the same for every file");
     schema->add_flag("--markdown", markdown_, "Print the reference page instead (launch/CONFIG.md)");
-    schema->callback([this] {
-      action_ = [this] {
-        print(markdown_ ? config_reference() : config_schema());
-        return 0;
-      };
-    });
+    prints(schema, [this] { return markdown_ ? config_reference() : config_schema(); });
   }
 
   void add_checkpoint() {
@@ -247,35 +243,33 @@ class CommandLine {
                                    "  dtrain checkpoint list runs/mnist-cnn/checkpoints\n"
                                    "  dtrain checkpoint verify runs/mnist-cnn/checkpoints\n");
     checkpoint->require_subcommand(1);
-    const auto json_flag = [this](CLI::App* app) { app->add_flag("--json", json_, "Print one JSON object"); };
-    CLI::App* list = command(*checkpoint, "list", "List the checkpoints of a directory",
-                             "  dtrain checkpoint list runs/mnist-cnn/checkpoints\n");
-    list->add_option("directory", first_, "Directory of checkpoints")->required();
-    json_flag(list);
-    list->callback([this] { action_ = [this] { return print_report(io::list_checkpoints(first_), json_); }; });
-    CLI::App* verify =
-        command(*checkpoint, "verify", "Read every byte and compare checksums; exit with 4 if one is wrong",
-                "  dtrain checkpoint verify runs/mnist-cnn/checkpoints\n"
-                "  dtrain checkpoint verify runs/mnist-cnn/checkpoints/step-000000500\n");
-    verify->add_option("directory", first_, "One checkpoint, or a directory of them")->required();
-    json_flag(verify);
-    verify->callback([this] { action_ = [this] { return print_report(io::verify_checkpoints(first_), json_); }; });
-    CLI::App* diff =
-        command(*checkpoint, "diff", "Compare two checkpoints tensor by tensor; exit with 4 if they differ",
-                "  dtrain checkpoint diff a/checkpoints/step-000000500 b/checkpoints/step-000000500\n");
+    const auto add = [&](const char* name, const char* what, const char* examples, auto work) {
+      CLI::App* sub = command(*checkpoint, name, what, examples);
+      sub->add_flag("--json", json_, "Print one JSON object");
+      sub->callback([this, work] { action_ = [this, work] { return print_report(work(), json_); }; });
+      return sub;
+    };
+    add("list", "List the checkpoints of a directory", "  dtrain checkpoint list runs/mnist-cnn/checkpoints\n",
+        [this] { return io::list_checkpoints(first_); })
+        ->add_option("directory", first_, "Directory of checkpoints")
+        ->required();
+    add("verify", "Read every byte and compare checksums; exit with 4 if one is wrong",
+        "  dtrain checkpoint verify runs/mnist-cnn/checkpoints\n"
+        "  dtrain checkpoint verify runs/mnist-cnn/checkpoints/step-000000500\n",
+        [this] { return io::verify_checkpoints(first_); })
+        ->add_option("directory", first_, "One checkpoint, or a directory of them")
+        ->required();
+    CLI::App* diff = add("diff", "Compare two checkpoints tensor by tensor; exit with 4 if they differ",
+                         "  dtrain checkpoint diff a/checkpoints/step-000000500 b/checkpoints/step-000000500\n",
+                         [this] { return io::diff_checkpoints(first_, second_); });
     diff->add_option("first", first_, "A checkpoint")->required();
     diff->add_option("second", second_, "Another one")->required();
-    json_flag(diff);
-    diff->callback([this] { action_ = [this] { return print_report(io::diff_checkpoints(first_, second_), json_); }; });
-    CLI::App* to_file =
-        command(*checkpoint, "export", "Write the model of a checkpoint to an HDF5 file, for other programs",
-                "  dtrain checkpoint export runs/mnist-cnn/checkpoints/best -o mnist-cnn.h5\n");
+    CLI::App* to_file = add("export", "Write the model of a checkpoint to an HDF5 file, for other programs",
+                            "  dtrain checkpoint export runs/mnist-cnn/checkpoints/best -o mnist-cnn.h5\n",
+                            [this] { return io::export_checkpoint(first_, output_, raw_); });
     to_file->add_option("directory", first_, "One checkpoint, the label of one, or a directory of them")->required();
     to_file->add_option("-o,--output", output_, "HDF5 file to write")->required();
     to_file->add_flag("--raw", raw_, "Use the parameters as trained, not their moving average");
-    json_flag(to_file);
-    to_file->callback(
-        [this] { action_ = [this] { return print_report(io::export_checkpoint(first_, output_, raw_), json_); }; });
   }
 
   void add_doctor() {

@@ -169,7 +169,7 @@ void DataCommands::add_inspect(CLI::App& data) {
     std::string text;
     for (const std::string& file : files_) {
       const io::Inspection found = io::inspect(file);
-      text += json_ ? found.json + (found.json.ends_with('\n') ? "" : "\n") : found.text;
+      text += json_ ? found.json : found.text;
     }
     return text;
   });

@@ -16,10 +16,12 @@ namespace {
 TypePtr<BatchConfig> batch_table() {
   Table<BatchConfig> batch("Samples of a step. What is trained depends on `global` alone.");
   batch.add("global", &BatchConfig::global, integer({1, 1'000'000'000}), "samples of one update, over all ranks");
-  batch.add(
-      "micro", &BatchConfig::micro, word_or("auto", 0, integer({1, 1'000'000'000})),
-      "samples that a rank computes at once; auto: batch.global divided by the number of ranks; smaller numbers use "
-      "gradient accumulation");
+  batch
+      .add("micro", &BatchConfig::micro, word_or("auto", 0, integer({1, 1'000'000'000})),
+           "samples that a rank computes at once; auto: batch.global divided by the number of ranks; smaller numbers "
+           "use "
+           "gradient accumulation")
+      .may_change();
   return shared(std::move(batch));
 }
 
@@ -163,29 +165,32 @@ CudaOptions cuda_options(const RunConfig& config, int ranks) {
 TypePtr<RunConfig> run_table() {
   static const TypePtr<RunConfig> table = [] {
     Table<RunConfig> run("Everything of a run.");
-    run.add("name", &RunConfig::name, text(), "name of the run; its files go to runs/<name>");
+    run.add("name", &RunConfig::name, text(), "name of the run; its files go to runs/<name>").may_change();
     run.add("seed", &RunConfig::seed, integer<std::uint64_t>(), "seed of every random draw");
     run.add("device", &RunConfig::device,
             choice<DeviceChoice>(
                 {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}}),
-            "the device that computes; auto: GPUs where every rank has one");
+            "the device that computes; auto: GPUs where every rank has one")
+        .may_change();
     run.add(
         "precision", &RunConfig::precision,
         choice<DType>({{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"float16", DType::f16}}),
         "the type that layers compute with; parameters, their updates and losses stay float32; float16 needs device: "
         "cuda, and scales its loss (train.loss_scale)");
     run.add("threads", &RunConfig::threads, word_or("auto", 0, integer<int>({1, 4096})),
-            "compute threads of each rank on the cpu; auto: as many as the cores that it may use");
+            "compute threads of each rank on the cpu; auto: as many as the cores that it may use")
+        .may_change();
     run.add("model", &RunConfig::model, models::model_table(), "the network").required();
     run.add("data", &RunConfig::data, io::data_table(), "where samples come from").required();
     run.add("batch", &RunConfig::batch, batch_table(), "samples of a step");
     run.add("optimizer", &RunConfig::optimizer, optimizer_table(), "how parameters are updated");
     run.add("schedule", &RunConfig::schedule, schedule_table(), "the learning rate over time");
-    run.add("train", &RunConfig::train, train_table(), "how long training lasts");
+    run.add("train", &RunConfig::train, train_table(), "how long training lasts").may_change();
     run.add("memory", &RunConfig::memory, memory_table(), "settings that save memory");
     run.add("cuda", &RunConfig::cuda, cuda_table(), "settings of GPUs");
-    run.add("communication", &RunConfig::communication, comm::communication_table(), "how ranks sum their gradients");
-    run.add("checkpoint", &RunConfig::checkpoint, io::checkpoint_table(), "saving and resuming");
+    run.add("communication", &RunConfig::communication, comm::communication_table(), "how ranks sum their gradients")
+        .may_change();
+    run.add("checkpoint", &RunConfig::checkpoint, io::checkpoint_table(), "saving and resuming").may_change();
     run.add(
         "deterministic", &RunConfig::deterministic,
         choice<Deterministic>(
@@ -193,7 +198,7 @@ TypePtr<RunConfig> run_table() {
         "run: the same command gives the same bits; elastic: 1, 2, 4, 8, ... ranks give the same bits, with the same "
         "batch.micro (sums in fixed trees; one compute thread for each rank unless `threads` is set, on which the bits "
         "depend); off: neither");
-    run.add("log", &RunConfig::log, log_table(), "what a run reports");
+    run.add("log", &RunConfig::log, log_table(), "what a run reports").may_change();
     return shared(std::move(run));
   }();
   return table;

@@ -3,15 +3,15 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <limits>
-#include <memory>
 #include <optional>
 #include <utility>
 #include <variant>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 #include <xxhash.h>
 
 #include "launch/config/tables.hpp"
@@ -23,6 +23,8 @@
 namespace dtrain::launch {
 
 namespace {
+
+using Json = nlohmann::ordered_json;
 
 constexpr std::size_t max_path_parts = 32;
 
@@ -60,33 +62,55 @@ void apply(Document& root, const std::vector<std::string>& parts, Document value
       continue;
     }
     if (at->kind != Document::Kind::map) {
-      // `optimizer: adam` and optimizer.adam.learning_rate=... or optimizer.shard=...: the bare name becomes a map of
-      // that name.
-      const Place place = at->kind == Document::Kind::null ? value.place : at->place;
-      const std::string name = at->text;
-      const bool kind = at->is_scalar() && ((name == parts[i] && i + 1 < parts.size()) || parts[0] == "optimizer");
-      *at = Document::map();
-      at->place = place;
-      if (kind) {
-        Document inner = Document::map();
-        inner.place = place;
-        at->entries.push_back({name, place, std::move(inner)});
+      // `optimizer: adam` and optimizer.adam.learning_rate=... or optimizer.shard=...: the bare name may be that of a
+      // kind, as the table knows.
+      Document map = Document::map();
+      map.place = at->kind == Document::Kind::null ? value.place : at->place;
+      if (at->is_scalar()) {
+        Document kind = map;
+        map.entries.push_back({at->text, map.place, std::move(kind), true});
       }
+      *at = std::move(map);
     }
-    Document* next = at->find(parts[i]);
-    if (next == nullptr) {
-      Document empty;
-      empty.place = value.place;
-      at->entries.push_back({parts[i], value.place, std::move(empty)});
-      next = &at->entries.back().value;
+    auto entry = std::find_if(at->entries.begin(), at->entries.end(), [&](const auto& e) { return e.key == parts[i]; });
+    if (entry == at->entries.end()) {
+      entry = at->entries.insert(entry, {parts[i], value.place, {}});
+      entry->value.place = value.place;
     }
-    if (i + 1 == parts.size()) {
-      for (auto& entry : at->entries)
-        if (entry.key == parts[i]) entry.place = value.place;
-    }
-    at = next;
+    if (i + 1 == parts.size()) entry->place = value.place;
+    entry->alone = false;
+    at = &entry->value;
   }
   *at = std::move(value);
+}
+
+/// What is known of the field, or of the nearest section that holds it.
+template <class T>
+T nearest(const std::map<std::string, T>& places, std::string field, const T& nowhere) {
+  while (!places.contains(field)) {
+    const std::size_t dot = field.rfind('.');
+    if (dot == std::string::npos) return nowhere;
+    field.resize(dot);
+  }
+  return places.at(field);
+}
+
+/// Of a schema, whose plain scalars are numbers, true or false.
+Json to_json(const Document& d) {
+  Json out;
+  if (d.kind == Document::Kind::plain) return Json::parse(d.text);
+  if (d.kind == Document::Kind::quoted) return d.text;
+  if (d.kind == Document::Kind::list) out = Json::array();
+  if (d.kind == Document::Kind::map) out = Json::object();
+  for (const auto& item : d.items) out.push_back(to_json(item));
+  for (const auto& entry : d.entries) out[entry.key] = to_json(entry.value);
+  return out;
+}
+
+std::vector<ReferenceSection> reference() {
+  std::vector<ReferenceSection> sections;
+  run_table()->reference(sections, "");
+  return sections;
 }
 
 class Loader {
@@ -108,9 +132,7 @@ class Loader {
 
   LoadedConfig load() {
     if (readable_) {
-      std::vector<ReferenceSection> sections;
-      run_table()->reference(sections, "");
-      for (const auto& section : sections)
+      for (const auto& section : reference())
         for (const auto& row : section.rows)
           if (!section.path.empty()) reader_.known_paths.push_back(section.path + '.' + row.name);
       run_table()->read(root_, out_.config, reader_);
@@ -176,15 +198,7 @@ class Loader {
   }
 
   void problem(const std::string& field, const std::string& text) {
-    // The place of the field, or of what holds it.
-    std::string at = field;
-    while (true) {
-      const auto it = reader_.places().find(at);
-      if (it != reader_.places().end()) return problems_.push_back({it->second, field, text});
-      const std::size_t dot = at.rfind('.');
-      if (dot == std::string::npos) return problems_.push_back({{1, 0, 0}, field, text});
-      at.resize(dot);
-    }
+    problems_.push_back({nearest(reader_.places(), field, Place{1, 0, 0}), field, text});
   }
 
   /// What no single field can tell.
@@ -336,21 +350,9 @@ class Loader {
 }  // namespace
 
 ConfigProblem LoadedConfig::problem(std::string_view field, const std::string& text) const {
-  ConfigProblem out;
-  std::string at(field);
-  while (true) {
-    const auto it = places.find(at);
-    if (it != places.end()) {
-      out = it->second;
-      break;
-    }
-    const std::size_t dot = at.rfind('.');
-    if (dot == std::string::npos) {
-      out.file = file;
-      break;
-    }
-    at.resize(dot);
-  }
+  ConfigProblem nowhere;
+  nowhere.file = file;
+  ConfigProblem out = nearest(places, std::string(field), nowhere);
   out.field = field;
   out.text = text;
   return out;
@@ -370,18 +372,13 @@ std::vector<std::pair<std::string, std::string>> fields_of(std::string_view cano
 }
 
 LoadedConfig load_config(const std::string& file, std::span<const std::string> overrides) {
-  struct Close {
-    void operator()(std::FILE* f) const noexcept { (void)std::fclose(f); }  // read only
-  };
-  const auto fail = [&file](int error) {
-    return ConfigError(fmt::format("{}: cannot read the configuration: {}", file, std::strerror(error)));
-  };
-  const std::unique_ptr<std::FILE, Close> in(std::fopen(file.c_str(), "rb"));
-  if (!in) throw fail(errno);
   // One byte more than is allowed is enough to know.
   std::string text(YamlLimits{}.bytes + 1, '\0');
-  text.resize(std::fread(text.data(), 1, text.size(), in.get()));
-  if (std::ferror(in.get()) != 0) throw fail(errno);
+  std::ifstream in(file, std::ios::binary);
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!in.is_open() || in.bad())
+    throw ConfigError(fmt::format("{}: cannot read the configuration: {}", file, std::strerror(errno)));
+  text.resize(static_cast<std::size_t>(in.gcount()));
   return parse_config(text, file, overrides);
 }
 
@@ -444,22 +441,28 @@ std::string show_config(const LoadedConfig& loaded) {
 }
 
 std::string config_schema() {
-  Document schema = Document::map();
-  schema.set("$schema", Document::string("https://json-schema.org/draft/2020-12/schema"))
-      .set("title", Document::string("dtrain configuration"));
-  for (auto& entry : run_table()->schema().entries) schema.set(entry.key, std::move(entry.value));
-  return to_json(schema) + "\n";
+  Json schema{{"$schema", "https://json-schema.org/draft/2020-12/schema"}, {"title", "dtrain configuration"}};
+  schema.update(to_json(run_table()->schema()));
+  return schema.dump(2) + "\n";
+}
+
+std::vector<std::string> may_change_on_resume() {
+  std::vector<std::string> settings;
+  for (const auto& section : reference())
+    for (const auto& row : section.rows)
+      if (row.may_change) settings.push_back(section.path.empty() ? row.name : section.path + '.' + row.name);
+  return settings;
 }
 
 std::string config_reference() {
-  std::vector<ReferenceSection> sections;
-  run_table()->reference(sections, "");
   std::string out =
       "# Configuration reference\n\n"
       "Made from the tables of fields by `dtrain config schema --markdown`; do not edit. Every key has a default "
       "except\n"
       "those marked *required*. Any key may be given on the command line as `key.sub=value`, where the value is YAML\n"
-      "and replaces what stood there; list items count from 0 (`model.layers.0.dense.units=64`).\n";
+      "and replaces what stood there; list items count from 0 (`model.layers.0.dense.units=64`).\n"
+      "A run that resumes from a checkpoint may change the keys marked `*`; to change others it needs "
+      "`checkpoint.force: true`.\n";
   const auto cell = [](const std::string& text) {
     std::string safe;
     for (const char c : text) {
@@ -468,7 +471,7 @@ std::string config_reference() {
     }
     return safe;
   };
-  for (const auto& section : sections) {
+  for (const auto& section : reference()) {
     out += fmt::format("\n## {}\n\n{}\n", section.path.empty() ? "Top level" : "`" + section.path + "`", section.help);
     if (section.rows.empty()) continue;
     out += "\n| key | expected | default | what |\n|---|---|---|---|\n";
@@ -476,7 +479,8 @@ std::string config_reference() {
       const std::string fallback = row.fallback.empty()         ? ""
                                    : row.fallback == "required" ? "*required*"
                                                                 : "`" + row.fallback + "`";
-      out += fmt::format("| `{}` | {} | {} | {} |\n", row.name, cell(row.type), cell(fallback), cell(row.help));
+      out += fmt::format("| `{}`{} | {} | {} | {} |\n", row.name, row.may_change ? " `*`" : "", cell(row.type),
+                         cell(fallback), cell(row.help));
     }
   }
   return out;

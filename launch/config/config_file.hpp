@@ -53,6 +53,10 @@ BatchSplit check_batch(const LoadedConfig&, int ranks);
 /// Steps of the whole run: train.steps, or ceil(epochs * samples / batch.global).
 std::int64_t total_steps(const RunConfig&, std::uint64_t samples);
 
+/// Settings that may differ between a checkpoint and the run that resumes from it, by their dotted paths. A section
+/// among them stands for all that is below it, also for what only an older or newer program knows.
+std::vector<std::string> may_change_on_resume();
+
 /// `dtrain config show`: the canonical form with the origin of each value behind it.
 std::string show_config(const LoadedConfig&);
 /// `dtrain config schema`: JSON Schema (2020-12) of the configuration file.

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include "comm/collective/agree.hpp"
@@ -154,12 +155,6 @@ class Model {
   std::int64_t micro_ = 1, width_ = 1;
 };
 
-std::string join(const std::vector<std::string>& words) {
-  std::string text;
-  for (const auto& word : words) text += (text.empty() ? "" : ", ") + word;
-  return text;
-}
-
 /// Turns outputs into the columns of a prediction, a batch at a time.
 class Predictions {
  public:
@@ -226,7 +221,7 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
   result.averaged = model.averaged();
   if (json) {
     Json out{{"checkpoint", model.found().path}, {"step", model.found().state.step}};
-    out.update(Json::parse(eval_json(result)));
+    out.update(to_json(result));
     out.update(Json{{"averaged", result.averaged},
                     {"samples", set->count()},
                     {"files", set->files()},
@@ -235,7 +230,7 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
     return out.dump(2) + "\n";
   }
   return fmt::format("{}: {}; {} samples of {} on {}\n", model.found().path, describe("evaluation", result),
-                     set->count(), join(set->files()), model.ranks_text());
+                     set->count(), fmt::join(set->files(), ", "), model.ranks_text());
 }
 
 std::string predict(const LoadedConfig& input, comm::World& world, const EvalPredictOptions& options,
@@ -255,7 +250,7 @@ std::string predict(const LoadedConfig& input, comm::World& world, const EvalPre
                           {{"checkpoint", model.found().path},
                            {"parameters", parameters},
                            {"configuration_hash", model.found().state.configuration_hash},
-                           {"input", join(set->files())}});
+                           {"input", fmt::format("{}", fmt::join(set->files(), ", "))}});
   const auto loader = model.load_from(*set);
   const InputSlot& slot = engine.program().slot(0);
   // There are no targets: any valid label will do for the loss that nobody reads.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <limits>
 #include <map>
 #include <memory>
@@ -87,14 +86,8 @@ class Rounds {
       stream_->synchronize();
       collective_.check();
     });
-    const double mine = since(begin) / calls;
-    double slowest = 0;
-    for (const auto& theirs : group_.all_gather(std::as_bytes(std::span(&mine, 1)))) {
-      double value = 0;
-      std::memcpy(&value, theirs.data(), sizeof value);
-      slowest = std::max(slowest, value);
-    }
-    return std::max(slowest, 1e-9);
+    const std::vector<double> all = group_.all_values(since(begin) / calls);
+    return std::max(*std::max_element(all.begin(), all.end()), 1e-9);
   }
 
  private:

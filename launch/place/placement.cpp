@@ -1,7 +1,6 @@
 #include "launch/place/placement.hpp"
 
 #include <algorithm>
-#include <cctype>
 #include <charconv>
 #include <cstddef>
 #include <map>
@@ -13,6 +12,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "runtime/ranks/group.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::launch {
@@ -47,7 +47,7 @@ bool decide_kind(std::span<const RankView> ranks, DeviceChoice choice) {
   throw DeviceError(fmt::format(
       "{} of {} ranks see no usable GPU, the first is rank {} (host {}: {}), while {} of host {} does; give each "
       "rank one, or let all compute on the cpu with device: cpu",
-      without.size(), ranks.size(), without[0], first.host, first.why_none, ranks_text(std::span(with).first(1)),
+      without.size(), ranks.size(), without[0], first.host, first.why_none, ranks_text({with[0]}),
       ranks[static_cast<std::size_t>(with[0])].host));
 }
 
@@ -155,51 +155,12 @@ Placement place_ranks(std::span<const RankView> ranks, const PlacementRules& rul
   return out;
 }
 
-std::vector<GpuIdentity> visible_gpus(std::span<const GpuIdentity> host, const std::optional<std::string>& text) {
-  if (!text) return {host.begin(), host.end()};
-  std::vector<GpuIdentity> out;
-  std::set<const GpuIdentity*> seen;
-  for (const std::string& entry : entries_of(*text)) {
-    const GpuIdentity* found = nullptr;
-    if (const auto ordinal = ordinal_of(entry); ordinal && *ordinal < host.size()) found = &host[*ordinal];
-    if (names_by_uuid(entry)) {
-      for (const GpuIdentity& gpu : host) {
-        if (!gpu.uuid.starts_with(entry)) continue;
-        if (found != nullptr) return out;  // the beginning of two
-        found = &gpu;
-      }
-    }
-    if (found == nullptr) return out;
-    if (!seen.insert(found).second) return {};  // named twice: CUDA shows none at all
-    out.push_back(*found);
-    // Of MIG instances a process sees one.
-    if (entry.starts_with("MIG-")) return out;
-  }
-  return out;
-}
-
 std::vector<GpuIdentity> named_gpus(const std::string& host, const std::optional<std::string>& text) {
   std::vector<GpuIdentity> out;
   if (!text) return out;
   for (const std::string& entry : entries_of(*text)) {
     if (!ordinal_of(entry) && !names_by_uuid(entry)) break;
     out.push_back({"a GPU", names_by_uuid(entry) ? entry : host + "/" + entry, "", 0});
-  }
-  return out;
-}
-
-std::string ranks_text(std::span<const int> ranks) {
-  std::string out = ranks.size() == 1 ? "rank " : "ranks ";
-  for (std::size_t i = 0; i < ranks.size();) {
-    std::size_t last = i;
-    while (last + 1 < ranks.size() && ranks[last + 1] == ranks[last] + 1) ++last;
-    if (i > 0) out += ", ";
-    if (last == i) {
-      out += std::to_string(ranks[i]);
-    } else {
-      out += fmt::format("{} {} {}", ranks[i], last == i + 1 ? "and" : "to", ranks[last]);
-    }
-    i = last + 1;
   }
   return out;
 }

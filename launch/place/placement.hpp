@@ -30,8 +30,6 @@ struct Placement {
   std::vector<int> ordinals;  // by rank, of the GPUs that it sees; or cpu, for all
   bool shared = false;        // some GPU has several ranks
   std::vector<std::string> warnings;
-
-  bool on_gpus() const noexcept { return !ordinals.empty() && ordinals[0] != cpu; }
 };
 
 /// `ranks`: all, in order. Ranks of a host that see the same GPUs take one each, in order: with one visible GPU a rank
@@ -39,15 +37,8 @@ struct Placement {
 /// rank without a GPU while another has one, more ranks than GPUs, two ranks on one GPU, GPUs of several models.
 Placement place_ranks(std::span<const RankView> ranks, const PlacementRules&);
 
-/// The GPUs of a host that CUDA shows to a process with this CUDA_VISIBLE_DEVICES, as far as its documentation goes:
-/// ordinals, UUIDs or their beginnings; an entry that names none hides itself and all behind it. Unset: all.
-std::vector<GpuIdentity> visible_gpus(std::span<const GpuIdentity> host, const std::optional<std::string>& text);
-
 /// Stand-ins for the GPUs that CUDA_VISIBLE_DEVICES names, where none can be asked: one for each entry up to the first
 /// that hides, told apart by host and entry. Unset: none.
 std::vector<GpuIdentity> named_gpus(const std::string& host, const std::optional<std::string>& text);
-
-/// "rank 3", "ranks 0 to 3, 6": of ascending numbers.
-std::string ranks_text(std::span<const int> ranks);
 
 }  // namespace dtrain::launch

@@ -13,6 +13,7 @@
 
 #include "launch/base/text.hpp"
 #include "launch/place/placement.hpp"
+#include "runtime/ranks/group.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::launch {

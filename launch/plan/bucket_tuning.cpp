@@ -1,10 +1,7 @@
 #include "launch/plan/bucket_tuning.hpp"
 
 #include <algorithm>
-#include <cstring>
-#include <ctime>
-#include <set>
-#include <span>
+#include <array>
 #include <utility>
 #include <vector>
 
@@ -12,6 +9,7 @@
 
 #include "comm/collective/reducer.hpp"
 #include "launch/base/alone.hpp"
+#include "launch/base/clock.hpp"
 #include "launch/base/text.hpp"
 #include "launch/place/device_placement.hpp"
 #include "launch/place/machine.hpp"
@@ -28,22 +26,6 @@ constexpr std::size_t largest_sum = 256 << 20;
 constexpr double sum_seconds = 0.5, matrix_seconds = 0.15, memory_seconds = 0.1;
 constexpr double least_sample_seconds = 300e-6;  // short calls are timed by the dozen
 constexpr std::size_t least_points = 3, most_samples = 15;
-
-double processor_seconds() {
-  timespec t{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-/// Each rank's values, in rank order.
-std::vector<std::vector<double>> gathered(Group& group, const std::vector<double>& mine) {
-  std::vector<std::vector<double>> out;
-  for (const auto& bytes : group.all_gather(std::as_bytes(std::span(mine)))) {
-    auto& values = out.emplace_back(mine.size());
-    std::memcpy(values.data(), bytes.data(), bytes.size());
-  }
-  return out;
-}
 
 /// The sums of one path, over a buffer of its own.
 class SumTimer {
@@ -93,20 +75,16 @@ class SumTimer {
   std::unique_ptr<Stream> stream_;  // last: finishes what it was given before the buffer goes
 };
 
-int hosts_of(const comm::World& world) {
-  return static_cast<int>(std::set<std::string>(world.hosts().begin(), world.hosts().end()).size());
-}
-
 /// Measured by all ranks at once: what the slowest has.
 DeviceRates measure_rates(Group& group, Device& device, DType precision) {
-  std::vector<double> mine(2);
+  DeviceRates least;
   alone([&] {
-    mine = {measure_matrix_rate(device, precision, matrix_seconds), measure_memory_rate(device, memory_seconds)};
+    least.flops = measure_matrix_rate(device, precision, matrix_seconds);
+    least.bytes = measure_memory_rate(device, memory_seconds);
   });
-  DeviceRates least{mine[0], mine[1]};
-  for (const auto& rates : gathered(group, mine)) {
-    least.flops = std::min(least.flops, rates[0]);
-    least.bytes = std::min(least.bytes, rates[1]);
+  for (const DeviceRates& rates : group.all_values(least)) {
+    least.flops = std::min(least.flops, rates.flops);
+    least.bytes = std::min(least.bytes, rates.bytes);
   }
   return least;
 }
@@ -122,15 +100,11 @@ CommProfile measure_sums(const SumPath& path, int hosts, std::size_t most_bytes,
   const auto go_on = [&](double until) {
     return path.group.any(path.group.rank() == 0 && comm::seconds_now() < until);
   };
-  const auto slowest = [&](double mine) {
-    double most = 0;
-    for (const auto& of : gathered(path.group, {mine})) most = std::max(most, of[0]);
-    return most;
-  };
   for (std::size_t bytes = std::min(smallest_sum, most_bytes);; bytes = std::min(bytes * 4, most_bytes)) {
     timer->run(bytes, 1);  // connects, and touches memory
-    const double once = slowest(timer->run(bytes, 1).first);
-    const int calls = std::clamp(static_cast<int>(least_sample_seconds / once), 1, 50);
+    const std::vector<double> once = path.group.all_values(timer->run(bytes, 1).first);
+    const double slowest = *std::max_element(once.begin(), once.end());
+    const int calls = std::clamp(static_cast<int>(least_sample_seconds / slowest), 1, 50);
     std::vector<double> wall, processor;
     const double until = begin + seconds * static_cast<double>(out.points.size() + 1) / 8;
     do {
@@ -139,7 +113,7 @@ CommProfile measure_sums(const SumPath& path, int hosts, std::size_t most_bytes,
       processor.push_back(p / w);
     } while (wall.size() < least_points || (wall.size() < most_samples && go_on(until)));
     CommProfile::Point point{static_cast<double>(timer->rounded(bytes)), 0, 0};
-    for (const auto& of : gathered(path.group, {median_of(wall).value, median_of(processor).value})) {
+    for (const auto& of : path.group.all_values(std::array{median_of(wall).value, median_of(processor).value})) {
       point.seconds = std::max(point.seconds, of[0]);
       point.processor += of[1] / path.collective.size();
     }
@@ -169,7 +143,7 @@ std::string bucket_key_of(int ranks) {
 
 std::string bucket_key(const RunConfig& config, const comm::World& world, Group& group, const Device& device) {
   const comm::CommConfig& c = config.communication;
-  const int hosts = hosts_of(world);
+  const int hosts = world.host_count();
   // Rank 0's device stands for all: others may have other names, but all must look for the same choice.
   std::string key = fmt::format("{}on {} {}, {}, {}", bucket_key_of(world.size()), hosts, hosts == 1 ? "host" : "hosts",
                                 group.all_gather(device.name()).front(), name_of(c.gradient_dtype));
@@ -195,7 +169,7 @@ std::string tune_buckets(RunConfig& config, const Graph& graph, std::int64_t acc
   const GradientSize gradients = gradient_size(plan, c.gradient_dtype, shards);
   const double wire_bytes = static_cast<double>(gradients.floats * sizeof(float)) * gradients.wire;
   const CommProfile sums =
-      measure_sums(path, hosts_of(world), std::min(static_cast<std::size_t>(wire_bytes), largest_sum), sum_seconds);
+      measure_sums(path, world.host_count(), std::min(static_cast<std::size_t>(wire_bytes), largest_sum), sum_seconds);
   const DeviceRates rates = measure_rates(path.group, path.device, config.precision);
   RankWork work = work_of(plan, rates, accumulation, state_count(config.optimizer), shards);
   const double cpus = std::min<double>(world.cpus(), static_cast<double>(read_machine().cpus) / world.local_size());

@@ -270,21 +270,11 @@ class Check {
   }
 
   std::string layer_table() const {
-    std::size_t name = 5, op = 2, output = 6;
-    for (const LayerRow& row : layers_) {
-      name = std::max(name, row.name.size());
-      op = std::max(op, row.op.size());
-      output = std::max(output, row.output.size());
-    }
-    std::string out = fmt::format("{:<{}}  {:<{}}  {:<{}}  {:>12}  {:>14}\n", "layer", name, "op", op, "output", output,
-                                  "parameters", "FLOP a sample");
-    for (const LayerRow& row : layers_) {
-      out += fmt::format("{:<{}}  {:<{}}  {:<{}}  {:>12}  {:>14}\n", row.name, name, row.op, op, row.output, output,
-                         grouped(row.parameters), quantity(row.flops));
-    }
-    out += fmt::format("{:<{}}  {:>12}  {:>14}\n", "total", name + op + output + 4,
-                       grouped(plan_.graph.parameter_count()), quantity(plan_.flops_per_sample));
-    return out;
+    TextTable table({"<layer", "<op", "<output", "parameters", "FLOP a sample"});
+    for (const LayerRow& row : layers_)
+      table.row({row.name, row.op, row.output, grouped(row.parameters), quantity(row.flops)});
+    table.row({"total", "", "", grouped(plan_.graph.parameter_count()), quantity(plan_.flops_per_sample)});
+    return table.str();
   }
 
   const LoadedConfig& loaded_;

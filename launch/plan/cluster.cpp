@@ -1,13 +1,11 @@
 #include "launch/plan/cluster.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
-#include <string_view>
-#include <system_error>
 
 #include <fmt/format.h>
 
+#include "launch/base/text.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::launch {
@@ -43,19 +41,12 @@ Link parse_link(const std::string& text, const std::string& option) {
   if (text == "pcie")
     return {text, 20e9, inside_step, false,
             "20 GB/s, assumed of 16 lanes of PCIe 4 that all ranks use at once; 4 us a step of a ring, assumed"};
-  double rate = 0;
-  const char* const end = text.data() + text.size();
-  const auto [at, error] = std::from_chars(text.data(), end, rate);
-  double unit = 0;
-  const std::string_view rest(at, static_cast<std::size_t>(end - at));
-  if (rest == "mbit") unit = 1e6 / 8;
-  if (rest == "gbit") unit = 1e9 / 8;
-  if (rest == "gbyte") unit = 1e9;
-  if (error != std::errc{} || unit == 0 || !(rate > 0) || rate > 1e6)
+  const auto rate = in_units(text, {{"mbit", 1e6 / 8}, {"gbit", 1e9 / 8}, {"gbyte", 1e9}});
+  if (!rate || *rate > 1e15)
     throw ConfigError(
         fmt::format("{}: \"{}\" is no link; expected nvlink, nvlink3, pcie, or a rate as in 100mbit, 400gbit, 50gbyte",
                     option, text));
-  return {text, reached * rate * unit, network_step, false,
+  return {text, reached * *rate, network_step, false,
           fmt::format("{:.0f} % of the wire's rate, and {:.0f} us a step, assumed", 100 * reached, 1e6 * network_step)};
 }
 

@@ -1,11 +1,8 @@
 #include "launch/plan/scale_model.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
-#include <string_view>
-#include <system_error>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -39,14 +36,10 @@ std::string published_of(int ranks) {
 }
 
 double parse_rate(const std::string& text) {
-  double rate = 0;
-  const char* const end = text.data() + text.size();
-  const auto [at, error] = std::from_chars(text.data(), end, rate);
-  const std::string_view rest(at, static_cast<std::size_t>(end - at));
-  const double unit = rest == "t" ? 1e12 : rest == "g" ? 1e9 : rest.empty() ? 1 : 0;
-  if (error != std::errc{} || unit == 0 || !(rate > 0) || rate * unit > 1e18)
+  const auto rate = in_units(text, {{"t", 1e12}, {"g", 1e9}, {"", 1}});
+  if (!rate || *rate > 1e18)
     throw ConfigError(fmt::format("--flops: \"{}\" is no rate; expected FLOP/s as in 989t, 500g", text));
-  return rate * unit;
+  return *rate;
 }
 
 Cluster cluster_of(const ClusterOptions& o, int ranks, int ranks_per_host) {

@@ -39,14 +39,6 @@ AlgorithmChoices beyond(const AlgorithmChoices& more, const AlgorithmChoices& ba
   return out;
 }
 
-/// Rank 0's text on all ranks.
-std::string broadcast_text(Group& group, const std::string& mine) {
-  const auto* begin = reinterpret_cast<const std::byte*>(mine.data());
-  std::vector<std::byte> bytes(begin, begin + mine.size());
-  group.broadcast(bytes, 0);
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
 AlgorithmChoices read(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) throw CheckpointError(fmt::format("{}: cannot read; remove it to measure again", path));
@@ -62,7 +54,7 @@ AlgorithmChoices read(const std::string& path) {
 }  // namespace
 
 AlgorithmChoices RunChoices::shared(const AlgorithmChoices& mine) const {
-  return AlgorithmChoices::parse(broadcast_text(group_, group_.rank() == 0 ? mine.text() : std::string()));
+  return AlgorithmChoices::parse(group_.broadcast(mine.text()));
 }
 
 void RunChoices::recall(const std::string& directory) {
@@ -90,7 +82,7 @@ std::string RunChoices::choose(const std::string& name, const std::function<std:
   if (const std::string* known = find(name)) return *known;
   std::string text;
   group_.agree([&] { text = measure(); });
-  all_.set(name, broadcast_text(group_, text));
+  all_.set(name, group_.broadcast(text));
   return *find(name);
 }
 

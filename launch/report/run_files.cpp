@@ -154,16 +154,16 @@ void MetricsFile::write(const StepMetrics& m) {
   put(entry);
 }
 
-std::string eval_json(const EvalMetrics& e) {
+Json to_json(const EvalMetrics& e) {
   Json eval{{"loss", e.loss}};
   if (e.accuracy >= 0) eval["accuracy"] = e.accuracy;
   if (e.top5_accuracy >= 0) eval["top5_accuracy"] = e.top5_accuracy;
   if (e.averaged) eval["averaged"] = true;
-  return eval.dump();
+  return eval;
 }
 
 void MetricsFile::write(std::int64_t step, const EvalMetrics& e) {
-  put(Json{{"step", step}, {"eval", Json::parse(eval_json(e))}});
+  put(Json{{"step", step}, {"eval", to_json(e)}});
 }
 
 }  // namespace dtrain::launch

@@ -73,7 +73,7 @@ struct EvalMetrics {
 };
 
 /// {"loss": .., "accuracy": ..}: what is there, as metrics.jsonl, summary.json and `dtrain eval` have it.
-std::string eval_json(const EvalMetrics&);
+nlohmann::ordered_json to_json(const EvalMetrics&);
 
 /// Writes `text` to DIRECTORY/NAME through a temporary file. Throws DataError naming the path.
 void write_whole_file(const std::string& directory, const std::string& name, const std::string& text);

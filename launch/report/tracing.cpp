@@ -146,11 +146,8 @@ std::string Tracing::write(std::optional<double> device_clock) {
   const ClockOffset offset = measure_clock(group_, [] { return seconds_of(Clock::now()); });
   double first = std::numeric_limits<double>::infinity();
   for (const Span& s : spans) first = std::min(first, s.begin + offset.seconds);
-  double origin = first;
-  for (const auto& bytes : group_.all_gather(std::as_bytes(std::span(&first, 1)))) {
-    std::memcpy(&first, bytes.data(), sizeof first);
-    origin = std::min(origin, first);
-  }
+  const std::vector<double> all = group_.all_values(first);
+  const double origin = *std::min_element(all.begin(), all.end());
   if (origin == std::numeric_limits<double>::infinity()) return {};  // the run began after the window
   return write_events(origin, offset, device_clock);
 }

@@ -1,9 +1,8 @@
 #include "launch/train/evaluation.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
-#include <cstring>
-#include <span>
 
 #include <fmt/format.h>
 
@@ -52,7 +51,8 @@ std::optional<EvalMetrics> Evaluator::run(std::int64_t step, StopSignals* stop, 
 }
 
 std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals* stop) {
-  double sums[loss_sum_count] = {};
+  using Sums = std::array<double, loss_sum_count>;
+  Sums sums{}, total{};
   NoHooks hooks;
   const auto behind = static_cast<std::int64_t>(sums_.size()) - 1;
   const auto batch_sums = [&](std::int64_t batch) -> BatchSums& {
@@ -86,13 +86,8 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
     for (std::int64_t i = std::max<std::int64_t>(0, loader_.batches() - behind); i < loader_.batches(); ++i) add(i);
     engine_.feed().settle();
   });
-  const auto all = group_.all_gather(std::span(reinterpret_cast<const std::byte*>(sums), sizeof sums));
-  double total[loss_sum_count] = {};
-  for (const auto& one : all) {
-    double theirs[loss_sum_count];
-    std::memcpy(theirs, one.data(), sizeof theirs);
+  for (const Sums& theirs : group_.all_values(sums))
     for (std::size_t k = 0; k < loss_sum_count; ++k) total[k] += theirs[k];
-  }
   EvalMetrics result;
   result.loss = total[loss_sum] / total[weight_sum];
   if (loss_ == models::Loss::cross_entropy) {

@@ -87,7 +87,7 @@ void Reporter::summarize(const RunStatus& status, const Device& device, const st
   const std::int64_t steps = status.step - status.first_step;
   const double rate =
       train_seconds_ > 0 ? static_cast<double>(steps * config_.batch.global) / train_seconds_ : 0.0;  // samples/s
-  const Json eval = status.eval ? Json::parse(eval_json(*status.eval)) : Json::object();
+  const Json eval = status.eval ? to_json(*status.eval) : Json::object();
   Json summary{{"eval", eval},
                {"train", {{"loss", status.loss}}},
                {"steps", status.step},

@@ -30,18 +30,6 @@ bool lies_in(const std::string& path, const std::string& directory) {
   return fs::equivalent(parent, directory, failed) && !failed;
 }
 
-/// Made on rank 0, known to all.
-std::string agree_on_run_id(Group& group) {
-  std::vector<std::byte> id;
-  if (group.rank() == 0) {
-    const std::string made = io::make_run_id();
-    id.assign(reinterpret_cast<const std::byte*>(made.data()),
-              reinterpret_cast<const std::byte*>(made.data()) + made.size());
-  }
-  group.broadcast(id, 0);
-  return {reinterpret_cast<const char*>(id.data()), id.size()};
-}
-
 }  // namespace
 
 Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Reporter& report, RunChoices& choices,
@@ -53,14 +41,14 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
       report_(report),
       choices_(choices),
       data_fingerprint_(std::move(data_fingerprint)),
-      run_id_(agree_on_run_id(group)) {
+      run_id_(group.broadcast(io::make_run_id())) {
   writer_ = std::make_unique<io::CheckpointWriter>(group_, config_.checkpoint, run_id_);
   found_ = io::find_resume(group_, config_.checkpoint);
   if (!found_) return;
   const io::RunState now = run_state(status);
   found_->state.fields = fields_of(found_->state.configuration, std::move(found_->state.fields));
   for (const auto& skipped : found_->skipped) report_.warn(fmt::format("skipped {}", skipped));
-  for (const auto& remark : io::check_compatible(*found_, now, config_.checkpoint.force))
+  for (const auto& remark : io::check_compatible(*found_, now, may_change_on_resume(), config_.checkpoint.force))
     report_.say("resume: " + remark);
   recall(status);
   choices.recall(found_->state.choices);

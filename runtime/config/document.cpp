@@ -171,46 +171,6 @@ class BlockWriter {
   const std::function<std::string(const std::string&)>& comment_;
 };
 
-void json(std::string& out, const Document& d, int indent, int depth) {
-  const auto line = [&](int at) {
-    if (indent > 0) out += '\n' + std::string(static_cast<std::size_t>(indent * at), ' ');
-  };
-  switch (d.kind) {
-    case Document::Kind::null:
-      out += "null";
-      return;
-    case Document::Kind::plain:
-      out += d.text;
-      return;
-    case Document::Kind::quoted:
-      out += json_string(d.text);
-      return;
-    case Document::Kind::list: {
-      const bool small = is_small(d);
-      out += '[';
-      for (std::size_t i = 0; i < d.items.size(); ++i) {
-        if (i > 0) out += small && indent > 0 ? ", " : ",";
-        if (!small) line(depth + 1);
-        json(out, d.items[i], indent, depth + 1);
-      }
-      if (!small) line(depth);
-      out += ']';
-      return;
-    }
-    case Document::Kind::map:
-      out += '{';
-      for (std::size_t i = 0; i < d.entries.size(); ++i) {
-        if (i > 0) out += ',';
-        line(depth + 1);
-        out += json_string(d.entries[i].key) + (indent > 0 ? ": " : ":");
-        json(out, d.entries[i].value, indent, depth + 1);
-      }
-      if (!d.entries.empty()) line(depth);
-      out += '}';
-      return;
-  }
-}
-
 void collect(std::vector<Leaf>& out, const Document& d, const std::string& path) {
   const auto below = [&path](const std::string& name) { return path.empty() ? name : path + '.' + name; };
   if (d.kind == Document::Kind::map && !d.entries.empty()) {
@@ -260,12 +220,6 @@ std::string to_flow(const Document& d) {
     return '[' + out + ']';
   }
   return scalar_yaml(d);
-}
-
-std::string to_json(const Document& d, int indent) {
-  std::string out;
-  json(out, d, indent, 0);
-  return out;
 }
 
 std::string json_string(std::string_view text) {

@@ -67,6 +67,8 @@ struct Document::Entry {
   std::string key;
   Place place;  // of the key
   Document value;
+  /// It stood there in the map's place until an override put something below it: a kind's name, or nothing any more.
+  bool alone = false;
 };
 
 inline Document::Document() noexcept = default;
@@ -81,9 +83,7 @@ inline Document::~Document() = default;
 std::string to_yaml(const Document&, const std::function<std::string(const std::string& path)>& comment = {});
 /// One line of flow YAML: "{learning_rate: 0.001}", "[3, 3]", "relu".
 std::string to_flow(const Document&);
-/// JSON; plain scalars must be numbers, true or false. `indent` 0: one line.
-std::string to_json(const Document&, int indent = 2);
-/// `text` as a JSON string with its quotes.
+/// `text` in quotes, with the escapes that YAML and JSON share.
 std::string json_string(std::string_view text);
 
 /// The scalars (and lists of scalars) with their dotted paths; list items count from 0.

@@ -23,13 +23,6 @@ void Reader::unexpected(const Document& d, const std::string& expected, const st
                                hint.empty() ? "" : fmt::format("; did you mean {}?", hint)));
 }
 
-void Reader::forget(const std::string& path) {
-  for (auto it = places_.begin(); it != places_.end();) {
-    const bool below = it->first == path || it->first.starts_with(path + '.');
-    it = below ? places_.erase(it) : std::next(it);
-  }
-}
-
 namespace fields {
 
 namespace {

@@ -47,7 +47,6 @@ class Reader {
   /// "PATH: 12 is out of range; expected ..." for a value that is not what its type wants.
   void unexpected(const Document&, const std::string& expected, const std::string& hint = {});
   void visit(const Place& place) { places_[path_] = place; }
-  void forget(const std::string& path);
 
   /// Dotted paths of every field there is; where a key is right but in the wrong section, the hint names the right one.
   std::vector<std::string> known_paths;
@@ -64,6 +63,7 @@ class Reader {
 /// What the reference page says, section by section.
 struct ReferenceRow {
   std::string name, type, fallback, help;
+  bool may_change;  // between a checkpoint and the run that resumes from it
 };
 struct ReferenceSection {
   std::string path;  // "" for the top

@@ -63,6 +63,7 @@ void FieldList::read(const Document& document, void* into, Reader& r) const {
   }
   std::vector<bool> given(fields.size(), false);
   for (const auto& entry : d.entries) {
+    if (entry.alone) continue;
     std::size_t i = 0;
     while (i < fields.size() && fields[i].name != entry.key) ++i;
     if (i == fields.size()) {
@@ -139,13 +140,16 @@ void FieldList::reference(std::vector<ReferenceSection>& to, const std::string& 
     const std::string below = path.empty() ? f.name : path + '.' + f.name;
     const std::size_t before = to.size();
     f.reference(to, below);
+    if (f.may_change)
+      for (auto section = to.begin() + static_cast<std::ptrdiff_t>(before); section != to.end(); ++section)
+        for (ReferenceRow& row : section->rows) row.may_change = true;
     std::string fallback;
     if (f.required) {
       fallback = "required";
     } else if (to.size() == before && (!f.shown || f.shown(defaults))) {
       fallback = to_flow(f.write(defaults));
     }
-    to[at].rows.push_back({f.name, f.expected(), fallback, f.help});
+    to[at].rows.push_back({f.name, f.expected(), fallback, f.help, f.may_change});
   }
 }
 

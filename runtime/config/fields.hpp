@@ -26,7 +26,7 @@ struct OldSpelling {
 /// A field whose struct is hidden: members of a table.
 struct Field {
   std::string name, help;
-  bool required = false;
+  bool required = false, may_change = false;
   std::vector<OldSpelling> old_spellings;
   std::function<void(const Document&, void*, Reader&)> read;
   std::function<Document(const void*)> write;
@@ -118,6 +118,11 @@ class Table final : public Type<S> {
   /// The field added last must be given.
   Table& required() {
     list_.fields.back().required = true;
+    return *this;
+  }
+  /// The field added last, and all below it, may differ between a checkpoint and the run that resumes from it.
+  Table& may_change() {
+    list_.fields.back().may_change = true;
     return *this;
   }
   /// The field added last may still be given by a former name, with former words for values as pairs {before, now}.

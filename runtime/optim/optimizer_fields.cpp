@@ -42,7 +42,8 @@ TypePtr<UpdateRule> optimizer_table() {
     beside
         .add("shard", &UpdateRule::shard, boolean(),
              "each of N ranks keeps and updates 1/N of the optimizer's state (ZeRO-1); uses fixed_order's sums")
-        .shown_if([](const UpdateRule& rule) { return rule.shard; });
+        .shown_if([](const UpdateRule& rule) { return rule.shard; })
+        .may_change();
     rules.beside(std::move(beside));
     Table<UpdateRule> sgd("Stochastic gradient descent, as in PyTorch.", UpdateRule{Sgd{}});
     sgd.add("learning_rate", of(&Sgd::learning_rate), number({.least = 0}),

@@ -118,9 +118,8 @@ void Group::agree(const std::function<void()>& work) {
 }
 
 bool Group::any(bool mine) {
-  const std::byte one[1] = {static_cast<std::byte>(mine)};
-  const auto all = all_gather(std::span<const std::byte>(one));
-  return std::any_of(all.begin(), all.end(), [](const auto& bytes) { return bytes.at(0) != std::byte{0}; });
+  const auto all = all_values(static_cast<std::uint8_t>(mine));
+  return std::any_of(all.begin(), all.end(), [](std::uint8_t theirs) { return theirs != 0; });
 }
 
 std::vector<std::string> Group::all_gather(const std::string& mine) {
@@ -131,15 +130,27 @@ std::vector<std::string> Group::all_gather(const std::string& mine) {
   return out;
 }
 
-std::vector<std::uint64_t> Group::all_gather(std::uint64_t mine) {
-  std::vector<std::uint64_t> out;
-  for (const auto& bytes : all_gather(std::as_bytes(std::span(&mine, 1)))) {
-    std::uint64_t value = 0;
-    if (bytes.size() != sizeof value) throw BugError("ranks called different Group functions");
-    std::memcpy(&value, bytes.data(), sizeof value);
-    out.push_back(value);
+std::string Group::broadcast(const std::string& mine, int root) {
+  const auto view = std::as_bytes(std::span(mine));
+  std::vector<std::byte> bytes(view.begin(), view.end());
+  broadcast(bytes, root);
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::string ranks_text(std::vector<int> ranks) {
+  std::sort(ranks.begin(), ranks.end());
+  std::vector<std::string> parts;
+  for (std::size_t i = 0; i < ranks.size();) {
+    std::size_t end = i + 1;
+    while (end < ranks.size() && ranks[end] == ranks[end - 1] + 1) ++end;
+    if (end - i < 3) end = i + 1;
+    parts.push_back(end - i > 1 ? fmt::format("{} to {}", ranks[i], ranks[end - 1]) : std::to_string(ranks[i]));
+    i = end;
   }
-  return out;
+  std::string text = ranks.size() == 1 ? "rank " : "ranks ";
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    text += (i == 0 ? "" : i + 1 == parts.size() ? " and " : ", ") + parts[i];
+  return text;
 }
 
 }  // namespace dtrain

@@ -4,12 +4,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "runtime/tensor/error.hpp"
 #include "runtime/tensor/tensor.hpp"
 
 namespace dtrain {
@@ -63,8 +65,22 @@ class Group {
   /// True on all ranks if it is true on any.
   bool any(bool mine);
   std::vector<std::string> all_gather(const std::string& mine);
-  std::vector<std::uint64_t> all_gather(std::uint64_t mine);
+  /// Root's text on all ranks; what the others give is ignored.
+  std::string broadcast(const std::string& mine, int root = 0);
+  /// A plain value of each rank, in rank order.
+  template <class T>
+  std::vector<T> all_values(const T& mine) {
+    std::vector<T> values;
+    for (const auto& bytes : all_gather(std::as_bytes(std::span(&mine, 1)))) {
+      if (bytes.size() != sizeof(T)) throw BugError("ranks called different Group functions");
+      std::memcpy(&values.emplace_back(), bytes.data(), sizeof(T));
+    }
+    return values;
+  }
 };
+
+/// "rank 3", "ranks 2, 3 and 5 to 8".
+std::string ranks_text(std::vector<int> ranks);
 
 /// A group of one, for a single process.
 class SoloGroup final : public Group {

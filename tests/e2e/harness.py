@@ -24,53 +24,38 @@ TOKEN = "DTRAIN_TEST_TOKEN"
 OK, USAGE, DATA, CHECKPOINT, COMMUNICATION, DEVICE, NUMERIC, STOPPED = 0, 2, 3, 4, 5, 6, 7, 75
 LIMIT = 60  # seconds for one run: no test may hang
 
-# A multilayer perceptron with dropout on the shipped digits: 0.2 ms a step. What a test is about it says by overrides.
-MLP = """
-name: digits
+
+def digits_config(name, layers, optimizer, epochs, loss="cross_entropy", log="samples: true"):
+    """A model of these layers on the shipped digits. What else a test is about it says by overrides."""
+    lines = "".join(f"    - {layer}\n" for layer in layers)
+    return f"""
+name: {name}
 seed: 1
 model:
   input: [1, 8, 8]
   layers:
-    - flatten
-    - dense: {units: 64, activation: relu}
-    - dropout: {rate: 0.2}
-    - dense: {units: 10}
-  loss: cross_entropy
+{lines}  loss: {loss}
 data:
   train: digits-train.h5
   eval: digits-test.h5
-  normalize: {scale: 0.0625}
-batch: {global: 48}
-optimizer: {sgd: {learning_rate: 0.1}}
-train: {epochs: 1}
-log: {every_steps: 1, directory: run, samples: true}
+  normalize: {{scale: 0.0625}}
+batch: {{global: 48}}
+optimizer: {optimizer}
+train: {{epochs: {epochs}}}
+log: {{every_steps: 1, directory: run, {log}}}
 """
+
+
+# A multilayer perceptron with dropout: 0.2 ms a step.
+MLP = digits_config("digits", ["flatten", "dense: {units: 64, activation: relu}", "dropout: {rate: 0.2}", "dense: {units: 10}"],
+                    "{sgd: {learning_rate: 0.1}}", 1)
 
 # Several ms a step: for runs that are to be interrupted.
 SLOW = MLP.replace("units: 64, activation: relu}", "units: 512, activation: relu}\n    - dense: {units: 1024, activation: relu}")
 
-CNN = """
-name: digits-cnn
-seed: 1
-model:
-  input: [1, 8, 8]
-  layers:
-    - conv2d: {filters: 16, kernel: 3, activation: relu}
-    - maxpool2d: {size: 2}
-    - flatten
-    - dense: {units: 32, activation: relu}
-    - dropout: {rate: 0.1}
-    - dense: {units: 10}
-  loss: cross_entropy
-data:
-  train: digits-train.h5
-  eval: digits-test.h5
-  normalize: {scale: 0.0625}
-batch: {global: 48}
-optimizer: {adam: {learning_rate: 0.002}}
-train: {epochs: 3}
-log: {every_steps: 1, directory: run, samples: true}
-"""
+CNN = digits_config("digits-cnn", ["conv2d: {filters: 16, kernel: 3, activation: relu}", "maxpool2d: {size: 2}", "flatten",
+                                   "dense: {units: 32, activation: relu}", "dropout: {rate: 0.1}", "dense: {units: 10}"],
+                    "{adam: {learning_rate: 0.002}}", 3)
 
 REGRESSION = """
 name: regression

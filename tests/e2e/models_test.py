@@ -4,39 +4,25 @@ import harness
 SAME = 1e-5  # relative: the same sums in another order; of the first steps, since nets with batch norm are chaotic
 STEPS = 3
 
-BRANCHES = """
-name: branches
-seed: 1
-model:
-  input: [1, 8, 8]
-  layers:
-    - conv2d: {name: stem, filters: 16, kernel: 3, padding: same, bias: false}
-    - batch_norm: {name: start, activation: relu}
-    - conv2d: {filters: 16, kernel: 3, padding: same, groups: 16, bias: false}
-    - batch_norm: {activation: silu}
-    - global_avgpool: {name: pooled}
-    - conv2d: {name: gate, filters: 16, kernel: 1, activation: sigmoid}
-    - multiply: {from: [batch_norm_2, gate]}
-    - drop_path: {rate: 0.1}
-    - add: {from: [drop_path_1, start], activation: relu}
-    - avgpool2d: {size: 2}
-    - maxpool2d: {name: other, from: add_1, size: 3, stride: 2, padding: 1}
-    - concat: {from: [avgpool2d_1, other]}
-    - flatten
-    - dense: {units: 32, activation: gelu}
-    - layer_norm
-    - dropout: {rate: 0.1}
-    - dense: {units: 10}
-  loss: {cross_entropy: {label_smoothing: 0.05}}
-data:
-  train: digits-train.h5
-  eval: digits-test.h5
-  normalize: {scale: 0.0625}
-batch: {global: 48}
-optimizer: {sgd: {learning_rate: 0.1, momentum: 0.9}}
-train: {epochs: 15}
-log: {every_steps: 1, directory: run}
-"""
+BRANCHES = harness.digits_config("branches", [
+    "conv2d: {name: stem, filters: 16, kernel: 3, padding: same, bias: false}",
+    "batch_norm: {name: start, activation: relu}",
+    "conv2d: {filters: 16, kernel: 3, padding: same, groups: 16, bias: false}",
+    "batch_norm: {activation: silu}",
+    "global_avgpool: {name: pooled}",
+    "conv2d: {name: gate, filters: 16, kernel: 1, activation: sigmoid}",
+    "multiply: {from: [batch_norm_2, gate]}",
+    "drop_path: {rate: 0.1}",
+    "add: {from: [drop_path_1, start], activation: relu}",
+    "avgpool2d: {size: 2}",
+    "maxpool2d: {name: other, from: add_1, size: 3, stride: 2, padding: 1}",
+    "concat: {from: [avgpool2d_1, other]}",
+    "flatten",
+    "dense: {units: 32, activation: gelu}",
+    "layer_norm",
+    "dropout: {rate: 0.1}",
+    "dense: {units: 10}",
+], "{sgd: {learning_rate: 0.1, momentum: 0.9}}", 15, loss="{cross_entropy: {label_smoothing: 0.05}}", log="samples: false")
 
 
 class Models(harness.Case):

@@ -35,43 +35,33 @@ namespace dtrain::launch::test_training {
 
 using Json = nlohmann::json;
 
-inline constexpr const char* mlp = R"(
-name: digits
-threads: 1
-model:
-  input: [1, 8, 8]
-  layers:
-    - flatten
-    - dense: {units: 32, activation: relu}
-    - dropout: {rate: 0.2}
-    - dense: {units: 10}
-  loss: cross_entropy
-data: {train: DIGITS, eval: DIGITS, normalize: {scale: 0.0625}}
-batch: {global: 48}
+/// A model of these layers on the digits that are part of the source (DIGITS is replaced by their file), and what else
+/// a test says. `data` and `model`: more of these sections.
+inline std::string digits_config(const std::string& layers, const std::string& more,
+                                 const std::string& data = "eval: DIGITS", const std::string& model = "") {
+  return "name: digits\nthreads: 1\nmodel: {input: [1, 8, 8], loss: cross_entropy, layers: [" + layers + "], " + model +
+         "}\ndata: {train: DIGITS, normalize: {scale: 0.0625}, " + data + "}\n" + more;
+}
+
+inline const std::string mlp =
+    digits_config("flatten, dense: {units: 32, activation: relu}, dropout: {rate: 0.2}, dense: {units: 10}",
+                  R"(batch: {global: 48}
 optimizer: {sgd: {learning_rate: 0.1, momentum: 0.9}}
 train: {steps: 20, eval_every_steps: 7}
 log: {every_steps: 1}
 checkpoint: {every_steps: 9}
-)";
+)");
 
-inline constexpr const char* cnn = R"(
-name: digits-cnn
-threads: 1
-model:
-  input: [1, 8, 8]
-  layers:
-    - conv2d: {filters: 8, kernel: 3, activation: relu}
-    - batch_norm
-    - maxpool2d: {size: 2}
-    - flatten
-    - dense: {units: 10}
-  loss: cross_entropy
-data: {train: DIGITS, eval: DIGITS, normalize: {scale: 0.0625}, augment: [random_crop: {padding: 1}]}
-batch: {global: 48, micro: 16}
+inline constexpr const char* cnn_layers =
+    "conv2d: {filters: 8, kernel: 3, activation: relu}, batch_norm, maxpool2d: {size: 2}, flatten, dense: {units: 10}";
+inline constexpr const char* augmented = "eval: DIGITS, augment: [random_crop: {padding: 1}]";
+
+inline const std::string cnn = digits_config(cnn_layers, R"(batch: {global: 48, micro: 16}
 optimizer: {adam: {learning_rate: 0.002}}
 train: {steps: 20, ema: {decay: 0.9}, clip_norm: 1.5}
 log: {every_steps: 3}
-)";
+)",
+                                             augmented);
 
 struct Outcome {
   ExitCode code = ExitCode::bug;
@@ -103,7 +93,7 @@ class Training : public testing::Test {
   }
 
   /// `device`: null for the cpu.
-  Outcome train_on(std::unique_ptr<Device> device, const char* text, const std::vector<std::string>& overrides,
+  Outcome train_on(std::unique_ptr<Device> device, const std::string& text, const std::vector<std::string>& overrides,
                    const std::string& name) const {
     const LoadedConfig loaded = config(text, overrides, name);
     Outcome result;

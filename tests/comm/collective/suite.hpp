@@ -244,16 +244,18 @@ inline void check_group(const Maker& make) {
   const int rank = make.rank, size = make.size, last = size - 1;
   require(group->rank() == rank && group->size() == size, "rank and size of the group");
 
-  const auto numbers = group->all_gather(static_cast<std::uint64_t>(rank) + 5);
+  const auto numbers = group->all_values(static_cast<std::uint64_t>(rank) + 5);
   const auto texts = group->all_gather(std::string(static_cast<std::size_t>(rank * 3), 'x'));
   for (int r = 0; r < size; ++r) {
-    require(numbers.at(static_cast<std::size_t>(r)) == static_cast<std::uint64_t>(r) + 5, "all_gather of numbers");
+    require(numbers.at(static_cast<std::size_t>(r)) == static_cast<std::uint64_t>(r) + 5, "all_values");
     require(texts.at(static_cast<std::size_t>(r)).size() == static_cast<std::size_t>(r * 3), "all_gather of texts");
   }
   for (int root = 0; root < size; ++root) {
     std::vector<std::byte> bytes(rank == root ? 1000 : 3, static_cast<std::byte>(rank + 1));
     group->broadcast(bytes, root);
     require(bytes == std::vector<std::byte>(1000, static_cast<std::byte>(root + 1)), "broadcast of bytes");
+    const std::string text = group->broadcast(fmt::format("of rank {}", rank), root);
+    require(text == fmt::format("of rank {}", root), "broadcast of a text");
   }
   require(!group->any(false) && group->any(true) && group->any(rank == last), "any");
   group->barrier();
@@ -286,7 +288,7 @@ inline void check_group(const Maker& make) {
     require(text.find("ranks disagree on dtrain version: " + expected) == 0, "agree_on says: {}", text);
   }
   // Still usable after errors.
-  require(group->all_gather(std::uint64_t{1}).size() == static_cast<std::size_t>(size), "the group after errors");
+  require(group->all_values(std::uint64_t{1}).size() == static_cast<std::size_t>(size), "the group after errors");
 }
 
 }  // namespace dtrain::comm::suite

@@ -18,25 +18,16 @@ using test::AsyncDevice;
 using namespace test_training;
 
 /// Packed: the weights of a convolution, those behind `flatten` and plain ones.
-constexpr const char* small_cnn = R"(
-name: digits-small
-threads: 1
-model:
-  input: [1, 8, 8]
-  layers:
-    - conv2d: {filters: 4, kernel: 3, activation: relu}
-    - conv2d: {filters: 6, kernel: 3}
-    - maxpool2d: {size: 2}
-    - flatten
-    - dense: {units: 16, activation: relu}
-    - dense: {units: 10}
-  loss: cross_entropy
-data: {train: DIGITS, normalize: {scale: 0.0625}}
-batch: {global: 12, micro: 6}
+const std::string small_cnn = digits_config(
+    "conv2d: {filters: 4, kernel: 3, activation: relu}, conv2d: {filters: 6, kernel: 3}, maxpool2d: {size: 2}, "
+    "flatten, "
+    "dense: {units: 16, activation: relu}, dense: {units: 10}",
+    R"(batch: {global: 12, micro: 6}
 optimizer: {sgd: {learning_rate: 0.05, momentum: 0.9}}
 train: {steps: 30}
 log: {every_steps: 1}
-)";
+)",
+    "eval: []");
 
 /// Packs by Kernel::pack(): an update that leaves no copies of its own.
 class PlainUpdates final : public Device {

@@ -1,6 +1,7 @@
 #include "launch/place/placement.hpp"
 
 #include <map>
+#include <sstream>
 
 #include <gtest/gtest.h>
 
@@ -27,11 +28,24 @@ struct Process {
   std::map<std::string, std::string> environment = {};
 };
 
+/// Those that CUDA shows with this CUDA_VISIBLE_DEVICES: by ordinals or the beginnings of UUIDs, up to the first entry
+/// that is neither.
+std::vector<GpuIdentity> shown(const std::vector<GpuIdentity>& gpus, const std::string& visible) {
+  std::vector<GpuIdentity> out;
+  std::istringstream in(visible);
+  for (std::string entry; std::getline(in, entry, ',');) {
+    std::size_t i = 0;
+    while (i < gpus.size() && entry != std::to_string(i) && (entry.size() < 4 || !gpus[i].uuid.starts_with(entry))) ++i;
+    if (i == gpus.size()) break;
+    out.push_back(gpus[i]);
+  }
+  return out;
+}
+
 RankView view(const Process& p, const std::vector<GpuIdentity>& gpus) {
   const auto found = p.environment.find("CUDA_VISIBLE_DEVICES");
   RankView out{std::string(1, p.host), {}, ""};
-  out.gpus =
-      visible_gpus(gpus, found == p.environment.end() ? std::nullopt : std::optional<std::string>(found->second));
+  out.gpus = found == p.environment.end() ? gpus : shown(gpus, found->second);
   if (out.gpus.empty()) out.why_none = "no CUDA-capable device is detected";
   return out;
 }
@@ -205,28 +219,7 @@ TEST(RankPlacement, mixed_gpus_are_refused_or_told) {
 
 // ---- CUDA_VISIBLE_DEVICES -------------------------------------------------------------------------------------------
 
-TEST(VisibleGpus, are_those_that_the_variable_names) {
-  std::vector<GpuIdentity> gpus = host_gpus('a', 4);
-  gpus.push_back({"NVIDIA H100 MIG 1g.10gb", "MIG-5", "0000:20:00.0", 0});
-  const auto seen = [&](std::optional<std::string> text) {
-    std::string out;
-    for (const GpuIdentity& g : visible_gpus(gpus, text)) out += g.uuid + " ";
-    return out;
-  };
-  EXPECT_EQ(visible_gpus(gpus, std::nullopt).size(), 5u);
-  EXPECT_EQ(seen("2,0"), "GPU-a200 GPU-a000 ");
-  EXPECT_EQ(seen(" 2 , 0 "), "GPU-a200 GPU-a000 ");
-  EXPECT_EQ(seen("GPU-a1"), "GPU-a100 ");
-  EXPECT_EQ(seen("GPU-a"), "");  // the beginning of four
-  EXPECT_EQ(seen("MIG-5,0"), "MIG-5 ");
-  EXPECT_EQ(seen(""), "");
-  EXPECT_EQ(seen("-1"), "");
-  EXPECT_EQ(seen("0,7,1"), "GPU-a000 ");
-  EXPECT_EQ(seen("0,x,1"), "GPU-a000 ");
-  EXPECT_EQ(seen("1,1"), "");
-}
-
-TEST(VisibleGpus, can_be_counted_without_them) {
+TEST(NamedGpus, can_be_counted_without_them) {
   EXPECT_EQ(named_gpus("a", std::nullopt).size(), 0u);
   EXPECT_EQ(named_gpus("a", "").size(), 0u);
   EXPECT_EQ(named_gpus("a", "-1").size(), 0u);
@@ -234,11 +227,6 @@ TEST(VisibleGpus, can_be_counted_without_them) {
   EXPECT_EQ(named_gpus("a", "3")[0].uuid, "a/3");
   const RankView view{"a", named_gpus("a", "3,1"), ""};
   EXPECT_EQ(place_ranks(std::vector{view, view}, {}).ordinals, (std::vector<int>{0, 1}));
-}
-
-TEST(Ranks, are_told_in_few_words) {
-  EXPECT_EQ(ranks_text(std::vector{3}), "rank 3");
-  EXPECT_EQ(ranks_text(std::vector{0, 1, 2, 5, 7, 8}), "ranks 0 to 2, 5, 7 and 8");
 }
 
 }  // namespace

@@ -1,61 +1,36 @@
 // Where the time of a step goes on an asynchronous device: by its own events, not the host's clock.
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 #include "comm/world/local.hpp"
 #include "comm/world/world.hpp"
-#include "io/import/import_mnist.hpp"
 #include "launch/base/signals.hpp"
 #include "launch/bench/step.hpp"
 #include "launch/config/config_file.hpp"
 #include "tests/support/async_device.hpp"
+#include "tests/support/training.hpp"
 
 namespace dtrain::launch {
 namespace {
 
 using Json = nlohmann::json;
 
-constexpr const char* mlp = R"(
-name: digits
-threads: 1
-model:
-  input: [1, 8, 8]
-  layers:
-    - flatten
-    - dense: {units: 32, activation: relu}
-    - dense: {units: 10}
-  loss: cross_entropy
-data: {train: DIGITS, normalize: {scale: 0.0625}}
-batch: {global: 48}
-optimizer: {sgd: {learning_rate: 0.1}}
-train: {steps: 1000}
-)";
-
-class BenchStep : public testing::Test {
+class BenchStep : public test_training::Training {
  protected:
-  BenchStep() : folder_(std::filesystem::temp_directory_path() / fmt::format("dtrain-bench-step-{}", getpid())) {
-    std::filesystem::create_directories(folder_);
-    const std::string digits = (folder_ / "digits.h5").string(), from = "models/data/digits/";
-    io::import_mnist(from + "train-images-idx3-ubyte.gz", from + "train-labels-idx1-ubyte.gz", digits);
-    text_.replace(text_.find("DIGITS"), 6, digits);
+  LoadedConfig digits(const std::vector<std::string>& overrides) const {
+    static const std::string text = test_training::digits_config(
+        "flatten, dense: {units: 32, activation: relu}, dense: {units: 10}",
+        "batch: {global: 48}\noptimizer: {sgd: {learning_rate: 0.1}}\ntrain: {steps: 1000}\n", "eval: []");
+    return config(text, overrides, "bench");
   }
-  ~BenchStep() override {
-    std::error_code ignored;
-    std::filesystem::remove_all(folder_, ignored);
-  }
-  std::filesystem::path folder_;
-  std::string text_ = mlp;
 };
 
 TEST_F(BenchStep, layers_are_timed_by_the_events_of_an_asynchronous_device) {
-  const LoadedConfig loaded = parse_config(text_, "test.yaml", {});
+  const LoadedConfig loaded = digits({});
   constexpr double delay = 500e-6;  // before each piece of the device's work, and so in each layer's time
   for (const bool records : {true, false}) {
     SCOPED_TRACE(records);
@@ -92,8 +67,7 @@ TEST_F(BenchStep, layers_are_timed_by_the_events_of_an_asynchronous_device) {
 }
 
 TEST_F(BenchStep, sums_that_ranks_wait_for_on_their_devices_are_exposed) {
-  const std::vector<std::string> staged{"communication.transport=staged"};
-  const LoadedConfig loaded = parse_config(text_, "test.yaml", staged);
+  const LoadedConfig loaded = digits({"communication.transport=staged"});
   Json report;
   StopSignals stop;
   comm::run_local(2, [&](comm::LocalRank& rank) {

@@ -156,7 +156,7 @@ TEST_F(AsyncTraining, the_host_goes_ahead_of_a_device_that_stands_still) {
 
 TEST_F(AsyncTraining, a_step_neither_waits_nor_allocates_after_warm_up) {
   for (const bool scaled : {false, true}) {
-    for (const char* text : {mlp, cnn}) {
+    for (const std::string& text : {mlp, cnn}) {
       // Scaled: overflows and doublings among the steps that are counted.
       const std::vector<std::string> overrides =
           scaled ? std::vector<std::string>{"train.loss_scale=dynamic", overflowing} : std::vector<std::string>();

@@ -19,7 +19,7 @@ using namespace test_training;
 
 class LossScaleRuns : public Training {
  protected:
-  Outcome on(const char* device, const char* text, const std::vector<std::string>& overrides,
+  Outcome on(const char* device, const std::string& text, const std::vector<std::string>& overrides,
              const std::string& name) const {
     const bool cpu = std::string(device) == "cpu";
     return train_on(cpu ? nullptr : std::make_unique<AsyncDevice>(), text, overrides,

@@ -34,47 +34,24 @@ using test::simulated_nccl;
 using test_training::Outcome;
 using test_training::Steps;
 
-constexpr const char* mlp = R"(
-name: digits
-threads: 1
-model:
-  input: [1, 8, 8]
-  layers:
-    - flatten
-    - dense: {units: 96, activation: relu}
-    - dropout: {rate: 0.2}
-    - dense: {units: 64, activation: relu}
-    - dense: {units: 10}
-  loss: cross_entropy
-data: {train: DIGITS, eval: DIGITS, normalize: {scale: 0.0625}}
-batch: {global: 48}
+const std::string mlp = test_training::digits_config(
+    "flatten, dense: {units: 96, activation: relu}, dropout: {rate: 0.2}, dense: {units: 64, activation: relu}, "
+    "dense: {units: 10}",
+    R"(batch: {global: 48}
 optimizer: {adam: {learning_rate: 0.002}}
 train: {steps: 14, eval_every_steps: 6}
 log: {every_steps: 1}
 checkpoint: {every_steps: 5}
 communication: {algorithm: fixed_order, bucket_mib: 0.004, last_bucket_mib: 0.002}
-)";
+)");
 
-constexpr const char* cnn = R"(
-name: digits-cnn
-threads: 1
-model:
-  input: [1, 8, 8]
-  layers:
-    - conv2d: {filters: 8, kernel: 3, activation: relu}
-    - batch_norm
-    - maxpool2d: {size: 2}
-    - flatten
-    - dense: {units: 10}
-  loss: cross_entropy
-  batch_norm: {statistics: global}
-data: {train: DIGITS, eval: DIGITS, normalize: {scale: 0.0625}, augment: [random_crop: {padding: 1}]}
-batch: {global: 48, micro: 6}
+const std::string cnn = test_training::digits_config(test_training::cnn_layers, R"(batch: {global: 48, micro: 6}
 optimizer: {sgd: {learning_rate: 0.1, momentum: 0.9}}
 train: {steps: 14, ema: {decay: 0.9}, clip_norm: 1.5}
 log: {every_steps: 3}
 communication: {algorithm: fixed_order, bucket_mib: 0.004, last_bucket_mib: 0.002}
-)";
+)",
+                                                     test_training::augmented, "batch_norm: {statistics: global}");
 
 enum class On : std::uint8_t { cpus, nccl, staged };
 

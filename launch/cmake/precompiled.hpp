@@ -1,7 +1,8 @@
 #pragma once
 
-// What most sources read of the standard library, fmt and nlohmann-json, precompiled once for all floors. No header of ours:
-// a change must not compile everything again. Each source still includes what it uses: tests/campaign tidy reads it so.
+// What most sources read of the standard library, fmt and nlohmann-json, precompiled once for all floors. No header of
+// ours: a change must not compile everything again. Each source still includes what it uses: tests/campaign tidy reads
+// it so.
 
 #include <algorithm>
 #include <array>

@@ -26,7 +26,7 @@ configure() {
   shift
   mkdir -p "build/$preset"
   if command -v ccache >/dev/null; then
-    export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=pch_defines,time_macros  # for precompiled headers
+    export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
     set -- "$@" -DCMAKE_CXX_COMPILER_LAUNCHER=ccache
   fi
   cmake --preset "$preset" "$@" >"$log" 2>&1 || {

@@ -33,9 +33,8 @@ add_library(dtrain_options INTERFACE)
 target_compile_options(dtrain_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer;-ffp-contract=off>
   $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wnon-virtual-dtor;-Wconversion;-Wno-sign-conversion>)
-# g++ 12 sees overlapping and endless copies in std::string's own code once it inlines it; behind a precompiled header it
-# does not know that code for the system's.
-target_compile_options(dtrain_options INTERFACE "$<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-restrict;-Wno-stringop-overflow;-Wno-array-bounds>")
+# g++ 12 sees overlapping copies in std::string's own code once it inlines it.
+target_compile_options(dtrain_options INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-restrict>)
 target_compile_options(dtrain_options INTERFACE
   "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-fno-omit-frame-pointer,-ffp-contract=off>")
 if(DTRAIN_WERROR)
@@ -68,6 +67,5 @@ function(dtrain_cpu_kernels target folder)
   elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     target_compile_options(${target}_kernels PRIVATE -march=x86-64-v2)
   endif()
-  dtrain_precompile(${target}_kernels OWN)
   target_sources(${target} PRIVATE $<TARGET_OBJECTS:${target}_kernels>)
 endfunction()

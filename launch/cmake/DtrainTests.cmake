@@ -19,24 +19,6 @@ target_link_libraries(dtrain_test_options INTERFACE dtrain_options)
 target_compile_options(dtrain_test_options INTERFACE -Wno-dangling-else
   $<$<CONFIG:Release>:-O1>)  # tests are compiled more often than they run; what they test keeps -O3
 
-# One precompiled header for all test programs: GoogleTest, and what the floors have of the standard library and fmt.
-file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/precompiled.cpp CONTENT "// A target needs a source.\n")
-add_library(dtrain_test_precompiled OBJECT ${CMAKE_CURRENT_BINARY_DIR}/precompiled.cpp)
-target_link_libraries(dtrain_test_precompiled PRIVATE dtrain_runtime dtrain_test_options GTest::gtest)
-target_precompile_headers(dtrain_test_precompiled PRIVATE ${CMAKE_SOURCE_DIR}/launch/cmake/precompiled.hpp <gtest/gtest.h>)
-
-# dtrain_test_target(TARGET...): objects of all test targets are alike, so that they share the precompiled header.
-function(dtrain_test_target)
-  foreach(target IN LISTS ARGN)
-    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
-    target_compile_options(${target} PRIVATE -fPIE)
-    if(NOT target STREQUAL dtrain_test_precompiled)
-      target_precompile_headers(${target} REUSE_FROM dtrain_test_precompiled)
-    endif()
-  endforeach()
-endfunction()
-dtrain_test_target(dtrain_test_precompiled)
-
 # dtrain_cases(NAME PROGRAM LABEL...): all cases of a GoogleTest program, in two processes, each the half of them. A process a
 # case would cost more than most cases, in the sanitizer builds above all. tests/house/summary.py counts each case.
 function(dtrain_cases name program)
@@ -56,7 +38,6 @@ function(dtrain_floor_tests floor)
   if(sources)
     add_executable(tests_${floor} ${sources})
     target_link_libraries(tests_${floor} PRIVATE dtrain_${floor} dtrain_test_support dtrain_test_options GTest::gtest_main)
-    dtrain_test_target(tests_${floor})
     dtrain_cases(${floor} tests_${floor} unit ${floor})
   endif()
   file(GLOB_RECURSE programs CONFIGURE_DEPENDS ${folder}/*_program.cpp)
@@ -64,7 +45,6 @@ function(dtrain_floor_tests floor)
     get_filename_component(name ${program} NAME_WE)
     add_executable(${name} ${program})
     target_link_libraries(${name} PRIVATE dtrain_${floor} dtrain_test_support dtrain_test_options)
-    dtrain_test_target(${name})
   endforeach()
   if(EXISTS ${folder}/CMakeLists.txt)
     add_subdirectory(${folder} ${CMAKE_CURRENT_BINARY_DIR}/${floor})

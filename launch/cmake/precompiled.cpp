@@ -1,3 +1,0 @@
-#include <nlohmann/json.hpp>
-
-template class nlohmann::basic_json<>;

@@ -138,7 +138,8 @@ struct Program::State {
     if (params) {
       call.param_first = pass.param_first[idx(n)];
       for (std::size_t i = 0; i < node.params.size(); ++i)
-        call.param_slots[i] = {store.gradient(node.params[i]), Write::overwrite};
+        if (!plan.graph.frozen(node.params[i]))
+          call.param_slots[i] = {store.gradient(node.params[i]), Write::overwrite};
     }
     return call;
   }
@@ -203,7 +204,8 @@ struct Program::State {
         break;
       case Call::Kind::backward:
         for (std::size_t i = 0; i < call.param_first.size(); ++i)
-          call.param_slots[i].write = pass.first && call.param_first[i] ? Write::overwrite : Write::accumulate;
+          if (call.param_slots[i].grad)
+            call.param_slots[i].write = pass.first && call.param_first[i] ? Write::overwrite : Write::accumulate;
         call.kernel->backward(args, {call.out_gradients, call.in_slots, call.param_slots}, stream);
         break;
       case Call::Kind::cross_rank_sum:
@@ -265,8 +267,8 @@ Program::Program(Device& device, Graph graph, const PlanOptions& options, Collec
     std::vector<TensorDesc> in;
     for (ValueId v : node.in) in.push_back(graph.desc(v));
     try {
-      s.kernels.push_back(
-          device.kernels().prepare(node.op, in, options.train ? analysis.use_of(n) : OpUse{false, false, false}));
+      s.kernels.push_back(device.kernels().prepare(
+          node.op, in, options.train ? analysis.use_of(n) : OpUse{false, false, false, false}));
     } catch (const DeviceError& e) {
       throw DeviceError(fmt::format("layer \"{}\": {}", node.name, e.what()));
     }

@@ -1,6 +1,7 @@
 #include "runtime/cuda/update/update_ops.hpp"
 
 #include <algorithm>
+#include <optional>
 
 #include "runtime/cuda/op_support.hpp"
 #include "runtime/cuda/update/image_kernels.hpp"
@@ -19,7 +20,7 @@ std::int64_t blocks_of(std::int64_t floats) {
 
 bool same(const FlatEntry& a, const FlatEntry& b) {
   return a.offset == b.offset && a.size == b.size && a.packed == b.packed && a.packed_type == b.packed_type &&
-         a.decay == b.decay && a.channels == b.channels && a.pixels == b.pixels;
+         a.decay == b.decay && a.group == b.group && a.channels == b.channels && a.pixels == b.pixels;
 }
 bool same(const FlatStateEntry& a, const FlatStateEntry& b) {
   return a.offset == b.offset && a.size == b.size && a.momentum == b.momentum;
@@ -32,7 +33,9 @@ class FlatOps::Tables {
  public:
   Tables(Device& device, const FlatLayout& layout, std::span<const PackedCopy> packed, Stream& stream)
       : floats_(layout.param_floats) {
-    for (std::size_t i = 0; i < layout.params.size(); ++i) params_.push_back(entry(layout, i, packed));
+    for (const FlatParam& p : layout.trained())
+      if (std::find(groups_.begin(), groups_.end(), p.update) == groups_.end()) groups_.push_back(p.update);
+    for (std::size_t i = 0; i < layout.trained().size(); ++i) params_.push_back(entry(layout, i, packed));
     for (const FlatState& s : layout.states) states_.push_back(entry(s));
     std::vector<std::uint32_t> owner(divide_up(static_cast<std::int64_t>(floats_), FlatTables::group),
                                      FlatTables::nobody),
@@ -51,13 +54,17 @@ class FlatOps::Tables {
                upload(device, block_owner, stream),
                static_cast<std::int64_t>(block_owner.size()),
                upload(device, states_, stream),
-               static_cast<std::int64_t>(states_.size())};
+               static_cast<std::int64_t>(states_.size()),
+               0,
+               1};
     stream.synchronize();  // what was copied from is about to go
   }
   bool of(const FlatLayout& layout, std::span<const PackedCopy> packed) const {
     // Shares of whole blocks may leave more room behind the same parameters.
     if (layout.param_floats != floats_) return false;
-    if (layout.params.size() != params_.size() || layout.states.size() != states_.size()) return false;
+    if (layout.trained().size() != params_.size() || layout.states.size() != states_.size()) return false;
+    for (const FlatParam& p : layout.trained())
+      if (std::find(groups_.begin(), groups_.end(), p.update) == groups_.end()) return false;
     for (std::size_t i = 0; i < params_.size(); ++i)
       if (!same(params_[i], entry(layout, i, packed))) return false;
     for (std::size_t i = 0; i < states_.size(); ++i)
@@ -65,17 +72,28 @@ class FlatOps::Tables {
     return true;
   }
   const FlatTables& tables() const { return tables_; }
+  /// What sets of parameters are updated alike: mostly one.
+  std::span<const ParamUpdate> groups() const { return groups_; }
+  /// For an update of those of one.
+  FlatTables of_group(std::size_t group) const {
+    FlatTables tables = tables_;
+    tables.group = static_cast<std::uint32_t>(group);
+    tables.rate_factor = static_cast<float>(groups_[group].learning_rate_factor);
+    return tables;
+  }
 
  private:
   /// `packed`, where there is any, has an entry for each parameter of the layout, in its order.
-  static FlatEntry entry(const FlatLayout& layout, std::size_t i, std::span<const PackedCopy> packed) {
+  FlatEntry entry(const FlatLayout& layout, std::size_t i, std::span<const PackedCopy> packed) const {
     const FlatParam& p = layout.params[i];
+    const auto group = std::find(groups_.begin(), groups_.end(), p.update) - groups_.begin();
     FlatEntry e{static_cast<std::int64_t>(p.offset),
                 static_cast<std::int64_t>(p.size),
                 nullptr,
                 Element::f32,
                 p.decay,
                 false,
+                static_cast<std::uint32_t>(group),
                 1,
                 1,
                 0};
@@ -104,6 +122,7 @@ class FlatOps::Tables {
   }
 
   std::size_t floats_;
+  std::vector<ParamUpdate> groups_;
   std::vector<FlatEntry> params_;
   std::vector<FlatStateEntry> states_;
   std::vector<Buffer> memory_;
@@ -126,7 +145,7 @@ const FlatOps::Tables& FlatOps::tables_of(const FlatLayout& layout, std::span<co
 void FlatOps::update(const UpdateRule& rule, const UpdateArgs& a, Stream& stream) {
   const std::size_t end = std::min(a.end, a.layout->param_floats);
   if (a.begin >= end) return;
-  const FlatTables& tables = tables_of(*a.layout, a.packed, stream).tables();
+  const Tables& tables = tables_of(*a.layout, a.packed, stream);
   const Launch where = at(stream, "update");
   const FlatRange range{a.params,
                         a.gradients,
@@ -143,19 +162,26 @@ void FlatOps::update(const UpdateRule& rule, const UpdateArgs& a, Stream& stream
   }
   struct Visit {
     const Launch& where;
-    const FlatTables& tables;
+    FlatTables tables;
     const FlatRange& range;
     const UpdateArgs& a;
-    void operator()(const Sgd& r) const { update_sgd(where, tables, range, a.step, r); }
-    void operator()(const Adam& r) const { update_adam(where, tables, range, a.step, r, r.weight_decay, 0); }
-    void operator()(const AdamW& r) const {
+    std::optional<double> decay;  // in place of the rule's
+    template <class Rule>
+    void operator()(Rule r) const {
+      r.weight_decay = decay.value_or(r.weight_decay);
+      run(r);
+    }
+    void run(const Sgd& r) const { update_sgd(where, tables, range, a.step, r); }
+    void run(const Adam& r) const { update_adam(where, tables, range, a.step, r, r.weight_decay, 0); }
+    void run(const AdamW& r) const {
       const Adam moments{r.learning_rate, r.beta1, r.beta2, r.epsilon, 0};
       update_adam(where, tables, range, a.step, moments, 0, r.weight_decay);
     }
-    void operator()(const Lars& r) const { update_lars(where, tables, range, a.step, r, a.norms); }
-    void operator()(const Lamb& r) const { update_lamb(where, tables, range, a.step, r, a.norms); }
+    void run(const Lars& r) const { update_lars(where, tables, range, a.step, r, a.norms); }
+    void run(const Lamb& r) const { update_lamb(where, tables, range, a.step, r, a.norms); }
   };
-  std::visit(Visit{where, tables, range, a}, rule.kind);
+  for (std::size_t g = 0; g < tables.groups().size(); ++g)
+    std::visit(Visit{where, tables.of_group(g), range, a, tables.groups()[g].weight_decay}, rule.kind);
 }
 
 void FlatOps::update_states(const StateUpdateArgs& a, Stream& stream) {

@@ -139,7 +139,7 @@ struct UpdateBody {
       const std::uint32_t owner = tables.owner[i * quad / FlatTables::group];
       if (owner == FlatTables::nobody) continue;
       const FlatEntry& p = tables.params[owner];
-      if (p.group != tables.group) continue;
+      if (p.group != tables.update_group) continue;
       const std::int64_t end = p.offset + p.size < r.end ? p.offset + p.size : r.end;
       const Quad q = quad_of(i * quad, r.begin, end, vectors);
       if (q.first < q.end) run(shared.values()[p.decay ? 1 : 0], p, q);
@@ -176,7 +176,7 @@ DTRAIN_HOST_DEVICE inline BlockPlace block_place(Thread& t, const FlatTables& ta
   const std::int64_t at = p.offset + (t.block() - p.first_block) * FlatTables::block + t.index() * quad;
   const std::int64_t end = p.offset + p.size;
   const Quad q = quad_of(at, at, end, vectors);
-  return {owner, q, p.group == tables.group && p.offset >= r.begin && end <= r.end};
+  return {owner, q, p.group == tables.update_group && p.offset >= r.begin && end <= r.end};
 }
 
 template <class Rule>
@@ -303,7 +303,7 @@ struct RatioRates {
   DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared& shared) const {
     if (step->nonfinite != 0) return;
     const FlatEntry& p = tables.params[t.block()];
-    if (p.group != tables.group) return;
+    if (p.group != tables.update_group) return;
     const std::int64_t blocks = (p.size + FlatTables::block - 1) / FlatTables::block;
     double first = 0, second = 0;
     for (std::int64_t b = p.first_block + t.index(); b < p.first_block + blocks; b += threads) {

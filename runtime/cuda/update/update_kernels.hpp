@@ -38,7 +38,7 @@ struct FlatTables {
   const FlatStateEntry* states;
   std::int64_t state_count;
   // An update is of the parameters of one group alone, whose rate this is times the step's.
-  std::uint32_t group;
+  std::uint32_t update_group;
   float rate_factor;
 };
 /// The floats [begin, end) of the flat buffers; state[i][0] is of float state_begin.

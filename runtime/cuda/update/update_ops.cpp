@@ -1,7 +1,6 @@
 #include "runtime/cuda/update/update_ops.hpp"
 
 #include <algorithm>
-#include <optional>
 
 #include "runtime/cuda/op_support.hpp"
 #include "runtime/cuda/update/image_kernels.hpp"
@@ -77,7 +76,7 @@ class FlatOps::Tables {
   /// For an update of those of one.
   FlatTables of_group(std::size_t group) const {
     FlatTables tables = tables_;
-    tables.group = static_cast<std::uint32_t>(group);
+    tables.update_group = static_cast<std::uint32_t>(group);
     tables.rate_factor = static_cast<float>(groups_[group].learning_rate_factor);
     return tables;
   }
@@ -165,23 +164,24 @@ void FlatOps::update(const UpdateRule& rule, const UpdateArgs& a, Stream& stream
     FlatTables tables;
     const FlatRange& range;
     const UpdateArgs& a;
-    std::optional<double> decay;  // in place of the rule's
-    template <class Rule>
-    void operator()(Rule r) const {
-      r.weight_decay = decay.value_or(r.weight_decay);
-      run(r);
-    }
-    void run(const Sgd& r) const { update_sgd(where, tables, range, a.step, r); }
-    void run(const Adam& r) const { update_adam(where, tables, range, a.step, r, r.weight_decay, 0); }
-    void run(const AdamW& r) const {
+    void operator()(const Sgd& r) const { update_sgd(where, tables, range, a.step, r); }
+    void operator()(const Adam& r) const { update_adam(where, tables, range, a.step, r, r.weight_decay, 0); }
+    void operator()(const AdamW& r) const {
       const Adam moments{r.learning_rate, r.beta1, r.beta2, r.epsilon, 0};
       update_adam(where, tables, range, a.step, moments, 0, r.weight_decay);
     }
-    void run(const Lars& r) const { update_lars(where, tables, range, a.step, r, a.norms); }
-    void run(const Lamb& r) const { update_lamb(where, tables, range, a.step, r, a.norms); }
+    void operator()(const Lars& r) const { update_lars(where, tables, range, a.step, r, a.norms); }
+    void operator()(const Lamb& r) const { update_lamb(where, tables, range, a.step, r, a.norms); }
   };
-  for (std::size_t g = 0; g < tables.groups().size(); ++g)
-    std::visit(Visit{where, tables.of_group(g), range, a, tables.groups()[g].weight_decay}, rule.kind);
+  for (std::size_t g = 0; g < tables.groups().size(); ++g) {
+    const Visit update{where, tables.of_group(g), range, a};
+    std::visit(
+        [&](auto r) {
+          r.weight_decay = tables.groups()[g].weight_decay.value_or(r.weight_decay);
+          update(r);
+        },
+        rule.kind);
+  }
 }
 
 void FlatOps::update_states(const StateUpdateArgs& a, Stream& stream) {

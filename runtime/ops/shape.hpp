@@ -88,8 +88,8 @@ enum LossSum : std::uint8_t { loss_sum, weight_sum, correct_sum, top5_sum, loss_
 struct OpUse {
   bool input_gradient = true;        // backward gives gradients of inputs
   bool input_gradient_added = true;  // some of them to what other readers of an input have left
-  bool params_gradient = true;       // backward gives gradients of parameters; of some it may give none
   bool trained = true;               // there are training passes at all
+  bool params_gradient = true;       // backward gives gradients of parameters; of some it may give none
 };
 
 /// What a kernel wants of its plan; bytes are 64-byte aligned when given.

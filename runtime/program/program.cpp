@@ -267,8 +267,8 @@ Program::Program(Device& device, Graph graph, const PlanOptions& options, Collec
     std::vector<TensorDesc> in;
     for (ValueId v : node.in) in.push_back(graph.desc(v));
     try {
-      s.kernels.push_back(device.kernels().prepare(
-          node.op, in, options.train ? analysis.use_of(n) : OpUse{false, false, false, false}));
+      s.kernels.push_back(
+          device.kernels().prepare(node.op, in, options.train ? analysis.use_of(n) : OpUse{false, false, false}));
     } catch (const DeviceError& e) {
       throw DeviceError(fmt::format("layer \"{}\": {}", node.name, e.what()));
     }

@@ -1,6 +1,6 @@
-// BucketTimers: when the buckets of a step were ready, summed and waited for on a device that works behind the host's
-// back, and how long the step waited for parameters of other ranks' shards: events on the streams, read afterwards.
-// Owns the events of one step; recorded on the training thread, as work that may be part of a recording.
+// BucketTimers: when the buckets of a step were ready, summed and waited for on an asynchronous device, and how long
+// the step waited for parameters of other ranks' shards: events on the streams, read afterwards. Owns the events of one
+// step; recorded on the training thread, as work that may be part of a recording.
 #pragma once
 
 #include <array>

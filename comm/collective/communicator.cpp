@@ -14,10 +14,10 @@ class SoloCommunicator final : public Communicator {
   int rank() const noexcept override { return 0; }
   int size() const noexcept override { return 1; }
   void all_reduce(void*, std::size_t, DType, Reduce) override {}
-  void reduce_scatter(void* in, void* out, std::size_t share, DType dtype, Reduce) override {
-    move(in, out, share, dtype);
+  void reduce_scatter(void* in, void* out, std::size_t shard, DType dtype, Reduce) override {
+    move(in, out, shard, dtype);
   }
-  void all_gather(const void* in, void* out, std::size_t share, DType dtype) override { move(in, out, share, dtype); }
+  void all_gather(const void* in, void* out, std::size_t shard, DType dtype) override { move(in, out, shard, dtype); }
   void broadcast(void*, std::size_t, DType, int) override {}
   void reserve(int) override {}
   void post_send(int, int, int, const void*, std::size_t) override { alone(); }

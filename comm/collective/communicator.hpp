@@ -25,11 +25,11 @@ class Communicator {
   virtual int size() const noexcept = 0;
 
   virtual void all_reduce(void* inout, std::size_t count, DType, Reduce) = 0;
-  /// `in`: size() shares of `share` elements. `out` may be the own share of `in`; the other shares of `in` may be
+  /// `in`: size() shards of `shard` elements. `out` may be the own shard of `in`; the other shards of `in` may be
   /// overwritten then.
-  virtual void reduce_scatter(void* in, void* out, std::size_t share, DType, Reduce) = 0;
-  /// `out`: size() shares of `share` elements. `in` may be the own share of `out`.
-  virtual void all_gather(const void* in, void* out, std::size_t share, DType) = 0;
+  virtual void reduce_scatter(void* in, void* out, std::size_t shard, DType, Reduce) = 0;
+  /// `out`: size() shards of `shard` elements. `in` may be the own shard of `out`.
+  virtual void all_gather(const void* in, void* out, std::size_t shard, DType) = 0;
   virtual void broadcast(void* inout, std::size_t count, DType, int root) = 0;
 
   // Point to point: messages between two ranks on one lane arrive in order. A slot names one transfer in flight; it is

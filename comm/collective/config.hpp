@@ -10,7 +10,7 @@ namespace dtrain::comm {
 
 enum class Algorithm : std::uint8_t {
   automatic,    // MPI's own all-reduce; between hosts with one rank each fixed_order's exchange, which is faster
-  fixed_order,  // exchange of shares, f32 sum in a fixed tree over ranks, all-gather
+  fixed_order,  // exchange of shards, f32 sum in a fixed tree over ranks, all-gather
 };
 
 /// In place of a number of MiB.

@@ -112,16 +112,16 @@ class FixedOrder final : public Communicator {
     below_->all_reduce(inout, count, dtype, reduce);
   }
 
-  void reduce_scatter(void* in, void* out, std::size_t share, DType dtype, Reduce reduce) override {
-    if (adds(dtype, DType::f32)) return reduce_shares(static_cast<float*>(in), static_cast<float*>(out), share, reduce);
-    if (adds(dtype, DType::bf16)) return reduce_shares(static_cast<Bf16*>(in), static_cast<Bf16*>(out), share, reduce);
-    if (adds(dtype, DType::f16)) return reduce_shares(static_cast<F16*>(in), static_cast<F16*>(out), share, reduce);
+  void reduce_scatter(void* in, void* out, std::size_t shard, DType dtype, Reduce reduce) override {
+    if (adds(dtype, DType::f32)) return reduce_shards(static_cast<float*>(in), static_cast<float*>(out), shard, reduce);
+    if (adds(dtype, DType::bf16)) return reduce_shards(static_cast<Bf16*>(in), static_cast<Bf16*>(out), shard, reduce);
+    if (adds(dtype, DType::f16)) return reduce_shards(static_cast<F16*>(in), static_cast<F16*>(out), shard, reduce);
     require_others_below(dtype);
-    below_->reduce_scatter(in, out, share, dtype, reduce);
+    below_->reduce_scatter(in, out, shard, dtype, reduce);
   }
 
-  void all_gather(const void* in, void* out, std::size_t share, DType dtype) override {
-    below_->all_gather(in, out, share, dtype);
+  void all_gather(const void* in, void* out, std::size_t shard, DType dtype) override {
+    below_->all_gather(in, out, shard, dtype);
   }
   void broadcast(void* inout, std::size_t count, DType dtype, int root) override {
     below_->broadcast(inout, count, dtype, root);
@@ -141,7 +141,7 @@ class FixedOrder final : public Communicator {
     std::size_t begin, count;
   };
   // Kinds of transfers in flight; two rounds of each at once.
-  enum Kind { share_in, share_out, sum_in, sum_out };
+  enum Kind { shard_in, shard_out, sum_in, sum_out };
 
   bool adds(DType dtype, DType one) const { return dtype == one && !(dtype == DType::f32 && options_.f32_below); }
   void require_others_below(DType dtype) const {
@@ -157,13 +157,13 @@ class FixedOrder final : public Communicator {
     const std::size_t round = chunk<Element>() * static_cast<std::size_t>(ranks_);
     const std::size_t rounds = (count + round - 1) / round;
     const auto piece = [&](std::size_t r, int owner) { return piece_of(count, r * round, round, owner); };
-    post_shares(data, 0, piece);
+    post_shards(data, 0, piece);
     for (std::size_t r = 0; r < rounds; ++r) {
-      if (r + 1 < rounds) post_shares(data, r + 1, piece);
+      if (r + 1 < rounds) post_shards(data, r + 1, piece);
       const Piece mine = piece(r, rank());
-      below_->wait(slot(share_in, r), peers_);
+      below_->wait(slot(shard_in, r), peers_);
       sum_into(data + mine.begin, mine, data + mine.begin, r, reduce);
-      below_->wait(slot(share_out, r), peers_);  // the pieces sent are overwritten from here on
+      below_->wait(slot(shard_out, r), peers_);  // the pieces sent are overwritten from here on
       if (r > 0) wait_sums(r - 1);
       for (int i = 0; i < peers_; ++i) {
         const int peer = peer_of(i);
@@ -176,19 +176,19 @@ class FixedOrder final : public Communicator {
   }
 
   template <class Element>
-  void reduce_shares(Element* data, Element* result, std::size_t share, Reduce reduce) {
+  void reduce_shards(Element* data, Element* result, std::size_t shard, Reduce reduce) {
     const std::size_t most = chunk<Element>();
-    const std::size_t rounds = (share + most - 1) / most;
+    const std::size_t rounds = (shard + most - 1) / most;
     const auto piece = [&](std::size_t r, int owner) {
-      return Piece{static_cast<std::size_t>(owner) * share + r * most, std::min(most, share - r * most)};
+      return Piece{static_cast<std::size_t>(owner) * shard + r * most, std::min(most, shard - r * most)};
     };
-    if (rounds > 0) post_shares(data, 0, piece);
+    if (rounds > 0) post_shards(data, 0, piece);
     for (std::size_t r = 0; r < rounds; ++r) {
-      if (r + 1 < rounds) post_shares(data, r + 1, piece);
+      if (r + 1 < rounds) post_shards(data, r + 1, piece);
       const Piece mine = piece(r, rank());
-      below_->wait(slot(share_in, r), peers_);
+      below_->wait(slot(shard_in, r), peers_);
       sum_into(data + mine.begin, mine, result + r * most, r, reduce);
-      below_->wait(slot(share_out, r), peers_);
+      below_->wait(slot(shard_out, r), peers_);
     }
   }
 
@@ -217,14 +217,14 @@ class FixedOrder final : public Communicator {
   }
 
   template <class Element, class PieceOf>
-  void post_shares(const Element* data, std::size_t round, PieceOf piece) {
+  void post_shards(const Element* data, std::size_t round, PieceOf piece) {
     const Piece mine = piece(round, rank());
     for (int i = 0; i < peers_; ++i) {
       const int peer = peer_of(i);
       const Piece theirs = piece(round, peer);
-      below_->post_receive(slot(share_in, round) + i, peer, 0, received<Element>(round, i),
+      below_->post_receive(slot(shard_in, round) + i, peer, 0, received<Element>(round, i),
                            mine.count * sizeof(Element));
-      below_->post_send(slot(share_out, round) + i, peer, 0, data + theirs.begin, theirs.count * sizeof(Element));
+      below_->post_send(slot(shard_out, round) + i, peer, 0, data + theirs.begin, theirs.count * sizeof(Element));
     }
   }
 

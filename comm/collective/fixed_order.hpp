@@ -1,5 +1,5 @@
-// All-reduce in a fixed order: ranks exchange shares in chunks, each sums its own in one pairwise tree over the ranks,
-// and gathers the sums; the bits do not depend on arrival, on shares or on how buckets are cut.
+// All-reduce in a fixed order: ranks exchange shards in chunks, each sums its own in one pairwise tree over the ranks,
+// and gathers the sums; the bits do not depend on arrival, on shards or on how buckets are cut.
 // A decorator that owns the communicator below it and a workspace sized at construction; used by one thread at a time.
 #pragma once
 
@@ -11,7 +11,7 @@
 namespace dtrain::comm {
 
 struct FixedOrderOptions {
-  std::size_t chunk_bytes = 0;  // of one rank's share in one round; 0: chosen from the number of ranks
+  std::size_t chunk_bytes = 0;  // of one rank's shard in one round; 0: chosen from the number of ranks
   // What is none of f32, bf16 and f16 goes to the communicator below, in its order; otherwise CommError.
   bool others_below = false;
   bool f32_below = false;  // so does f32: what is left are the types that MPI cannot add

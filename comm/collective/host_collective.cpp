@@ -26,7 +26,7 @@ class HostCollective final : public Collective {
   }
 
   void reduce_scatter(Tensor in, Tensor out, Reduce reduce, Stream& stream) override {
-    check_share("reduce_scatter", out, in);
+    check_shard("reduce_scatter", out, in);
     enqueue("reduce_scatter", in, stream,
             [c = communicator_.get(), in = in.data, out = out.data, n = count(out), dtype = in.desc.dtype, reduce] {
               c->reduce_scatter(in, out, n, dtype, reduce);
@@ -34,7 +34,7 @@ class HostCollective final : public Collective {
   }
 
   void all_gather(Tensor in, Tensor out, Stream& stream) override {
-    check_share("all_gather", in, out);
+    check_shard("all_gather", in, out);
     enqueue("all_gather", out, stream,
             [c = communicator_.get(), in = in.data, out = out.data, n = count(in), dtype = in.desc.dtype] {
               c->all_gather(in, out, n, dtype);
@@ -52,9 +52,9 @@ class HostCollective final : public Collective {
  private:
   static std::size_t count(const Tensor& t) { return static_cast<std::size_t>(t.elements()); }
 
-  void check_share(const char* what, const Tensor& share, const Tensor& whole) const {
-    if (share.desc.dtype != whole.desc.dtype || share.elements() * size() != whole.elements()) {
-      throw BugError(fmt::format("{}: a share of {} elements and {} in all do not fit {} ranks", what, share.elements(),
+  void check_shard(const char* what, const Tensor& shard, const Tensor& whole) const {
+    if (shard.desc.dtype != whole.desc.dtype || shard.elements() * size() != whole.elements()) {
+      throw BugError(fmt::format("{}: a shard of {} elements and {} in all do not fit {} ranks", what, shard.elements(),
                                  whole.elements(), size()));
     }
   }

@@ -1,9 +1,9 @@
 // GradientReducer: sums each bucket of gradients over all ranks as soon as backward has finished it, on a communication
-// stream, while backward goes on; sharded (ZeRO-1), each rank gets the sum of its share of the bucket (or, where shards
-// are whole, of all of it), and the updated parameters are gathered while the next forward begins. Owns that stream,
-// the events and, where gradients travel as bf16, one buffer of a bucket's size; called on the training thread. The
-// collective's calls run on the stream's own thread. Gradients and parameters belong to the ParameterStore. With one
-// rank it does nothing.
+// stream, while backward goes on; sharded (ZeRO-1), each rank gets the sum of its shard of the bucket (or, where shards
+// are whole parameters, of all of it), and the updated parameters are gathered while the next forward begins.
+// Owns that stream, the events and, where gradients travel as bf16, one buffer of a bucket's size; called on the
+// training thread. The collective's calls run on the stream's own thread. Gradients and parameters belong to the
+// ParameterStore. With one rank it does nothing.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +40,7 @@ class GradientReducer final : public StepHooks {
   GradientReducer& operator=(const GradientReducer&) = delete;
 
   /// Before the first micro batch of a step: clears exposed_seconds() and timings(). `timers`: what the step is marked
-  /// in on a device that works behind the host's back; null: nothing.
+  /// in on an asynchronous device; null: nothing.
   void begin_step(BucketTimers* timers = nullptr) noexcept;
   /// From now on reached() can tell: `step` is the index of the step under way, in device memory.
   void follow(const std::uint64_t* step);
@@ -48,7 +48,7 @@ class GradientReducer final : public StepHooks {
   SumPlace reached() const noexcept;
   /// From Program::run, once a bucket and step: starts the sum. Never blocks.
   void bucket_ready(int bucket, Stream& compute) override;
-  /// Later work of `compute` sees the summed bucket (sharded: the own share of its parameters, and all of what lies
+  /// Later work of `compute` sees the summed bucket (sharded: the own shard of its parameters, and all of what lies
   /// behind the last parameter). On a cpu this blocks; the time counts as exposed. Rethrows what failed on the
   /// communication stream.
   void wait(int bucket, Stream& compute);
@@ -62,7 +62,7 @@ class GradientReducer final : public StepHooks {
   void params_needed(int bucket, Stream& compute) override;
   /// The parameters of all buckets: before anything but a training pass reads them.
   void wait_parameters(Stream& compute);
-  /// Completes Optimizer::block_squares, of which each rank has its own shares. As wait().
+  /// Completes Optimizer::block_squares, of which each rank has its own shards. As wait().
   void gather_squares(std::span<double> squares, Stream& compute);
   /// The sums of all gradients on every rank, in place, after wait_all: to look for one that is not finite.
   void gather_gradients(Stream& compute);

@@ -30,13 +30,13 @@ struct Job {
   DType dtype = DType::f32;
   Reduce reduce = Reduce::sum;
   int root = 0;
-  std::size_t share = 0, piece = 0;  // elements, a rank's where a call has shares
+  std::size_t shard = 0, piece = 0;  // elements, a rank's where a call has shards
   std::uint64_t first = 0;           // number of its first piece
   std::uint64_t number = 0;          // of the call
 
-  std::size_t pieces() const { return (share + piece - 1) / piece; }
+  std::size_t pieces() const { return (shard + piece - 1) / piece; }
   std::size_t begin(std::size_t i) const { return i * piece; }
-  std::size_t count(std::size_t i) const { return std::min(piece, share - i * piece); }
+  std::size_t count(std::size_t i) const { return std::min(piece, shard - i * piece); }
 };
 
 class Staged final : public Collective {
@@ -47,7 +47,7 @@ class Staged final : public Collective {
       : device_(device),
         communicator_(std::move(communicator)),
         slots_(static_cast<std::size_t>(std::max(options.pieces, 2))),
-        // A share of each rank, and one for their sum.
+        // A shard of each rank, and one for their sum.
         slot_bytes_(std::max(options.piece_bytes / 64 * 64, 64 * (static_cast<std::size_t>(size()) + 1))),
         pinned_(device, slots_ * slot_bytes_),
         out_(device.make_timeline()),
@@ -72,7 +72,7 @@ class Staged final : public Collective {
   int size() const noexcept override { return communicator_->size(); }
 
   void all_reduce(Tensor t, Reduce reduce, Stream& stream) override {
-    Job job{.kind = Kind::all_reduce, .dtype = t.desc.dtype, .reduce = reduce, .share = count(t)};
+    Job job{.kind = Kind::all_reduce, .dtype = t.desc.dtype, .reduce = reduce, .shard = count(t)};
     job.piece = slot_bytes_ / size_of(job.dtype);
     enqueue(
         job, stream, [&](std::size_t i) { copy(slot(job, i), at(t, job.begin(i)), job.count(i), job.dtype, stream); },
@@ -80,37 +80,37 @@ class Staged final : public Collective {
   }
 
   void reduce_scatter(Tensor in, Tensor out, Reduce reduce, Stream& stream) override {
-    check_share("reduce_scatter", out, in);
-    Job job{.kind = Kind::reduce_scatter, .dtype = in.desc.dtype, .reduce = reduce, .share = count(out)};
+    check_shard("reduce_scatter", out, in);
+    Job job{.kind = Kind::reduce_scatter, .dtype = in.desc.dtype, .reduce = reduce, .shard = count(out)};
     job.piece = slot_bytes_ / size_of(job.dtype) / (ranks() + 1);
     enqueue(
         job, stream,
         [&](std::size_t i) {
           for (std::size_t r = 0; r < ranks(); ++r)
-            copy(part(job, i, r), at(in, r * job.share + job.begin(i)), job.count(i), job.dtype, stream);
+            copy(part(job, i, r), at(in, r * job.shard + job.begin(i)), job.count(i), job.dtype, stream);
         },
         [&](std::size_t i) { copy(at(out, job.begin(i)), part(job, i, ranks()), job.count(i), job.dtype, stream); });
   }
 
   void all_gather(Tensor in, Tensor out, Stream& stream) override {
-    check_share("all_gather", in, out);
-    Job job{.kind = Kind::all_gather, .dtype = out.desc.dtype, .share = count(in)};
+    check_shard("all_gather", in, out);
+    Job job{.kind = Kind::all_gather, .dtype = out.desc.dtype, .shard = count(in)};
     job.piece = slot_bytes_ / size_of(job.dtype) / (ranks() + 1);
     const auto own = static_cast<std::size_t>(rank());
-    const bool in_place = in.data == at(out, own * job.share);
+    const bool in_place = in.data == at(out, own * job.shard);
     enqueue(
         job, stream,
         [&](std::size_t i) { copy(part(job, i, own), at(in, job.begin(i)), job.count(i), job.dtype, stream); },
         [&](std::size_t i) {
           for (std::size_t r = 0; r < ranks(); ++r)
             if (r != own || !in_place)
-              copy(at(out, r * job.share + job.begin(i)), part(job, i, r), job.count(i), job.dtype, stream);
+              copy(at(out, r * job.shard + job.begin(i)), part(job, i, r), job.count(i), job.dtype, stream);
         });
   }
 
   void broadcast(Tensor t, int root, Stream& stream) override {
     if (root < 0 || root >= size()) throw BugError(fmt::format("broadcast from rank {} of {}", root, size()));
-    Job job{.kind = Kind::broadcast, .dtype = t.desc.dtype, .root = root, .share = count(t)};
+    Job job{.kind = Kind::broadcast, .dtype = t.desc.dtype, .root = root, .shard = count(t)};
     job.piece = slot_bytes_ / size_of(job.dtype);
     const bool sends = root == rank();
     enqueue(
@@ -156,9 +156,9 @@ class Staged final : public Collective {
   void copy(void* to, const void* from, std::size_t elements, DType dtype, Stream& stream) {
     device_.copy(to, from, elements * size_of(dtype), stream);
   }
-  void check_share(const char* what, const Tensor& share, const Tensor& whole) const {
-    if (share.desc.dtype != whole.desc.dtype || share.elements() * size() != whole.elements())
-      throw BugError(fmt::format("{}: a share of {} elements and {} in all do not fit {} ranks", what, share.elements(),
+  void check_shard(const char* what, const Tensor& shard, const Tensor& whole) const {
+    if (shard.desc.dtype != whole.desc.dtype || shard.elements() * size() != whole.elements())
+      throw BugError(fmt::format("{}: a shard of {} elements and {} in all do not fit {} ranks", what, shard.elements(),
                                  whole.elements(), size()));
   }
 
@@ -168,7 +168,7 @@ class Staged final : public Collective {
   void enqueue(Job& job, Stream& stream, Out out, In in) {
     check();
     job.number = ++sequence_;
-    if (job.share == 0) {
+    if (job.shard == 0) {
       job.piece = 1;
       give(job);
       return;

@@ -43,6 +43,8 @@ MPI_Datatype datatype(DType dtype) {
       return MPI_DOUBLE;
     case DType::u8:
       return MPI_UINT8_T;
+    case DType::u16:
+      return MPI_UINT16_T;
     case DType::i32:
       return MPI_INT32_T;
     case DType::i64:
@@ -86,20 +88,20 @@ class MpiCommunicator final : public Communicator {
     });
   }
 
-  void reduce_scatter(void* in, void* out, std::size_t share, DType dtype, Reduce reduce) override {
-    const bool in_place = out == at(in, static_cast<std::size_t>(rank()) * share, dtype);
-    if (!in_place && share <= piece) {
-      if (share == 0) return;
+  void reduce_scatter(void* in, void* out, std::size_t shard, DType dtype, Reduce reduce) override {
+    const bool in_place = out == at(in, static_cast<std::size_t>(rank()) * shard, dtype);
+    if (!in_place && shard <= piece) {
+      if (shard == 0) return;
       check_mpi(
-          MPI_Reduce_scatter_block(in, out, static_cast<int>(share), datatype(dtype), operation(reduce), comm_.get()),
+          MPI_Reduce_scatter_block(in, out, static_cast<int>(shard), datatype(dtype), operation(reduce), comm_.get()),
           "MPI_Reduce_scatter_block");
       return;
     }
-    // MPI's own in-place form wants the result at the start of the whole buffer; one reduction a share does not.
+    // MPI's own in-place form wants the result at the start of the whole buffer; one reduction for each shard does not.
     for (int root = 0; root < size(); ++root) {
-      void* from = at(in, static_cast<std::size_t>(root) * share, dtype);
-      for (std::size_t i = 0; i < share; i += piece) {
-        const int n = static_cast<int>(std::min(piece, share - i));
+      void* from = at(in, static_cast<std::size_t>(root) * shard, dtype);
+      for (std::size_t i = 0; i < shard; i += piece) {
+        const int n = static_cast<int>(std::min(piece, shard - i));
         void* const data = at(from, i, dtype);
         const void* const send = root == rank() && in_place ? MPI_IN_PLACE : data;
         void* const receive = root == rank() ? at(out, i, dtype) : nullptr;
@@ -108,18 +110,18 @@ class MpiCommunicator final : public Communicator {
     }
   }
 
-  void all_gather(const void* in, void* out, std::size_t share, DType dtype) override {
-    void* const own = at(out, static_cast<std::size_t>(rank()) * share, dtype);
+  void all_gather(const void* in, void* out, std::size_t shard, DType dtype) override {
+    void* const own = at(out, static_cast<std::size_t>(rank()) * shard, dtype);
     const bool in_place = in == own;
-    if (share <= piece) {
-      const int n = static_cast<int>(share);
+    if (shard <= piece) {
+      const int n = static_cast<int>(shard);
       check_mpi(MPI_Allgather(in_place ? MPI_IN_PLACE : in, n, carrier(dtype), out, n, carrier(dtype), comm_.get()),
                 "MPI_Allgather");
       return;
     }
-    if (!in_place) std::copy_n(static_cast<const std::byte*>(in), share * size_of(dtype), static_cast<std::byte*>(own));
+    if (!in_place) std::copy_n(static_cast<const std::byte*>(in), shard * size_of(dtype), static_cast<std::byte*>(own));
     for (int root = 0; root < size(); ++root) {
-      broadcast(at(out, static_cast<std::size_t>(root) * share, dtype), share, dtype, root);
+      broadcast(at(out, static_cast<std::size_t>(root) * shard, dtype), shard, dtype, root);
     }
   }
 

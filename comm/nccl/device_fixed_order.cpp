@@ -15,7 +15,7 @@ namespace dtrain::comm {
 
 namespace {
 
-constexpr std::size_t aligned = 64;  // elements: shares begin where whole vectors do
+constexpr std::size_t aligned = 64;  // elements: shards begin where whole vectors do
 
 Tensor view(DType dtype, void* data, std::size_t n) {
   return {{dtype, Shape{static_cast<std::int64_t>(n)}}, data};
@@ -65,13 +65,13 @@ class DeviceFixedOrder final : public Collective {
   void reduce_scatter(Tensor in, Tensor out, Reduce reduce, Stream& stream) override {
     if (reduce == Reduce::max) return below_->reduce_scatter(in, out, reduce, stream);
     const DType dtype = added(in.desc.dtype);
-    const auto share = static_cast<std::size_t>(out.elements());
-    if (in.desc.dtype != out.desc.dtype || static_cast<std::size_t>(in.elements()) != ranks_ * share)
-      throw BugError("reduce_scatter: a share and the whole do not fit the ranks");
-    for (std::size_t begin = 0; begin < share; begin += room_) {
-      const std::size_t own = std::min(room_, share - begin);
+    const auto shard = static_cast<std::size_t>(out.elements());
+    if (in.desc.dtype != out.desc.dtype || static_cast<std::size_t>(in.elements()) != ranks_ * shard)
+      throw BugError("reduce_scatter: a shard and the whole do not fit the ranks");
+    for (std::size_t begin = 0; begin < shard; begin += room_) {
+      const std::size_t own = std::min(room_, shard - begin);
       for (std::size_t r = 0; r < ranks_; ++r) {
-        sends_[r] = transfer(r, at(in, r * share + begin), own, dtype);
+        sends_[r] = transfer(r, at(in, r * shard + begin), own, dtype);
         receives_[r] = transfer(r, part(r, dtype), own, dtype);
       }
       below_->exchange(sends_, receives_, stream);

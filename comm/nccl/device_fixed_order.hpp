@@ -1,4 +1,4 @@
-// The fixed order of fixed_order.hpp for tensors on a GPU: ranks exchange shares, each adds its own in the same
+// The fixed order of fixed_order.hpp for tensors on a GPU: ranks exchange shards, each adds its own in the same
 // pairwise tree over the ranks with kernels of its device, and sends the sums to all; the bits are those of the CPU's.
 // A decorator that owns the exchange below it and a workspace in device memory; everything is enqueued on the stream of
 // the call and may be recorded. The Device outlives it.

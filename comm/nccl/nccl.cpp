@@ -44,6 +44,8 @@ ncclDataType_t datatype(DType dtype) {
       return ncclFloat64;
     case DType::u8:
       return ncclUint8;
+    case DType::u16:
+      break;
     case DType::i32:
       return ncclInt32;
     case DType::i64:
@@ -165,14 +167,14 @@ class Nccl final : public DeviceExchange, private Memory {
     });
   }
   void reduce_scatter(Tensor in, Tensor out, Reduce reduce, Stream& stream) override {
-    check_share("reduce_scatter", out, in);
+    check_shard("reduce_scatter", out, in);
     call("reduce_scatter", in.bytes(), [&](ncclComm_t comm) {
       return ncclReduceScatter(in.data, out.data, count(out), datatype(in.desc.dtype), operation(reduce), comm,
                                native(stream));
     });
   }
   void all_gather(Tensor in, Tensor out, Stream& stream) override {
-    check_share("all_gather", in, out);
+    check_shard("all_gather", in, out);
     call("all_gather", out.bytes(), [&](ncclComm_t comm) {
       return ncclAllGather(in.data, out.data, count(in), datatype(in.desc.dtype), comm, native(stream));
     });
@@ -294,9 +296,9 @@ class Nccl final : public DeviceExchange, private Memory {
     what_ = what;
   }
 
-  void check_share(const char* what, const Tensor& share, const Tensor& whole) const {
-    if (share.desc.dtype != whole.desc.dtype || share.elements() * size_ != whole.elements())
-      throw BugError(fmt::format("{}: a share of {} elements and {} in all do not fit {} ranks", what, share.elements(),
+  void check_shard(const char* what, const Tensor& shard, const Tensor& whole) const {
+    if (shard.desc.dtype != whole.desc.dtype || shard.elements() * size_ != whole.elements())
+      throw BugError(fmt::format("{}: a shard of {} elements and {} in all do not fit {} ranks", what, shard.elements(),
                                  whole.elements(), size_));
   }
 

@@ -108,7 +108,7 @@ LaunchEnvironment discover_launch(const Environment& env) {
   return out;
 }
 
-Cores share_of_cores(const Cores& cores, int rank, int size) {
+Cores part_of_cores(const Cores& cores, int rank, int size) {
   const std::size_t n = cores.size(), r = static_cast<std::size_t>(rank), s = static_cast<std::size_t>(size);
   if (n == 0 || s == 0) return cores;
   if (n < s) return {cores[r % n]};
@@ -119,13 +119,13 @@ Cores share_of_cores(const Cores& cores, int rank, int size) {
 BindingPlan plan_binding(const LaunchEnvironment& launch, const Cores& allowed, const Cores& available) {
   BindingPlan plan;
   const int local_size = std::max(launch.local_size, 1);
-  const Cores share = share_of_cores(available, launch.local_rank % local_size, local_size);
-  if (launch.launcher == Launcher::mpirun && !launch.binding_chosen && allowed.size() == 1 && share.size() > 1) {
+  const Cores part = part_of_cores(available, launch.local_rank % local_size, local_size);
+  if (launch.launcher == Launcher::mpirun && !launch.binding_chosen && allowed.size() == 1 && part.size() > 1) {
     plan.rebind = true;
-    plan.cores = share;
+    plan.cores = part;
   }
   // Unbound ranks all see every cpu, so what one may count on is the smaller of the two.
-  const std::size_t mine = count_cpus(plan.rebind ? share : allowed);
+  const std::size_t mine = count_cpus(plan.rebind ? part : allowed);
   const std::size_t fair = count_cpus(available) / static_cast<std::size_t>(local_size);
   plan.yield_when_idle = std::min(mine, std::max<std::size_t>(fair, 1)) < 2;
   return plan;
@@ -166,7 +166,7 @@ std::vector<Cores> spread_near_gpus(const std::vector<CoresNearGpu>& ranks) {
   std::vector<Cores> out(ranks.size());
   for (const auto& [where, members] : sharing)
     for (std::size_t i = 0; i < members.size(); ++i)
-      out[members[i]] = share_of_cores(where.second, static_cast<int>(i), static_cast<int>(members.size()));
+      out[members[i]] = part_of_cores(where.second, static_cast<int>(i), static_cast<int>(members.size()));
   return out;
 }
 

@@ -33,8 +33,8 @@ LaunchEnvironment discover_launch(const Environment&);
 /// Logical cpus grouped by core, in order of package and core.
 using Cores = std::vector<std::vector<int>>;
 
-/// The equal share of local rank `rank` of `size`: contiguous cores; ranks share cores where there are fewer.
-Cores share_of_cores(const Cores&, int rank, int size);
+/// The equal part of local rank `rank` of `size`: contiguous cores; ranks share cores where there are fewer.
+Cores part_of_cores(const Cores&, int rank, int size);
 
 struct BindingPlan {
   bool rebind = false;

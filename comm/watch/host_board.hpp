@@ -27,7 +27,7 @@ enum class RankState : std::uint8_t {
 /// Where a rank's sums over all ranks are: the host may be ahead of its device.
 struct DeviceNote {
   static constexpr std::size_t state_room = 96;
-  bool asynchronous = false;                    // a device works behind the host's back
+  bool asynchronous = false;                    // its device is asynchronous
   int bucket = -1;                              // whose sum has begun last; -1: none yet
   std::uint64_t step = 0;                       // in which that was, counted from 1
   std::uint64_t sequence = 0;                   // of the collective library's latest call; 0: not known

@@ -176,6 +176,8 @@ void with_type(DType dtype, Call call) {
       return call(double{});
     case DType::u8:
       return call(std::uint8_t{});
+    case DType::u16:
+      return call(std::uint16_t{});
     case DType::i32:
       return call(std::int32_t{});
     case DType::i64:
@@ -219,19 +221,19 @@ class LocalCommunicator final : public Communicator {
     channel_->leave();
   }
 
-  void reduce_scatter(void* in, void* out, std::size_t share, DType dtype, Reduce reduce) override {
+  void reduce_scatter(void* in, void* out, std::size_t shard, DType dtype, Reduce reduce) override {
     const auto& buffers = channel_->meet(rank_, in);
     with_type(dtype, [&](auto zero) {
       using T = decltype(zero);
-      const std::size_t begin = static_cast<std::size_t>(rank_) * share;
-      for (std::size_t i = 0; i < share; ++i) static_cast<T*>(out)[i] = reduced<T>(buffers, begin + i, reduce);
+      const std::size_t begin = static_cast<std::size_t>(rank_) * shard;
+      for (std::size_t i = 0; i < shard; ++i) static_cast<T*>(out)[i] = reduced<T>(buffers, begin + i, reduce);
     });
     channel_->leave();
   }
 
-  void all_gather(const void* in, void* out, std::size_t share, DType dtype) override {
+  void all_gather(const void* in, void* out, std::size_t shard, DType dtype) override {
     auto* to = static_cast<std::byte*>(out);
-    const std::size_t bytes = share * size_of(dtype);
+    const std::size_t bytes = shard * size_of(dtype);
     for (const void* from : channel_->meet(rank_, in)) {
       if (from != to && bytes > 0) std::memcpy(to, from, bytes);
       to += bytes;

@@ -38,13 +38,13 @@ class MarkedCommunicator final : public Communicator {
     const Exchange exchange(board_);
     communicator_->all_reduce(inout, count, dtype, reduce);
   }
-  void reduce_scatter(void* in, void* out, std::size_t share, DType dtype, Reduce reduce) override {
+  void reduce_scatter(void* in, void* out, std::size_t shard, DType dtype, Reduce reduce) override {
     const Exchange exchange(board_);
-    communicator_->reduce_scatter(in, out, share, dtype, reduce);
+    communicator_->reduce_scatter(in, out, shard, dtype, reduce);
   }
-  void all_gather(const void* in, void* out, std::size_t share, DType dtype) override {
+  void all_gather(const void* in, void* out, std::size_t shard, DType dtype) override {
     const Exchange exchange(board_);
-    communicator_->all_gather(in, out, share, dtype);
+    communicator_->all_gather(in, out, shard, dtype);
   }
   void broadcast(void* inout, std::size_t count, DType dtype, int root) override {
     const Exchange exchange(board_);

@@ -42,7 +42,7 @@ std::string step_name(std::uint64_t step);  // "step-000000500"
 /// Inverse of step_name; false where the name is not one.
 bool parse_step_name(const std::string& name, std::uint64_t& step);
 std::uint64_t align_up(std::uint64_t bytes) noexcept;
-/// Share [begin, end) of rank `rank` of `size` in a stream of `total` bytes.
+/// Shard [begin, end) of rank `rank` of `size` in a stream of `total` bytes.
 std::array<std::uint64_t, 2> share_of(std::uint64_t total, int rank, int size) noexcept;
 /// Offsets and total from names, dtypes and shapes; no checksums.
 Manifest lay_out(std::span<const StateTensor> tensors);

@@ -75,18 +75,18 @@ void prune(FileSystem& files, const Publication& p, Published& out) {
 
 }  // namespace
 
-std::string write_share(FileSystem& files, const std::string& temporary, int rank, std::span<const std::byte> share,
+std::string write_shard(FileSystem& files, const std::string& temporary, int rank, std::span<const std::byte> shard,
                         const std::atomic<bool>& cancel) {
   if (const int r = files.make_directory(temporary); r < 0 && r != -EEXIST) {
     throw_file_error("create directory", temporary, r);
   }
   File file(files, join_path(temporary, shard_name(static_cast<std::size_t>(rank))),
             O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW);
-  if (!share.empty()) file.allocate(share.size());
+  if (!shard.empty()) file.allocate(shard.size());
   Sha256 digest;
-  for (std::size_t done = 0; done < share.size();) {
+  for (std::size_t done = 0; done < shard.size();) {
     if (cancel.load(std::memory_order_relaxed)) throw CheckpointError("the save was given up");
-    const auto chunk = share.subspan(done, std::min(chunk_bytes, share.size() - done));
+    const auto chunk = shard.subspan(done, std::min(chunk_bytes, shard.size() - done));
     file.write(chunk);
     // The disk works on this chunk while it is being hashed.
     file.start_writeback(done, chunk.size());

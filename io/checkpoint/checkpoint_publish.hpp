@@ -1,4 +1,4 @@
-// The file calls of a save, in the order that makes it atomic: one rank's share, then rank 0's publication.
+// The file calls of a save, in the order that makes it atomic: one rank's shard, then rank 0's publication.
 // Free functions without state, run on the writer's thread; no exchange with other ranks. Inside io/ only.
 #pragma once
 
@@ -18,7 +18,7 @@ inline constexpr const char* temporary_prefix = ".tmp-";
 
 /// Creates `temporary` if need be, writes this rank's shard into it and syncs both. Returns the shard's SHA-256.
 /// Stops with CheckpointError soon after `cancel` is set.
-std::string write_share(FileSystem&, const std::string& temporary, int rank, std::span<const std::byte> share,
+std::string write_shard(FileSystem&, const std::string& temporary, int rank, std::span<const std::byte> shard,
                         const std::atomic<bool>& cancel);
 
 struct Publication {

@@ -38,6 +38,7 @@ bool holds_nonfinite(DType dtype, const std::byte* data, std::size_t bytes) noex
     case DType::f16:
       return any_nonfinite<std::uint16_t, 0x7c00>(data, bytes);
     case DType::u8:
+    case DType::u16:
     case DType::i32:
     case DType::i64:
     case DType::u64:
@@ -143,7 +144,7 @@ std::string compare_ranks(Group& group, std::uint64_t step, const Manifest& mani
   }
   for (std::size_t rank = 0; rank < messages.size(); ++rank) {
     if (headers[rank].out_of_memory > 0) {
-      throw OutOfMemory(fmt::format("rank {} has no {} bytes of host memory for its share of the checkpoint of step {}",
+      throw OutOfMemory(fmt::format("rank {} has no {} bytes of host memory for its part of the checkpoint of step {}",
                                     rank, headers[rank].out_of_memory, step));
     }
     if (headers[rank].nonfinite < 0) continue;

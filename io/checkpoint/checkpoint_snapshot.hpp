@@ -1,4 +1,4 @@
-// The copy that a save writes from: this rank's share of the state, taken while every tensor is hashed and looked at
+// The copy that a save writes from: this rank's shard of the state, taken while every tensor is hashed and looked at
 // for NaN and infinity in the same pass. Owns the host buffer and keeps it from save to save; used by one thread.
 #pragma once
 
@@ -31,7 +31,7 @@ class Snapshot {
   bool failed_ = false;
 };
 
-/// Collective: all ranks save the same step of the same finite state and have a copy of their share. Throws the same
+/// Collective: all ranks save the same step of the same finite state and have a copy of their shard. Throws the same
 /// error on all ranks: NumericError naming tensor and rank, OutOfMemory or BugError. Returns rank 0's `word`.
 std::string compare_ranks(Group&, std::uint64_t step, const Manifest&, const Snapshot&, const std::string& word);
 

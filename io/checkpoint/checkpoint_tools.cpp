@@ -115,6 +115,8 @@ double element_value(DType dtype, const std::byte* data) {
       return read_f16(at<std::uint16_t>(data));
     case DType::u8:
       return at<std::uint8_t>(data);
+    case DType::u16:
+      return at<std::uint16_t>(data);
     case DType::i32:
       return at<std::int32_t>(data);
     case DType::i64:

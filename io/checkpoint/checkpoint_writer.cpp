@@ -152,7 +152,7 @@ std::optional<SaveReport> CheckpointWriter::save(const RunState& state, std::spa
   s.copy_seconds = seconds_since(start);
   s.started = start;
   s.phase = State::Phase::writing;
-  s.worker.start([&s] { s.sha256 = write_share(s.files, s.temporary, s.group.rank(), s.snapshot.bytes(), s.cancel); });
+  s.worker.start([&s] { s.sha256 = write_shard(s.files, s.temporary, s.group.rank(), s.snapshot.bytes(), s.cancel); });
   return earlier;
 }
 

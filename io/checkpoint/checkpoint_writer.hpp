@@ -1,5 +1,5 @@
 // Publishes checkpoints while training goes on: one per run and rank, built, called and destroyed by all ranks alike.
-// save() copies this rank's share to a host buffer; a thread of the writer's own does the file calls; every exchange
+// save() copies this rank's shard to a host buffer; a thread of the writer's own does the file calls; every exchange
 // with other ranks happens inside the methods, on the caller's thread.
 #pragma once
 

@@ -86,9 +86,9 @@ Augmenter::Augmenter(const Dataset& data, const Shape& input, const Normalize& n
     const auto of = [c](const std::vector<double>& values, double none) {
       return values.empty() ? none : values[values.size() == 1 ? 0 : static_cast<std::size_t>(c)];
     };
-    const double deviation = of(normalize.deviation, 1);
-    scale_.push_back(normalize.scale / deviation);
-    offset_.push_back(-of(normalize.mean, 0) / deviation);
+    const double standard_deviation = of(normalize.standard_deviation, 1);
+    scale_.push_back(normalize.scale / standard_deviation);
+    offset_.push_back(-of(normalize.mean, 0) / standard_deviation);
     scale32_.push_back(static_cast<float>(scale_.back()));
     offset32_.push_back(static_cast<float>(offset_.back()));
     same_for_all_ = same_for_all_ && scale_.back() == scale_[0] && offset_.back() == offset_[0];

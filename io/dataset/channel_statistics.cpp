@@ -82,7 +82,7 @@ std::vector<double> ChannelStatistics::mean() const {
   return result;
 }
 
-std::vector<double> ChannelStatistics::deviation() const {
+std::vector<double> ChannelStatistics::standard_deviation() const {
   const std::vector<double> means = mean();
   std::vector<double> result;
   for (std::size_t c = 0; c < channels_; ++c) {
@@ -94,16 +94,17 @@ std::vector<double> ChannelStatistics::deviation() const {
 
 std::string ChannelStatistics::normalize() const {
   if (count_ == 0) return {};
-  const std::vector<double> means = mean(), deviations = deviation();
+  const std::vector<double> means = mean(), standard_deviations = standard_deviation();
   for (std::size_t c = 0; c < channels_; ++c)
-    if (!std::isfinite(means[c]) || !std::isfinite(deviations[c])) return {};
-  // A channel that never changes cannot be divided by its deviation.
+    if (!std::isfinite(means[c]) || !std::isfinite(standard_deviations[c])) return {};
+  // A channel that never changes cannot be divided by its standard deviation.
   std::vector<std::string> m, d;
   for (std::size_t c = 0; c < channels_; ++c) {
     m.push_back(fmt::format("{:.4g}", means[c]));
-    d.push_back(fmt::format("{:.4g}", deviations[c] > 0 ? deviations[c] : 1.0));
+    d.push_back(fmt::format("{:.4g}", standard_deviations[c] > 0 ? standard_deviations[c] : 1.0));
   }
-  return fmt::format("{{scale: {}, mean: [{}], deviation: [{}]}}", scale(), fmt::join(m, ", "), fmt::join(d, ", "));
+  return fmt::format("{{scale: {}, mean: [{}], standard_deviation: [{}]}}", scale(), fmt::join(m, ", "),
+                     fmt::join(d, ", "));
 }
 
 }  // namespace dtrain::io

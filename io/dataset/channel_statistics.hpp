@@ -1,4 +1,4 @@
-// Mean and deviation of each channel of stored samples, for data.normalize; internal to io/.
+// Mean and standard deviation of each channel of stored samples, for data.normalize; internal to io/.
 // A ChannelStatistics belongs to one thread; threads keep their own, and merge. Sums of bytes are exact.
 #pragma once
 
@@ -23,12 +23,12 @@ class ChannelStatistics {
 
   void add(const std::byte* rows, std::uint64_t count);
   void merge(const ChannelStatistics&);
-  /// "{scale: 0.00392156862745098, mean: [0.491, 0.482, 0.447], deviation: [0.247, 0.243, 0.262]}": what
+  /// "{scale: 0.00392156862745098, mean: [0.491, 0.482, 0.447], standard_deviation: [0.247, 0.243, 0.262]}": what
   /// data.normalize may say. Empty where nothing was added, or a value was not finite.
   std::string normalize() const;
   double scale() const noexcept { return type_ == StoredType::u8 ? 1.0 / 255 : 1.0; }
-  std::vector<double> mean() const;       // of value * scale
-  std::vector<double> deviation() const;  // of value * scale
+  std::vector<double> mean() const;                // of value * scale
+  std::vector<double> standard_deviation() const;  // of value * scale
 
  private:
   StoredType type_;

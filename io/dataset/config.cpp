@@ -14,12 +14,15 @@ namespace dtrain::io {
 namespace {
 
 TypePtr<Normalize> normalize_table() {
-  Table<Normalize> table("A stored value v becomes (v * scale - mean) / deviation.");
+  Table<Normalize> table("A stored value v becomes (v * scale - mean) / standard_deviation.");
   table.add("scale", &Normalize::scale, number(), "0.00392156862745098 takes 0..255 to 0..1");
   table.add("mean", &Normalize::mean, one_or_list_of(number(), "numbers"),
-            "subtracted after scaling: one number, or one a channel");
-  table.add("deviation", &Normalize::deviation, one_or_list_of(number({.least = 0, .above_least = true}), "numbers"),
-            "divided by: one number, or one a channel");
+            "subtracted after scaling: one number, or one for each channel");
+  table
+      .add("standard_deviation", &Normalize::standard_deviation,
+           one_or_list_of(number({.least = 0, .above_least = true}), "numbers"),
+           "the result is divided by it: one number, or one for each channel")
+      .old_spelling("deviation");
   return shared(std::move(table));
 }
 
@@ -77,29 +80,34 @@ TypePtr<Augmentation> augmentation() {
 
   Table<Augmentation> resized("A window of random area and shape, scaled to the input's size (bilinear).",
                               RandomResizedCrop{});
-  resized.add("scale", of(&RandomResizedCrop::scale), interval({0, 1, true, false}), "its share of the image's area");
+  resized.add("scale", of(&RandomResizedCrop::scale), interval({0, 1, true, false}),
+              "area of the window, as a fraction of the image's");
   resized.add("ratio", of(&RandomResizedCrop::ratio), interval({0.01, 100}), "width over height, drawn by logarithm");
   add_kind<RandomResizedCrop>(kinds, resized);
 
-  Table<Augmentation> flip("Mirrors left and right, or up and down.", Flip{});
+  Table<Augmentation> flip("Mirrors the image: left and right, or up and down.", Flip{});
   flip.add("horizontal", of(&Flip::horizontal), number({0, 1}), "probability to mirror left and right");
   flip.add("vertical", of(&Flip::vertical), number({0, 1}), "probability to mirror up and down");
   add_kind<Flip>(kinds, flip);
 
-  Table<Augmentation> rotation("Turns about the centre; what comes in from outside is 0.", Rotation{});
-  rotation.add("degrees", of(&Rotation::degrees), number({0, 180}), "at most, either way");
+  Table<Augmentation> rotation("Turns the image about its centre; pixels from outside are 0.", Rotation{});
+  rotation.add("degrees", of(&Rotation::degrees), number({0, 180}), "largest angle, in either direction");
   add_kind<Rotation>(kinds, rotation);
 
-  Table<Augmentation> scaling("Enlarges about the centre, or shrinks; what comes in from outside is 0.", Scaling{});
-  scaling.add("factor", of(&Scaling::factor), interval({0.01, 100}), "above 1: larger");
+  Table<Augmentation> scaling("Enlarges or shrinks the image about its centre; pixels from outside are 0.", Scaling{});
+  scaling.add("factor", of(&Scaling::factor), interval({0.01, 100}),
+              "the image grows by this factor; below 1 it shrinks");
   add_kind<Scaling>(kinds, scaling);
 
-  Table<Augmentation> color("Changes brightness, contrast, saturation and hue, in this order, after all else.",
+  Table<Augmentation> color("Changes brightness, contrast, saturation and hue, in this order, after all other changes.",
                             ColorJitter{});
-  color.add("brightness", of(&ColorJitter::brightness), number({.least = 0}), "factors from 1 - this to 1 + this");
-  color.add("contrast", of(&ColorJitter::contrast), number({.least = 0}), "the same, about the mean gray");
-  color.add("saturation", of(&ColorJitter::saturation), number({.least = 0}), "the same, about each pixel's gray");
-  color.add("hue", of(&ColorJitter::hue), number({0, 0.5}), "at most so much of the circle of hues, either way");
+  color.add("brightness", of(&ColorJitter::brightness), number({.least = 0}),
+            "the factor is drawn from 1 - this to 1 + this");
+  color.add("contrast", of(&ColorJitter::contrast), number({.least = 0}), "the same for contrast, about the mean gray");
+  color.add("saturation", of(&ColorJitter::saturation), number({.least = 0}),
+            "the same for saturation, about each pixel's gray");
+  color.add("hue", of(&ColorJitter::hue), number({0, 0.5}),
+            "largest change, as a fraction of the circle of hues, in either direction");
   add_kind<ColorJitter>(kinds, color);
   return shared(std::move(kinds));
 }
@@ -148,19 +156,21 @@ TypePtr<DataConfig> data_table() {
     data.add("target_key", &DataConfig::target_key, text_or_empty(),
              "HDF5 path of labels or targets; empty: the usual names are tried");
     data.add("shuffle", &DataConfig::shuffle, boolean(), "a new order in every epoch, drawn from the seed");
-    data.add("normalize", &DataConfig::normalize, normalize_table(), "scale, mean and deviation");
+    data.add("normalize", &DataConfig::normalize, normalize_table(),
+             "how stored values become the numbers that the model reads");
     data.add("augment", &DataConfig::augment, TypePtr<std::vector<Augmentation>>(std::make_shared<AugmentType>()),
              "random changes of training images, in this order");
     data.add("prefetch_threads", &DataConfig::prefetch_threads, integer<int>({1, 256}),
-             "threads a rank that read ahead");
+             "threads of each rank that read ahead");
     data.add("prefetch_batches", &DataConfig::prefetch_batches, integer<int>({2, 1024}),
              "micro batches that are read ahead");
-    data.add("open_files", &DataConfig::open_files, word_or("auto", 0, integer({1, 1 << 20})),
-             "data sets of files that a rank has open at a time; auto: a quarter of the descriptors it may have");
+    data.add(
+        "open_files", &DataConfig::open_files, word_or("auto", 0, integer({1, 1 << 20})),
+        "how many files of a data set a rank has open at a time; auto: a quarter of the descriptors that it may have");
     data.add("device_cache_mib", &DataConfig::device_cache_mib, number({.least = 0}),
-             "a set of bytes that is not larger lies in each GPU's memory as a whole; 0: never");
+             "a data set of bytes that is not larger is kept whole in each GPU's memory; 0: never");
     data.add("cache_mib", &DataConfig::cache_mib, number({.least = 0}),
-             "a set that is not larger is kept in memory on each rank; 0: never");
+             "a data set that is not larger is kept in memory on each rank; 0: never");
     return shared(std::move(data));
   }();
   return table;

@@ -10,11 +10,12 @@
 
 namespace dtrain::io {
 
-/// stored value -> (value * scale - mean) / deviation; mean and deviation have one entry, or one a channel.
+/// stored value -> (value * scale - mean) / standard_deviation; mean and standard_deviation have one entry, or one a
+/// channel.
 struct Normalize {
   double scale = 1.0;
-  std::vector<double> mean;       // empty: 0
-  std::vector<double> deviation;  // empty: 1
+  std::vector<double> mean;                // empty: 0
+  std::vector<double> standard_deviation;  // empty: 1
 };
 
 // Random changes of training images. Geometric ones are composed, in their order, into one resampling; colours change

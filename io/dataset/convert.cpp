@@ -55,28 +55,30 @@ Converter::Converter(const Dataset& data, const Shape& input, const Normalize& n
   channels_ = is_image(image) ? static_cast<std::size_t>(image[0]) : 1;
   wanted_channels_last_ = is_image(input);
   stored_channels_last_ = order == SampleOrder::channels_last;
-  const std::size_t entries = std::max(normalize.mean.size(), normalize.deviation.size());
+  const std::size_t entries = std::max(normalize.mean.size(), normalize.standard_deviation.size());
   if (entries > 1 && channels_ != entries && !is_image(image)) {
     channels_ = elements == entries ? entries : 0;  // features: one entry each
   }
   const auto fits = [&](std::size_t n) { return n <= 1 || n == channels_; };
-  if (channels_ == 0 || !fits(normalize.mean.size()) || !fits(normalize.deviation.size())) {
-    throw ConfigError(
-        fmt::format("data.normalize: mean and deviation need one entry, or one for each channel of {}; they have "
-                    "{} and {}",
-                    image.str(), normalize.mean.size(), normalize.deviation.size()));
+  if (channels_ == 0 || !fits(normalize.mean.size()) || !fits(normalize.standard_deviation.size())) {
+    throw ConfigError(fmt::format(
+        "data.normalize: mean and standard_deviation need one entry, or one for each channel of {}; they have "
+        "{} and {}",
+        image.str(), normalize.mean.size(), normalize.standard_deviation.size()));
   }
   pixels_ = elements / channels_;
   for (std::size_t c = 0; c < channels_; ++c) {
     const auto of = [c](const std::vector<double>& values, double none) {
       return values.empty() ? none : values[values.size() == 1 ? 0 : c];
     };
-    const double deviation = of(normalize.deviation, 1), mean = of(normalize.mean, 0);
-    if (!(deviation > 0) || !std::isfinite(deviation) || !std::isfinite(mean) || !std::isfinite(normalize.scale)) {
-      throw ConfigError("data.normalize: scale, mean and deviation must be finite, deviation above 0");
+    const double standard_deviation = of(normalize.standard_deviation, 1), mean = of(normalize.mean, 0);
+    if (!(standard_deviation > 0) || !std::isfinite(standard_deviation) || !std::isfinite(mean) ||
+        !std::isfinite(normalize.scale)) {
+      throw ConfigError(
+          "data.normalize: scale, mean and standard_deviation must be finite, standard_deviation above 0");
     }
-    scale_.push_back(normalize.scale / deviation);
-    offset_.push_back(-mean / deviation);
+    scale_.push_back(normalize.scale / standard_deviation);
+    offset_.push_back(-mean / standard_deviation);
     identity_ = identity_ && scale_[c] == 1 && offset_[c] == 0;
     same_for_all_ = same_for_all_ && scale_[c] == scale_[0] && offset_[c] == offset_[0];
     if (size_of(type_) != 1) continue;

@@ -12,7 +12,8 @@ namespace dtrain::io {
 
 class Converter {
  public:
-  /// Throws ShapeError where samples do not fit the input, ConfigError where mean or deviation do not fit the channels.
+  /// Throws ShapeError where samples do not fit the input, ConfigError where mean or standard_deviation do not fit the
+  /// channels.
   Converter(const Dataset&, const Shape& input, const Normalize&);
   /// Floats of one sample.
   std::size_t elements() const noexcept { return channels_ * pixels_; }

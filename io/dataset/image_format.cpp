@@ -16,15 +16,15 @@ std::optional<HostImageFormat> image_format(const Dataset& data, const Shape& in
     f.width = f.stored_width = static_cast<std::int32_t>(input[2]);
     f.stored_channels_last = fit_input(data, input) == SampleOrder::channels_last;
   } else {
-    if (normalize.mean.size() > 1 || normalize.deviation.size() > 1) return std::nullopt;
+    if (normalize.mean.size() > 1 || normalize.standard_deviation.size() > 1) return std::nullopt;
     f.width = f.stored_width = static_cast<std::int32_t>(input.elements());
   }
   for (int c = 0; c < f.channels; ++c) {
     const auto of = [c](const std::vector<double>& values, double none) {
       return values.empty() ? none : values[values.size() == 1 ? 0 : static_cast<std::size_t>(c)];
     };
-    const double deviation = of(normalize.deviation, 1);
-    const double scale = normalize.scale / deviation, offset = -of(normalize.mean, 0) / deviation;
+    const double standard_deviation = of(normalize.standard_deviation, 1);
+    const double scale = normalize.scale / standard_deviation, offset = -of(normalize.mean, 0) / standard_deviation;
     for (int byte = 0; byte < 256; ++byte) out.table.push_back(static_cast<float>(byte * scale + offset));
     out.scale.push_back(static_cast<float>(scale));
     out.offset.push_back(static_cast<float>(offset));

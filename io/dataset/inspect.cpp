@@ -64,8 +64,9 @@ void add_normalize(const std::string& path, const h5::DatasetInfo& samples, std:
   const std::string normalize = statistics.normalize();
   if (normalize.empty()) return;
   text += fmt::format("normalize: {}{}\n", normalize, step > 1 ? fmt::format(" (one sample in {})", step) : "");
-  json["normalize"] = {
-      {"scale", statistics.scale()}, {"mean", statistics.mean()}, {"deviation", statistics.deviation()}};
+  json["normalize"] = {{"scale", statistics.scale()},
+                       {"mean", statistics.mean()},
+                       {"standard_deviation", statistics.standard_deviation()}};
 }
 
 }  // namespace

@@ -33,6 +33,8 @@ StoredType stored_type(DType dtype) {
   switch (dtype) {
     case DType::u8:
       return StoredType::u8;
+    case DType::u16:
+      return StoredType::u16;
     case DType::i32:
       return StoredType::i32;
     case DType::i64:

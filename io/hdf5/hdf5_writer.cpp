@@ -138,11 +138,15 @@ void Writer::copy_attributes(const File& from, const DatasetInfo& of, std::size_
   const Lock lock;
   constexpr std::size_t most = 1 << 16;  // bytes of one that is worth keeping
   const Handle source = from.open(of);
-  H5O_info_t about{};
-  if (H5Oget_info2(source.get(), &about, H5O_INFO_NUM_ATTRS) < 0) return;
-  for (hsize_t i = 0; i < about.num_attrs; ++i) {
-    const Handle in(H5Aopen_by_idx(source.get(), ".", H5_INDEX_NAME, H5_ITER_INC, i, H5P_DEFAULT, H5P_DEFAULT),
-                    H5Aclose);
+  // Visited by name: what HDF5 tells of an object in one structure has changed with its versions.
+  std::vector<std::string> names;
+  const auto collect = [](hid_t, const char* name, const H5A_info_t*, void* to) -> herr_t {
+    static_cast<std::vector<std::string>*>(to)->emplace_back(name);
+    return 0;
+  };
+  if (H5Aiterate2(source.get(), H5_INDEX_NAME, H5_ITER_INC, nullptr, collect, &names) < 0) return;
+  for (const std::string& name : names) {
+    const Handle in(H5Aopen(source.get(), name.c_str(), H5P_DEFAULT), H5Aclose);
     if (!in) continue;
     const Handle type(H5Aget_type(in.get()), H5Tclose), space(H5Aget_space(in.get()), H5Sclose);
     const auto points = H5Sget_simple_extent_npoints(space.get());
@@ -152,8 +156,6 @@ void Writer::copy_attributes(const File& from, const DatasetInfo& of, std::size_
         static_cast<std::size_t>(points) > most / H5Tget_size(type.get()))
       continue;
     std::vector<std::byte> bytes(static_cast<std::size_t>(points) * H5Tget_size(type.get()));
-    std::string name(static_cast<std::size_t>(std::max<ssize_t>(0, H5Aget_name(in.get(), 0, nullptr))), '\0');
-    H5Aget_name(in.get(), name.size() + 1, name.data());
     if (H5Aread(in.get(), type.get(), bytes.data()) < 0) continue;
     const Handle out(
         H5Acreate2(datasets_[dataset].handle.get(), name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT),

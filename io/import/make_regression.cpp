@@ -68,9 +68,9 @@ RegressionTruth make_regression(const std::string& out, const RegressionOptions&
   writer.attribute(y_set, "noise", std::span(&options.noise, 1));
   writer.attribute(y_set, "seed", std::span(&seed, 1));
   writer.commit();
-  truth.text =
-      fmt::format("wrote {}: {} samples of {} features (float32); y = x . [{:.4f}] + {:.4f} + noise of deviation {}",
-                  out, options.samples, features, fmt::join(weight, ", "), bias, options.noise);
+  truth.text = fmt::format(
+      "wrote {}: {} samples of {} features (float32); y = x . [{:.4f}] + {:.4f} + noise of standard deviation {}", out,
+      options.samples, features, fmt::join(weight, ", "), bias, options.noise);
   return truth;
 }
 

@@ -16,7 +16,7 @@ class Progress {
     double epoch = 0;
     double loss = 0;
     double samples_per_second = 0;
-    double waiting = 0;  // share of the time spent waiting for data, 0..1
+    double waiting = 0;  // fraction of the time spent waiting for data, 0..1
   };
 
   /// `quiet`: prints nothing (every rank but 0).

@@ -17,7 +17,7 @@
 #include "launch/base/alone.hpp"
 #include "launch/base/text.hpp"
 #include "launch/place/bandwidth.hpp"
-#include "launch/place/seat.hpp"
+#include "launch/place/device_placement.hpp"
 #include "launch/plan/profile.hpp"
 #include "launch/plan/statistics.hpp"
 #include "runtime/device/device.hpp"
@@ -108,9 +108,9 @@ class CommBench {
     RunConfig config;
     config.device = options_.device;
     config.threads = 1;
-    Seat seat;
-    auto device = seated_device(config, world_, *group_, seat);
-    promise_ = promise_of(links_of(seat.places));
+    DevicePlacement placement;
+    auto device = placed_device(config, world_, *group_, placement);
+    promise_ = promise_of(links_of(placement.places));
     return device;
   }
 
@@ -282,7 +282,7 @@ class CommBench {
 
   const char* bound_name() const { return promise_ ? "of the promise" : hosts_ > 1 ? "of the link" : "of memory"; }
   std::string algorithm() const { return options_.algorithm == comm::Algorithm::fixed_order ? "fixed_order" : "auto"; }
-  double bus_share() const { return 2.0 * (world_.size() - 1) / world_.size(); }
+  double bus_factor() const { return 2.0 * (world_.size() - 1) / world_.size(); }
   double rate(const Row& row) const { return static_cast<double>(row.bytes) / row.ours.value; }
 
   CommProfile profile() const {
@@ -305,8 +305,8 @@ class CommBench {
       table.row({bytes_text(static_cast<double>(row.bytes)), text_of(row.plain, 1e3, 3), text_of(row.ours, 1e3, 3),
                  fmt::format("{:.2f}", row.plain.value / row.ours.value),
                  fmt::format("{:.2f}", row.plain.least / row.ours.least), fmt::format("{:.3f}", rate(row) / 1e9),
-                 fmt::format("{:.3f}", rate(row) * bus_share() / 1e9),
-                 fmt::format("{:.0f} %", 100 * rate(row) * bus_share() / bound(row)),
+                 fmt::format("{:.3f}", rate(row) * bus_factor() / 1e9),
+                 fmt::format("{:.0f} %", 100 * rate(row) * bus_factor() / bound(row)),
                  fmt::format("{:.0f} %", 100 * row.processor), std::to_string(row.ours.count)});
     out += "\n" + table.str();
     out +=
@@ -333,9 +333,9 @@ class CommBench {
                       {"ratio", row.plain.value / row.ours.value},
                       {"ratio_of_fastest", row.plain.least / row.ours.least},
                       {"bytes_per_second", rate(row)},
-                      {"bus_bytes_per_second", rate(row) * bus_share()},
+                      {"bus_bytes_per_second", rate(row) * bus_factor()},
                       {"copy_seconds", to_json(row.copy)},
-                      {"of_bound", rate(row) * bus_share() / bound(row)},
+                      {"of_bound", rate(row) * bus_factor() / bound(row)},
                       {"processor", row.processor}});
     return Json{{"ranks", world_.size()},
                 {"hosts", hosts_},

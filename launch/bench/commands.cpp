@@ -35,17 +35,17 @@ struct Arguments {
 
   void add_config(CLI::App* app) {
     app->add_option("config", file, "Configuration file (YAML)")->required();
-    app->add_option("key=value", overrides, "Settings that replace the file's; the value is YAML");
+    app->add_option(settings_argument, overrides, "Settings that replace the file's; the value is YAML");
   }
   void add_json(CLI::App* app) { app->add_flag("--json", json, "Print one JSON object"); }
   void add_profile(CLI::App* app) {
-    app->add_option("--profile", options.profile, "Note the result in this file, for `dtrain check --profile`");
+    app->add_option("--profile", options.profile, "Write the result to this file, for `dtrain check --profile`");
   }
   const std::string& pick(const BenchReport& report) const { return json ? report.json : report.text; }
 };
 
 void add_comm(CLI::App& bench, const CommandTree& tree) {
-  CLI::App* app = tree.add(bench, "comm", "All-reduce by size, beside plain MPI and what memory or link could carry",
+  CLI::App* app = tree.add(bench, "comm", "Time all-reduce by size, beside plain MPI and the limit of memory or link",
                            "  mpirun -np 2 dtrain bench comm\n"
                            "  mpirun -np 8 dtrain bench comm --sizes 4k,1m,25m --json\n");
   const auto a = std::make_shared<Arguments<CommBenchOptions>>();
@@ -56,9 +56,9 @@ void add_comm(CLI::App& bench, const CommandTree& tree) {
   app->add_option("--seconds", a->options.seconds, "Time for each size")
       ->check(CLI::Range(0.01, 3600.0))
       ->capture_default_str();
-  app->add_flag("--fixed-order", *fixed_order, "As communication.algorithm: fixed_order");
-  app->add_flag("--staged", *staged, "As communication.transport: staged, through the hosts' memory");
-  app->add_option("--device", *device, "Where sums are: auto is a GPU where there is one, as in training")
+  app->add_flag("--fixed-order", *fixed_order, "Same as communication.algorithm: fixed_order");
+  app->add_flag("--staged", *staged, "Same as communication.transport: staged, through the hosts' memory");
+  app->add_option("--device", *device, "Device of the sums; auto: a GPU if there is one, as in training")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   a->add_profile(app);
@@ -73,7 +73,7 @@ void add_comm(CLI::App& bench, const CommandTree& tree) {
 }
 
 void add_step(CLI::App& bench, const CommandTree& tree) {
-  CLI::App* app = tree.add(bench, "step", "Where the time of a training step goes, by phase and by layer",
+  CLI::App* app = tree.add(bench, "step", "Time a training step, by phase and by layer",
                            "  dtrain bench step config.yaml\n"
                            "  mpirun -np 2 dtrain bench step config.yaml batch.global=256 --steps 100 --json\n");
   const auto a = std::make_shared<Arguments<StepBenchOptions>>();
@@ -81,10 +81,10 @@ void add_step(CLI::App& bench, const CommandTree& tree) {
   app->add_option("--steps", a->options.steps, "Steps to measure")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
-  app->add_option("--warm-up", a->options.warm_up, "Steps before them")
+  app->add_option("--warm-up", a->options.warm_up, "Steps before these, which are not measured")
       ->check(CLI::Range(0, 1'000'000))
       ->capture_default_str();
-  app->add_flag("--brief", a->options.brief, "Whole steps alone: neither layers nor the machine's rates");
+  app->add_flag("--brief", a->options.brief, "Time whole steps only, not layers and not the machine's rates");
   a->add_profile(app);
   a->add_json(app);
   tree.on_every_rank(app);
@@ -99,7 +99,7 @@ void add_step(CLI::App& bench, const CommandTree& tree) {
 }
 
 void add_data(CLI::App& bench, const CommandTree& tree) {
-  CLI::App* app = tree.add(bench, "data", "Samples a second of the loader alone, by its number of threads",
+  CLI::App* app = tree.add(bench, "data", "Time the loader alone: samples per second, by its number of threads",
                            "  dtrain bench data config.yaml\n"
                            "  dtrain bench data config.yaml data.cache_mib=0 --threads 1,2,4 --json\n");
   const auto a = std::make_shared<Arguments<DataBenchOptions>>();
@@ -129,16 +129,18 @@ Strings hosts_of_launch(bool& first) {
 }
 
 void add_scaling(CLI::App& bench, const CommandTree& tree) {
-  CLI::App* app = tree.add(bench, "scaling", "Weak and strong scaling over numbers of ranks; starts mpirun itself",
-                           "  dtrain bench scaling config.yaml --ranks 1,2,4 -o scaling.html\n"
-                           "  mpirun -np 16 --hostfile hosts dtrain bench scaling config.yaml --ranks 1,2,4,8,16\n");
+  CLI::App* app =
+      tree.add(bench, "scaling", "Measure weak and strong scaling over numbers of ranks; starts mpirun itself",
+               "  dtrain bench scaling config.yaml --ranks 1,2,4 -o scaling.html\n"
+               "  mpirun -np 16 --hostfile hosts dtrain bench scaling config.yaml --ranks 1,2,4,8,16\n");
   const auto a = std::make_shared<Arguments<ScalingOptions>>();
   const auto kind = std::make_shared<std::string>("both");
   a->add_config(app);
   app->add_option("--ranks", a->options.ranks, "Numbers of ranks; by default 1, 2, 4, ... up to the cpus or the launch")
       ->delimiter(',')
       ->check(CLI::Range(1, 1 << 20));
-  app->add_option("--kind", *kind, "weak: the same batch a rank; strong: the same batch")
+  app->add_option("--kind", *kind,
+                  "weak: the batch of each rank stays the same; strong: the whole batch stays the same")
       ->check(CLI::IsMember({"both", "weak", "strong"}))
       ->capture_default_str();
   app->add_option("--repeats", a->options.repeats, "Runs of each, in turns")
@@ -147,10 +149,11 @@ void add_scaling(CLI::App& bench, const CommandTree& tree) {
   app->add_option("--steps", a->options.steps, "Steps of a run")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
-  app->add_option("--warm-up", a->options.warm_up, "Steps before them")
+  app->add_option("--warm-up", a->options.warm_up, "Steps before these, which are not measured")
       ->check(CLI::Range(0, 1'000'000))
       ->capture_default_str();
-  app->add_option("--profile", a->options.profile, "Measured parts, to put predictions beside");
+  app->add_option("--profile", a->options.profile,
+                  "File with measured parts; predictions are printed beside the measurements");
   app->add_option("-o,--output", a->options.html, "Write a page with plots to this HTML file");
   a->add_json(app);
   tree.on_every_rank(app);

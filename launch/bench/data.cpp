@@ -50,8 +50,8 @@ std::vector<double> measure(io::Loader& loader, std::int64_t batch, double secon
 
 BenchReport bench_data(const LoadedConfig& input, const DataBenchOptions& options) {
   const RunConfig& config = input.config;
-  const BatchShare share = check_batch(input, 1);
-  const std::int64_t width = output_width(models::build(config.model, share.micro, config.precision));
+  const BatchSplit split = check_batch(input, 1);
+  const std::int64_t width = output_width(models::build(config.model, split.micro, config.precision));
   std::vector<int> threads = options.threads;
   const int cpus = read_machine().allowed_cpus;
   if (threads.empty())
@@ -64,27 +64,27 @@ BenchReport bench_data(const LoadedConfig& input, const DataBenchOptions& option
   for (const int n : threads) {
     // A set of its own each time: the first pass over the file is part of what is measured.
     const io::Dataset data = open_data(config, config.data.train, width, config.data.cache_mib);
-    io::LoaderOptions loading = loader_options(config, share.micro, width, 0, 1);
+    io::LoaderOptions loading = loader_options(config, split.micro, width, 0, 1);
     loading.threads = n;
     loading.ring = std::max(loading.ring, n + 1);
     const auto loader = io::Loader::training(data, loading);
-    bytes_a_sample = static_cast<double>(loader->next().sample.bytes()) / static_cast<double>(share.micro);
+    bytes_a_sample = static_cast<double>(loader->next().sample.bytes()) / static_cast<double>(split.micro);
     loader->release();
-    const Estimate rate = median_of(measure(*loader, share.micro, options.seconds));
+    const Estimate rate = median_of(measure(*loader, split.micro, options.seconds));
     samples = data.count();
     table.row({std::to_string(n), text_of(rate, 1, 0), fmt::format("{:.1f}", rate.value * bytes_a_sample / 1e6),
-               fmt::format("{:.3f}", 1e3 * static_cast<double>(share.micro) / rate.value)});
+               fmt::format("{:.3f}", 1e3 * static_cast<double>(split.micro) / rate.value)});
     rows.push_back(
         {{"threads", n}, {"samples_per_second", to_json(rate)}, {"bytes_per_second", rate.value * bytes_a_sample}});
   }
   const std::string text =
       fmt::format("{}: {} samples of {} each as the model takes them, batches of {}, {}\n\n{}", config.name,
-                  grouped(static_cast<std::int64_t>(samples)), bytes_text(bytes_a_sample), share.micro,
+                  grouped(static_cast<std::int64_t>(samples)), bytes_text(bytes_a_sample), split.micro,
                   config.data.shuffle ? "shuffled" : "in order", table.str());
   const Json report{{"name", config.name},
                     {"samples", samples},
                     {"bytes_per_sample", bytes_a_sample},
-                    {"batch", share.micro},
+                    {"batch", split.micro},
                     {"shuffle", config.data.shuffle},
                     {"threads", rows}};
   return {text, report.dump(2) + "\n"};

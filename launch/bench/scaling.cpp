@@ -27,7 +27,7 @@ using Json = nlohmann::ordered_json;
 
 /// What one run of one number of ranks found.
 struct Run {
-  double throughput = 0, step = 0, exposed = 0;  // samples/s, seconds, share of the step
+  double throughput = 0, step = 0, exposed = 0;  // samples/s, seconds, fraction of the step
 };
 
 class Scaling {

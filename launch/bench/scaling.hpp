@@ -26,7 +26,7 @@ struct ScalingPoint {
   std::int64_t global_batch = 0;
   Estimate step;                                        // seconds
   Estimate throughput, speedup, efficiency;             // samples/s; over the fewest ranks; of a rank
-  Estimate exposed;                                     // share of a step that waits for sums
+  Estimate exposed;                                     // fraction of a step that waits for sums
   double predicted_step = 0, predicted_efficiency = 0;  // 0: not predicted
 };
 struct ScalingSeries {

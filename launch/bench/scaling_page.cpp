@@ -244,7 +244,7 @@ std::string scaling_page(const ScalingResult& r) {
       "Efficiency of a rank", [](const auto& p) { return p.efficiency; },
       [](const auto& p) { return p.predicted_efficiency; }, [](double) { return 1.0; }, true);
   figure(
-      "Share of a step that waits for other ranks' gradients", [](const auto& p) { return p.exposed; }, nullptr,
+      "Fraction of a step that waits for other ranks' gradients", [](const auto& p) { return p.exposed; }, nullptr,
       nullptr, true);
   out += "</div>\n";
   for (const ScalingSeries& s : r.series)

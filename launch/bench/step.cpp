@@ -19,8 +19,8 @@
 #include "launch/base/text.hpp"
 #include "launch/data/data.hpp"
 #include "launch/data/device_data.hpp"
+#include "launch/place/device_placement.hpp"
 #include "launch/place/machine.hpp"
-#include "launch/place/seat.hpp"
 #include "launch/plan/bucket_tuning.hpp"
 #include "launch/plan/layers.hpp"
 #include "launch/plan/profile.hpp"
@@ -28,7 +28,7 @@
 #include "launch/train/engine.hpp"
 #include "launch/train/train_step.hpp"
 #include "runtime/config/version.hpp"
-#include "runtime/device/recordings.hpp"
+#include "runtime/device/cuda_graph_cache.hpp"
 #include "runtime/program/rates.hpp"
 
 namespace dtrain::launch {
@@ -48,7 +48,7 @@ struct Phase {
 enum PhaseIndex : std::uint8_t { whole, data, forward, backward, exposed, optimizer, phase_count };
 
 /// Notes when forward ends and when each bucket is complete, and sends nothing: by the host's clock, or by the device's
-/// own events where it works behind the host's back.
+/// own events where it is asynchronous.
 class PassTimes final : public StepHooks {
  public:
   PassTimes(Device& device, std::size_t buckets) : samples(buckets), ready_(buckets) {
@@ -111,7 +111,7 @@ class StepBench {
   BenchReport run() {
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
-    if (!device_) device_ = seated_device(config_, world_, *group_, seat_);
+    if (!device_) device_ = placed_device(config_, world_, *group_, placement_);
     group_->agree([&] {
       batch_ = check_batch(input_, world_.size());
       engine_.emplace(world_, std::move(device_));
@@ -176,7 +176,7 @@ class StepBench {
       step_->run(status_, *loader_, on_device_.get(), false, s);
       ++status_.step;
       bool stopped = false;
-      while (step_->under_way() > step_->lag()) stopped = TrainStep::stop_wished(step_->read(s)) || stopped;
+      while (step_->under_way() > step_->lag()) stopped = TrainStep::stop_requested(step_->read(s)) || stopped;
       const double seconds = comm::seconds_now() - t;
       if (stopped) throw Error(ExitCode::stopped, "stopped by a signal");
       if (i < 0) continue;
@@ -199,9 +199,9 @@ class StepBench {
     LayerTimes times(engine_->plan(), engine_->device());
     NoHooks hooks;
     engine_->program().observe(&times);
-    Recordings recordings(engine_->device(), replays());
+    CudaGraphCache cache(engine_->device(), replays());
     for (int i = -warm_up(); i < std::min(options_.steps, 30); ++i) {
-      recordings.run(0, engine_->compute(), [&] { pass(*engine_, hooks); });
+      cache.run(0, engine_->compute(), [&] { pass(*engine_, hooks); });
       engine_->compute().synchronize();
       if (i >= 0) times.pass_done();
     }
@@ -238,7 +238,7 @@ class StepBench {
     std::optional<Engine> own;
     if (micro != batch_.micro) {
       group_->agree([&] {
-        own.emplace(world_, make_run_device(config_, world_, seat_));
+        own.emplace(world_, make_run_device(config_, world_, placement_));
         own->bind(training_graph(config_, micro),
                   config_);  // sums inside the graph are communication
         copy_inputs(*own);
@@ -246,11 +246,11 @@ class StepBench {
     }
     Engine& engine = own ? *own : *engine_;
     PassTimes times(engine.device(), engine.store().layout().buckets.size());
-    Recordings recordings(engine.device(), replays());
+    CudaGraphCache cache(engine.device(), replays());
     for (int i = -3; i < std::max(options_.steps, 10); ++i) {
       group_->barrier();
       alone([&] {
-        recordings.run(0, engine.compute(), [&] {
+        cache.run(0, engine.compute(), [&] {
           times.begin(engine.program(), engine.compute());
           pass(engine, times);
           times.end(engine.program(), engine.compute());
@@ -259,14 +259,14 @@ class StepBench {
         if (i >= 0) times.read(engine.program());
       });
     }
-    const double share = static_cast<double>(micro) / static_cast<double>(batch_.micro);
+    const double fraction = static_cast<double>(micro) / static_cast<double>(batch_.micro);
     StepProfile p;
     p.work = work_hash(input_);
     p.micro = micro;
     p.ranks_on_host = world_.local_size();
     p.threads = compute_threads(config_.threads, world_);
     p.cpus = std::min<double>(world_.cpus(), static_cast<double>(read_machine().cpus) / world_.local_size());
-    p.data = phases_[data].estimate.value / static_cast<double>(batch_.accumulation) * share;
+    p.data = phases_[data].estimate.value / static_cast<double>(batch_.accumulation) * fraction;
     p.forward = median_of(times.forwards).value;
     p.backward = median_of(times.backwards).value;
     p.update = phases_[optimizer].estimate.value;
@@ -383,8 +383,8 @@ class StepBench {
   StopSignals& stop_;
   std::unique_ptr<Device> device_;  // until the engine has it; a test may bring its own
   std::unique_ptr<Group> group_;
-  Seat seat_;
-  BatchShare batch_;
+  DevicePlacement placement_;
+  BatchSplit batch_;
   RunStatus status_;
   std::optional<Engine> engine_;
   std::optional<Graph> graph_;  // until the engine has it

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <set>
@@ -30,8 +31,8 @@
 #include "launch/cli/all_ranks.hpp"
 #include "launch/cli/data_commands.hpp"
 #include "launch/cli/doctor.hpp"
+#include "launch/cli/eval_predict_commands.hpp"
 #include "launch/cli/start_ranks.hpp"
-#include "launch/cli/use_commands.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/plan/check.hpp"
 #include "launch/train/train.hpp"
@@ -55,6 +56,10 @@ class ExamplesFirst final : public CLI::Formatter {
     const auto it = examples_->find(app);
     return (it == examples_->end() ? std::string() : "Examples:\n" + it->second + "\n") + app->get_description() +
            "\n\n";
+  }
+  std::string make_option_name(const CLI::Option* option, bool is_positional) const override {
+    const std::string name = CLI::Formatter::make_option_name(option, is_positional);
+    return name == settings_argument ? "key=value" : name;
   }
 
  private:
@@ -106,11 +111,12 @@ class CommandLine {
       : app_("dtrain: distributed training of neural networks", "dtrain") {
     app_.set_version_flag("--version", std::string("dtrain ") + std::string(version()), "Print the version");
     app_.require_subcommand(1);
-    example(app_,
-            "  mpirun -np 2 dtrain models/recipes/mnist-cnn.yaml            train on two ranks\n"
-            "  dtrain --ranks 2 models/recipes/mnist-cnn.yaml               the same: dtrain starts mpirun\n"
-            "  dtrain models/recipes/mnist-mlp.yaml train.epochs=1 seed=2   one process, other settings\n"
-            "  dtrain check models/recipes/mnist-cnn.yaml --ranks 8         what would run, and how large it is\n");
+    example(
+        app_,
+        "  mpirun -np 2 dtrain models/recipes/mnist-cnn.yaml            train on two ranks\n"
+        "  dtrain --ranks 2 models/recipes/mnist-cnn.yaml               the same: dtrain starts mpirun\n"
+        "  dtrain models/recipes/mnist-mlp.yaml train.epochs=1 seed=2   one process, other settings\n"
+        "  dtrain check models/recipes/mnist-cnn.yaml --ranks 8         the plan of a run: shapes, memory, buckets\n");
     add_train();
     add_check();
     add_config();
@@ -119,11 +125,12 @@ class CommandLine {
                            },
                            [this](std::function<int()> action) { action_ = std::move(action); },
                            [this](const CLI::App* app) { everywhere_.insert(app); }};
-    use_ = std::make_unique<UseCommands>(app_, tree, [this](CLI::App* app, UseCommands::Work work) {
-      everywhere_.insert(app);
-      add_ranks(app);
-      app->callback([this, work = std::move(work)] { action_ = [work] { return on_all_ranks(work); }; });
-    });
+    eval_predict_ =
+        std::make_unique<EvalPredictCommands>(app_, tree, [this](CLI::App* app, EvalPredictCommands::Work work) {
+          everywhere_.insert(app);
+          add_ranks(app);
+          app->callback([this, work = std::move(work)] { action_ = [work] { return on_all_ranks(work); }; });
+        });
     data_ = std::make_unique<DataCommands>(app_, tree);
     add_checkpoint();
     add_doctor();
@@ -137,6 +144,7 @@ class CommandLine {
   }
 
   int run(Strings args);
+  Strings names() const;
 
  private:
   CLI::App* command(CLI::App& parent, const std::string& name, const std::string& what, const std::string& examples) {
@@ -147,12 +155,12 @@ class CommandLine {
   void example(const CLI::App& app, const std::string& text) { (*examples_)[&app] = text; }
   void add_config_arguments(CLI::App* app) {
     app->add_option("config", file_, "Configuration file (YAML)")->required();
-    app->add_option("key=value", overrides_, "Settings that replace the file's; the value is YAML");
+    app->add_option(settings_argument, overrides_, "Settings that replace the file's; the value is YAML");
   }
 
   /// Of commands that all ranks of a launch run together.
   void add_ranks(CLI::App* app) {
-    app->add_option("--ranks", ranks_, "Start so many ranks on this machine by mpirun")->check(CLI::Range(1, 4096));
+    app->add_option("--ranks", ranks_, "Start so many ranks on this machine with mpirun")->check(CLI::Range(1, 4096));
   }
 
   void add_train() {
@@ -168,30 +176,35 @@ class CommandLine {
   }
 
   void add_check() {
-    CLI::App* check_app = command(app_, "check", "Validate a configuration and show the plan; needs no GPU and no MPI",
+    CLI::App* check_app = command(app_, "check", "Check a configuration and show the plan; needs no GPU and no MPI",
                                   "  dtrain check config.yaml\n"
                                   "  dtrain check config.yaml batch.global=512 --ranks 8 --json\n"
                                   "  dtrain check config.yaml --ranks 64 --ranks-per-host 8 --profile profile.json\n"
                                   "  dtrain check config.yaml batch.global=262144 --ranks 1024 --link nvlink --network "
                                   "400gbit --flops 989t --efficiency 0.17\n");
     add_config_arguments(check_app);
-    check_app->add_option("--ranks", check_.ranks, "Ranks that will share the batch")->check(CLI::Range(1, 1 << 20));
-    check_app->add_option("--profile", check_.profile,
-                          "Parts measured by `bench step` and `bench comm`: predicts the step");
-    check_app->add_option("--ranks-per-host", check_.ranks_per_host, "For the prediction; by default as measured")
+    check_app->add_option("--ranks", check_.ranks, "Number of ranks that the batch is divided among")
         ->check(CLI::Range(1, 1 << 20));
-    check_app->add_option("--link", check_.cluster.link,
-                          "Models how the run scales: what joins the ranks of a host (nvlink, nvlink3, pcie, a rate)");
-    check_app->add_option("--network", check_.cluster.network, "The same: what joins hosts, a card (400gbit)");
-    check_app->add_option("--cards", check_.cluster.cards, "Network cards of a host; by default one a rank")
+    check_app->add_option("--profile", check_.profile,
+                          "File with parts that `bench step` and `bench comm` measured; predicts the step");
+    check_app
+        ->add_option("--ranks-per-host", check_.ranks_per_host,
+                     "Ranks of each host, for the prediction; by default as measured")
+        ->check(CLI::Range(1, 1 << 20));
+    check_app->add_option(
+        "--link", check_.cluster.link,
+        "Link between the ranks of a host (nvlink, nvlink3, pcie, a rate); models how the run scales");
+    check_app->add_option("--network", check_.cluster.network,
+                          "Network between hosts, for each card (400gbit); models how the run scales");
+    check_app->add_option("--cards", check_.cluster.cards, "Network cards of each host; by default one for each rank")
         ->check(CLI::Range(1, 1 << 20));
     check_app->add_option("--flops", check_.cluster.flops,
-                          "FLOP/s of a rank (989t), where no --profile has measured its computation");
-    check_app->add_option("--efficiency", check_.cluster.efficiency, "The share of these that it reaches")
+                          "FLOP/s of each rank (989t), where no --profile has measured its computation");
+    check_app->add_option("--efficiency", check_.cluster.efficiency, "Fraction of these FLOP/s that a rank reaches")
         ->check(CLI::Range(1e-6, 1.0));
     check_app
         ->add_option("--sum-processor", check_.cluster.processor,
-                     "Share of its processor that a sum takes of a rank; by default 0.08")
+                     "Fraction of a rank's processor that a sum takes; by default 0.08")
         ->check(CLI::Range(0.0, 1.0));
     check_app->add_flag("--json", json_, "Print one JSON object");
     check_app->callback([this] {
@@ -204,11 +217,11 @@ class CommandLine {
   }
 
   void add_config() {
-    CLI::App* config = command(app_, "config", "Show a configuration as it will be used, or what may stand in one",
+    CLI::App* config = command(app_, "config", "Show a configuration as it will be used, or the keys that it may have",
                                "  dtrain config show config.yaml seed=2\n"
                                "  dtrain config schema > dtrain.schema.json\n");
     config->require_subcommand(1);
-    CLI::App* show = command(*config, "show", "Every setting, with where it comes from",
+    CLI::App* show = command(*config, "show", "Show every setting and where it comes from",
                              "  dtrain config show config.yaml train.epochs=1\n");
     add_config_arguments(show);
     show->callback([this] {
@@ -217,10 +230,10 @@ class CommandLine {
         return 0;
       };
     });
-    CLI::App* schema = command(*config, "schema", "JSON Schema of configuration files, for editors",
+    CLI::App* schema = command(*config, "schema", "Print the JSON Schema of configuration files, for editors",
                                "  dtrain config schema > dtrain.schema.json\n");
     schema->add_option("config", file_, "Ignored: the schema is the same for every file");
-    schema->add_flag("--markdown", markdown_, "The reference page instead (launch/CONFIG.md)");
+    schema->add_flag("--markdown", markdown_, "Print the reference page instead (launch/CONFIG.md)");
     schema->callback([this] {
       action_ = [this] {
         print(markdown_ ? config_reference() : config_schema());
@@ -230,44 +243,46 @@ class CommandLine {
   }
 
   void add_checkpoint() {
-    CLI::App* checkpoint = command(app_, "checkpoint", "Look after checkpoints",
+    CLI::App* checkpoint = command(app_, "checkpoint", "List, verify, compare and export checkpoints",
                                    "  dtrain checkpoint list runs/mnist-cnn/checkpoints\n"
                                    "  dtrain checkpoint verify runs/mnist-cnn/checkpoints\n");
     checkpoint->require_subcommand(1);
     const auto json_flag = [this](CLI::App* app) { app->add_flag("--json", json_, "Print one JSON object"); };
-    CLI::App* list = command(*checkpoint, "list", "The checkpoints of a directory",
+    CLI::App* list = command(*checkpoint, "list", "List the checkpoints of a directory",
                              "  dtrain checkpoint list runs/mnist-cnn/checkpoints\n");
     list->add_option("directory", first_, "Directory of checkpoints")->required();
     json_flag(list);
     list->callback([this] { action_ = [this] { return print_report(io::list_checkpoints(first_), json_); }; });
     CLI::App* verify =
-        command(*checkpoint, "verify", "Read every byte and compare checksums; exit 4 where one is wrong",
+        command(*checkpoint, "verify", "Read every byte and compare checksums; exit with 4 if one is wrong",
                 "  dtrain checkpoint verify runs/mnist-cnn/checkpoints\n"
                 "  dtrain checkpoint verify runs/mnist-cnn/checkpoints/step-000000500\n");
     verify->add_option("directory", first_, "One checkpoint, or a directory of them")->required();
     json_flag(verify);
     verify->callback([this] { action_ = [this] { return print_report(io::verify_checkpoints(first_), json_); }; });
-    CLI::App* diff = command(*checkpoint, "diff", "Compare two checkpoints tensor by tensor; exit 4 where they differ",
-                             "  dtrain checkpoint diff a/checkpoints/step-000000500 b/checkpoints/step-000000500\n");
+    CLI::App* diff =
+        command(*checkpoint, "diff", "Compare two checkpoints tensor by tensor; exit with 4 if they differ",
+                "  dtrain checkpoint diff a/checkpoints/step-000000500 b/checkpoints/step-000000500\n");
     diff->add_option("first", first_, "A checkpoint")->required();
     diff->add_option("second", second_, "Another one")->required();
     json_flag(diff);
     diff->callback([this] { action_ = [this] { return print_report(io::diff_checkpoints(first_, second_), json_); }; });
-    CLI::App* to_file = command(*checkpoint, "export", "The model of a checkpoint as an HDF5 file, for other programs",
-                                "  dtrain checkpoint export runs/mnist-cnn/checkpoints/best -o mnist-cnn.h5\n");
+    CLI::App* to_file =
+        command(*checkpoint, "export", "Write the model of a checkpoint to an HDF5 file, for other programs",
+                "  dtrain checkpoint export runs/mnist-cnn/checkpoints/best -o mnist-cnn.h5\n");
     to_file->add_option("directory", first_, "One checkpoint, the label of one, or a directory of them")->required();
     to_file->add_option("-o,--output", output_, "HDF5 file to write")->required();
-    to_file->add_flag("--raw", raw_, "The parameters as trained, not their moving average");
+    to_file->add_flag("--raw", raw_, "Use the parameters as trained, not their moving average");
     json_flag(to_file);
     to_file->callback(
         [this] { action_ = [this] { return print_report(io::export_checkpoint(first_, output_, raw_), json_); }; });
   }
 
   void add_doctor() {
-    CLI::App* app = command(app_, "doctor", "What this machine offers, and what to do about what it lacks",
+    CLI::App* app = command(app_, "doctor", "Say what this machine offers and what it lacks, and what to do about that",
                             "  dtrain doctor\n"
                             "  mpirun -np 4 dtrain doctor --directory /scratch/runs --json\n");
-    app->add_option("--directory", directory_, "Where runs will write")->capture_default_str();
+    app->add_option("--directory", directory_, "Directory that runs will write to")->capture_default_str();
     app->add_flag("--json", json_, "Print one JSON object");
     add_ranks(app);
     everywhere_.insert(app);
@@ -294,7 +309,7 @@ class CommandLine {
   CheckOptions check_;
   int ranks_ = 1;
   bool json_ = false, markdown_ = false, raw_ = false;
-  std::unique_ptr<UseCommands> use_;
+  std::unique_ptr<EvalPredictCommands> eval_predict_;
   std::unique_ptr<DataCommands> data_;
 };
 
@@ -335,6 +350,23 @@ std::string nearest_option(const CLI::App& app, const Strings& args) {
     return fmt::format("unknown option {}{}", name, near.empty() ? "" : fmt::format("; did you mean {}?", near));
   }
   return {};
+}
+
+Strings CommandLine::names() const {
+  Strings names;
+  const std::function<void(const CLI::App&)> collect = [&](const CLI::App& at) {
+    for (const CLI::Option* option : at.get_options()) {
+      for (const Strings& some : {option->get_lnames(), option->get_snames(), Strings{option->get_name(true)}})
+        std::copy_if(some.begin(), some.end(), std::back_inserter(names),
+                     [](const auto& name) { return !name.empty(); });
+    }
+    for (const CLI::App* sub : at.get_subcommands([](const CLI::App*) { return true; })) {
+      names.push_back(sub->get_name());
+      collect(*sub);
+    }
+  };
+  collect(app_);
+  return names;
 }
 
 int CommandLine::run(Strings args) {
@@ -378,6 +410,10 @@ int CommandLine::run(Strings args) {
 }
 
 }  // namespace
+
+std::vector<std::string> command_line_names(std::span<const AddCommands> more) {
+  return CommandLine(more).names();
+}
 
 int run_command_line(const std::vector<std::string>& args, std::span<const AddCommands> more) {
   try {

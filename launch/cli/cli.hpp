@@ -17,4 +17,7 @@ using AddCommands = std::function<void(CLI::App& root, const CommandTree&)>;
 /// Runs `dtrain ARGS...`, with `more` behind its own commands; returns the exit code of the process.
 int run_command_line(const std::vector<std::string>& args, std::span<const AddCommands> more = {});
 
+/// Every name of a command, an option (without dashes) and a positional, as the parser knows it.
+std::vector<std::string> command_line_names(std::span<const AddCommands> more = {});
+
 }  // namespace dtrain::launch

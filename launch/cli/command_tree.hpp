@@ -11,6 +11,9 @@ class App;
 
 namespace dtrain::launch {
 
+/// The positional that takes settings. Newer CLI11 allows no "=" in a name; the help shows it as key=value.
+inline constexpr const char* settings_argument = "settings";
+
 struct CommandTree {
   /// A new command below `parent`; the examples stand first in its help.
   std::function<CLI::App*(CLI::App& parent, const std::string& name, const std::string& what,

@@ -10,7 +10,7 @@ namespace dtrain::launch {
 
 DataCommands::DataCommands(CLI::App& app, CommandTree tree) : tree_(std::move(tree)) {
   CLI::App* data =
-      tree_.add(app, "data", "Make data sets, and look at them",
+      tree_.add(app, "data", "Make data sets and inspect them",
                 "  dtrain data import mnist train-images-idx3-ubyte.gz train-labels-idx1-ubyte.gz -o train.h5\n"
                 "  dtrain data import images photos.tar.gz --split train -o train.h5\n"
                 "  dtrain data inspect train.h5\n");
@@ -44,16 +44,18 @@ void DataCommands::add_output(CLI::App* app) {
 }
 
 void DataCommands::add_storage(CLI::App* app, io::StorageOptions& storage) {
-  app->add_option("--compression", compression_, "none: contiguous, which reads fastest; or gzip")
+  app->add_option("--compression", compression_, "none (contiguous, reads fastest) or gzip")
       ->check(CLI::IsMember({"none", "gzip"}))
       ->capture_default_str();
-  app->add_option("--level", level_, "Of gzip")->check(CLI::Range(1, 9))->capture_default_str();
-  app->add_option("--chunk-rows", storage.chunk_rows, "Samples of a chunk; by default contiguous, or of 256 KiB")
+  app->add_option("--level", level_, "Level of gzip")->check(CLI::Range(1, 9))->capture_default_str();
+  app->add_option("--chunk-rows", storage.chunk_rows,
+                  "Samples of each chunk; by default contiguous, or chunks of 256 KiB")
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 32));
 }
 
 void DataCommands::add_cleaning(CLI::App* app, io::OnError& on_error) {
-  app->add_option("--on-error", on_error, "Samples that cannot be used: refuse them all, or drop these")
+  app->add_option("--on-error", on_error,
+                  "What to do with samples that cannot be used: refuse the whole import, or drop these samples")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, io::OnError>{{"refuse", io::OnError::refuse}, {"drop", io::OnError::drop}}))
       ->option_text("refuse|drop [refuse]");
@@ -77,7 +79,7 @@ void DataCommands::add_images(CLI::App& import) {
       "  dtrain data import images imagenet.tar --resize 256 --size 224 -o i.h5   shorter side, centre crop\n");
   images->add_option("source", files_, "Folders, .tar, .tar.gz (.bz2, .xz, .zst)")->required();
   add_output(images);
-  images->add_option("--split", images_.split, "Where files lie as SPLIT/CLASS/FILE: the split to take");
+  images->add_option("--split", images_.split, "The split to import, if files are ordered as SPLIT/CLASS/FILE");
   images->add_option("--size", size_, "Height and width of all images, or one number for both")
       ->expected(1, 2)
       ->check(CLI::Range(1, 1 << 16))
@@ -88,7 +90,8 @@ void DataCommands::add_images(CLI::App& import) {
       ->expected(0, 1)
       ->check(CLI::Range(1, 1 << 16))
       ->option_text("[PIXELS]");
-  images->add_option("--threads", images_.threads, "That decode; by default one a core")->check(CLI::Range(1, 1024));
+  images->add_option("--threads", images_.threads, "Threads that decode; by default one for each core")
+      ->check(CLI::Range(1, 1024));
   add_cleaning(images, images_.on_error);
   add_storage(images, images_.storage);
   prints(images, [this, images] {
@@ -108,20 +111,21 @@ void DataCommands::add_csv(CLI::App& import) {
                             "  dtrain data import csv iris.csv --label species -o iris.h5\n"
                             "  dtrain data import csv a.csv b.csv --target=-1 --header no -o table.h5   last column\n"
                             "  dtrain data import csv houses.csv --target price --ignore id -o houses.h5\n");
-  csv->add_option("file", files_, "CSV files; several follow each other")->required();
+  csv->add_option("file", files_, "CSV files; several are joined in this order")->required();
   add_output(csv);
   csv->add_option("--label", csv_.label, "Column of labels (integers from 0, or words): its name, or its index from 0");
   csv->add_option("--target", csv_.targets, "A column of values to predict; may be repeated")->allow_extra_args(false);
-  csv->add_option("--ignore", csv_.ignore, "A column to leave out; may be repeated. All others are features")
+  csv->add_option("--ignore", csv_.ignore, "A column to leave out; may be repeated. All other columns are features")
       ->allow_extra_args(false);
-  csv->add_option("--header", csv_.header, "Is the first line one? auto: where it holds words for numbers")
+  csv->add_option("--header", csv_.header,
+                  "Whether the first line is a header; auto: it is one if it holds words in place of numbers")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, Header>{{"auto", Header::automatic}, {"yes", Header::yes}, {"no", Header::no}}))
       ->option_text("auto|yes|no [auto]");
-  csv->add_option("--delimiter", delimiter_, "Between fields: one character, or tab")
+  csv->add_option("--delimiter", delimiter_, "The character between fields, or tab")
       ->check(CLI::IsMember({",", ";", "tab", "|", " "}))
       ->capture_default_str();
-  csv->add_option("--classes", csv_.classes, "Labels must be below")->check(CLI::Range(1, 1 << 30));
+  csv->add_option("--classes", csv_.classes, "Labels must be below this number")->check(CLI::Range(1, 1 << 30));
   add_cleaning(csv, csv_.on_error);
   add_storage(csv, csv_.storage);
   prints(csv, [this] {
@@ -132,17 +136,18 @@ void DataCommands::add_csv(CLI::App& import) {
 }
 
 void DataCommands::add_repack(CLI::App& data) {
-  CLI::App* repack = tree_.add(data, "repack", "Write HDF5 files anew: other storage, shards, order; cleaned",
-                               "  dtrain data repack train.h5 -o small.h5 --compression gzip\n"
-                               "  dtrain data repack 'part-*.h5' -o train.h5 --shards 16 --shuffle 1\n"
-                               "  dtrain data repack raw.h5 -o clean.h5 --classes 10 --on-error drop\n");
+  CLI::App* repack =
+      tree_.add(data, "repack", "Write HDF5 files again with other storage, shards or order, or without bad samples",
+                "  dtrain data repack train.h5 -o small.h5 --compression gzip\n"
+                "  dtrain data repack 'part-*.h5' -o train.h5 --shards 16 --shuffle 1\n"
+                "  dtrain data repack raw.h5 -o clean.h5 --classes 10 --on-error drop\n");
   repack->add_option("file", files_, "HDF5 files or globs; several are shards, in this order")->required();
   add_output(repack);
   repack->add_option("--shards", repack_.shards, "Files to write: OUT-00000-of-00016.h5, ...")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   repack->add_option("--shuffle", shuffle_, "Write samples in a random order of this seed");
-  repack->add_option("--classes", repack_.classes, "Labels must be below")->check(CLI::Range(1, 1 << 30));
+  repack->add_option("--classes", repack_.classes, "Labels must be below this number")->check(CLI::Range(1, 1 << 30));
   repack->add_option("--sample-key", repack_.sample_key, "HDF5 path of the samples, where the name is unusual");
   repack->add_option("--target-key", repack_.target_key, "HDF5 path of labels or targets");
   add_cleaning(repack, repack_.on_error);
@@ -173,9 +178,10 @@ void DataCommands::add_inspect(CLI::App& data) {
 void DataCommands::add_make(CLI::App& data) {
   CLI::App* make = tree_.add(data, "make", "Make a data set", "  dtrain data make regression -o regression.h5\n");
   make->require_subcommand(1);
-  CLI::App* regression = tree_.add(*make, "regression", "Noisy samples of a linear function that is printed",
-                                   "  dtrain data make regression -o data/regression-train.h5\n"
-                                   "  dtrain data make regression -o r.h5 --samples 5000 --features 3 --noise 0\n");
+  CLI::App* regression =
+      tree_.add(*make, "regression", "Make noisy samples of a linear function, and print the function",
+                "  dtrain data make regression -o data/regression-train.h5\n"
+                "  dtrain data make regression -o r.h5 --samples 5000 --features 3 --noise 0\n");
   add_output(regression);
   regression->add_option("--samples", regression_.samples, "Samples")
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1'000'000'000}))
@@ -183,7 +189,7 @@ void DataCommands::add_make(CLI::App& data) {
   regression->add_option("--features", regression_.features, "Features of a sample")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
-  regression->add_option("--seed", regression_.seed, "Of truth and noise")->capture_default_str();
+  regression->add_option("--seed", regression_.seed, "Seed of the function and of the noise")->capture_default_str();
   regression->add_option("--noise", regression_.noise, "Standard deviation of the noise")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();

@@ -14,8 +14,8 @@
 #include "comm/world/libraries.hpp"
 #include "io/hdf5/libraries.hpp"
 #include "launch/base/text.hpp"
+#include "launch/place/device_placement.hpp"
 #include "launch/place/machine.hpp"
-#include "launch/place/seat.hpp"
 #include "runtime/config/version.hpp"
 #include "runtime/device/device.hpp"
 #include "runtime/device/gpu_monitor.hpp"
@@ -113,17 +113,17 @@ Json gpu_names(const GpuMonitor& monitor) {
 
 // ---- which rank would compute where
 
-/// The seats of a run with default settings, or why there would be none. Where no GPU can be asked, those that
-/// CUDA_VISIBLE_DEVICES names stand in: what a launcher gives to ranks can be seen on any host.
-struct Seating {
-  Seat seat;
+/// The device placement of a run with default settings, or why there would be none. Where no GPU can be asked, those
+/// that CUDA_VISIBLE_DEVICES names stand in: what a launcher gives to ranks can be seen on any host.
+struct DryPlacement {
+  DevicePlacement placement;
   std::string problem;
   bool stand_ins = false;
 };
 
-Seating seat_ranks(comm::World& world, Group& group) {
-  Seating out;
-  SeatSources sources = this_machine();
+DryPlacement dry_placement(comm::World& world, Group& group) {
+  DryPlacement out;
+  PlacementSources sources = this_machine();
   sources.view = [&out, ask = sources.view](const std::string& host) {
     RankView view = ask(host);
     if (!view.gpus.empty()) return view;
@@ -133,7 +133,7 @@ Seating seat_ranks(comm::World& world, Group& group) {
     return view;
   };
   try {
-    out.seat = take_seat({}, world, group, sources);
+    out.placement = choose_placement({}, world, group, sources);
   } catch (const Error& e) {  // thrown by all alike
     out.problem = e.what();
   }
@@ -326,9 +326,9 @@ DoctorReport doctor(comm::World& world, const std::string& directory) {
   Json mine{{"host", world.host()}, {"rank", world.rank()}, {"local_rank", world.local_rank()},
             {"cpus", world.cpus()}, {"dtrain", version()},  {"cpu", nullptr}};
   mine["libraries"] = library_list();
-  const Seating seating = seat_ranks(world, *group);
+  const DryPlacement dry = dry_placement(world, *group);
   mine["cpus"] = world.cpus();  // near the GPU
-  mine["gpus_as_named"] = seating.stand_ins;
+  mine["gpus_as_named"] = dry.stand_ins;
   const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
   mine["cuda_visible_devices"] = visible != nullptr ? Json(visible) : Json();
   group->agree([&] {
@@ -351,7 +351,7 @@ DoctorReport doctor(comm::World& world, const std::string& directory) {
     hosts.back().erase("warnings");
     hosts.back()["ranks"] = Json::array();
   }
-  const auto& seats = seating.seat.places;
+  const auto& places = dry.placement.places;
   bool stand_ins = false;
   for (const Json& r : ranks) {
     const auto number = r["rank"].get<std::size_t>();
@@ -360,11 +360,11 @@ DoctorReport doctor(comm::World& world, const std::string& directory) {
          {"local_rank", r["local_rank"]},
          {"cpus", r["cpus"]},
          {"cuda_visible_devices", r["cuda_visible_devices"]},
-         {"gpu", seats.empty() ? Json() : to_json(seats[number])}});
+         {"gpu", places.empty() ? Json() : to_json(places[number])}});
     stand_ins = stand_ins || r["gpus_as_named"] == true;
   }
-  std::vector<std::string> complaints = seating.seat.warnings;
-  if (!seating.problem.empty()) complaints.push_back(seating.problem);
+  std::vector<std::string> complaints = dry.placement.warnings;
+  if (!dry.problem.empty()) complaints.push_back(dry.problem);
   for (const std::string& text : complaints) {
     const auto end = std::min(text.find("; "), text.size());
     warnings.push_back({{"what", text.substr(0, end)}, {"do", text.substr(std::min(end + 2, text.size()))}});
@@ -376,7 +376,7 @@ DoctorReport doctor(comm::World& world, const std::string& directory) {
                     {"libraries", mine["libraries"]},
                     {"hosts", hosts},
                     {"gpus_as_named", stand_ins},
-                    {"gpu_table", seats.empty() ? Json() : Json(seating.seat.table())},
+                    {"gpu_table", places.empty() ? Json() : Json(dry.placement.table())},
                     {"notes", world.notes()},
                     {"warnings", warnings}};
   return {report_text(report), report.dump(2) + "\n"};

@@ -17,8 +17,10 @@ namespace {
 TypePtr<BatchConfig> batch_table() {
   Table<BatchConfig> batch("Samples of a step. What is trained depends on `global` alone.");
   batch.add("global", &BatchConfig::global, integer({1, 1'000'000'000}), "samples of one update, over all ranks");
-  batch.add("micro", &BatchConfig::micro, word_or("auto", 0, integer({1, 1'000'000'000})),
-            "samples that a rank computes at once; auto: its share; less: gradients are accumulated");
+  batch.add(
+      "micro", &BatchConfig::micro, word_or("auto", 0, integer({1, 1'000'000'000})),
+      "samples that a rank computes at once; auto: batch.global divided by the number of ranks; smaller numbers use "
+      "gradient accumulation");
   return shared(std::move(batch));
 }
 
@@ -38,7 +40,7 @@ TypePtr<DynamicLossScale> dynamic_loss_scale_table() {
   Table<DynamicLossScale> table(
       "A loss scale that is halved, and the update skipped, where a gradient is not finite, and doubled after so many "
       "updates in a row.");
-  table.add("initial", &DynamicLossScale::initial, scale(), "in the first step");
+  table.add("initial", &DynamicLossScale::initial, scale(), "the scale in the first step");
   table.add("growth_steps", &DynamicLossScale::growth_steps, integer({1, 1'000'000'000}),
             "updates in a row, after which it is doubled");
   table.add("minimum", &DynamicLossScale::minimum, scale(),
@@ -48,12 +50,11 @@ TypePtr<DynamicLossScale> dynamic_loss_scale_table() {
 }
 
 TypePtr<TrainConfig> train_table() {
-  Table<TrainConfig> train("How long, and what happens on the way.");
+  Table<TrainConfig> train("How long training lasts, and what happens on the way.");
   train.add("epochs", &TrainConfig::epochs, integer({1, 1'000'000'000}), "passes over the data")
       .shown_if([](const auto& t) { return t.steps == 0; });
-  train.add("steps", &TrainConfig::steps, integer({1}), "updates, in place of epochs").shown_if([](const auto& t) {
-    return t.steps > 0;
-  });
+  train.add("steps", &TrainConfig::steps, integer({1}), "number of updates, in place of epochs")
+      .shown_if([](const auto& t) { return t.steps > 0; });
   train.exclusive("epochs", "steps");
   train.add(
       "clip_norm", [](auto& t) -> auto& { return t.clip.max_norm; }, number({.least = 0}),
@@ -65,8 +66,9 @@ TypePtr<TrainConfig> train_table() {
   train.add(
       "loss_scale", &TrainConfig::loss_scale,
       word_or("auto", TrainConfig::automatic_scale, word_or("dynamic", TrainConfig::dynamic_scale, scale())),
-      "the loss (the sum over the batch) is multiplied with it before backward, and its gradients divided by it "
-      "in the update, so that small ones do not vanish in halves; auto: dynamic where precision is float16, else 1");
+      "the loss (the sum over the batch) is multiplied by it before backward, and the gradients are divided by it in "
+      "the update, so that float16 does not round small gradients to 0; auto: dynamic where precision is float16, else "
+      "1");
   train
       .add("dynamic_loss_scale", &TrainConfig::dynamic_loss_scale, dynamic_loss_scale_table(),
            "how a dynamic loss scale moves")
@@ -79,14 +81,14 @@ TypePtr<TrainConfig> train_table() {
 }
 
 TypePtr<TraceConfig> trace_table() {
-  Table<TraceConfig> trace("A timeline of all ranks, trace.json, for ui.perfetto.dev: what each did, and when.");
-  trace.add("first_step", &TraceConfig::first_step, integer({1}), "the first step in it");
-  trace.add("steps", &TraceConfig::steps, integer({0, 1'000'000}), "how many; 0: no timeline");
+  Table<TraceConfig> trace("A timeline of all ranks, trace.json, for ui.perfetto.dev: what each rank did, and when.");
+  trace.add("first_step", &TraceConfig::first_step, integer({1}), "the first step of the timeline");
+  trace.add("steps", &TraceConfig::steps, integer({0, 1'000'000}), "number of steps in the timeline; 0: no timeline");
   return shared(std::move(trace));
 }
 
 TypePtr<MemoryConfig> memory_table() {
-  Table<MemoryConfig> memory("Less memory for more computation.");
+  Table<MemoryConfig> memory("Settings that save memory and cost computation.");
   memory.add(
       "recompute", &MemoryConfig::recompute,
       choice<RecomputePolicy>(
@@ -97,29 +99,31 @@ TypePtr<MemoryConfig> memory_table() {
 }
 
 TypePtr<CudaConfig> cuda_table() {
-  Table<CudaConfig> cuda("Of GPUs; the cpu ignores it.");
+  Table<CudaConfig> cuda("Settings of GPUs; the cpu ignores them.");
   cuda.add(
       "tf32", &CudaConfig::tf32, boolean(),
       "precision: float32 rounds the factors of products and convolutions to TF32 (10 bits): several times faster, "
       "about 1e-3 from float32");
   cuda.add("graphs", &CudaConfig::graphs, boolean(),
-           "record the work of a step once and replay it, with the same bits, where nothing stands against it");
+           "capture the work of a step once as a CUDA graph and replay it, with the same bits, where that is possible");
   cuda.add("synchronous", &CudaConfig::synchronous, boolean(),
            "wait after each layer, so that an error names the layer it happened in; slow, without graphs");
   cuda.add(
       "share_gpus", &CudaConfig::share_gpus, boolean(),
-      "let several ranks compute on one GPU, for tests: to NCCL each is a host of its own then, and sums are slow");
+      "let several ranks compute on one GPU, for tests; NCCL then treats each rank as a host of its own, and sums are "
+      "slow");
   cuda.add("mixed_models", &CudaConfig::mixed_models, boolean(),
            "train on GPUs of different models, at the pace of the slowest");
-  cuda.add("affinity", &CudaConfig::affinity, boolean(),
-           "bind each rank to its share of the cores near its GPU, where the launcher left it unbound");
+  cuda.add(
+      "affinity", &CudaConfig::affinity, boolean(),
+      "bind each rank to cores near its GPU, divided equally among the ranks there, unless the launcher has bound it");
   return shared(std::move(cuda));
 }
 
 TypePtr<LogConfig> log_table() {
-  Table<LogConfig> log("What is reported, and where.");
-  log.add("every_steps", &LogConfig::every_steps, integer({1}), "a line of metrics after so many steps");
-  log.add("directory", &LogConfig::directory, text_or_empty(), "of this run's files; by default runs/<name>");
+  Table<LogConfig> log("What a run reports, and where.");
+  log.add("every_steps", &LogConfig::every_steps, integer({1}), "write a line of metrics after so many steps");
+  log.add("directory", &LogConfig::directory, text_or_empty(), "directory of this run's files; by default runs/<name>");
   log.add("samples", &LogConfig::samples, boolean(), "write which samples each rank took in every step");
   log.add("trace", &LogConfig::trace, trace_table(), "a timeline of some steps");
   return shared(std::move(log));
@@ -167,35 +171,37 @@ CudaOptions cuda_options(const RunConfig& config, int ranks) {
 TypePtr<RunConfig> run_table() {
   static const TypePtr<RunConfig> table = [] {
     Table<RunConfig> run("Everything of a run.");
-    run.add("name", &RunConfig::name, text(), "of the run; its files go to runs/<name>");
-    run.add("seed", &RunConfig::seed, integer<std::uint64_t>(), "of every random draw");
+    run.add("name", &RunConfig::name, text(), "name of the run; its files go to runs/<name>");
+    run.add("seed", &RunConfig::seed, integer<std::uint64_t>(), "seed of every random draw");
     run.add("device", &RunConfig::device,
             choice<DeviceChoice>(
                 {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}}),
-            "what computes; auto: GPUs where there are some");
-    run.add("precision", &RunConfig::precision,
-            choice<DType>({{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"float16", DType::f16}}),
-            "what layers compute with; parameters, their updates and losses stay float32; float16 needs device: cuda, "
-            "and scales its loss (train.loss_scale)");
+            "the device that computes; auto: GPUs where every rank has one");
+    run.add(
+        "precision", &RunConfig::precision,
+        choice<DType>({{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"float16", DType::f16}}),
+        "the type that layers compute with; parameters, their updates and losses stay float32; float16 needs device: "
+        "cuda, and scales its loss (train.loss_scale)");
     run.add("threads", &RunConfig::threads, word_or("auto", 0, integer<int>({1, 4096})),
-            "compute threads a rank on the cpu; auto: the cores that it may use");
+            "compute threads of each rank on the cpu; auto: as many as the cores that it may use");
     run.add("model", &RunConfig::model, models::model_table(), "the network").required();
-    run.add("data", &RunConfig::data, io::data_table(), "samples").required();
+    run.add("data", &RunConfig::data, io::data_table(), "where samples come from").required();
     run.add("batch", &RunConfig::batch, batch_table(), "samples of a step");
     run.add("optimizer", &RunConfig::optimizer, optimizer_table(), "how parameters are updated");
     run.add("schedule", &RunConfig::schedule, schedule_table(), "the learning rate over time");
-    run.add("train", &RunConfig::train, train_table(), "how long");
-    run.add("memory", &RunConfig::memory, memory_table(), "memory against computation");
-    run.add("cuda", &RunConfig::cuda, cuda_table(), "of GPUs");
-    run.add("communication", &RunConfig::communication, comm::communication_table(), "between ranks");
+    run.add("train", &RunConfig::train, train_table(), "how long training lasts");
+    run.add("memory", &RunConfig::memory, memory_table(), "settings that save memory");
+    run.add("cuda", &RunConfig::cuda, cuda_table(), "settings of GPUs");
+    run.add("communication", &RunConfig::communication, comm::communication_table(), "how ranks sum their gradients");
     run.add("checkpoint", &RunConfig::checkpoint, io::checkpoint_table(), "saving and resuming");
     run.add(
         "deterministic", &RunConfig::deterministic,
         choice<Deterministic>(
             {{"run", Deterministic::run}, {"elastic", Deterministic::elastic}, {"off", Deterministic::off}}),
-        "run: the same command gives the same bits; elastic: on 1, 2, 4, 8, ... ranks of the same batch.micro (sums "
-        "in fixed trees; one compute thread a rank unless `threads` is set, which bits depend on); off: neither");
-    run.add("log", &RunConfig::log, log_table(), "what is reported");
+        "run: the same command gives the same bits; elastic: 1, 2, 4, 8, ... ranks give the same bits, with the same "
+        "batch.micro (sums in fixed trees; one compute thread for each rank unless `threads` is set, on which the bits "
+        "depend); off: neither");
+    run.add("log", &RunConfig::log, log_table(), "what a run reports");
     return shared(std::move(run));
   }();
   return table;

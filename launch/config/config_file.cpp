@@ -268,8 +268,8 @@ class Loader {
     const std::vector<std::int64_t>& input = out_.config.model.input;
     if (input.empty()) return;
     const io::Normalize& n = out_.config.data.normalize;
-    for (const auto& [field, size] :
-         {std::pair("data.normalize.mean", n.mean.size()), std::pair("data.normalize.deviation", n.deviation.size())}) {
+    for (const auto& [field, size] : {std::pair("data.normalize.mean", n.mean.size()),
+                                      std::pair("data.normalize.standard_deviation", n.standard_deviation.size())}) {
       if (size > 1 && static_cast<std::int64_t>(size) != input[0])
         problem(field,
                 fmt::format("{}: {} numbers; expected 1, or {}: one a channel of model.input", field, size, input[0]));
@@ -391,7 +391,7 @@ LoadedConfig load_config(const std::string& file, std::span<const std::string> o
   return parse_config(text, file, overrides);
 }
 
-BatchShare check_batch(const LoadedConfig& loaded, int ranks) {
+BatchSplit check_batch(const LoadedConfig& loaded, int ranks) {
   const std::int64_t global = loaded.config.batch.global, micro = loaded.config.batch.micro;
   if (ranks < 1) throw ConfigError(fmt::format("{} ranks; expected at least 1", ranks));
   if (loaded.config.deterministic == Deterministic::elastic && !std::has_single_bit(static_cast<unsigned>(ranks))) {
@@ -402,20 +402,20 @@ BatchShare check_batch(const LoadedConfig& loaded, int ranks) {
   }
   const std::int64_t unit = (micro > 0 ? micro : 1) * ranks;
   if (global % unit == 0) {
-    const std::int64_t share = global / ranks;
-    return micro > 0 ? BatchShare{micro, share / micro} : BatchShare{share, 1};
+    const std::int64_t part = global / ranks;
+    return micro > 0 ? BatchSplit{micro, part / micro} : BatchSplit{part, 1};
   }
   const std::int64_t below = global / unit * unit, above = below + unit;
   const std::string numbers = below > 0 ? fmt::format("{} or {}", below, above) : fmt::format("{}", above);
   std::string what;
   if (micro > 0) {
     what = fmt::format(
-        "batch.global: {} cannot be shared by {} ranks in micro batches of {}; expected a multiple of {}: {}", global,
-        ranks, micro, unit, numbers);
+        "batch.global: {} cannot be divided among {} ranks in micro batches of {}; expected a multiple of {}: {}",
+        global, ranks, micro, unit, numbers);
     if (global % ranks == 0) what += "; or batch.micro: auto";
   } else {
-    what = fmt::format("batch.global: {} cannot be shared by {} ranks; expected a multiple of {}: {}", global, ranks,
-                       ranks, numbers);
+    what = fmt::format("batch.global: {} cannot be divided among {} ranks; expected a multiple of {}: {}", global,
+                       ranks, ranks, numbers);
   }
   throw ConfigError(std::vector<ConfigProblem>{loaded.problem("batch.global", what)});
 }

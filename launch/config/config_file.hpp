@@ -44,12 +44,12 @@ std::vector<std::pair<std::string, std::string>> fields_of(std::string_view cano
                                                            std::vector<std::pair<std::string, std::string>> recorded);
 
 /// What one rank does of the global batch.
-struct BatchShare {
+struct BatchSplit {
   std::int64_t micro = 0;         // samples of a micro batch
   std::int64_t accumulation = 1;  // micro batches a step on each rank: micro * accumulation * ranks = global
 };
-/// Throws ConfigError that suggests numbers that work where `ranks` cannot share batch.global.
-BatchShare check_batch(const LoadedConfig&, int ranks);
+/// Throws ConfigError that suggests numbers that work where batch.global cannot be divided among `ranks`.
+BatchSplit check_batch(const LoadedConfig&, int ranks);
 /// Steps of the whole run: train.steps, or ceil(epochs * samples / batch.global).
 std::int64_t total_steps(const RunConfig&, std::uint64_t samples);
 

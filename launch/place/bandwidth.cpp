@@ -19,9 +19,9 @@ namespace dtrain::launch {
 
 namespace {
 
-/// Below this share of the promise something is wrong: NCCL reaches four fifths and more of NVLink and of network
+/// Below this fraction of the promise something is wrong: NCCL reaches four fifths and more of NVLink and of network
 /// cards, and about two thirds of PCI Express.
-constexpr double least_share = 0.5;
+constexpr double least_fraction = 0.5;
 constexpr int least_rounds = 3, most_calls = 1000;
 
 LinkPromise within_hosts(std::span<const RankLinks> ranks, bool one_rank_a_host) {
@@ -120,7 +120,7 @@ std::optional<LinkPromise> promise_of(std::span<const RankLinks> ranks) {
   return promise;
 }
 
-std::optional<double> BandwidthProbe::share() const {
+std::optional<double> BandwidthProbe::fraction() const {
   if (!promise) return std::nullopt;
   return bus_bytes_per_second / promise->bus_bytes_per_second;
 }
@@ -157,13 +157,13 @@ std::string probe_text(const BandwidthProbe& p) {
   std::string out = fmt::format("all-reduce: {} of bus bandwidth in calls of {}", rate_text(p.bus_bytes_per_second),
                                 bytes_text(static_cast<double>(p.bytes)));
   if (p.promise)
-    out += fmt::format(", {:.0f} % of the {} promised by {}", 100 * *p.share(),
+    out += fmt::format(", {:.0f} % of the {} promised by {}", 100 * *p.fraction(),
                        rate_text(p.promise->bus_bytes_per_second), p.promise->what);
   return out;
 }
 
 std::string probe_warning(const BandwidthProbe& p) {
-  if (!p.promise || *p.share() >= least_share) return {};
+  if (!p.promise || *p.fraction() >= least_fraction) return {};
   std::string advice;
   switch (p.promise->kind) {
     case LinkKind::nvlink:

@@ -44,7 +44,7 @@ struct BandwidthProbe {
   std::optional<LinkPromise> promise;
 
   /// Of what the links promise; empty without a promise.
-  std::optional<double> share() const;
+  std::optional<double> fraction() const;
 };
 
 /// All-reduces of up to `bytes` float32 zeros for about `seconds`. Every rank calls it; all get the same figure.

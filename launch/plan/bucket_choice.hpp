@@ -40,7 +40,7 @@ struct DeviceRates {
 /// The plan's costs at these rates: each step takes what its operations or its bytes take, whichever is more.
 RankWork work_of(const Plan&, const DeviceRates&, std::int64_t accumulation, int optimizer_floats, int shards);
 
-/// Seconds of a sum of so many bytes on the wire, alone, and the share of a processor that it takes.
+/// Seconds of a sum of so many bytes on the wire, alone, and the fraction of a processor that it takes.
 struct SumCost {
   double seconds = 0, processor = 0;
 };

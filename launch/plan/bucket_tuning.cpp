@@ -13,8 +13,8 @@
 #include "comm/collective/reducer.hpp"
 #include "launch/base/alone.hpp"
 #include "launch/base/text.hpp"
+#include "launch/place/device_placement.hpp"
 #include "launch/place/machine.hpp"
-#include "launch/place/seat.hpp"
 #include "launch/plan/bucket_choice.hpp"
 #include "launch/plan/statistics.hpp"
 #include "runtime/program/rates.hpp"
@@ -57,7 +57,7 @@ class SumTimer {
     stream_->synchronize();
   }
 
-  /// Bytes on the wire of the sum that is timed for `bytes`: shares are equal.
+  /// Bytes on the wire of the sum that is timed for `bytes`: shards are equal.
   std::size_t rounded(std::size_t bytes) const { return floats(bytes) * size_of(path_.wire); }
 
   /// Wall and processor seconds of a call.
@@ -82,9 +82,9 @@ class SumTimer {
   }
   void sum(std::size_t n) {
     if (!path_.sharded) return path_.collective.all_reduce(view(path_.wire, 0, n), Reduce::sum, *stream_);
-    const std::size_t share = n / ranks_, own = share * static_cast<std::size_t>(path_.collective.rank());
-    path_.collective.reduce_scatter(view(path_.wire, 0, n), view(path_.wire, own, share), Reduce::sum, *stream_);
-    path_.collective.all_gather(view(DType::f32, own, share), view(DType::f32, 0, n), *stream_);
+    const std::size_t shard = n / ranks_, own = shard * static_cast<std::size_t>(path_.collective.rank());
+    path_.collective.reduce_scatter(view(path_.wire, 0, n), view(path_.wire, own, shard), Reduce::sum, *stream_);
+    path_.collective.all_gather(view(DType::f32, own, shard), view(DType::f32, 0, n), *stream_);
   }
 
   const SumPath& path_;

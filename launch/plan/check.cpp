@@ -119,22 +119,22 @@ Json prediction_json(const Prediction& p) {
 class Check {
  public:
   Check(const LoadedConfig& loaded, const CheckOptions& asked)
-      : loaded_(loaded), config_(loaded.config), ranks_(asked.ranks), share_(check_batch(loaded, asked.ranks)) {
-    Graph graph = training_graph(config_, share_.micro);
+      : loaded_(loaded), config_(loaded.config), ranks_(asked.ranks), split_(check_batch(loaded, asked.ranks)) {
+    Graph graph = training_graph(config_, split_.micro);
     take_chosen_buckets();
     plan_ = make_plan(std::move(graph), plan_options(config_, ranks_));
     notes_.push_back("workspaces and packed parameters are stated upper bounds: no device was asked");
     DataCheck data(config_, plan_.graph, notes_);
     data_.train_samples = data.samples(config_.data.train, "data.train");
     data_.eval_samples = data.samples(config_.data.eval, "data.eval");
-    memory_ = run_memory(config_, plan_, ranks_, share_.accumulation);
+    memory_ = run_memory(config_, plan_, ranks_, split_.accumulation);
     for (const Bucket& bucket : plan_.layout.buckets) gradient_bytes_ += static_cast<double>(bucket.bytes());
     wire_bytes_ = wire_bytes();
     if (data_.train_samples > 0 || config_.train.steps > 0)
       steps_ = total_steps(config_, static_cast<std::uint64_t>(data_.train_samples));
     for (const GraphNode& node : plan_.graph.nodes()) {
       LayerRow row{
-          node.name, std::string(name_of(node.op)), {}, 0, node.shape.flops / static_cast<double>(share_.micro)};
+          node.name, std::string(name_of(node.op)), {}, 0, node.shape.flops / static_cast<double>(split_.micro)};
       row.output = node.shape.loss ? "a sum" : node.shape.out.at(0).sample_str();
       for (const ParamId id : node.params)
         row.parameters += plan_.graph.params().at(static_cast<std::size_t>(id)).shape.elements();
@@ -172,7 +172,7 @@ class Check {
     out += fmt::format("  on the wire: {} a step from each of {} rank{} ({})\n", bytes_text(wire_bytes_), ranks_,
                        ranks_ == 1 ? "" : "s", wire_terms());
     out += fmt::format("\nBatch: {} = {} rank{} x {} micro batch{} of {}\n", config_.batch.global, ranks_,
-                       ranks_ == 1 ? "" : "s", share_.accumulation, share_.accumulation == 1 ? "" : "es", share_.micro);
+                       ranks_ == 1 ? "" : "s", split_.accumulation, split_.accumulation == 1 ? "" : "es", split_.micro);
     if (data_.train_samples > 0) {
       out += fmt::format("Data: {} training samples", grouped(data_.train_samples));
       if (data_.eval_samples > 0) out += fmt::format(", {} for evaluation", grouped(data_.eval_samples));
@@ -216,7 +216,7 @@ class Check {
         {"buckets", buckets},
         {"gradient_bytes", static_cast<std::int64_t>(gradient_bytes_)},
         {"wire_bytes_per_step", static_cast<std::int64_t>(wire_bytes_)},
-        {"batch", {{"global", config_.batch.global}, {"micro", share_.micro}, {"accumulation", share_.accumulation}}},
+        {"batch", {{"global", config_.batch.global}, {"micro", split_.micro}, {"accumulation", split_.accumulation}}},
         {"train_samples", known(data_.train_samples)},
         {"eval_samples", known(data_.eval_samples)},
         {"steps_per_epoch", data_.train_samples > 0 ? Json(steps_per_epoch()) : Json()},
@@ -280,7 +280,7 @@ class Check {
       notes_.push_back("communication.bucket_mib is chosen at start, by measurement: shown are the buckets of 25 MiB");
   }
 
-  /// What a rank sends: gradients there and sums back, or, sharded, shares of gradients there and parameters back.
+  /// What a rank sends: gradients there and sums back, or, sharded, shards of gradients there and parameters back.
   double wire_bytes() const {
     const FlatLayout& layout = plan_.layout;
     const auto params = static_cast<double>(layout.param_floats),
@@ -333,7 +333,7 @@ class Check {
   const LoadedConfig& loaded_;
   RunConfig config_;
   int ranks_;
-  BatchShare share_;
+  BatchSplit split_;
   Plan plan_;
   MemoryUse memory_;
   DataFacts data_;

@@ -26,8 +26,8 @@ double log2_up(int n) {
 /// Half of an all-reduce, reduce-scatter or all-gather, inside a host.
 double half_inside(const Link& link, double bytes, int ranks) {
   if (ranks < 2) return 0;
-  const double share = static_cast<double>(ranks - 1) / ranks;
-  return (link.adds ? link.latency / 2 : (ranks - 1) * link.latency) + share * bytes / link.bytes_per_second;
+  const double fraction = static_cast<double>(ranks - 1) / ranks;
+  return (link.adds ? link.latency / 2 : (ranks - 1) * link.latency) + fraction * bytes / link.bytes_per_second;
 }
 
 }  // namespace
@@ -66,9 +66,9 @@ double all_reduce_seconds(const Cluster& c, double bytes, int ranks) {
   if (hosts > 1) {
     const double cards = c.cards > 0 ? c.cards : inside;
     const double rate = c.network.bytes_per_second * std::min(cards / inside, 1.0);
-    const double share = bytes / inside, n = hosts;
-    const double ring = 2 * (n - 1) * c.network.latency + 2 * (n - 1) / n * share / rate;
-    const double tree = 2 * log2_up(hosts) * c.network.latency + 2 * share / rate;
+    const double shard = bytes / inside, n = hosts;
+    const double ring = 2 * (n - 1) * c.network.latency + 2 * (n - 1) / n * shard / rate;
+    const double tree = 2 * log2_up(hosts) * c.network.latency + 2 * shard / rate;
     seconds += std::min(ring, tree);
   }
   return seconds;

@@ -20,13 +20,13 @@ struct Cluster {
   int ranks_per_host = 8;
   int cards = 0;            // network cards of a host; 0: one a rank
   double call = 10e-6;      // seconds before anything travels
-  double processor = 0.08;  // share of a rank's processor that a sum takes
+  double processor = 0.08;  // fraction of a rank's processor that a sum takes
 };
 
 /// "nvlink", "nvlink3", "pcie", or a rate of the wire, "400gbit" or "50gbyte". Throws ConfigError naming `option`.
 Link parse_link(const std::string& text, const std::string& option);
 
-/// Inside a host one exchange by the switch, or a ring. Over hosts first everybody's share inside the host
+/// Inside a host one exchange by the switch, or a ring. Over hosts first everybody's shard inside the host
 /// (reduce-scatter), then rings or trees between hosts, whichever is quicker, each over an equal part of the cards,
 /// then all-gather inside; one after another, nothing overlapped.
 double all_reduce_seconds(const Cluster&, double bytes, int ranks);

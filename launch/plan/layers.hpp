@@ -1,5 +1,5 @@
 // Times of the layers of a program, forward and backward, with the operations and bytes that the plan says they need.
-// LayerTimes observes a Program, by events on its stream where the device works behind the host's back, and owns them;
+// LayerTimes observes a Program, by events on its stream where the device is asynchronous, and owns them;
 // what it found are plain rows. Costs are pure functions of the plan's steps.
 #pragma once
 

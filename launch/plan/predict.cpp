@@ -166,11 +166,11 @@ double all_reduce_processor(const CommProfile& c, double bytes) {
   return at_size(c, bytes, &CommProfile::Point::processor, false);
 }
 
-RankWork measured_work(const Profile& profile, const LoadedConfig& loaded, const BatchShare& share, int ranks_on_host,
+RankWork measured_work(const Profile& profile, const LoadedConfig& loaded, const BatchSplit& split, int ranks_on_host,
                        std::vector<std::string>& notes) {
-  const StepProfile parts = parts_of(profile, loaded, share.micro, ranks_on_host, notes);
+  const StepProfile parts = parts_of(profile, loaded, split.micro, ranks_on_host, notes);
   RankWork work;
-  const auto batches = static_cast<double>(share.accumulation);
+  const auto batches = static_cast<double>(split.accumulation);
   work.before = batches * (parts.data + parts.forward) + (batches - 1) * parts.backward;
   work.backward = parts.backward;
   work.update = parts.update;
@@ -186,8 +186,8 @@ Prediction predict(const Profile& profile, const LoadedConfig& loaded, const std
   out.ranks = ranks;
   if (ranks_per_host <= 0) ranks_per_host = measured_ranks_per_host(profile, ranks);
   out.hosts = (ranks + ranks_per_host - 1) / ranks_per_host;
-  const BatchShare share = check_batch(loaded, ranks);
-  const RankWork work = measured_work(profile, loaded, share, std::min(ranks, ranks_per_host), out.notes);
+  const BatchSplit split = check_batch(loaded, ranks);
+  const RankWork work = measured_work(profile, loaded, split, std::min(ranks, ranks_per_host), out.notes);
   out.compute = work.before + work.backward + work.update;
   if (ranks == 1) {
     out.step = out.compute;

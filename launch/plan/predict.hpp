@@ -17,7 +17,7 @@ struct StepModel {
   double backward = 0;            // of the last micro batch
   std::vector<double> ready;      // by bucket: seconds of that backward after which it is complete
   std::vector<double> sum;        // by bucket: seconds of its sum alone
-  std::vector<double> processor;  // by bucket: share of a processor that its sum takes
+  std::vector<double> processor;  // by bucket: fraction of a processor that its sum takes
   std::vector<double> update;     // by bucket: seconds, after its sum
   bool shares_processor = false;  // sums have no processor of their own
 };
@@ -32,13 +32,13 @@ SimulatedStep simulate(const StepModel&);
 /// Seconds of an all-reduce of `bytes` over `ranks`, from what was measured over others: the part that the smallest
 /// message takes grows with log2 of the ranks, the rest with 2(N-1)/N, as a ring's.
 double all_reduce_seconds(const CommProfile&, double bytes, int ranks);
-/// The share of a processor that it takes of a rank.
+/// The fraction of a processor that it takes of a rank.
 double all_reduce_processor(const CommProfile&, double bytes);
 
 struct RankWork;
-/// What one rank computes, from the parts that were measured nearest to this share of the batch and to so many ranks on
+/// What one rank computes, from the parts that were measured nearest to this part of the batch and to so many ranks on
 /// a host; `notes` gets what was not measured, but scaled. Throws ConfigError that says what to measure.
-RankWork measured_work(const Profile&, const LoadedConfig&, const BatchShare&, int ranks_on_host,
+RankWork measured_work(const Profile&, const LoadedConfig&, const BatchSplit&, int ranks_on_host,
                        std::vector<std::string>& notes);
 
 struct Prediction {

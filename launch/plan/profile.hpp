@@ -21,7 +21,7 @@ struct CommProfile {
   std::vector<Point> points;  // of growing size
 };
 
-/// One rank's share of a step, computed while `ranks_on_host` ranks do the same, without communication.
+/// One rank's part of a step, computed while `ranks_on_host` ranks do the same, without communication.
 struct StepProfile {
   std::string work;  // work_hash()
   std::int64_t micro = 0;

@@ -92,7 +92,7 @@ void say_cluster(const Cluster& c, const ClusterOptions& o, int ranks, std::vect
     to.push_back(fmt::format("between hosts {} a card, {} cards a host: {}", c.network.name,
                              c.cards > 0 ? c.cards : inside, c.network.source));
     to.push_back(
-        "a sum over hosts: reduce-scatter inside, a ring (2(n-1)/n of the share, 2(n-1) steps) or trees (2 log2 n "
+        "a sum over hosts: reduce-scatter inside, a ring (2(n-1)/n of each part, 2(n-1) steps) or trees (2 log2 n "
         "steps) "
         "between hosts, whichever is quicker, all-gather inside; one after another");
   }
@@ -109,17 +109,17 @@ ScaleModel model_scaling(const LoadedConfig& loaded, const ClusterOptions& optio
   const RunConfig& config = loaded.config;
   const Cluster cluster = cluster_of(options, ranks, ranks_per_host);
   const int inside = std::min(ranks, cluster.ranks_per_host);
-  const BatchShare share = check_batch(loaded, ranks);
+  const BatchSplit split = check_batch(loaded, ranks);
   ScaleModel out;
-  const auto plan_for = [&](int n) { return make_plan(training_graph(config, share.micro), plan_options(config, n)); };
+  const auto plan_for = [&](int n) { return make_plan(training_graph(config, split.micro), plan_options(config, n)); };
   RankWork work;
   if (profile != nullptr) {
-    work = measured_work(*profile, loaded, share, inside, out.assumptions);
+    work = measured_work(*profile, loaded, split, inside, out.assumptions);
     out.assumptions.insert(out.assumptions.begin(), "computation: measured (--profile)");
   } else if (!options.flops.empty()) {
     const double rate = parse_rate(options.flops) * options.efficiency;
     const Plan plan = plan_for(1);
-    work = work_of(plan, {rate, std::numeric_limits<double>::infinity(), 0}, share.accumulation, 0, 1);
+    work = work_of(plan, {rate, std::numeric_limits<double>::infinity(), 0}, split.accumulation, 0, 1);
     out.assumptions.push_back(fmt::format(
         "computation: {}FLOP a sample (forward and backward) at {}FLOP/s x {:.3g} = {}FLOP/s, stated: {:.0f} samples/s "
         "a rank; the update is in it",
@@ -128,7 +128,7 @@ ScaleModel model_scaling(const LoadedConfig& loaded, const ClusterOptions& optio
   } else {
     throw ConfigError(
         "--link, --network: what computation takes is not given; expected --profile FILE of `dtrain bench step`, or "
-        "--flops RATE --efficiency SHARE");
+        "--flops RATE --efficiency FRACTION");
   }
   if (!work.shares_processor) work.shares_processor = cluster.processor > 0;
   say_cluster(cluster, options, ranks, out.assumptions);
@@ -137,12 +137,12 @@ ScaleModel model_scaling(const LoadedConfig& loaded, const ClusterOptions& optio
                                    : "buckets: as the configuration has them");
   const double jitter = options.jitter >= 0 ? options.jitter : assumed_jitter;
   out.assumptions.push_back(
-      fmt::format("a rank's computation deviates by {:.2g} % from step to step ({}), and a step takes as long as the "
+      fmt::format("a rank's computation varies by {:.2g} % from step to step ({}), and a step takes as long as the "
                   "slowest rank's",
                   100 * jitter, options.jitter >= 0 ? "stated" : "assumed"));
   out.assumptions.push_back("not in it: ranks that are always slower, waiting for data, other traffic on the network");
   out.compute = work.before + work.backward + work.update;
-  const auto samples = static_cast<double>(share.micro * share.accumulation);
+  const auto samples = static_cast<double>(split.micro * split.accumulation);
   for (const int n : rows_of(ranks, cluster.ranks_per_host)) {
     ScaleRow row;
     row.ranks = n;

@@ -17,8 +17,8 @@ namespace dtrain::launch {
 struct ClusterOptions {
   std::string link, network;
   int cards = 0;
-  double processor = -1;  // share of a rank's processor that a sum takes
-  double jitter = -1;     // deviation of a rank's computation from step to step, over its time
+  double processor = -1;  // fraction of a rank's processor that a sum takes
+  double jitter = -1;     // standard deviation of a rank's computation from step to step, over its time
   std::string flops;      // a second, of a rank: "989t"
   double efficiency = 1;  // of these, reached
   bool given() const { return !link.empty() || !network.empty() || !flops.empty(); }
@@ -40,13 +40,13 @@ struct ScaleModel {
   std::vector<std::string> assumptions;
 };
 
-/// Rows for one host, two, four, ... up to `ranks`, each rank with the share of the batch that it has in the
+/// Rows for one host, two, four, ... up to `ranks`, each rank with the part of the batch that it has in the
 /// configuration on `ranks`. `profile`: of measured computation; null: from the stated rate. Buckets as the
 /// configuration has them, or chosen for each row. Throws ConfigError that names the option.
 ScaleModel model_scaling(const LoadedConfig&, const ClusterOptions&, const Profile* profile, int ranks,
                          int ranks_per_host);
 
-/// Of the largest of n independent draws of a normal distribution: its mean, in deviations (Blom 1958).
+/// Of the largest of n independent draws of a normal distribution: its mean, in standard deviations (Blom 1958).
 double expected_largest(int n);
 
 std::string text_of(const ScaleModel&);

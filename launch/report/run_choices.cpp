@@ -49,13 +49,13 @@ std::string broadcast_text(Group& group, const std::string& mine) {
 
 AlgorithmChoices read(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
-  if (!in) throw CheckpointError(fmt::format("{}: cannot read; remove it to measure anew", path));
+  if (!in) throw CheckpointError(fmt::format("{}: cannot read; remove it to measure again", path));
   std::ostringstream text;
   text << in.rdbuf();
   try {
     return AlgorithmChoices::parse(text.str());
   } catch (const CheckpointError& e) {
-    throw CheckpointError(fmt::format("{}: {}; remove the file to measure anew", path, e.what()), e.kind());
+    throw CheckpointError(fmt::format("{}: {}; remove the file to measure again", path, e.what()), e.kind());
   }
 }
 

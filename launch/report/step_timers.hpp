@@ -1,4 +1,4 @@
-// StepTimers: where the time of a step goes on a device that works behind the host's back: events on its streams, read
+// StepTimers: where the time of a step goes on an asynchronous device: events on its streams, read
 // when the step's results are, and turned into times of the host's clock for the timeline.
 // Owns the events; used on the training thread. For metrics one step in so many is timed, with events that a recording
 // may hold; the steps of a timeline have events of their own in turns, and are not recorded: what a replay does to an

@@ -14,7 +14,7 @@ namespace dtrain::launch {
 
 class Engine {
  public:
-  /// The device alone, see seat.hpp; bind() makes the rest. Throws DeviceError.
+  /// The device alone, see device_placement.hpp; bind() makes the rest. Throws DeviceError.
   Engine(const comm::World&, std::unique_ptr<Device> device);
   /// For who trains, before bind(), all ranks together: what sums of gradients run on, and one more for the sums inside
   /// the graph, which would queue behind the others. Throws CommError, as all ranks do then.
@@ -26,7 +26,7 @@ class Engine {
   Device& device() const noexcept { return *device_; }
   /// After connect().
   Collective& collective() const noexcept { return *collective_; }
-  /// Throws CommError where a sum over the ranks has failed behind the host's back. Free where all is well.
+  /// Throws CommError where a sum over the ranks has failed asynchronously. Costs nothing where all is well.
   void check_ranks();
   Stream& compute() const noexcept { return *compute_; }
   Feed& feed() noexcept { return feed_; }

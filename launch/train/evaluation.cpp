@@ -14,7 +14,7 @@ namespace dtrain::launch {
 
 namespace {
 
-/// All ranks are asked for a wish to stop once in so many batches.
+/// All ranks are asked for a stop request once in so many batches.
 constexpr std::int64_t batches_between_questions = 16;
 
 }  // namespace
@@ -28,7 +28,7 @@ Evaluator::Evaluator(Engine& engine, io::Loader& loader, Group& group, comm::Wat
       loss_(loss),
       data_(data),
       memory_(engine.device()),
-      recordings_(engine.device(), graphs && engine.device().asynchronous()) {
+      graph_cache_(engine.device(), graphs && engine.device().asynchronous()) {
   memory_.reset({}, engine.compute());
   for (int i = 0; i <= memory_.lag(); ++i)
     sums_.push_back({HostMirror(engine.device(), engine.store().loss_sums().data, loss_sum_count * sizeof(float)),
@@ -73,7 +73,7 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
       const int slot = engine_.feed().next_slot(0);
       engine_.feed().next(loader_, engine_.program(), slot, data_);
       engine_.feed().give_back(loader_);
-      recordings_.run(static_cast<std::uint64_t>(slot), compute, [&] {
+      graph_cache_.run(static_cast<std::uint64_t>(slot), compute, [&] {
         engine_.program().run({Mode::evaluate, true, true}, slot, engine_.store(), memory_.state(), hooks, compute);
       });
       engine_.feed().read(slot);

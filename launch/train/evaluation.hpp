@@ -14,8 +14,8 @@
 #include "launch/report/run_files.hpp"
 #include "launch/train/engine.hpp"
 #include "models/model/config.hpp"
+#include "runtime/device/cuda_graph_cache.hpp"
 #include "runtime/device/host_mirror.hpp"
-#include "runtime/device/recordings.hpp"
 #include "runtime/optim/average.hpp"
 #include "runtime/program/step_memory.hpp"
 #include "runtime/ranks/group.hpp"
@@ -32,7 +32,7 @@ class Evaluator {
   /// long evaluation. Without `stop` it is always finished. Throws RankFailure.
   std::optional<EvalMetrics> run(std::int64_t step, StopSignals* stop, ParameterAverage* average = nullptr);
   /// Why passes are not replayed although that was asked for; empty where there is nothing to say.
-  const std::string& no_graphs_because() const noexcept { return recordings_.refusal(); }
+  const std::string& no_graphs_because() const noexcept { return graph_cache_.refusal(); }
 
  private:
   std::optional<EvalMetrics> run_packed(std::int64_t step, StopSignals* stop);
@@ -43,7 +43,7 @@ class Evaluator {
   models::Loss loss_;
   const DeviceData* data_;
   StepMemory memory_;
-  Recordings recordings_;
+  CudaGraphCache graph_cache_;
   /// Of a batch each, while the next ones are computed: read when the event is done.
   struct BatchSums {
     HostMirror image;

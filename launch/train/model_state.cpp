@@ -82,12 +82,12 @@ void ModelState::pull() {
   const auto stream = device_.make_stream(StreamUse::communication);
   // In device memory, between two steps: the next one overwrites all gradients.
   for (std::size_t m = 0; m < moments_.size(); ++m) {
-    auto* share = static_cast<float*>(moments_[m].range());
+    auto* shard = static_cast<float*>(moments_[m].range());
     for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
       const Bucket own = share_of(layout, b, optimizer_.shard());
       const std::size_t floats = own.end - own.begin;
-      gather_bucket(b, {{DType::f32, Shape{static_cast<std::int64_t>(floats)}}, share}, *stream);
-      share += floats;
+      gather_bucket(b, {{DType::f32, Shape{static_cast<std::int64_t>(floats)}}, shard}, *stream);
+      shard += floats;
     }
     gathered_.pull(*stream);
     stream->synchronize();
@@ -96,7 +96,7 @@ void ModelState::pull() {
   }
 }
 
-/// All ranks' shares of a bucket, to where the gradients lie.
+/// All ranks' shards of a bucket, to where the gradients lie.
 void ModelState::gather_bucket(std::size_t bucket, const Tensor& own, Stream& stream) {
   const FlatLayout& layout = store_.layout();
   float* const to = store_.gradients();
@@ -104,16 +104,16 @@ void ModelState::gather_bucket(std::size_t bucket, const Tensor& own, Stream& st
     return collective_.all_gather(own, flat_view(to, parameters_of(layout, bucket)), stream);
   const Shard shard = optimizer_.shard();
   for (int r = 0; r < shard.ranks; ++r) {
-    const Bucket share = share_of(layout, bucket, {r, shard.ranks});
-    if (share.begin == share.end) continue;
-    if (r == shard.rank) device_.copy(to + share.begin, own.data, own.bytes(), stream);
-    collective_.broadcast(flat_view(to, share), r, stream);
+    const Bucket part = share_of(layout, bucket, {r, shard.ranks});
+    if (part.begin == part.end) continue;
+    if (r == shard.rank) device_.copy(to + part.begin, own.data, own.bytes(), stream);
+    collective_.broadcast(flat_view(to, part), r, stream);
   }
 }
 
 void ModelState::push() {
   for (std::size_t m = 0; m < images_.size(); ++m)
-    each_share(m, [](float* image, float* own, std::size_t floats) { std::copy_n(image, floats, own); });
+    each_shard(m, [](float* image, float* own, std::size_t floats) { std::copy_n(image, floats, own); });
   release_tensors();
   params_.push(compute_);
   for (const HostMirror& m : moments_) m.push(compute_);
@@ -130,12 +130,12 @@ void ModelState::release_tensors() {
 }
 
 template <class Visit>
-void ModelState::each_share(std::size_t moment, Visit visit) {
+void ModelState::each_shard(std::size_t moment, Visit visit) {
   float* own = moments_[moment].as<float>();
   for (std::size_t b = 0; b < store_.layout().buckets.size(); ++b) {
-    const Bucket share = share_of(store_.layout(), b, optimizer_.shard());
-    const std::size_t floats = share.end - share.begin;
-    visit(images_[moment].data() + share.begin, own, floats);
+    const Bucket shard = share_of(store_.layout(), b, optimizer_.shard());
+    const std::size_t floats = shard.end - shard.begin;
+    visit(images_[moment].data() + shard.begin, own, floats);
     own += floats;
   }
 }

@@ -49,16 +49,16 @@ class ModelState {
   /// The first parameter with a gradient that is not finite; empty if all are.
   std::string first_nonfinite_gradient();
 
-  /// Which of the sums behind the gradients is that of the ranks' wishes to stop, and behind it those of the energy
+  /// Which of the sums behind the gradients is that of the ranks' stop requests, and behind it those of the energy
   /// that GPUs have used and of the samples that it was used for.
   static constexpr std::size_t stop_sum = loss_sum_count, joules_sum = stop_sum + 1, joules_samples_sum = stop_sum + 2;
 
  private:
   void make_images();
   void gather_bucket(std::size_t bucket, const Tensor& own, Stream&);
-  /// Calls visit(own share in the image, own share in the compact state, floats) for each bucket.
+  /// Calls visit(own shard in the image, own shard in the compact state, floats) for each bucket.
   template <class Visit>
-  void each_share(std::size_t moment, Visit visit);
+  void each_shard(std::size_t moment, Visit visit);
 
   Device& device_;
   const ParameterStore& store_;
@@ -68,7 +68,7 @@ class ModelState {
   Stream& compute_;
   HostMirror params_, averages_;
   HostMirror gathered_;                     // of the gradients, where moments of all ranks come together; sharded only
-  std::vector<HostMirror> moments_;         // as on the device: of the own shares, where sharded
+  std::vector<HostMirror> moments_;         // as on the device: of the own shards, where sharded
   std::vector<std::vector<float>> images_;  // sharded: whole moments, while tensors() are in use
   std::vector<std::string> moment_names_;
 };

@@ -51,7 +51,7 @@ void Reporter::tell(const io::SaveReport& r) {
   for (const auto& remark : r.remarks) warn(remark);
 }
 
-void Reporter::announce(const Engine& engine, const BatchShare& batch, const RunStatus& status) {
+void Reporter::announce(const Engine& engine, const BatchSplit& batch, const RunStatus& status) {
   asynchronous_ = engine.device().asynchronous();
   for (const auto& note : world_.notes()) say(note);
   const Plan& plan = engine.plan();
@@ -135,7 +135,7 @@ void Reporter::step_done(const RunStatus& status, const StepState& state, bool l
   show_progress(status);
 }
 
-/// Since the last logged step. A device that works behind the host's back says itself what it waited for.
+/// Since the last logged step. An asynchronous device says itself what it waited for.
 double Reporter::data_seconds(double waited) const {
   return asynchronous_ ? seconds_.data : waited - waited_before_;
 }

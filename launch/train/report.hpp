@@ -31,7 +31,7 @@ class Reporter {
   /// What a save came to.
   void tell(const io::SaveReport&);
   /// What is going to run, before the first step.
-  void announce(const Engine&, const BatchShare&, const RunStatus&);
+  void announce(const Engine&, const BatchSplit&, const RunStatus&);
   /// What is printed next begins a line of its own.
   void end_progress();
 

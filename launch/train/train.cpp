@@ -23,7 +23,7 @@
 #include "launch/data/data.hpp"
 #include "launch/data/device_data.hpp"
 #include "launch/place/bandwidth.hpp"
-#include "launch/place/seat.hpp"
+#include "launch/place/device_placement.hpp"
 #include "launch/plan/bucket_tuning.hpp"
 #include "launch/plan/memory_fit.hpp"
 #include "launch/report/run_choices.hpp"
@@ -60,8 +60,8 @@ class Trainer {
     watchdog_.beat("set-up", 0, comm::Deadline::set_up);
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
     comm::agree_on(*group_, world_.host(), facts);
-    if (!device_) device_ = seated_device(config_, world_, *group_, seat_);
-    tell_seats();  // before NCCL connects them, which may fail
+    if (!device_) device_ = placed_device(config_, world_, *group_, placement_);
+    tell_placement();  // before NCCL connects them, which may fail
     group_->agree([&] {
       batch_ = check_batch(input_, world_.size());
       engine_.emplace(world_, std::move(device_));
@@ -124,7 +124,7 @@ class Trainer {
                                         [&] { with_advice(free, [&] { engine_->bind(std::move(*graph_), config); }); });
     if (tally.recalled > 0 && tally.measured > 0)
       report_.say(
-          fmt::format("{} of the device's algorithms were measured anew: those kept with the run are of another "
+          fmt::format("{} of the device's algorithms were measured again: those kept with the run are of another "
                       "GPU, library, shape or dtrain",
                       tally.measured));
     group_->agree([&] {
@@ -179,20 +179,20 @@ class Trainer {
     report_.watch_gpu(first ? id : "", static_cast<int>(std::count(all.begin(), all.end(), *mine)));
   }
 
-  void tell_seats() {
-    std::istringstream lines(seat_.table());
+  void tell_placement() {
+    std::istringstream lines(placement_.table());
     for (std::string line; std::getline(lines, line);) report_.say(line);
-    for (const std::string& text : seat_.warnings) report_.warn(text);
+    for (const std::string& text : placement_.warnings) report_.warn(text);
   }
 
   /// What sums reach, against what the links between the ranks' GPUs promise.
   void probe() {
     double seconds = config_.communication.probe_seconds;
-    if (seconds == comm::CommConfig::automatic_probe) seconds = seat_.on_gpu() ? 2 : 0;
+    if (seconds == comm::CommConfig::automatic_probe) seconds = placement_.on_gpu() ? 2 : 0;
     if (seconds <= 0 || world_.size() == 1) return;
     watchdog_.beat("set-up", 0, comm::Deadline::set_up);
     BandwidthProbe probe = probe_bandwidth(engine_->device(), engine_->collective(), *group_, seconds);
-    probe.promise = promise_of(links_of(seat_.places));
+    probe.promise = promise_of(links_of(placement_.places));
     report_.compare_with_probe(probe.bus_bytes_per_second);
     report_.say(probe_text(probe));
     if (const std::string text = probe_warning(probe); !text.empty()) report_.warn(text);
@@ -283,7 +283,7 @@ class Trainer {
       report_.count(TrainStep::energy_of(done));
       alone(
           [&] { report_.step_done(then, done, logged(then.step), loader_->waited_seconds(), step_->communication()); });
-      stop = TrainStep::stop_wished(done) || stop;
+      stop = TrainStep::stop_requested(done) || stop;
     }
     warn_without_graphs("steps", step_->no_graphs_because(), no_graphs_told_);
     return stop;
@@ -379,11 +379,11 @@ class Trainer {
   Reporter report_;
   RunChoices choices_;
   std::unique_ptr<Device> device_;  // until the engine has it; a test may bring its own
-  Seat seat_;
+  DevicePlacement placement_;
   bool no_graphs_told_ = false, no_evaluation_graphs_told_ = false;
   std::vector<std::string> remarks_;  // on what was chosen at start
 
-  BatchShare batch_;
+  BatchSplit batch_;
   RunStatus status_;
   std::optional<Engine> engine_;
   std::optional<Graph> graph_;  // until the engine has it

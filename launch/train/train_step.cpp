@@ -50,7 +50,7 @@ TrainStep::TrainStep(const RunConfig& config, Engine& engine, comm::Watchdog& wa
       gathers_first_(optimizer_.sharded() && engine.device().asynchronous() && !average_),
       accumulation_(accumulation),
       scaling_(loss_scaling(config)),
-      recordings_(engine.device(), records(config, engine)) {
+      graph_cache_(engine.device(), records(config, engine)) {
   if (!optimizer_.sharded()) optimizer_.leave(engine.program().packed_copies());
   reducer_.follow(&memory_.state().step);
   communication_.exposed.resize(reducer_.timings().size());
@@ -113,7 +113,7 @@ void TrainStep::run(const RunStatus& status, io::Loader& loader, const DeviceDat
   const DeviceRange range(engine_.device(), "step");
   const auto begin = Clock::now();
   Stream& compute = engine_.compute();
-  timers_.choose(status.step, trace_, !recordings_.wanted(), compute);
+  timers_.choose(status.step, trace_, !graph_cache_.wanted(), compute);
   begin_step(status);
   timers_.begin(compute);
   for (std::int64_t j = 0; j < accumulation_; ++j) {
@@ -125,7 +125,7 @@ void TrainStep::run(const RunStatus& status, io::Loader& loader, const DeviceDat
       timers_.data_wanted(j, compute);
       load(loader, data, slot, status.step);
       timers_.data_there(j, compute);
-      put_wishes(pass.last);
+      put_tail(pass.last);
     });
     note(Activity::data, data_begin, comm::seconds_now());
     beat(status.step, "forward and backward");
@@ -144,7 +144,7 @@ void TrainStep::run(const RunStatus& status, io::Loader& loader, const DeviceDat
       if (timers_.traced()) {
         work();
       } else {
-        recordings_.run(key(pass, slot, j), compute, work);
+        graph_cache_.run(key(pass, slot, j), compute, work);
       }
       engine_.feed().read(slot);
     });
@@ -220,16 +220,16 @@ void TrainStep::gather_first() {
   engine_.program().parameters_changed();
 }
 
-/// What travels with the sums of the loss: this rank's wish to stop, and its GPU's energy.
-void TrainStep::put_wishes(bool last) {
+/// What travels with the sums of the loss: this rank's stop request, and its GPU's energy.
+void TrainStep::put_tail(bool last) {
   float* const to = behind_gradients() + ModelState::stop_sum;
   if (last) {
-    const std::array<float, StepMemory::wishes> mine{stop_.pending() ? 1.0f : 0.0f, static_cast<float>(spent_.joules),
-                                                     static_cast<float>(spent_.samples)};
-    memory_.write_wishes(mine, to, engine_.compute());
+    const std::array<float, StepMemory::tail_size> mine{
+        stop_.pending() ? 1.0f : 0.0f, static_cast<float>(spent_.joules), static_cast<float>(spent_.samples)};
+    memory_.write_tail(mine, to, engine_.compute());
     spent_ = {};
   } else if (tree_) {  // which also adds up what lies there
-    engine_.device().zero(to, StepMemory::wishes * sizeof(float), engine_.compute());
+    engine_.device().zero(to, StepMemory::tail_size * sizeof(float), engine_.compute());
   }
 }
 
@@ -324,7 +324,7 @@ void TrainStep::update(const RunStatus& status, bool logged, PhaseSeconds& secon
     reducer_.wait_parameters(compute);  // each rank averages them all, also those that others updated
     average_->update(store, 0, store.layout().param_floats, state, compute);
   }
-  // Where they are gathered at the beginning of the next step, the others' shares are not here yet.
+  // Where they are gathered at the beginning of the next step, the others' shards are not here yet.
   if (!gathers_first_) engine_.pack(optimizer_.sharded() ? Program::Changed::anyhow : Program::Changed::by_update);
   engine_.device().kernels().finish_step({.step = &state, .sums = behind_gradients(), .scaling = scaling_}, compute);
   if (engine_.device().asynchronous()) return;

@@ -21,7 +21,7 @@
 #include "launch/report/step_timers.hpp"
 #include "launch/train/engine.hpp"
 #include "launch/train/model_state.hpp"
-#include "runtime/device/recordings.hpp"
+#include "runtime/device/cuda_graph_cache.hpp"
 #include "runtime/optim/average.hpp"
 #include "runtime/optim/update.hpp"
 #include "runtime/program/micro_batch_tree.hpp"
@@ -79,15 +79,15 @@ class TrainStep {
   const StepState& read(PhaseSeconds& seconds);
   /// What passes are given: device memory.
   const StepState& state() noexcept { return memory_.state(); }
-  /// True where some rank was asked to stop: known to all, because the wish travels with the gradients.
-  static bool stop_wished(const StepState& done) noexcept { return done.sums[ModelState::stop_sum] > 0; }
+  /// True where some rank was asked to stop: known to all, because the request travels with the gradients.
+  static bool stop_requested(const StepState& done) noexcept { return done.sums[ModelState::stop_sum] > 0; }
   /// The energy that all ranks told of in this step.
   static Energy energy_of(const StepState& done) noexcept {
     return {static_cast<double>(done.sums[ModelState::joules_sum]),
             static_cast<double>(done.sums[ModelState::joules_samples_sum])};
   }
   /// Why steps are not replayed although that was asked for; empty where there is nothing to say.
-  const std::string& no_graphs_because() const noexcept { return recordings_.refusal(); }
+  const std::string& no_graphs_because() const noexcept { return graph_cache_.refusal(); }
 
  private:
   void begin_step(const RunStatus&);
@@ -95,7 +95,7 @@ class TrainStep {
   void update(const RunStatus&, bool logged, PhaseSeconds&);
   void gather_first();
   void wait(int bucket);
-  void put_wishes(bool last);
+  void put_tail(bool last);
   void beat(std::int64_t step, const char* phase);
   void note(Activity, double begin, double end, int bucket = -1);
   void note_buckets();
@@ -103,7 +103,7 @@ class TrainStep {
   void count_passes(PhaseSeconds&);
   std::uint64_t key(const Pass&, int slot, std::int64_t micro_batch) const;
   StepHooks& hooks() { return tree_ ? static_cast<StepHooks&>(*tree_) : reducer_; }
-  /// StepState::sum_count floats: LossSums and the wishes to stop.
+  /// StepState::sum_count floats: LossSums and the stop requests.
   float* behind_gradients() const noexcept;
 
   const RunConfig& config_;
@@ -122,7 +122,7 @@ class TrainStep {
   std::int64_t accumulation_;
   LossScaling scaling_;
   std::optional<MicroBatchTree> tree_;  // where bits must not depend on the number of ranks
-  Recordings recordings_;
+  CudaGraphCache graph_cache_;
   std::int64_t step_ = 0;                           // that was begun last
   std::int64_t first_step_ = 0, reading_step_ = 0;  // of this run; that is read next
   std::ofstream sample_log_;

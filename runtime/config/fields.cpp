@@ -7,7 +7,40 @@
 
 namespace dtrain::fields {
 
-void FieldList::read(const Document& d, void* into, Reader& r) const {
+Document FieldList::renamed(Document d, Reader& r) const {
+  for (const Field& f : fields) {
+    for (const auto& [name, values] : f.old_spellings) {
+      const auto is = [](const std::string& key) {
+        return [&key](const Document::Entry& entry) { return entry.key == key; };
+      };
+      const auto old = std::find_if(d.entries.begin(), d.entries.end(), is(name));
+      if (old == d.entries.end()) continue;
+      for (const auto& [before, now] : values) {
+        if (!old->value.is_scalar() || old->value.text != before) continue;
+        old->value.kind = Document::Kind::plain;
+        old->value.text = now;
+        break;
+      }
+      const Document* other = d.find(f.name);
+      if (other == nullptr) {
+        old->key = f.name;
+        continue;
+      }
+      const Place &mine = old->value.place, &its = other->place;
+      if (mine.level() == its.level()) {
+        r.problem(mine.before(its) ? its : mine,
+                  fmt::format("both {} and {} (its old name) are given; expected one of them", f.name, name));
+      }
+      const bool keep = mine.level() > its.level();
+      if (keep) *d.find(f.name) = std::move(old->value);
+      d.entries.erase(old);
+    }
+  }
+  return d;
+}
+
+void FieldList::read(const Document& document, void* into, Reader& r) const {
+  const Document d = renamed(document, r);
   if (d.kind != Document::Kind::map) {
     r.unexpected(
         d, "a map of " + [&] {

@@ -17,10 +17,17 @@ namespace dtrain {
 
 namespace fields {
 
+/// A former name of a field, and former words for its values: {before, now}.
+struct OldSpelling {
+  std::string name;
+  std::vector<std::pair<std::string, std::string>> values;
+};
+
 /// A field whose struct is hidden: members of a table.
 struct Field {
   std::string name, help;
   bool required = false;
+  std::vector<OldSpelling> old_spellings;
   std::function<void(const Document&, void*, Reader&)> read;
   std::function<Document(const void*)> write;
   std::function<bool(const void*)> shown;  // empty: always written
@@ -41,6 +48,10 @@ struct FieldList {
   Document schema(const void* defaults) const;
   void reference(std::vector<ReferenceSection>&, const std::string& path, const void* defaults) const;
   bool all_optional() const;
+
+ private:
+  /// The map with the names of today; of two spellings of one field the one from the higher level stays.
+  Document renamed(Document, Reader&) const;
 };
 
 /// Reads `{name: value}` or `name`: index into names, and the value (null where bare). Reports what is wrong.
@@ -107,6 +118,12 @@ class Table final : public Type<S> {
   /// The field added last must be given.
   Table& required() {
     list_.fields.back().required = true;
+    return *this;
+  }
+  /// The field added last may still be given by a former name, with former words for values as pairs {before, now}.
+  /// Only the names and words of today are written, and shown in schema and reference.
+  Table& old_spelling(std::string name, std::vector<std::pair<std::string, std::string>> values = {}) {
+    list_.fields.back().old_spellings.push_back({std::move(name), std::move(values)});
     return *this;
   }
   /// The field added last is written only where this holds.

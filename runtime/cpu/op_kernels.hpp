@@ -22,6 +22,8 @@ std::unique_ptr<Kernel> make(const BatchMoments&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const SumOverRanks&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const BatchNormalize&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const LayerNorm&, Inputs, int threads);
+std::unique_ptr<Kernel> make(const RmsNorm&, Inputs, int threads);
+std::unique_ptr<Kernel> make(const Embedding&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Activate&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Add&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Multiply&, Inputs, int threads);

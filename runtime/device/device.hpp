@@ -110,7 +110,7 @@ class Device : public Memory {
   virtual DeviceKind kind() const noexcept = 0;
   /// "cpu (Intel Xeon, 2 threads)", "cuda:0 (NVIDIA H200)"
   virtual std::string name() const = 0;
-  /// True where streams work behind the host's back and in memory that it cannot touch; false where compute runs on
+  /// True where streams run asynchronously, in memory that the host cannot touch; false where compute runs on
   /// the caller's thread and device memory is the host's.
   virtual bool asynchronous() const noexcept { return false; }
   /// Libraries that the calling thread uses next take this device for theirs.

@@ -18,6 +18,7 @@
 #include "runtime/ops/conv.hpp"
 #include "runtime/ops/dense.hpp"
 #include "runtime/ops/dropout.hpp"
+#include "runtime/ops/embedding.hpp"
 #include "runtime/ops/flatten.hpp"
 #include "runtime/ops/global_average_pool.hpp"
 #include "runtime/ops/kernel.hpp"
@@ -25,6 +26,7 @@
 #include "runtime/ops/max_pool.hpp"
 #include "runtime/ops/mean_squared_error.hpp"
 #include "runtime/ops/multiply.hpp"
+#include "runtime/ops/rms_norm.hpp"
 #include "runtime/ops/softmax_cross_entropy.hpp"
 #include "runtime/ops/sum_over_ranks.hpp"
 
@@ -33,8 +35,8 @@ namespace dtrain {
 // Float inputs are f32, bf16 or, on cuda, f16, and the output has the dtype of the input; parameters and their
 // gradients are f32.
 using OpSpec = std::variant<Conv, MaxPool, AveragePool, GlobalAveragePool, Dense, Flatten, BatchNorm, BatchMoments,
-                            SumOverRanks, BatchNormalize, LayerNorm, Activate, Add, Multiply, Concat, Dropout, Cast,
-                            SoftmaxCrossEntropy, MeanSquaredError>;
+                            SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding, Activate, Add, Multiply,
+                            Concat, Dropout, Cast, SoftmaxCrossEntropy, MeanSquaredError>;
 
 /// "conv2d", "dense", ... as users write it.
 inline std::string_view name_of(const OpSpec& op) {

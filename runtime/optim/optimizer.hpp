@@ -20,7 +20,7 @@ struct FlatLayout;
 
 struct UpdateRule {
   std::variant<Sgd, Adam, AdamW, Lars, Lamb> kind;
-  bool shard = false;  // ZeRO-1: each rank keeps the state of its share of the parameters alone, and updates that
+  bool shard = false;  // ZeRO-1: each rank keeps the state of its shard of the parameters alone, and updates that
   std::vector<ParameterGroup> groups = {};  // what apply_groups() writes into a Graph; updates read the layout
 };
 /// True where an update needs norms of whole parameters, so that no range may cut through one.

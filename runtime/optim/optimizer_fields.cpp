@@ -24,7 +24,8 @@ void add(OneOf<UpdateRule>& rules, const std::string& name, const Table<UpdateRu
 template <class Kind>
 Table<UpdateRule> moments(const std::string& help, const std::string& decay) {
   Table<UpdateRule> table(help, UpdateRule{Kind{}});
-  table.add("learning_rate", of(&Kind::learning_rate), number({.least = 0}), "before the schedule's factor");
+  table.add("learning_rate", of(&Kind::learning_rate), number({.least = 0}),
+            "learning rate, before the schedule's factor");
   table.add("beta1", of(&Kind::beta1), number({0, 1, false, true}), "decay of the first moment");
   table.add("beta2", of(&Kind::beta2), number({0, 1, false, true}), "decay of the second moment");
   table.add("epsilon", of(&Kind::epsilon), number({0, 1, true}), "added to the root of the second moment");
@@ -73,34 +74,36 @@ TypePtr<UpdateRule> optimizer_table() {
         .shown_if([](const UpdateRule& rule) { return !rule.groups.empty(); });
     rules.beside(std::move(beside));
     Table<UpdateRule> sgd("Stochastic gradient descent, as in PyTorch.", UpdateRule{Sgd{}});
-    sgd.add("learning_rate", of(&Sgd::learning_rate), number({.least = 0}), "before the schedule's factor");
-    sgd.add("momentum", of(&Sgd::momentum), number({0, 1, false, true}), "share of the last direction that is kept");
-    sgd.add("weight_decay", of(&Sgd::weight_decay), number({.least = 0}), "L2 penalty; biases are spared");
+    sgd.add("learning_rate", of(&Sgd::learning_rate), number({.least = 0}),
+            "learning rate, before the schedule's factor");
+    sgd.add("momentum", of(&Sgd::momentum), number({0, 1, false, true}), "fraction of the last direction that is kept");
+    sgd.add("weight_decay", of(&Sgd::weight_decay), number({.least = 0}), "L2 penalty; biases have none");
     sgd.add(
         "nesterov", [](auto& rule) -> auto& { return std::get<Sgd>(rule.kind).nesterov; }, boolean(),
-        "Nesterov's momentum");
+        "use Nesterov's momentum");
     add<Sgd>(rules, "sgd", sgd);
     add<Adam>(rules, "adam",
-              moments<Adam>("Adam (Kingma & Ba 2015).", "L2 penalty, added to the gradient; biases are spared"));
+              moments<Adam>("Adam (Kingma & Ba 2015).", "L2 penalty, added to the gradient; biases have none"));
     add<AdamW>(rules, "adamw",
-               moments<AdamW>("AdamW (Loshchilov & Hutter 2019).", "decoupled weight decay; biases are spared"));
-    Table<UpdateRule> lars("LARS (You et al. 2017), for large batches: a rate of its own for each parameter.",
+               moments<AdamW>("AdamW (Loshchilov & Hutter 2019).", "decoupled weight decay; biases have none"));
+    Table<UpdateRule> lars("LARS (You et al. 2017), for large batches: each parameter has a rate of its own.",
                            UpdateRule{Lars{}});
     lars.add("learning_rate", of(&Lars::learning_rate), number({.least = 0}),
-             "before the schedule's factor and each parameter's ratio");
-    lars.add("momentum", of(&Lars::momentum), number({0, 1, false, true}), "share of the last step that is kept");
+             "learning rate, before the schedule's factor and each parameter's ratio");
+    lars.add("momentum", of(&Lars::momentum), number({0, 1, false, true}), "fraction of the last step that is kept");
     lars.add("weight_decay", of(&Lars::weight_decay), number({.least = 0}),
-             "L2 penalty; biases and norms are spared, and their ratio is 1");
+             "L2 penalty; biases and norms have none, and their ratio is 1");
     lars.add("trust_coefficient", of(&Lars::trust_coefficient), number({0, 1000, true}),
              "the ratio is this times the parameter's norm over its gradient's");
     lars.add("epsilon", of(&Lars::epsilon), number({0, 1}), "added to the gradient's norm");
     lars.add(
         "nesterov", [](auto& rule) -> auto& { return std::get<Lars>(rule.kind).nesterov; }, boolean(),
-        "Nesterov's momentum");
+        "use Nesterov's momentum");
     add<Lars>(rules, "lars", lars);
-    add<Lamb>(rules, "lamb",
-              moments<Lamb>("LAMB (You et al. 2020), for large batches: Adam's direction, a rate for each parameter.",
-                            "decoupled weight decay; biases and norms are spared, and their ratio is 1"));
+    add<Lamb>(
+        rules, "lamb",
+        moments<Lamb>("LAMB (You et al. 2020), for large batches: Adam's direction, and a rate for each parameter.",
+                      "decoupled weight decay; biases and norms have none, and their ratio is 1"));
     return shared(std::move(rules));
   }();
   return table;
@@ -119,14 +122,15 @@ TypePtr<Schedule> schedule_table() {
                                 {"polynomial", Decay::polynomial}}),
                  "the curve after warm-up");
     schedule.add("final_factor", &Schedule::final_factor, number({0, 1}),
-                 "cosine, linear and polynomial end at this share of the learning rate");
-    schedule.add("power", &Schedule::power, number({0, 100, true}), "of polynomial");
+                 "cosine, linear and polynomial end at this fraction of the learning rate");
+    schedule.add("power", &Schedule::power, number({0, 100, true}), "polynomial: the exponent");
     schedule.add("every_steps", &Schedule::every_steps, integer(),
                  "step: multiply by `factor` after each so many steps");
-    schedule.add("factor", &Schedule::factor, number({0, 1, true}), "of step");
-    schedule.add("reference_batch", &Schedule::reference_batch, integer({0, 1'000'000'000}),
-                 "the learning rate is that of so many samples and grows linearly with batch.global; warm-up starts at "
-                 "it; 0: the rate is as it stands");
+    schedule.add("factor", &Schedule::factor, number({0, 1, true}), "step: the factor");
+    schedule.add(
+        "reference_batch", &Schedule::reference_batch, integer({0, 1'000'000'000}),
+        "the learning rate is meant for a batch of so many samples and grows linearly with batch.global; warm-up "
+        "starts at it; 0: the rate is used as it is");
     return shared(std::move(schedule));
   }();
   return table;

@@ -48,7 +48,7 @@ UpdateArgs Optimizer::arguments(const ParameterStore& store, const StepState& st
 
 void Optimizer::update(const ParameterStore& store, std::size_t begin, std::size_t end, const StepState& step,
                        Stream& stream) {
-  if (sharded() && !whole_) throw BugError("a sharded optimizer updates its share of a bucket, not any range");
+  if (sharded() && !whole_) throw BugError("a sharded optimizer updates its shard of a bucket, not any range");
   const FlatLayout& layout = store.layout();
   UpdateArgs args = arguments(store, step);
   args.begin = begin;
@@ -75,7 +75,7 @@ void Optimizer::update_bucket(const ParameterStore& store, std::size_t bucket, c
   args.begin = range.begin;
   args.end = range.end;
   if (sharded()) {
-    // Shares of the buckets before this one: a fixed part of everything up to it.
+    // Shards of the buckets before this one: a fixed part of everything up to it.
     const std::size_t before = parameters_of(store.layout(), bucket).begin / static_cast<std::size_t>(shard_.ranks);
     for (int i = 0; i < states(); ++i) args.state[i] += before;
     args.state_begin = range.begin;

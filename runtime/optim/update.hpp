@@ -1,5 +1,5 @@
 // The optimizer of a run: its rule, its flat state buffers on the device, and the global norm of the gradients. Sharded
-// (ZeRO-1), it keeps the state of this rank's share of the parameters and updates that share alone.
+// (ZeRO-1), it keeps the state of this rank's shard of the parameters and updates that shard alone.
 // Owns the state; applies updates to ranges of a ParameterStore on the given stream, from the trainer's thread.
 #pragma once
 
@@ -26,7 +26,7 @@ class Optimizer {
   /// as this. Not sharded, where most parameters come from other ranks.
   void leave(std::span<const PackedCopy> copies);
   /// Flat state buffer `i` of state_floats(), zero at the start: laid out like the parameters, or, sharded, the own
-  /// shares of the buckets one after another.
+  /// shards of the buckets one after another.
   float* state(int i) const noexcept { return static_cast<float*>(state_[static_cast<std::size_t>(i)].data()); }
   std::size_t state_floats() const noexcept { return state_floats_; }
   /// Updates the parameters in [begin, end) of the flat buffers; what lies behind the parameters is left alone. Where
@@ -35,10 +35,10 @@ class Optimizer {
   void update(const ParameterStore&, std::size_t begin, std::size_t end, const StepState&, Stream&);
   /// Moves the kept states by the step's statistics, once the last bucket is summed.
   void update_states(const ParameterStore&, const StepState&, Stream&);
-  /// The parameters of a bucket; sharded, those of the own share.
+  /// The parameters of a bucket; sharded, those of the own shard.
   void update_bucket(const ParameterStore&, std::size_t bucket, const StepState&, Stream&);
   /// Squares of all gradients as they stand, summed in double over each fixed block of norm_block floats; with equal
-  /// shards, those of the own shares, the others zero: complete once the ranks have shared them. Device memory.
+  /// shards, those of the own shards, the others zero: complete once the ranks have shared them. Device memory.
   std::span<double> block_squares(const ParameterStore&, Stream&);
   /// L2 norm from complete block_squares that the host can see: not scaled.
   static double norm_of(std::span<const double> squares);

@@ -34,7 +34,7 @@ class StepObserver {
  public:
   virtual ~StepObserver() = default;
   virtual void ran(const Step&, double seconds) = 0;
-  /// On a device that works behind the host's back: what to record in front of the step with this index in the list,
+  /// On an asynchronous device: what to record in front of the step with this index in the list,
   /// and, with the number of steps, behind the last one. Then ran() is not called. Null: the host waits for each step.
   virtual Event* mark(std::size_t /*index*/) { return nullptr; }
 };

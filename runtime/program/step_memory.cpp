@@ -40,10 +40,10 @@ void StepMemory::begin(const StepState& step, Stream& stream) {
   }
 }
 
-void StepMemory::write_wishes(const std::array<float, wishes>& mine, float* to, Stream& stream) {
+void StepMemory::write_tail(const std::array<float, tail_size>& mine, float* to, Stream& stream) {
   if (images_ != nullptr) {
-    image(ended_).wish = mine;
-    device_.copy(to, image(ended_).wish.data(), sizeof mine, stream);
+    image(ended_).tail = mine;
+    device_.copy(to, image(ended_).tail.data(), sizeof mine, stream);
   } else {
     std::copy(mine.begin(), mine.end(), to);
   }

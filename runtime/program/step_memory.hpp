@@ -21,7 +21,7 @@ class StepMemory {
   explicit StepMemory(Device&);
 
   /// Steps that the host is ahead: it reads a step's results after it has given the device so many more. A constant of
-  /// the kind of device, so that all ranks learn of a wish to stop after the same step. 0: there is no waiting.
+  /// the kind of device, so that all ranks learn of a request to stop after the same step. 0: there is no waiting.
   int lag() const noexcept { return device_.asynchronous() ? asynchronous_lag : 0; }
 
   /// What kernels and updates are given: the same address for ever, in device memory.
@@ -31,9 +31,9 @@ class StepMemory {
   /// Gives the device the host's part of the next step.
   void begin(const StepState& step, Stream&);
   /// Numbers of this rank that travel with the sums of a step.
-  static constexpr std::size_t wishes = 3;
+  static constexpr std::size_t tail_size = 3;
   /// In the step that began last, once: into device memory, where ranks add them up.
-  void write_wishes(const std::array<float, wishes>&, float* to, Stream&);
+  void write_tail(const std::array<float, tail_size>&, float* to, Stream&);
   /// After Kernels::finish_step: the step is under way until its state is read.
   void end(Stream&);
   int under_way() const noexcept { return static_cast<int>(ended_ - read_); }
@@ -46,7 +46,7 @@ class StepMemory {
   /// In pinned memory.
   struct Image {
     StepState begin, end;
-    std::array<float, wishes> wish{};
+    std::array<float, tail_size> tail{};
   };
   Image& image(std::uint64_t step) const noexcept { return images_[step % done_.size()]; }
 

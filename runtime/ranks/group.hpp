@@ -27,9 +27,9 @@ class Collective {
   virtual int rank() const noexcept = 0;
   virtual int size() const noexcept = 0;
   virtual void all_reduce(Tensor inout, Reduce, Stream&) = 0;
-  /// `in` has size() equal shares; `out` (may be the own share of `in`) gets the sum of everybody's share rank().
+  /// `in` has size() equal shards; `out` (may be the own shard of `in`) gets the sum of everybody's shard rank().
   virtual void reduce_scatter(Tensor in, Tensor out, Reduce, Stream&) = 0;
-  /// `in` (may be the own share of `out`) is gathered into `out`, in rank order.
+  /// `in` (may be the own shard of `out`) is gathered into `out`, in rank order.
   virtual void all_gather(Tensor in, Tensor out, Stream&) = 0;
   virtual void broadcast(Tensor inout, int root, Stream&) = 0;
   /// True where calls may be part of a Device::record.

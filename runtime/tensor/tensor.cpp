@@ -9,11 +9,12 @@
 namespace dtrain {
 
 namespace {
-constexpr std::array<std::pair<DType, std::string_view>, 8> names{{{DType::f32, "float32"},
+constexpr std::array<std::pair<DType, std::string_view>, 9> names{{{DType::f32, "float32"},
                                                                    {DType::bf16, "bfloat16"},
                                                                    {DType::f16, "float16"},
                                                                    {DType::f64, "float64"},
                                                                    {DType::u8, "uint8"},
+                                                                   {DType::u16, "uint16"},
                                                                    {DType::i32, "int32"},
                                                                    {DType::i64, "int64"},
                                                                    {DType::u64, "uint64"}}};
@@ -25,6 +26,7 @@ std::size_t size_of(DType t) noexcept {
       return 1;
     case DType::bf16:
     case DType::f16:
+    case DType::u16:
       return 2;
     case DType::f32:
     case DType::i32:
@@ -77,7 +79,7 @@ std::string Shape::str() const {
 }
 
 bool TensorDesc::is_index() const noexcept {
-  return dtype == DType::u8 || dtype == DType::i32 || dtype == DType::i64 || dtype == DType::u64;
+  return dtype == DType::u8 || dtype == DType::u16 || dtype == DType::i32 || dtype == DType::i64 || dtype == DType::u64;
 }
 
 std::int64_t TensorDesc::channels() const {

@@ -41,7 +41,7 @@ class Elastic(harness.Case):
         self.refused(harness.USAGE, "config.yaml", "batch.micro=auto", says=r"batch\.micro: auto .*such as 6")
         self.refused(harness.USAGE, "config.yaml", "batch.global=72", "batch.micro=6",
                      says=r"12 micro batches.*such as batch\.micro: 9")
-        self.refused(harness.USAGE, "config.yaml", ranks=16, says=r"batch\.global: 48 cannot be shared by 16 ranks")
+        self.refused(harness.USAGE, "config.yaml", ranks=16, says=r"batch\.global: 48 cannot be divided among 16 ranks")
 
 
 class Sharded(harness.Case):
@@ -124,7 +124,7 @@ class Sharded(harness.Case):
 
 
 class LossScale(harness.Case):
-    """All ranks, and those with a share of the optimizer, decide alike on each step."""
+    """All ranks, and those with a shard of the optimizer, decide alike on each step."""
     # float32 gradients of the elastic run are infinite at the upper end.
     OVERFLOWING = ("train.loss_scale=dynamic",
                    "train.dynamic_loss_scale={initial: 2.1267647932558654e+37, growth_steps: 2, maximum: 8.507059173023462e+37}")

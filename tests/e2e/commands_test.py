@@ -2,6 +2,8 @@
 import glob
 import json
 import os
+import re
+import shlex
 import shutil
 
 import harness
@@ -30,6 +32,55 @@ class Help(harness.Case):
 
     def test_help_starts_no_ranks(self):
         self.assertEqual(self.ok("--help", ranks=2).err, "")
+
+
+class Guide(harness.Case):
+    """Commands of README.md and launch/GUIDE.md: they exist, have the options that are named, and take the settings."""
+
+    def commands(self, page):
+        with open(os.path.join(harness.ROOT, page)) as file:
+            text = re.sub(r"```.*?```", "", file.read(), flags=re.DOTALL).replace("\\\n", " ")
+        for line in text.splitlines():
+            words = shlex.split(line, comments=True) if line.startswith("    ") else []
+            for word in words:
+                if word.startswith(("launch/", "tests/", "models/recipes/")):
+                    self.assertTrue(os.path.exists(os.path.join(harness.ROOT, word)), f"{page}: {line}")
+            program = [i for i, word in enumerate(words) if word == "dtrain" or word.endswith("/dtrain")]
+            if program and "./dtrain" not in words:
+                yield line.strip(), words[program[0] + 1:]
+
+    def test_commands_of_the_pages_exist(self):
+        names = {"check", "config", "data", "checkpoint", "eval", "predict", "doctor", "bench"}
+        helps = {}
+        for page in ("README.md", "launch/GUIDE.md"):
+            found = 0
+            for line, words in self.commands(page):
+                found += 1
+                with self.subTest(page=page, line=line):
+                    if words[:1] == ["--ranks"]:  # of the command that follows
+                        words = words[2:] + words[:2]
+                    depth = 0
+                    if words[0] in names:
+                        while depth < len(words) and re.fullmatch(r"[a-z]+", words[depth]) and depth < 3:
+                            depth += 1
+                    command = tuple(words[:depth]) or ("train",)
+                    if command not in helps:
+                        helps[command] = self.ok(*command, "--help").out
+                    for word in words:
+                        if re.match(r"--?[a-z]", word):
+                            self.assertRegex(helps[command], rf"(^|[\s,]){re.escape(word)}\b")
+                    recipe = [word for word in words if word.startswith("models/recipes/")]
+                    settings = [word for word in words if re.match(r"[a-z_.]+=", word)]
+                    if recipe and settings:
+                        self.ok("config", "show", os.path.join(harness.ROOT, recipe[0]), *settings)
+            self.assertGreater(found, 2, page)
+
+    def test_exit_codes_of_the_guide_are_those_of_the_program(self):
+        with open(os.path.join(harness.ROOT, "launch/GUIDE.md")) as file:
+            codes = [int(code) for code in re.findall(r"(?m)^\| (\d+) \|", file.read())]
+        with open(os.path.join(harness.ROOT, "runtime/tensor/error.hpp")) as file:
+            declared = re.search(r"enum class ExitCode.*?\};", file.read(), re.DOTALL).group()
+        self.assertEqual(codes, [int(code) for code in re.findall(r"= (\d+)", declared)])
 
 
 class Check(harness.Case):

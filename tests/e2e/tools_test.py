@@ -36,7 +36,7 @@ class Doctor(harness.Case):
         self.assertIn("Fake H200 1 at 00000000:9B:00.0: 97 % busy, 954 MiB of 140 GiB used, 55 C, 612 W", out)
 
     def test_doctor_says_which_rank_would_get_which_gpu(self):
-        def seats(visible, ranks=2):
+        def placement(visible, ranks=2):
             each = ("bash", "-c", f'CUDA_VISIBLE_DEVICES={visible} exec "$@"', "rank")
             running = harness.Running([*harness.mpirun(ranks), *each, harness.PROGRAM, "doctor", "--json"], self.folder)
             report = json.loads(running.wait().out)
@@ -45,15 +45,15 @@ class Doctor(harness.Case):
 
         if os.path.exists("/dev/nvidiactl"):
             self.skipTest("there are GPUs here: only without can others be made up")
-        gpus, report = seats("3,1")
+        gpus, report = placement("3,1")
         self.assertEqual(gpus, [("3,1", "3"), ("3,1", "1")])
         self.assertTrue(report["gpus_as_named"])
-        gpus, _ = seats("$((1 - OMPI_COMM_WORLD_LOCAL_RANK))")
+        gpus, _ = placement("$((1 - OMPI_COMM_WORLD_LOCAL_RANK))")
         self.assertEqual(gpus, [("1", "1"), ("0", "0")])
-        gpus, report = seats("2,0", ranks=3)
+        gpus, report = placement("2,0", ranks=3)
         self.assertEqual({gpu for _, gpu in gpus}, {None})
         self.assertRegex(report["warnings"][-1]["what"], r"^3 ranks of host \S+ see 2 GPUs$")
-        gpus, report = seats("-1")
+        gpus, report = placement("-1")
         self.assertEqual({gpu for _, gpu in gpus}, {None})
         self.assertFalse(report["gpus_as_named"])
 

@@ -1,4 +1,4 @@
-"""What is seen of ranks whose devices work behind the hosts' backs: metrics, timeline, energy, and who hangs.
+"""What is seen of ranks whose devices are asynchronous: metrics, timeline, energy, and who hangs.
 
 DTRAIN_ASYNC_PROGRAM trains as dtrain does, on a device of threads that is as asynchronous as a GPU; DTRAIN_FAKE_NVML is
 a management library with two GPUs."""

@@ -98,6 +98,18 @@ def moments_of(x):
     return torch.cat([x.sum(dims), (x * x).sum(dims), count])
 
 
+def embedding_row(seed, shape, vocabulary, channels, half=False):
+    dtype = rounded if half else lambda t: t
+    indices = torch.tensor((draws(seed, TEST, 0, 0, math.prod(shape)) % vocabulary).astype(np.int64)).reshape(shape)
+    weight = signed(seed, 100, 0, (vocabulary, channels)).requires_grad_()
+    y = dtype(torch.nn.functional.embedding(indices, weight))
+    if y.dim() == 4:
+        y = y.permute(0, 3, 1, 2)  # as images are written here
+    y.backward(dtype(signed(seed, 200, 0, tuple(y.shape))))
+    digits = 6 if half else 9
+    return {"seed": seed, "out": numbers(y, digits), "grad_in": [], "grad_params": [numbers(weight.grad, digits)]}
+
+
 def op_row(seed, in_shapes, param_shapes, function, scale=1, half=False, moments=False):
     """`function` of inputs and parameters; `moments`: of x, its moments and parameters."""
     dtype = rounded if half else lambda t: t
@@ -198,6 +210,8 @@ def make_ops():
         "layer_norm": (63, [(5, 37)], [(37,), (37,)], lambda x, w, b: f.layer_norm(x, (37,), w, b)),
         "layer_norm_pixels": (64, [(2, 19, 3, 4)], [(19,), (19,)],
                               lambda x, w, b: f.layer_norm(x.permute(0, 2, 3, 1), (19,), w, b).permute(0, 3, 1, 2)),
+        "rms_norm": (101, [(5, 37)], [(37,)], lambda x, w: f.rms_norm(x, (37,), w, 1e-5)),
+        "rms_norm_positions": (102, [(2, 5, 24)], [(24,)], lambda x, w: f.rms_norm(x, (24,), w, 1e-5)),
         "cast_to_f32": (65, [(4, 21)], [], lambda x: x * 1),
         "cast_to_bf16": (66, [(4, 21)], [], lambda x: x * 1),
         "dropout": (13, [(3, 150)], [], lambda x: dropout(x, 13, 0.3)),
@@ -214,6 +228,8 @@ def make_ops():
         suffix = "_bf16" if half else ""
         for name, row in table.items():
             rows[name + suffix] = op_row(*row, half=half)
+        rows["embedding" + suffix] = embedding_row(103, (3, 14), 11, 21, half)
+        rows["embedding_images" + suffix] = embedding_row(104, (2, 3, 4), 5, 8, half)
         for name, (seed, shape, activation, moments) in norms.items():
             rows[name + suffix] = norm_row(seed, shape, activation, half, moments)
     seed, n, classes = 14, 7, 10

@@ -11,7 +11,7 @@ from host import (DEVICE, ENERGY_KEY, GRAPHS_OFF, GRAPHS_ON, LARGE_TESTS, LARGES
 
 # Relative difference of the first losses, float32 without TF32, between the CPU and the GPU.
 LOSS_TOLERANCE = 1e-3
-# What each recipe must reach on the part of its data that travels: two deviations of such a test set below the lower one of what
+# What each recipe must reach on the part of its data that travels: two standard deviations of such a test set below the lower one of what
 # the CPU reached with seeds 1 and 2 (README.md here).
 FLOORS = {"mnist-mlp": 0.906, "mnist-cnn": 0.953, "cifar10-cnn": 0.325, "cifar10-resnet18": 0.325, "digits-mlp": 0.878}
 RESNET18 = ["precision=bfloat16", "optimizer.sgd.learning_rate=0.02", "schedule.warmup_steps=20"]  # of 125 steps

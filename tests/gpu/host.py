@@ -26,7 +26,7 @@ GRAPHS_ON = "cuda.graphs=true"
 TF32_OFF = "cuda.tf32=false"
 TF32_ON = "cuda.tf32=true"
 LIGHT = "memory.recompute=light"
-# Several ranks on one GPU, what their sums travel on, sums in a fixed order, and the optimizer's state in shares (ZeRO-1).
+# Several ranks on one GPU, what their sums travel on, sums in a fixed order, and the optimizer's state in shards (ZeRO-1).
 SHARE_GPUS = "cuda.share_gpus=true"
 TRANSPORT = "communication.transport={}"
 FIXED_ORDER = "communication.algorithm=fixed_order"

@@ -54,6 +54,9 @@ void put(const Tensor& t, const std::vector<float>& logical) {
     if (t.desc.dtype == DType::bf16) t.as<Bf16>()[i] = to_bf16(memory[i]);
     if (t.desc.dtype == DType::f16) t.as<F16>()[i] = to_f16(memory[i]);
     if (t.desc.dtype == DType::f64) t.as<double>()[i] = static_cast<double>(memory[i]);
+    if (t.desc.dtype == DType::i32) t.as<std::int32_t>()[i] = static_cast<std::int32_t>(memory[i]);
+    if (t.desc.dtype == DType::u16) t.as<std::uint16_t>()[i] = static_cast<std::uint16_t>(memory[i]);
+    if (t.desc.dtype == DType::u8) t.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(memory[i]);
   }
 }
 std::vector<float> get(const Tensor& t) {
@@ -89,6 +92,16 @@ OpRow in_half(OpRow row, DType dtype) {
 }
 
 }  // namespace
+
+DType dtype_of(const OpRow& row) {
+  const auto of_op = [&](const auto& op) {
+    if constexpr (requires { op.dtype; })
+      return op.dtype;
+    else
+      return row.in.dtype;
+  };
+  return row.in.is_index() ? std::visit(of_op, row.op) : row.in.dtype;
+}
 
 bool is_loss(const OpRow& row) {
   return std::holds_alternative<SoftmaxCrossEntropy>(row.op) || std::holds_alternative<MeanSquaredError>(row.op);
@@ -138,6 +151,10 @@ const std::vector<OpRow>& op_table() {
         {"batch_normalize", 62, BatchNormalize{1e-5, 0.1, relu}, norm},
         {"layer_norm", 63, LayerNorm{}, matrix(5, 37)},
         {"layer_norm_pixels", 64, LayerNorm{}, image(2, 19, 3, 4)},
+        {"rms_norm", 101, RmsNorm{}, matrix(5, 37)},
+        {"rms_norm_positions", 102, RmsNorm{}, {DType::f32, Shape{2, 5, 24}}},
+        {"embedding", 103, Embedding{11, 21}, {DType::i32, Shape{3, 14}}, {}, 1, 11},
+        {"embedding_images", 104, Embedding{5, 8}, {DType::u8, Shape{2, 3, 4}}, {}, 1, 5},
         {"cast_to_f32", 65, Cast{DType::f32}, small},
         {"cast_to_bf16", 66, Cast{DType::bf16}, small},
         {"dropout", 13, Dropout{0.3, 3}, matrix(3, 150)},
@@ -186,6 +203,14 @@ const std::vector<OpRow>& large_ops() {
 }
 
 OpRow in_dtype(OpRow row, DType dtype) {
+  if (row.in.is_index()) {
+    std::visit(
+        [&](auto& op) {
+          if constexpr (requires { op.dtype; }) op.dtype = dtype;
+        },
+        row.op);
+    return row;
+  }
   row.in.dtype = dtype;
   for (TensorDesc& desc : row.more_in) desc.dtype = dtype;
   return row;
@@ -238,6 +263,12 @@ std::vector<TensorDesc> OpRun::describe() {
   std::vector<TensorDesc> descs{row_.in};
   descs.insert(descs.end(), row_.more_in.begin(), row_.more_in.end());
   const auto draw = [&](const TensorDesc& desc, std::uint64_t item) {
+    if (desc.is_index()) {
+      std::vector<float> indices;
+      for (std::int64_t i = 0; i < desc.elements(); ++i)
+        indices.push_back(static_cast<float>(raw_draw(row_.seed, item, 0, i) % row_.vocabulary));
+      return indices;
+    }
     auto values = signed_draws(row_.seed, item, desc.elements());
     for (float& v : values) v *= row_.scale;
     if (desc.dtype != DType::f32) values = rounded_to(DType::bf16, values);

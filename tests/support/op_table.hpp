@@ -15,10 +15,13 @@ struct OpRow {
   std::string name;  // as in tests/golden/ops.json
   std::uint64_t seed = 0;
   OpSpec op;
-  TensorDesc in;                      // of input 0; losses add labels or targets, and weights
+  TensorDesc in;                      // of input 0, floats or index values; losses add labels or targets, and weights
   std::vector<TensorDesc> more_in{};  // of the other inputs; BatchNormalize adds moments
   float scale = 1;                    // of the inputs
+  std::uint32_t vocabulary = 0;       // index values are below it
 };
+/// What the row computes in.
+DType dtype_of(const OpRow&);
 bool is_loss(const OpRow&);
 /// Rows in float32 (losses among them), then the same ops in bfloat16, named "..._bf16", and in float16, "..._f16".
 const std::vector<OpRow>& op_table();

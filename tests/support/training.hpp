@@ -147,7 +147,7 @@ struct Steps {
   /// `rank`: of several, each on its own thread; null: alone.
   Steps(const LoadedConfig& loaded, std::unique_ptr<test::AsyncDevice> d, comm::LocalRank* rank = nullptr)
       : config(loaded.config), world(rank != nullptr ? comm::World(*rank) : comm::World()), device(*d) {
-    const BatchShare batch = check_batch(loaded, world.size());
+    const BatchSplit batch = check_batch(loaded, world.size());
     engine.emplace(world, std::move(d));
     engine->connect(config, world);
     Graph graph = training_graph(config, batch.micro);

@@ -3,28 +3,11 @@
 #include <cmath>
 
 #include "runtime/cpu/op_kernels.hpp"
-#include "runtime/cpu/ops/channel_sums.hpp"
+#include "runtime/cpu/ops/row_sums.hpp"
 
 namespace dtrain::cpu {
 
 namespace {
-
-constexpr std::int64_t lanes = 16;
-
-/// Sum of value(i) over [0, n): sixteen running sums, then a fixed tree.
-template <class Value>
-float sum_of(std::int64_t n, const Value& value) {
-  alignas(64) float sums[lanes] = {};
-  std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-#pragma omp simd
-    for (std::int64_t l = 0; l < lanes; ++l) sums[l] += value(i + l);
-  }
-  for (std::int64_t l = 0; i + l < n; ++l) sums[l] += value(i + l);
-  for (std::int64_t half = lanes / 2; half > 0; half /= 2)
-    for (std::int64_t l = 0; l < half; ++l) sums[l] += sums[l + half];
-  return sums[0];
-}
 
 template <class T>
 class LayerNormKernel final : public Kernel {
@@ -38,7 +21,7 @@ class LayerNormKernel final : public Kernel {
     const float *weight = a.params[0].as<float>(), *bias = a.params[1].as<float>();
     const std::int64_t n = lines_.channels;
     const bool keep = a.pass.mode == Mode::train && !a.pass.recompute;
-    for_rows([&](std::int64_t row) {
+    for_rows(lines_, threads_, [&](std::int64_t row) {
       const T* x = a.in[0].as<T>() + row * n;
       const float mean = sum_of(n, [=](std::int64_t i) { return to_float(x[i]); }) / static_cast<float>(n);
       const float squares = sum_of(n, [=](std::int64_t i) {
@@ -64,7 +47,7 @@ class LayerNormKernel final : public Kernel {
     const std::int64_t n = lines_.channels;
     const float* weight = a.params[0].as<float>();
     const bool add = g.in[0].write == Write::accumulate;
-    for_rows([&](std::int64_t row) {
+    for_rows(lines_, threads_, [&](std::int64_t row) {
       const T *from = x + row * n, *gradient = gy + row * n;
       const float m = mean[row], s = inverse[row], share = 1.0f / static_cast<float>(n);
       const auto at = [=](std::int64_t i) { return to_float(gradient[i]) * weight[i]; };
@@ -77,13 +60,6 @@ class LayerNormKernel final : public Kernel {
   }
 
  private:
-  template <class Body>
-  void for_rows(const Body& body) const {
-    lines_.for_each(threads_, [&](std::int64_t at, std::int64_t n) {
-      for (std::int64_t row = at / lines_.channels; row < (at + n) / lines_.channels; ++row) body(row);
-    });
-  }
-
   void params_gradient(const OpArgs& a, const T* x, const T* gy, std::span<const GradSlot> slots) const {
     const float *mean = a.saved[0].as<float>(), *inverse = a.saved[1].as<float>();
     const std::int64_t n = lines_.channels;

@@ -1,4 +1,4 @@
-// Sums over ranks on a device that works behind the host's back: when each was ready, under way and waited for, from
+// Sums over ranks on an asynchronous device: when each was ready, under way and waited for, from
 // events on its streams, of recorded steps and of others; and where a device is, without asking it.
 #include "comm/collective/bucket_timers.hpp"
 
@@ -9,7 +9,7 @@
 
 #include "comm/collective/reducer.hpp"
 #include "comm/world/local.hpp"
-#include "runtime/device/recordings.hpp"
+#include "runtime/device/cuda_graph_cache.hpp"
 #include "tests/comm/collective/suite.hpp"
 #include "tests/support/allocations.hpp"
 #include "tests/support/async_device.hpp"
@@ -70,7 +70,7 @@ struct Rank {
         origin(device.make_timer()),
         timers(device, buckets, sharded),
         reducer(device, collective, store, {}, sharded),
-        recordings(device, true) {
+        cache(device, true) {
     device.zero(store.gradients(), store.layout().total_floats() * sizeof(float), *compute);
     reducer.follow(static_cast<const std::uint64_t*>(step.data()));
   }
@@ -95,7 +95,7 @@ struct Rank {
       reducer.gather_parameters(*compute);
     };
     if (recorded) {
-      recordings.run(timed ? 1 : 0, *compute, work);
+      cache.run(timed ? 1 : 0, *compute, work);
     } else {
       work();
     }
@@ -111,7 +111,7 @@ struct Rank {
   std::unique_ptr<Event> origin;
   BucketTimers timers;
   GradientReducer reducer;
-  Recordings recordings;
+  CudaGraphCache cache;
 };
 
 void expect_in_order(const Rank& rank, const char* what) {

@@ -170,16 +170,16 @@ inline void check_device_fixed_order(const DeviceMaker& make, Collective& c, Str
     std::vector<float> mine(n * ranks);
     std::vector<Bf16> half(n * ranks);
     for (std::size_t i = 0; i < mine.size(); ++i) half[i] = to_bf16(mine[i] = rough(make.rank, i));
-    OnDevice<float> all(device, stream, DType::f32, mine), shares(device, stream, DType::f32, mine);
-    OnDevice<Bf16> half_all(device, stream, DType::bf16, half), half_shares(device, stream, DType::bf16, half);
+    OnDevice<float> all(device, stream, DType::f32, mine), shards(device, stream, DType::f32, mine);
+    OnDevice<Bf16> half_all(device, stream, DType::bf16, half), half_shards(device, stream, DType::bf16, half);
     c.all_reduce(all.tensor(), Reduce::sum, stream);
-    c.reduce_scatter(shares.tensor(), shares.tensor(me * n, n), Reduce::sum, stream);
+    c.reduce_scatter(shards.tensor(), shards.tensor(me * n, n), Reduce::sum, stream);
     c.all_reduce(half_all.tensor(), Reduce::sum, stream);
-    c.reduce_scatter(half_shares.tensor(), half_shares.tensor(me * n, n), Reduce::sum, stream);
+    c.reduce_scatter(half_shards.tensor(), half_shards.tensor(me * n, n), Reduce::sum, stream);
     all.fetch();
-    shares.fetch();
+    shards.fetch();
     half_all.fetch();
-    half_shares.fetch();
+    half_shards.fetch();
     stream.synchronize();
     for (std::size_t i = 0; i < mine.size(); ++i) {
       const float expected = wide(i);
@@ -188,8 +188,8 @@ inline void check_device_fixed_order(const DeviceMaker& make, Collective& c, Str
     }
     for (std::size_t i = me * n; i < (me + 1) * n; ++i) {
       const float expected = wide(i);
-      require(std::memcmp(&shares[i], &expected, sizeof expected) == 0, "bits of a share of {}: element {}", n, i);
-      require(half_shares[i].bits == narrow(i).bits, "bits of a bfloat16 share of {}: element {}", n, i);
+      require(std::memcmp(&shards[i], &expected, sizeof expected) == 0, "bits of a shard of {}: element {}", n, i);
+      require(half_shards[i].bits == narrow(i).bits, "bits of a bfloat16 shard of {}: element {}", n, i);
     }
   }
 }

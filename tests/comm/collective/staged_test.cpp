@@ -1,4 +1,4 @@
-// Sums of device tensors through the host's memory, on a device that works behind the host's back.
+// Sums of device tensors through the host's memory, on an asynchronous device.
 #include "comm/collective/staged.hpp"
 
 #include <chrono>

@@ -94,13 +94,13 @@ void check_sums(Communicator& c, DType dtype) {
                 name_of(dtype), i);
       }
     }
-    const std::size_t share = n, own = share * static_cast<std::size_t>(c.rank());
+    const std::size_t shard = n, own = shard * static_cast<std::size_t>(c.rank());
     for (bool in_place : {false, true}) {
-      std::vector<T> in(share * static_cast<std::size_t>(ranks)), apart(share);
+      std::vector<T> in(shard * static_cast<std::size_t>(ranks)), apart(shard);
       for (std::size_t i = 0; i < in.size(); ++i) in[i] = whole<T>(c.rank(), i);
       T* const out = in_place ? in.data() + own : apart.data();
-      c.reduce_scatter(in.data(), out, share, dtype, Reduce::sum);
-      for (std::size_t i = 0; i < share; ++i) {
+      c.reduce_scatter(in.data(), out, shard, dtype, Reduce::sum);
+      for (std::size_t i = 0; i < shard; ++i) {
         require(out[i] == total(own + i), "reduce_scatter of {} (in place: {}): element {}", n, in_place, i);
       }
     }
@@ -164,7 +164,7 @@ inline void check_fixed_order_bf16(Communicator& c, std::size_t most = ~std::siz
       Bf16* const out = in_place ? in.data() + own : apart.data();
       c.reduce_scatter(in.data(), out, n, DType::bf16, Reduce::sum);
       for (std::size_t i = 0; i < n; ++i)
-        require(out[i].bits == expected(own + i).bits, "bits of a share of {} bfloat16 sums (in place: {}): element {}",
+        require(out[i].bits == expected(own + i).bits, "bits of a shard of {} bfloat16 sums (in place: {}): element {}",
                 n, in_place, i);
     }
   }
@@ -209,7 +209,7 @@ inline void check_collectives(const Maker& make, Device& device) {
     require(c->rank() == make.rank && c->size() == make.size, "rank and size of the collective");
     const std::size_t n = 4099, ranks = static_cast<std::size_t>(make.size);
     std::vector<std::vector<float>> data(8, std::vector<float>(n));
-    std::vector<float> whole_buffer(n * ranks), share(n);
+    std::vector<float> whole_buffer(n * ranks), shard(n);
     for (auto& d : data) {
       for (std::size_t i = 0; i < n; ++i) d[i] = whole<float>(make.rank, i);
       c->all_reduce(view(DType::f32, d.data(), n), Reduce::sum, *stream);
@@ -217,14 +217,14 @@ inline void check_collectives(const Maker& make, Device& device) {
     // Broadcast reads what the sum before it wrote.
     c->broadcast(view(DType::f32, data[0].data(), n), make.size - 1, *stream);
     c->all_gather(view(DType::f32, data[0].data(), n), view(DType::f32, whole_buffer.data(), n * ranks), *stream);
-    c->reduce_scatter(view(DType::f32, whole_buffer.data(), n * ranks), view(DType::f32, share.data(), n), Reduce::sum,
+    c->reduce_scatter(view(DType::f32, whole_buffer.data(), n * ranks), view(DType::f32, shard.data(), n), Reduce::sum,
                       *stream);
     stream->synchronize();
     for (std::size_t i = 0; i < n; ++i) {
       float sum = 0;
       for (int r = 0; r < make.size; ++r) sum += whole<float>(r, i);
       for (const auto& d : data) require(d[i] == sum, "a collective's sum: element {}", i);
-      require(share[i] == sum * static_cast<float>(make.size), "a chain of collectives: element {}", i);
+      require(shard[i] == sum * static_cast<float>(make.size), "a chain of collectives: element {}", i);
     }
   }
 }

@@ -122,8 +122,8 @@ TEST(Binding, shares_cover_all_cores_once) {
   for (int ranks = 1; ranks <= 9; ++ranks) {
     Cores joined;
     for (int r = 0; r < ranks; ++r) {
-      const Cores share = share_of_cores(cores(9, 2), r, ranks);
-      joined.insert(joined.end(), share.begin(), share.end());
+      const Cores part = part_of_cores(cores(9, 2), r, ranks);
+      joined.insert(joined.end(), part.begin(), part.end());
     }
     EXPECT_EQ(joined, cores(9, 2)) << ranks;
   }

@@ -90,8 +90,8 @@ class Augment : public ::testing::Test {
     const bool inside = y >= 0 && x >= 0 && y < height && x < width;
     const int stored = inside ? pixel(sample, static_cast<std::uint64_t>((y * width + x) * 3 + c)) : 0;
     const auto i = static_cast<std::size_t>(c);
-    return static_cast<float>(stored * (normalize_.scale / normalize_.deviation[i]) -
-                              normalize_.mean[i] / normalize_.deviation[i]);
+    return static_cast<float>(stored * (normalize_.scale / normalize_.standard_deviation[i]) -
+                              normalize_.mean[i] / normalize_.standard_deviation[i]);
   }
   Folder folder_;
   std::optional<Dataset> set_;
@@ -132,7 +132,7 @@ TEST_F(Augment, CropAndFlipMoveWholePixels) {
 TEST_F(Augment, NothingDrawnIsPlainConversion) {
   normalize_ = {1.0 / 255, {0.5}, {0.2}};
   normalize_.mean.assign(3, 0.5);
-  normalize_.deviation.assign(3, 0.2);
+  normalize_.standard_deviation.assign(3, 0.2);
   const auto augmenter = make({RandomCrop{0}, Flip{0, 0}});
   const auto out = run(augmenter, 5, 77);
   for (int i = 0; i < height * width * 3; ++i)
@@ -193,7 +193,7 @@ TEST_F(Augment, ColorsKeepTheirRangeAndNormalizeLast) {
     const auto out = run(augmenter, p % 40, p);
     for (std::size_t i = 0; i < out.size(); ++i) {
       const std::size_t c = i % 3;
-      const double stored = (static_cast<double>(out[i]) * normalize_.deviation[c] + normalize_.mean[c]) * 255;
+      const double stored = (static_cast<double>(out[i]) * normalize_.standard_deviation[c] + normalize_.mean[c]) * 255;
       ASSERT_GE(stored, -1e-3);
       ASSERT_LE(stored, 255.001);
     }

@@ -179,7 +179,7 @@ TEST(Loader, LaysImagesOutChannelsLastAndNormalizesByChannel) {
             const std::uint64_t at = flat ? stored : p * 3 + c;
             const bool one = flat && hwc;
             const double mean = one ? 0.1 : options.normalize.mean[c],
-                         deviation = one ? 0.5 : options.normalize.deviation[c];
+                         deviation = one ? 0.5 : options.normalize.standard_deviation[c];
             ASSERT_NEAR(out[i * 60 + at], (pixel(i, stored) / 255.0 - mean) / deviation, 1e-6) << hwc << flat;
           }
         }
@@ -288,7 +288,7 @@ TEST(Loader, WrongSettingsAreClearErrors) {
   options.normalize.mean = {1, 2, 3};
   EXPECT_HAS(message_of<ConfigError>([&] { Loader::training(set, options); }), "data.normalize");
   options.normalize = {};
-  options.normalize.deviation = {0};
+  options.normalize.standard_deviation = {0};
   EXPECT_HAS(message_of<ConfigError>([&] { Loader::training(set, options); }), "deviation above 0");
 }
 

@@ -145,7 +145,7 @@ TEST_F(ImportCsv, ManyRowsInChunks) {
   CsvImportOptions options;
   options.label = "-1";
   options.storage = {1000, 1};
-  EXPECT_HAS(import(text, options), "normalize: {scale: 1, mean: [1.5e+04, 7500], deviation: [8660, 4330]}");
+  EXPECT_HAS(import(text, options), "normalize: {scale: 1, mean: [1.5e+04, 7500], standard_deviation: [8660, 4330]}");
   EXPECT_HAS(inspect(folder_ / "t.h5").text, "/x float32 [30000, 2]  chunked [1000, 2], shuffle, gzip");
   const auto x = features();
   for (std::size_t i = 0; i < 30000; ++i) ASSERT_EQ(x[2 * i + 1], static_cast<float>(i) * 0.5f);

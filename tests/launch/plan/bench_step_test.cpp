@@ -1,4 +1,4 @@
-// Where the time of a step goes on a device that works behind the host's back: by its own events, not the host's clock.
+// Where the time of a step goes on an asynchronous device: by its own events, not the host's clock.
 #include <filesystem>
 #include <memory>
 #include <string>

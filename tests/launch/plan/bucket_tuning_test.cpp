@@ -71,7 +71,7 @@ TEST(BucketTuning, AllRanksSeeTheSameSums) {
       for (std::size_t i = 0; i < p.points.size(); ++i) EXPECT_EQ(p.points[i].seconds, seen[0].points[i].seconds);
     }
     const auto& points = seen[0].points;
-    ASSERT_EQ(points.size(), 4u);  // 16 KiB, 64, 256, 1 MiB, each in equal shares of three ranks
+    ASSERT_EQ(points.size(), 4u);  // 16 KiB, 64, 256, 1 MiB, each in equal shards of three ranks
     EXPECT_EQ(points[0].bytes, 16384 / 4 / 3 * 3 * 4);
     EXPECT_EQ(points[3].bytes, (1 << 20) / 4 / 3 * 3 * 4);
     for (const auto& point : points) EXPECT_GE(point.seconds, (sharded ? 2 : 1) * 2e-3);

@@ -1,4 +1,5 @@
-// Choices of a run: rank 0's on all ranks, kept in the run's directory, and measured anew only where nobody knows them.
+// Choices of a run: rank 0's on all ranks, kept in the run's directory, and measured again only where nobody knows
+// them.
 #include "launch/report/run_choices.hpp"
 
 #include <filesystem>
@@ -147,7 +148,7 @@ TEST(RunChoices, a_file_that_was_spoilt_is_named) {
     } catch (const CheckpointError& e) {
       const std::string text = e.what();
       EXPECT_NE(text.find(folder.file() + ": line 2 "), std::string::npos) << text;
-      EXPECT_NE(text.find("remove the file to measure anew"), std::string::npos) << text;
+      EXPECT_NE(text.find("remove the file to measure again"), std::string::npos) << text;
     }
   });
 }

@@ -1,4 +1,4 @@
-// Started by mpirun, in dtrain's place: CONFIG key=value..., trains on a device that works behind the host's back;
+// Started by mpirun, in dtrain's place: CONFIG key=value..., trains on an asynchronous device;
 // bench-comm SIZE..., measures sums on it.
 //   DTRAIN_ASYNC_BUS_IDS: where each rank's GPU is, by rank, with commas; DTRAIN_ASYNC_DELAY_US: before each piece of
 //   work

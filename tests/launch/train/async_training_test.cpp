@@ -1,4 +1,4 @@
-// Training on a device that works behind the host's back: the same bits as on the cpu, from recorded steps or not, with
+// Training on an asynchronous device: the same bits as on the cpu, from recorded steps or not, with
 // results that are read late, and without a wait or an allocation in a step.
 #include <csignal>
 #include <fstream>
@@ -84,19 +84,19 @@ TEST_F(AsyncTraining, algorithms_are_kept_with_the_run_and_its_checkpoints) {
   const auto saved = [&](const std::string& step) {
     return io::read_run_state((folder_ / "kept" / "checkpoints" / step).string()).choices;
   };
-  const std::string anew = "algorithms were measured anew";
+  const std::string again = "algorithms were measured again";
   const Outcome first = train_on(with("H1", "quick"), mlp, {"train.steps=9"}, "kept");
   ASSERT_EQ(first.code, ExitCode::ok) << first.error;
   const std::string choices = kept("kept");
   EXPECT_NE(choices.find("algorithm/H1: dense [48, 64] = quick\n"), std::string::npos) << choices;
   EXPECT_EQ(saved("step-000000009").at("algorithm/H1: dense [48, 64]"), "quick");
-  EXPECT_EQ(first.out.find(anew), std::string::npos);
+  EXPECT_EQ(first.out.find(again), std::string::npos);
   // It goes on with these, whatever would be quicker now; from the checkpoint alone as well.
   std::filesystem::remove(folder_ / "kept" / "choices.txt");
   const Outcome second = train_on(with("H1", "quicker"), mlp, {"train.steps=10"}, "kept");
   ASSERT_EQ(second.code, ExitCode::ok) << second.error;
   EXPECT_EQ(kept("kept"), choices);
-  EXPECT_EQ(second.out.find(anew), std::string::npos);
+  EXPECT_EQ(second.out.find(again), std::string::npos);
   // So does a run that begins again in this directory: the same command gives the same bits.
   ASSERT_EQ(train_on(with("H1", "quicker"), mlp, {"train.steps=10", "checkpoint.resume=never"}, "kept").code,
             ExitCode::ok);
@@ -104,9 +104,9 @@ TEST_F(AsyncTraining, algorithms_are_kept_with_the_run_and_its_checkpoints) {
   // Another GPU measures, and says so.
   const Outcome third = train_on(with("H2", "other"), mlp, {"train.steps=11"}, "kept");
   ASSERT_EQ(third.code, ExitCode::ok) << third.error;
-  const auto said = third.out.find(anew);
+  const auto said = third.out.find(again);
   ASSERT_NE(said, std::string::npos) << third.out;
-  EXPECT_EQ(third.out.find(anew, said + 1), std::string::npos) << third.out;
+  EXPECT_EQ(third.out.find(again, said + 1), std::string::npos) << third.out;
   EXPECT_NE(kept("kept").find("algorithm/H2: dense [48, 64] = other\n"), std::string::npos);
   EXPECT_NE(kept("kept").find(choices), std::string::npos);
   EXPECT_EQ(saved("step-000000011").at("algorithm/H2: dense [48, 64]"), "other");
@@ -195,7 +195,7 @@ TEST_F(AsyncTraining, a_fault_is_named_by_layer_where_each_is_waited_for) {
   s.go(2);
   s.read(0);
   EXPECT_EQ(s.device.recordings, 0);
-  s.device.fail_after(4);  // behind the step's state, the images and the wish to stop
+  s.device.fail_after(4);  // behind the step's state, the images and the stop request
   try {
     s.go(1);
     FAIL() << "nothing was noticed";

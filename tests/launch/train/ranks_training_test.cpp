@@ -1,4 +1,4 @@
-// Training on several ranks, each with a device that works behind the host's back: over the simulated NCCL and over the
+// Training on several ranks, each with an asynchronous device: over the simulated NCCL and over the
 // host's memory the same bits as on cpus, from recorded steps or not, with the optimizer's state sharded or not.
 #include <atomic>
 #include <chrono>
@@ -246,14 +246,14 @@ TEST_P(RanksTraining, algorithms_are_those_of_rank_0_and_of_the_run_that_goes_on
     quickest_ = quickest;
     return run(ranks, On::nccl, mlp, {fmt::format("train.steps={}", steps)}, "kept").out;
   };
-  const std::string anew = "algorithms were measured anew";
-  EXPECT_EQ(count(go_on("H1", "first", 3), anew), 0);
+  const std::string again = "algorithms were measured again";
+  EXPECT_EQ(count(go_on("H1", "first", 3), again), 0);
   const std::string first = kept();
   EXPECT_GE(count(first, "algorithm/H1: "), 4);
   EXPECT_EQ(count(first, "algorithm/H1: "), count(first, " = first of rank 0\n"));
-  EXPECT_EQ(count(go_on("H1", "later", 6), anew), 0);
+  EXPECT_EQ(count(go_on("H1", "later", 6), again), 0);
   EXPECT_EQ(kept(), first);
-  EXPECT_EQ(count(go_on("H2", "other", 9), anew), 1);
+  EXPECT_EQ(count(go_on("H2", "other", 9), again), 1);
   EXPECT_EQ(count(kept(), " = other of rank 0\n"), count(first, " = first of rank 0\n"));
   EXPECT_EQ(count(kept(), "of rank 1"), 0);
 }

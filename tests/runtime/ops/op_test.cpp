@@ -41,7 +41,7 @@ const nlohmann::json& goldens() {
 
 bool computes_in_half(const OpRow& row) {
   const auto* cast = std::get_if<Cast>(&row.op);
-  return row.in.dtype != DType::f32 || (cast && cast->to != DType::f32);
+  return test::dtype_of(row) != DType::f32 || (cast && cast->to != DType::f32);
 }
 
 /// A row on a device.
@@ -61,14 +61,15 @@ std::vector<Case> cases(bool (*chosen)(const OpRow&)) {
   std::vector<Case> all;
   for (const auto& device : test::available_devices())
     for (const OpRow& row : test::op_table())
-      if (chosen(row) && (row.in.dtype != DType::f16 || has_float16(device, row.op))) all.push_back({device, row});
+      if (chosen(row) && (test::dtype_of(row) != DType::f16 || has_float16(device, row.op)))
+        all.push_back({device, row});
   return all;
 }
 /// What TF32 changes: products and convolutions of float32.
 std::vector<Case> tf32_cases() {
   std::vector<Case> all;
   for (const Case& c : cases([](const OpRow& row) {
-         return row.in.dtype == DType::f32 &&
+         return test::dtype_of(row) == DType::f32 &&
                 (std::holds_alternative<Dense>(row.op) || std::holds_alternative<Conv>(row.op));
        }))
     if (c.device.make_tf32 != nullptr) all.push_back({c.device, c.row, true});
@@ -79,7 +80,7 @@ std::string name_of_case(const testing::TestParamInfo<Case>& info) {
 }
 /// Rows in float16 have the inputs of those in bfloat16.
 std::string golden_name(const OpRow& row) {
-  return row.in.dtype == DType::f16 ? row.name.substr(0, row.name.rfind('_')) + "_bf16" : row.name;
+  return test::dtype_of(row) == DType::f16 ? row.name.substr(0, row.name.rfind('_')) + "_bf16" : row.name;
 }
 
 class Ops : public testing::TestWithParam<Case> {
@@ -210,7 +211,8 @@ TEST_P(BesideCpu, values_and_gradients_are_the_same) {
 }
 
 std::vector<Case> cases_beside_cpu() {
-  std::vector<Case> all = cases([](const OpRow& row) { return row.in.dtype != DType::f16; });  // which the CPU has not
+  std::vector<Case> all =
+      cases([](const OpRow& row) { return test::dtype_of(row) != DType::f16; });  // which the CPU has not
   std::erase_if(all, [](const Case& c) { return c.device.name == "cpu"; });
   return all;
 }
@@ -222,7 +224,7 @@ GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(LargeBesideCpu);
 
 TEST_P(LargeBesideCpu, values_and_gradients_are_the_same) {
   const auto cpu = make_cpu_device(1);
-  OpRun there(*cpu, row_.in.dtype == DType::f16 ? test::in_dtype(row_, DType::bf16) : row_);
+  OpRun there(*cpu, test::dtype_of(row_) == DType::f16 ? test::in_dtype(row_, DType::bf16) : row_);
   run_.step.loss_scale = there.step.loss_scale = 8;
   const auto expected = results(there), seen = results(run_);
   ASSERT_EQ(seen.size(), expected.size());
@@ -263,7 +265,7 @@ std::map<std::string, std::string> engines_of(const test::AvailableDevice& devic
 
 TEST_P(EitherWay, values_and_gradients_are_the_same) {
   const auto cpu = make_cpu_device(1);
-  OpRun there(*cpu, row_.in.dtype == DType::f16 ? test::in_dtype(row_, DType::bf16) : row_);
+  OpRun there(*cpu, test::dtype_of(row_) == DType::f16 ? test::in_dtype(row_, DType::bf16) : row_);
   const auto expected = results(there);
   const AlgorithmChoices quicker = device_->kernels().choices();
   const auto engines = engines_of(GetParam().device, row_);
@@ -359,8 +361,9 @@ TEST_P(Differences, gradients_are_those_of_finite_differences) {
   run_.backward(Write::overwrite, Write::overwrite);
   const auto gradients = grads(run_);
   const double tolerance = run_.shape().epilogue ? kink_tolerance : difference_tolerance;
-  for (std::size_t i = 0; i < run_.inputs.size(); ++i)  // no label, target, weight or moment
-    expect_difference(run_, run_.inputs[i], gradients[i], loss(), row_.seed, tolerance);
+  const auto inputs = run_.differentiable();
+  for (std::size_t i = 0; i < inputs.size() && inputs[i] < run_.inputs.size(); ++i)  // no moment
+    expect_difference(run_, run_.inputs[inputs[i]], gradients[i], loss(), row_.seed, tolerance);
   for (std::size_t p = 0; p < params(); ++p) {
     expect_difference(run_, run_.params[p], gradients[run_.differentiable().size() + p], loss(), row_.seed, tolerance);
   }

@@ -1,4 +1,4 @@
-// Shares of buckets (ZeRO-1): how layouts are cut for them, and that updates and norms by shares are those of the
+// Shards of buckets (ZeRO-1): how layouts are cut for them, and that updates and norms by shards are those of the
 // whole.
 #include <cmath>
 
@@ -45,18 +45,18 @@ TEST(Shards, AreEqualSharesOfWholeNormBlocksAndMoveNoParameter) {
     std::size_t at = 0;
     for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
       for (int r = 0; r < ranks; ++r) {
-        const Bucket share = share_of(layout, b, {r, ranks});
-        EXPECT_EQ(share.begin, at);
-        EXPECT_EQ(share.begin % norm_block, 0u);
-        EXPECT_EQ(share.end - share.begin, share_of(layout, b, {0, ranks}).end - share_of(layout, b, {0, ranks}).begin);
-        at = share.end;
+        const Bucket shard = share_of(layout, b, {r, ranks});
+        EXPECT_EQ(shard.begin, at);
+        EXPECT_EQ(shard.begin % norm_block, 0u);
+        EXPECT_EQ(shard.end - shard.begin, share_of(layout, b, {0, ranks}).end - share_of(layout, b, {0, ranks}).begin);
+        at = shard.end;
       }
     }
     EXPECT_EQ(at, layout.param_floats);
     EXPECT_EQ(layout.buckets.back().end, layout.total_floats());
-    const double share =
+    const double shard =
         static_cast<double>(memory_use(plan, 2, ranks).optimizer) / static_cast<double>(memory_use(whole, 2).optimizer);
-    EXPECT_NEAR(share, 1.0 / ranks, 0.03);
+    EXPECT_NEAR(shard, 1.0 / ranks, 0.03);
   }
 }
 
@@ -76,7 +76,7 @@ TEST_P(ShardUpdates, AreBitForBitThoseOfTheWhole) {
     Optimizer all(*device, rule, one);
     for (int ranks : {2, 4}) {
       const FlatLayout layout = plan_for(ranks).layout;
-      const ParameterStore cut(*device, layout);  // as after the gather: each rank wrote its shares
+      const ParameterStore cut(*device, layout);  // as after the gather: each rank wrote its shards
       std::vector<std::unique_ptr<Optimizer>> optimizers;
       for (int r = 0; r < ranks; ++r) {
         optimizers.push_back(std::make_unique<Optimizer>(*device, rule, layout, Shard{r, ranks}));
@@ -96,7 +96,7 @@ TEST_P(ShardUpdates, AreBitForBitThoseOfTheWhole) {
         for (const FlatParam& p : one.params)
           for (std::size_t i = p.offset; i < p.offset + p.size; ++i)
             whole.gradients()[i] = cut.gradients()[i] = draws[i];
-        // The norm from shares is that of the whole, bit for bit.
+        // The norm from shards is that of the whole, bit for bit.
         std::vector<double> squares;
         for (auto& o : optimizers) {
           const auto own = o->block_squares(cut, *stream);

@@ -1,4 +1,4 @@
-// The state of a step between host and device, and recorded work, on a device that works behind the host's back.
+// The state of a step between host and device, and recorded work, on an asynchronous device.
 #include "runtime/program/step_memory.hpp"
 
 #include <cmath>
@@ -6,7 +6,7 @@
 
 #include <gtest/gtest.h>
 
-#include "runtime/device/recordings.hpp"
+#include "runtime/device/cuda_graph_cache.hpp"
 #include "runtime/ops/kernels.hpp"
 #include "runtime/optim/step_math.hpp"
 #include "tests/support/async_device.hpp"
@@ -32,8 +32,7 @@ TEST(StepMemory, keeps_what_the_device_counts_and_gives_it_what_the_host_says) {
     step.learning_rate = static_cast<float>(s) * 0.5f;
     step.applied_steps = 1000;  // the device's own: not taken
     memory.begin(step, *stream);
-    memory.write_wishes({s == 3 ? 1.0f : 0.0f, static_cast<float>(s), 5}, static_cast<float*>(sums.data()) + 4,
-                        *stream);
+    memory.write_tail({s == 3 ? 1.0f : 0.0f, static_cast<float>(s), 5}, static_cast<float*>(sums.data()) + 4, *stream);
     device.kernels().finish_step({&memory.state(), static_cast<float*>(sums.data()), {}}, *stream);
     memory.end(*stream);
     if (memory.under_way() <= memory.lag()) continue;
@@ -89,15 +88,15 @@ TEST(StepMath, decides_on_an_update_as_the_loss_scale_grows_and_shrinks) {
   EXPECT_EQ(s.loss_scale, 1);  // the least
 }
 
-TEST(Recordings, run_once_record_once_and_replay_what_memory_holds_then) {
+TEST(CudaGraphCache, run_once_record_once_and_replay_what_memory_holds_then) {
   AsyncDevice device;
   const auto stream = device.make_stream(StreamUse::compute);
   const Buffer a(device, 4), b(device, 4);
   int calls = 0, out = 0;
-  Recordings recordings(device, true);
+  CudaGraphCache cache(device, true);
   for (int value = 1; value <= 5; ++value) {
     device.copy(a.data(), &value, 4, *stream);
-    recordings.run(3, *stream, [&] {
+    cache.run(3, *stream, [&] {
       ++calls;
       device.copy(b.data(), a.data(), 4, *stream);
     });
@@ -110,16 +109,16 @@ TEST(Recordings, run_once_record_once_and_replay_what_memory_holds_then) {
   EXPECT_EQ(device.replays, 4);
 }
 
-TEST(Recordings, other_streams_take_part_between_two_events) {
+TEST(CudaGraphCache, other_streams_take_part_between_two_events) {
   AsyncDevice device;
   const auto first = device.make_stream(StreamUse::compute), second = device.make_stream(StreamUse::communication);
   const auto forked = device.make_event(), joined = device.make_event();
   const Buffer a(device, 4), b(device, 4);
   int out = 0;
-  Recordings recordings(device, true);
+  CudaGraphCache cache(device, true);
   for (int value = 1; value <= 4; ++value) {
     device.copy(a.data(), &value, 4, *first);
-    recordings.run(0, *first, [&] {
+    cache.run(0, *first, [&] {
       first->record(*forked);
       second->wait(*forked);
       device.copy(b.data(), a.data(), 4, *second);
@@ -145,14 +144,14 @@ TEST(Recordings, other_streams_take_part_between_two_events) {
                BugError);
 }
 
-TEST(Recordings, without_a_device_that_records_all_is_run) {
+TEST(CudaGraphCache, without_a_device_that_records_all_is_run) {
   const auto device = make_cpu_device(1);
   const auto stream = device->make_stream(StreamUse::compute);
-  Recordings recordings(*device, true);
+  CudaGraphCache cache(*device, true);
   int calls = 0;
-  for (int i = 0; i < 3; ++i) recordings.run(0, *stream, [&] { ++calls; });
+  for (int i = 0; i < 3; ++i) cache.run(0, *stream, [&] { ++calls; });
   EXPECT_EQ(calls, 3);
-  EXPECT_EQ(recordings.refusal(), "this device records nothing");
+  EXPECT_EQ(cache.refusal(), "this device records nothing");
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "launch/infer/use.hpp"
+#include "launch/infer/eval_predict.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -24,7 +24,7 @@
 #include "io/dataset/rows_file.hpp"
 #include "launch/base/clock.hpp"
 #include "launch/data/data.hpp"
-#include "launch/place/seat.hpp"
+#include "launch/place/device_placement.hpp"
 #include "launch/report/run_choices.hpp"
 #include "launch/train/engine.hpp"
 #include "launch/train/evaluation.hpp"
@@ -79,7 +79,7 @@ void check_same_model(const io::FoundCheckpoint& found, const LoadedConfig& inpu
 /// A trained model on this rank's device.
 class Model {
  public:
-  Model(const LoadedConfig& input, comm::World& world, const UseOptions& options)
+  Model(const LoadedConfig& input, comm::World& world, const EvalPredictOptions& options)
       : input_(input), config_(input.config), world_(world), options_(options), group_(world.make_group()) {
     watchdog().limit(config_.communication);
     watchdog().beat("set-up", 0, comm::Deadline::set_up);
@@ -93,8 +93,8 @@ class Model {
   template <class Open>
   void set_up(Open open) {
     std::optional<Graph> graph;
-    Seat seat;
-    std::unique_ptr<Device> device = seated_device(config_, world_, *group_, seat);
+    DevicePlacement placement;
+    std::unique_ptr<Device> device = placed_device(config_, world_, *group_, placement);
     group_->agree([&] {
       engine_.emplace(world_, std::move(device));
       // As many samples at once as in training, whether or not these ranks could share its batch.
@@ -147,7 +147,7 @@ class Model {
   const LoadedConfig& input_;
   const RunConfig& config_;
   comm::World& world_;
-  const UseOptions& options_;
+  const EvalPredictOptions& options_;
   std::unique_ptr<Group> group_;
   std::optional<io::FoundCheckpoint> found_;
   std::optional<Engine> engine_;
@@ -208,7 +208,7 @@ class Predictions {
 
 }  // namespace
 
-std::string evaluate_model(const LoadedConfig& input, comm::World& world, const UseOptions& options,
+std::string evaluate_model(const LoadedConfig& input, comm::World& world, const EvalPredictOptions& options,
                            const std::vector<std::string>& data, bool json) {
   const std::vector<std::string>& files = data.empty() ? input.config.data.eval : data;
   if (files.empty()) {
@@ -238,7 +238,7 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
                      set->count(), join(set->files()), model.ranks_text());
 }
 
-std::string predict(const LoadedConfig& input, comm::World& world, const UseOptions& options,
+std::string predict(const LoadedConfig& input, comm::World& world, const EvalPredictOptions& options,
                     const std::vector<std::string>& files, const std::string& output) {
   Model model(input, world, options);
   std::optional<io::Dataset> set;

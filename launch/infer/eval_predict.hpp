@@ -1,4 +1,4 @@
-// Use of a trained model: `dtrain eval` and `dtrain predict`.
+// What `dtrain eval` and `dtrain predict` do with a trained model.
 // Collective functions, called by every rank on its main thread; they own all they need, and borrow the World.
 #pragma once
 
@@ -10,7 +10,7 @@
 
 namespace dtrain::launch {
 
-struct UseOptions {
+struct EvalPredictOptions {
   /// A step directory, its label `best`, or a directory of checkpoints (the newest valid one). Empty: the
   /// configuration's; the word "best": the best one there.
   std::string checkpoint;
@@ -19,11 +19,11 @@ struct UseOptions {
 
 /// The exact loss and accuracy over `data`, or data.eval where that is empty. Rank 0's text: a line, or one JSON
 /// object. Throws Error on all ranks alike, or RankFailure.
-std::string evaluate_model(const LoadedConfig&, comm::World&, const UseOptions&, const std::vector<std::string>& data,
-                           bool json);
+std::string evaluate_model(const LoadedConfig&, comm::World&, const EvalPredictOptions&,
+                           const std::vector<std::string>& data, bool json);
 
 /// Writes what the model makes of each row of `files` to the HDF5 file `output`, in the same order. Rank 0's text.
-std::string predict(const LoadedConfig&, comm::World&, const UseOptions&, const std::vector<std::string>& files,
+std::string predict(const LoadedConfig&, comm::World&, const EvalPredictOptions&, const std::vector<std::string>& files,
                     const std::string& output);
 
 }  // namespace dtrain::launch

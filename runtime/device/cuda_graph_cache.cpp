@@ -1,4 +1,4 @@
-#include "runtime/device/recordings.hpp"
+#include "runtime/device/cuda_graph_cache.hpp"
 
 #include <algorithm>
 #include <iterator>
@@ -6,7 +6,7 @@
 namespace dtrain {
 
 /// The entry of this key; a new one has not run, and will have by the next time.
-Recordings::Entry& Recordings::of(std::uint64_t key) {
+CudaGraphCache::Entry& CudaGraphCache::of(std::uint64_t key) {
   const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.key == key; });
   if (found != entries_.end()) {
     found->ran = true;

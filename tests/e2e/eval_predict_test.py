@@ -1,4 +1,4 @@
-"""Use of a trained model: eval, predict, checkpoint export, the best checkpoint, the moving average of the parameters."""
+"""Commands that work with a trained model: eval, predict, checkpoint export, the best checkpoint, the moving average of the parameters."""
 import json
 import math
 import os

@@ -1,4 +1,4 @@
-#include "launch/place/seat.hpp"
+#include "launch/place/device_placement.hpp"
 
 #include <algorithm>
 #include <charconv>
@@ -48,7 +48,7 @@ std::vector<Library> libraries_of_gpu_runs() {
   return all;
 }
 
-/// Binds this process near its GPU, as far as all ranks' wishes go together.
+/// Binds this process near its GPU, as far as what all ranks want fits together.
 void bind_near(comm::World& world, Group& group, const comm::NearDevice& near) {
   const Json mine{{"host", world.host()}, {"free", world.free_cores()}, {"near", near.cpus}};
   std::vector<comm::CoresNearGpu> all;
@@ -61,7 +61,7 @@ void bind_near(comm::World& world, Group& group, const comm::NearDevice& near) {
 }
 
 RankPlace describe(const std::string& host, int ordinal, const GpuIdentity& gpu, const comm::NearDevice& near,
-                   const SeatSources& sources) {
+                   const PlacementSources& sources) {
   RankPlace place;
   place.host = host;
   place.ordinal = ordinal;
@@ -96,34 +96,36 @@ RankView view_gpus(const std::string& host) {
 
 }  // namespace
 
-SeatSources this_machine() {
+PlacementSources this_machine() {
   return {view_gpus,
           [](const std::string& bus_id) { return comm::Topology::of_this_machine().near(bus_id); },
           libraries_of_gpu_runs,
           {}};
 }
 
-Seat take_seat(const RunConfig& config, comm::World& world, Group& group, const SeatSources& sources) {
-  Seat seat;
-  if (config.device == DeviceChoice::cpu) return seat;
+DevicePlacement choose_placement(const RunConfig& config, comm::World& world, Group& group,
+                                 const PlacementSources& sources) {
+  DevicePlacement placement;
+  if (config.device == DeviceChoice::cpu) return placement;
   RankView mine;
   group.agree([&] { mine = sources.view(world.host()); });
   const PlacementRules rules{config.device, config.cuda.share_gpus, config.cuda.mixed_models};
-  Placement placement = place_ranks(gather_views(mine, group), rules);
-  seat.warnings = std::move(placement.warnings);
-  seat.ordinal = placement.ordinals[static_cast<std::size_t>(group.rank())];
-  if (!seat.on_gpu()) return seat;
+  Placement all = place_ranks(gather_views(mine, group), rules);
+  placement.warnings = std::move(all.warnings);
+  placement.ordinal = all.ordinals[static_cast<std::size_t>(group.rank())];
+  if (!placement.on_gpu()) return placement;
   agree_on_libraries(mine.host, group, sources.libraries());
-  if (placement.shared) part_ranks(mine.host, group.rank());
-  const GpuIdentity& gpu = mine.gpus[static_cast<std::size_t>(seat.ordinal)];
+  if (all.shared) part_ranks(mine.host, group.rank());
+  const GpuIdentity& gpu = mine.gpus[static_cast<std::size_t>(placement.ordinal)];
   comm::NearDevice near;
   group.agree([&] { near = sources.near(gpu.bus_id); });
   if (config.cuda.affinity) bind_near(world, group, near);
   RankPlace place;
-  group.agree([&] { place = describe(mine.host, seat.ordinal, gpu, near, sources); });
-  for (const std::string& text : group.all_gather(to_text(place))) seat.places.push_back(rank_place(text));
-  if (std::string text = compare_drivers(seat.places); !text.empty()) seat.warnings.push_back(std::move(text));
-  return seat;
+  group.agree([&] { place = describe(mine.host, placement.ordinal, gpu, near, sources); });
+  for (const std::string& text : group.all_gather(to_text(place))) placement.places.push_back(rank_place(text));
+  if (std::string text = compare_drivers(placement.places); !text.empty())
+    placement.warnings.push_back(std::move(text));
+  return placement;
 }
 
 int compute_threads(int configured, const comm::World& world) {
@@ -132,17 +134,20 @@ int compute_threads(int configured, const comm::World& world) {
   return std::max(1, std::min(world.cpus(), online / world.local_size()));
 }
 
-std::unique_ptr<Device> make_run_device(const RunConfig& config, const comm::World& world, const Seat& seat) {
-  if (seat.on_gpu()) return make_device(DeviceKind::cuda, seat.ordinal, 0, cuda_options(config, world.size()));
+std::unique_ptr<Device> make_run_device(const RunConfig& config, const comm::World& world,
+                                        const DevicePlacement& placement) {
+  if (placement.on_gpu())
+    return make_device(DeviceKind::cuda, placement.ordinal, 0, cuda_options(config, world.size()));
   if (config.precision == DType::f16)
     throw ConfigError("precision: float16 needs a GPU, and device: auto is the cpu here; use precision: bfloat16");
   return make_device(DeviceKind::cpu, 0, compute_threads(config.threads, world));
 }
 
-std::unique_ptr<Device> seated_device(const RunConfig& config, comm::World& world, Group& group, Seat& seat) {
-  seat = take_seat(config, world, group);
+std::unique_ptr<Device> placed_device(const RunConfig& config, comm::World& world, Group& group,
+                                      DevicePlacement& placement) {
+  placement = choose_placement(config, world, group);
   std::unique_ptr<Device> device;
-  group.agree([&] { device = make_run_device(config, world, seat); });
+  group.agree([&] { device = make_run_device(config, world, placement); });
   return device;
 }
 

@@ -1,4 +1,4 @@
-#include "launch/place/seat.hpp"
+#include "launch/place/device_placement.hpp"
 
 #include <cstdlib>
 #include <mutex>
@@ -81,67 +81,67 @@ TEST(RankPlaces, compare_drivers) {
 }
 
 /// Ranks that are threads, with made-up GPUs at the places that the NVML of the tests knows.
-class Seats : public ::testing::Test {
+class DevicePlacements : public ::testing::Test {
  protected:
-  std::vector<Seat> take(int ranks, const RunConfig& config, int gpus) {
-    std::vector<Seat> seats(static_cast<std::size_t>(ranks));
+  std::vector<DevicePlacement> take(int ranks, const RunConfig& config, int gpus) {
+    std::vector<DevicePlacement> placements(static_cast<std::size_t>(ranks));
     comm::World world;
-    const SeatSources sources{[&](const std::string& host) {
-                                RankView view{host, {}, "none was made up"};
-                                for (int i = 0; i < gpus; ++i)
-                                  view.gpus.push_back({"Fake H200", "GPU-" + std::to_string(i), buses[i], 0});
-                                return view;
-                              },
-                              [](const std::string& bus) {
-                                return comm::NearDevice{bus == buses[0] ? 0 : 1, {}, {{"eth7", false, 1}}};
-                              },
-                              {},
-                              "/no/such/root",
-                              DTRAIN_FAKE_NVML};
+    const PlacementSources sources{[&](const std::string& host) {
+                                     RankView view{host, {}, "none was made up"};
+                                     for (int i = 0; i < gpus; ++i)
+                                       view.gpus.push_back({"Fake H200", "GPU-" + std::to_string(i), buses[i], 0});
+                                     return view;
+                                   },
+                                   [](const std::string& bus) {
+                                     return comm::NearDevice{bus == buses[0] ? 0 : 1, {}, {{"eth7", false, 1}}};
+                                   },
+                                   {},
+                                   "/no/such/root",
+                                   DTRAIN_FAKE_NVML};
     comm::run_local(ranks, [&](comm::LocalRank& local) {
       const auto group = local.make_group();
-      SeatSources own = sources;
+      PlacementSources own = sources;
       own.libraries = [&] {
         return std::vector<Library>{{"CUDA", "13.0", ""}, {"NCCL", local.rank() == 1 ? nccl_of_rank_1 : "2.28.9", ""}};
       };
-      seats[static_cast<std::size_t>(local.rank())] = take_seat(config, world, *group, own);
+      placements[static_cast<std::size_t>(local.rank())] = choose_placement(config, world, *group, own);
     });
-    return seats;
+    return placements;
   }
   std::string nccl_of_rank_1 = "2.28.9";
   static constexpr const char* buses[] = {"0000:1b:00.0", "0000:9b:00.0"};
 };
 
-TEST_F(Seats, are_taken_and_described_by_all_ranks_together) {
-  const auto seats = take(2, {}, 2);
-  EXPECT_EQ(seats[0].ordinal, 0);
-  EXPECT_EQ(seats[1].ordinal, 1);
-  EXPECT_EQ(seats[0].table(), seats[1].table());
-  ASSERT_EQ(seats[0].places.size(), 2u);
-  const RankPlace& second = seats[0].places[1];
+TEST_F(DevicePlacements, are_taken_and_described_by_all_ranks_together) {
+  const auto placements = take(2, {}, 2);
+  EXPECT_EQ(placements[0].ordinal, 0);
+  EXPECT_EQ(placements[1].ordinal, 1);
+  EXPECT_EQ(placements[0].table(), placements[1].table());
+  ASSERT_EQ(placements[0].places.size(), 2u);
+  const RankPlace& second = placements[0].places[1];
   EXPECT_EQ(second.gpu.bus_id, buses[1]);
   EXPECT_EQ(second.numa_node, 1);
   EXPECT_EQ(second.network, "eth7");
   EXPECT_EQ(second.driver, "570.86.15");
   EXPECT_FALSE(second.cpus.empty());
-  EXPECT_TRUE(seats[0].warnings.empty());
+  EXPECT_TRUE(placements[0].warnings.empty());
   // Two links of the test's GPU lead to a switch and one to the other rank's.
-  const auto promise = promise_of(links_of(seats[0].places));
+  const auto promise = promise_of(links_of(placements[0].places));
   ASSERT_TRUE(promise);
   EXPECT_EQ(promise->kind, LinkKind::nvlink);
   EXPECT_EQ(promise->bus_bytes_per_second, 75e9);
 }
 
-TEST_F(Seats, on_the_cpu_have_nothing_to_say) {
+TEST_F(DevicePlacements, on_the_cpu_have_nothing_to_say) {
   RunConfig config;
   EXPECT_FALSE(take(2, config, 0)[1].on_gpu());
   config.device = DeviceChoice::cpu;
-  const auto seats = take(2, config, 2);
-  EXPECT_FALSE(seats[0].on_gpu());
-  EXPECT_EQ(seats[0].table(), "");
+  const auto placements = take(2, config, 2);
+  EXPECT_FALSE(placements[0].on_gpu());
+  EXPECT_EQ(placements[0].table(), "");
 }
 
-TEST_F(Seats, want_the_same_libraries_everywhere) {
+TEST_F(DevicePlacements, want_the_same_libraries_everywhere) {
   nccl_of_rank_1 = "2.27.3";
   try {
     take(2, {}, 2);
@@ -154,7 +154,7 @@ TEST_F(Seats, want_the_same_libraries_everywhere) {
   EXPECT_FALSE(take(2, {}, 0)[0].on_gpu());  // the cpu asks for nothing
 }
 
-TEST_F(Seats, that_are_too_few_are_an_error) {
+TEST_F(DevicePlacements, that_are_too_few_are_an_error) {
   EXPECT_THROW(take(3, {}, 2), DeviceError);
   ASSERT_EQ(std::getenv("NCCL_HOSTID"), nullptr);
   RunConfig config;

@@ -1,6 +1,6 @@
-// Recordings: pieces of a step's work, each run as it is the first time (libraries load and choose then), recorded the
-// second time, and replayed from then on.
-// Owns the recordings; used on the thread that gives the stream its work.
+// CudaGraphCache: pieces of a step's work, each run as it is the first time (libraries load and choose then), captured
+// the second time, and replayed from then on. Owns the captured graphs; used on the thread that gives the stream its
+// work.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +12,10 @@
 
 namespace dtrain {
 
-class Recordings {
+class CudaGraphCache {
  public:
   /// `wanted`: false runs everything as it is, always.
-  Recordings(Device& device, bool wanted) : device_(device), wanted_(wanted) {}
+  CudaGraphCache(Device& device, bool wanted) : device_(device), wanted_(wanted) {}
 
   /// `work` gives the stream its work, with the same arguments and effects for the same key, and leaves nothing on the
   /// host that a replay would have to leave, too.

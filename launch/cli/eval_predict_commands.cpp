@@ -1,0 +1,46 @@
+#include "launch/cli/eval_predict_commands.hpp"
+
+#include <utility>
+
+namespace dtrain::launch {
+
+EvalPredictCommands::EvalPredictCommands(CLI::App& app, CommandTree tree,
+                                         std::function<void(CLI::App*, Work)> on_all_ranks)
+    : tree_(std::move(tree)), on_all_ranks_(std::move(on_all_ranks)) {
+  CLI::App* eval = add(app, "eval", "Compute loss and accuracy of a trained model over a data set",
+                       "  mpirun -np 2 dtrain eval config.yaml --checkpoint runs/mnist-cnn/checkpoints\n"
+                       "  dtrain eval config.yaml --checkpoint best --data other-test.h5 --json\n",
+                       [this](const LoadedConfig& loaded, comm::World& world) {
+                         return evaluate_model(loaded, world, options_, files_, json_);
+                       });
+  eval->add_option("--data", files_, "HDF5 files or globs in place of data.eval");
+  eval->add_flag("--json", json_, "Print one JSON object");
+  CLI::App* predict_app =
+      add(app, "predict", "Write the outputs of a trained model for each row of a file, as HDF5",
+          "  mpirun -np 2 dtrain predict config.yaml --checkpoint best --input images.h5 -o out.h5\n",
+          [this](const LoadedConfig& loaded, comm::World& world) {
+            return predict(loaded, world, options_, files_, output_);
+          });
+  predict_app->add_option("--input", files_, "HDF5 files or globs with samples")->required();
+  predict_app->add_option("-o,--output", output_, "HDF5 file to write: logits, probabilities and class, or prediction")
+      ->required();
+}
+
+CLI::App* EvalPredictCommands::add(CLI::App& app, const char* name, const char* what, const char* examples, Run run) {
+  CLI::App* sub = tree_.add(app, name, what, examples);
+  sub->add_option("config", file_, "Configuration file (YAML)")->required();
+  sub->add_option(settings_argument, overrides_, "Settings that replace the file's; the value is YAML");
+  sub->add_option(
+      "--checkpoint", options_.checkpoint,
+      "A step directory, a directory of them (the newest valid one), or best; by default the configuration's");
+  sub->add_flag("--raw", options_.raw, "Use the parameters as trained, not their moving average");
+  on_all_ranks_(sub, [this, run = std::move(run)](comm::World& world) {
+    const auto group = world.make_group();
+    LoadedConfig loaded;
+    group->agree([&] { loaded = load_config(file_, overrides_); });
+    return run(loaded, world);
+  });
+  return sub;
+}
+
+}  // namespace dtrain::launch

@@ -34,7 +34,8 @@ GradientReducer::GradientReducer(Device& device, Collective& collective, const P
       collective_(collective),
       on_host_(!device.asynchronous()),
       sharded_(sharded && collective.size() > 1),
-      layout_(store.layout()) {
+      layout_(store.layout()),
+      scatters_(sharded_ && layout_.whole_shards.empty()) {
   if (config.gradient_dtype != DType::f32 && config.gradient_dtype != DType::bf16) {
     throw ConfigError(
         fmt::format("communication.gradient_dtype: {} gradients cannot be sent; expected float32 or bfloat16",
@@ -63,13 +64,19 @@ GradientReducer::GradientReducer(Device& device, Collective& collective, const P
     p.ready = device.make_event();
     p.done = device.make_event();
     // One sum where the whole bucket travels alike.
-    const std::size_t end = narrow || sharded_ ? params.end : all.end;
+    const std::size_t end = narrow || scatters_ ? params.end : all.end;
     p.gradients = view(DType::f32, store.gradients(), params.begin, end);
     p.tail = view(DType::f32, store.gradients(), end, all.end);
     if (narrow) p.wire = view(DType::bf16, wire_.data(), 0, params.end - params.begin);
-    if (sharded_) {
+    if (sharded_) p.gathered = device.make_event();
+    if (sharded_ && !scatters_) {
+      for (int r = 0; r < shard.ranks; ++r) {
+        const Bucket owned = share_of(layout_, b, {r, shard.ranks});
+        p.owned_params.push_back(view(DType::f32, store.params(), owned.begin, owned.end));
+      }
+    }
+    if (scatters_) {
       const Bucket own = share_of(layout_, b, shard);
-      p.gathered = device.make_event();
       p.own_gradients = view(DType::f32, store.gradients(), own.begin, own.end);
       p.params = view(DType::f32, store.params(), params.begin, params.end);
       p.own_params = view(DType::f32, store.params(), own.begin, own.end);
@@ -139,7 +146,7 @@ void GradientReducer::bucket_ready(int bucket, Stream& compute) {
 
 void GradientReducer::sum(Pending& p) {
   if (p.wire) device_.kernels().cast(p.gradients, p.wire, *stream_);
-  if (sharded_) {
+  if (scatters_) {
     collective_.reduce_scatter(p.wire ? p.wire : p.gradients, p.wire ? p.own_wire : p.own_gradients, Reduce::sum,
                                *stream_);
     if (p.wire) device_.kernels().cast(p.own_wire, p.own_gradients, *stream_);
@@ -180,7 +187,9 @@ void GradientReducer::gather_parameters(Stream& compute) {
   stream_->wait(*before_);
   // Forward reads in the opposite order of backward.
   for (auto p = pending_.rbegin(); p != pending_.rend(); ++p) {
-    collective_.all_gather(p->own_params, p->params, *stream_);
+    if (scatters_) collective_.all_gather(p->own_params, p->params, *stream_);
+    for (std::size_t r = 0; r < p->owned_params.size(); ++r)
+      if (p->owned_params[r].elements() > 0) collective_.broadcast(p->owned_params[r], static_cast<int>(r), *stream_);
     stream_->record(*p->gathered);
     p->gathering = true;
   }
@@ -202,7 +211,7 @@ void GradientReducer::wait_parameters(Stream& compute) {
 
 template <class Gather>
 void GradientReducer::gather_now(Stream& compute, Gather gather) {
-  if (!sharded_) return;
+  if (!scatters_) return;
   compute.record(*before_);
   stream_->wait(*before_);
   for (std::size_t b = 0; b < pending_.size(); ++b) gather(b, pending_[b]);

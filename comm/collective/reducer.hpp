@@ -1,6 +1,6 @@
 // GradientReducer: sums each bucket of gradients over all ranks as soon as backward has finished it, on a communication
-// stream, while backward goes on; sharded (ZeRO-1), each rank gets the sum of its shard of the bucket, and the updated
-// parameters are gathered while the next forward begins.
+// stream, while backward goes on; sharded (ZeRO-1), each rank gets the sum of its shard of the bucket (or, where shards
+// are whole parameters, of all of it), and the updated parameters are gathered while the next forward begins.
 // Owns that stream, the events and, where gradients travel as bf16, one buffer of a bucket's size; called on the
 // training thread. The collective's calls run on the stream's own thread. Gradients and parameters belong to the
 // ParameterStore. With one rank it does nothing.
@@ -55,7 +55,7 @@ class GradientReducer final : public StepHooks {
   /// All buckets, in order.
   void wait_all(Stream& compute);
 
-  // Sharded only; otherwise nothing happens.
+  // Sharded only; otherwise nothing happens. The last two do nothing where shards are whole: all ranks have all sums.
   /// Starts to gather all ranks' updated parameters, in the order in which forward reads them. Never blocks.
   void gather_parameters(Stream& compute);
   /// From Program::run: later work of `compute` sees the bucket's parameters. May be called again.
@@ -80,6 +80,7 @@ class GradientReducer final : public StepHooks {
   struct Pending {
     std::unique_ptr<Event> ready, done, gathered;
     Tensor gradients, tail, own_gradients, params, own_params, wire, own_wire;
+    std::vector<Tensor> owned_params;  // by rank, where shards are whole
     bool started = false, gathering = false;
   };
   void sum(Pending&);
@@ -95,6 +96,7 @@ class GradientReducer final : public StepHooks {
   Collective& collective_;
   const bool on_host_, sharded_;
   const FlatLayout& layout_;
+  const bool scatters_;  // sharded, in equal shares
   std::vector<Pending> pending_;
   std::vector<BucketTiming> timings_;
   Buffer wire_;

@@ -5,6 +5,7 @@
 #include <exception>
 #include <map>
 #include <random>
+#include <set>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -102,23 +103,35 @@ std::optional<FoundCheckpoint> share(Group& group, std::optional<FoundCheckpoint
   return found;
 }
 
-/// The tensors in the manifest's order, without data where they are to be skipped, or CheckpointError naming the one
-/// that does not fit.
-std::vector<StateTensor> match(const std::string& path, const Manifest& manifest, std::span<const StateTensor> tensors,
-                               std::span<const std::string_view> skipped) {
+/// The parameter of "optimizer/STATE/PARAMETER"; empty for other tensors.
+std::string_view parameter_of_state(std::string_view tensor) noexcept {
+  constexpr std::string_view prefix = "optimizer/";
+  const std::size_t slash = tensor.find('/', prefix.size());
+  return tensor.starts_with(prefix) && slash != std::string_view::npos ? tensor.substr(slash + 1) : std::string_view();
+}
+
+struct Matched {
+  std::vector<StateTensor> tensors;  // in the manifest's order, without data where they are to be skipped
+  std::vector<StateTensor> fresh;    // state of parameters that were frozen
+};
+/// CheckpointError names the tensor that does not fit.
+Matched match(const std::string& path, const Manifest& manifest, std::span<const StateTensor> tensors,
+              std::span<const std::string_view> skipped) {
   const auto fail = [&](const std::string& what) {
     throw CheckpointError(fmt::format("checkpoint {} is incompatible with this run: {}", path, what),
                           Kind::incompatible);
   };
   std::map<std::string_view, const StateTensor*> wanted;
   for (const auto& tensor : tensors) wanted.emplace(tensor.name, &tensor);
-  std::vector<StateTensor> out;
+  Matched out;
+  std::set<std::string_view> with_state;
   for (const auto& saved : manifest.tensors) {
+    with_state.insert(parameter_of_state(saved.name));
     const auto it = wanted.find(saved.name);
     if (it == wanted.end()) {
       if (std::none_of(skipped.begin(), skipped.end(), [&](auto p) { return saved.name.starts_with(p); }))
         fail(fmt::format("it holds {}, which this model does not have", saved.name));
-      out.push_back({saved.name, saved.dtype, saved.shape, nullptr});
+      out.tensors.push_back({saved.name, saved.dtype, saved.shape, nullptr});
       continue;
     }
     const auto& mine = *it->second;
@@ -126,10 +139,17 @@ std::vector<StateTensor> match(const std::string& path, const Manifest& manifest
       fail(fmt::format("{} was {} {}, is {} {}", saved.name, name_of(saved.dtype), saved.shape.str(),
                        name_of(mine.dtype), mine.shape.str()));
     }
-    out.push_back(mine);
+    out.tensors.push_back(mine);
     wanted.erase(it);
   }
-  if (!wanted.empty()) fail(fmt::format("it lacks {}", wanted.begin()->first));
+  with_state.erase(std::string_view());
+  for (const auto& [name, tensor] : wanted) {
+    // A checkpoint without any state is of another optimizer.
+    const std::string_view parameter = parameter_of_state(name);
+    if (parameter.empty() || with_state.empty() || with_state.contains(parameter))
+      fail(fmt::format("it lacks {}", name));
+    out.fresh.push_back(*tensor);
+  }
   return out;
 }
 
@@ -184,8 +204,9 @@ void receive(Group& group, const std::vector<StateTensor>& tensors) {
 }  // namespace
 
 // A load writes through these views. NOLINTNEXTLINE(readability-non-const-parameter)
-void append_flat(std::vector<StateTensor>& to, const std::string& prefix, const FlatLayout& layout, float* flat) {
-  for (const auto& param : layout.params) {
+void append_flat(std::vector<StateTensor>& to, const std::string& prefix, std::span<const FlatParam> params,
+                 float* flat) {
+  for (const FlatParam& param : params) {
     to.push_back({prefix + param.name, DType::f32, param.shape, flat + param.offset});
   }
 }
@@ -263,8 +284,8 @@ std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const Ru
                         Kind::incompatible);
 }
 
-void load_checkpoint(Group& group, const std::string& path, std::span<const StateTensor> tensors, FileSystem& files,
-                     std::span<const std::string_view> skipped) {
+std::vector<std::string> load_checkpoint(Group& group, const std::string& path, std::span<const StateTensor> tensors,
+                                         FileSystem& files, std::span<const std::string_view> skipped) {
   Manifest manifest;
   group.agree([&] {
     if (group.rank() == 0) manifest = read_manifest(files, path);
@@ -272,14 +293,14 @@ void load_checkpoint(Group& group, const std::string& path, std::span<const Stat
   Json message;
   if (group.rank() == 0 && group.size() > 1) message = format_manifest(manifest);
   message = broadcast(group, message);
-  std::vector<StateTensor> matched;
+  Matched matched;
   group.agree([&] {
     if (group.rank() != 0) manifest = parse_manifest(message.get<std::string>());
     matched = match(path, manifest, tensors, skipped);
   });
   std::exception_ptr error;
   if (group.rank() == 0) {
-    Forwarder forward(group, matched);
+    Forwarder forward(group, matched.tensors);
     try {
       read_stream(files, path, manifest, forward);
     } catch (...) {
@@ -287,11 +308,18 @@ void load_checkpoint(Group& group, const std::string& path, std::span<const Stat
     }
     forward.end();
   } else {
-    receive(group, matched);
+    receive(group, matched.tensors);
   }
   group.agree([&] {
     if (error) std::rethrow_exception(error);
   });
+  std::vector<std::string> fresh;
+  for (const StateTensor& tensor : matched.fresh) {
+    std::memset(tensor.data, 0, tensor.bytes());
+    const std::string parameter(parameter_of_state(tensor.name));
+    if (std::find(fresh.begin(), fresh.end(), parameter) == fresh.end()) fresh.push_back(parameter);
+  }
+  return fresh;
 }
 
 RunState read_run_state(const std::string& path, FileSystem& files) {

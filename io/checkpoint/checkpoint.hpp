@@ -30,9 +30,9 @@ struct StateTensor {
   std::size_t bytes() const noexcept { return static_cast<std::size_t>(shape.elements()) * size_of(dtype); }
 };
 
-/// Views of every parameter in a flat f32 host buffer, named `prefix` + the parameter's name:
-/// append_flat(t, "param/", layout, store.params()); append_flat(t, "optimizer/momentum/", layout, state).
-void append_flat(std::vector<StateTensor>& to, const std::string& prefix, const FlatLayout&, float* flat);
+/// Views of these parameters in a flat f32 host buffer, named `prefix` + the parameter's name:
+/// append_flat(t, "param/", layout.params, store.params()); append_flat(t, "optimizer/momentum/", layout.trained(), m).
+void append_flat(std::vector<StateTensor>& to, const std::string& prefix, std::span<const FlatParam>, float* flat);
 
 /// One setting in canonical form: path "optimizer.adam.learning_rate", value "0.001".
 using ConfigField = std::pair<std::string, std::string>;
@@ -94,10 +94,12 @@ std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const Ru
 
 /// Collective: fills every tensor from the step directory `path`; rank 0 reads and verifies, the others receive.
 /// The checkpoint must hold exactly these names, shapes and dtypes, else CheckpointError (incompatible) names the
-/// tensor; but what begins with one of `skipped` ("optimizer/") may be in it and is passed over. Throws on all ranks
-/// alike; buffers are undefined then.
-void load_checkpoint(Group&, const std::string& path, std::span<const StateTensor> tensors,
-                     FileSystem& = posix_file_system(), std::span<const std::string_view> skipped = {});
+/// tensor; but what begins with one of `skipped` ("optimizer/") may be in it and is passed over, and the state of a
+/// parameter that was frozen then ("optimizer/.../NAME" for no state at all) may be lacking: its buffer is filled with
+/// zeros. Returns the names of those parameters. Throws on all ranks alike; buffers are undefined then.
+std::vector<std::string> load_checkpoint(Group&, const std::string& path, std::span<const StateTensor> tensors,
+                                         FileSystem& = posix_file_system(),
+                                         std::span<const std::string_view> skipped = {});
 
 /// Reads the state of one step directory; verifies the manifest and the size of each shard, not the shards' bytes.
 RunState read_run_state(const std::string& path, FileSystem& = posix_file_system());

@@ -17,7 +17,6 @@
 #include "launch/place/machine.hpp"
 #include "launch/plan/predict.hpp"
 #include "launch/report/run_files.hpp"
-#include "models/model/build.hpp"
 #include "runtime/plan/plan.hpp"
 
 namespace dtrain::launch {
@@ -164,9 +163,8 @@ class Scaling {
     for (ScalingPoint& p : series.points) {
       LoadedConfig config = loaded_;
       config.config.batch.global = p.global_batch;
-      const Plan plan =
-          make_plan(models::build(config.config.model, check_batch(config, p.ranks).micro, config.config.precision),
-                    plan_options(config.config, p.ranks));
+      const Plan plan = make_plan(training_graph(config.config, check_batch(config, p.ranks).micro),
+                                  plan_options(config.config, p.ranks));
       std::vector<std::size_t> bytes;
       for (const Bucket& b : plan.layout.buckets) bytes.push_back(b.bytes());
       int per_host = p.ranks;

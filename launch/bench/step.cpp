@@ -26,7 +26,6 @@
 #include "launch/plan/statistics.hpp"
 #include "launch/train/engine.hpp"
 #include "launch/train/train_step.hpp"
-#include "models/model/build.hpp"
 #include "runtime/config/version.hpp"
 #include "runtime/device/cuda_graph_cache.hpp"
 #include "runtime/program/rates.hpp"
@@ -119,7 +118,7 @@ class StepBench {
     engine_->connect(config_, world_);
     group_->agree([&] { set_up(); });
     const SumPath sums{*group_, engine_->collective(), engine_->device(), config_.communication.gradient_dtype,
-                       config_.optimizer.shard};
+                       config_.optimizer.shard && !needs_whole_parameters(config_.optimizer)};
     RunChoices choices(*group_);
     choices.recall(config_.log.directory);  // of the run that is timed, where there is one
     tune_buckets(config_, *graph_, batch_.accumulation, world_, sums, choices);
@@ -139,7 +138,7 @@ class StepBench {
 
  private:
   void set_up() {
-    graph_.emplace(models::build(config_.model, batch_.micro, config_.precision));
+    graph_.emplace(training_graph(config_, batch_.micro));
     data_.emplace(open_data(config_, config_.data.train, output_width(*graph_), config_.data.cache_mib));
   }
 
@@ -238,7 +237,7 @@ class StepBench {
     if (micro != batch_.micro) {
       group_->agree([&] {
         own.emplace(world_, make_run_device(config_, world_, placement_));
-        own->bind(models::build(config_.model, micro, config_.precision),
+        own->bind(training_graph(config_, micro),
                   config_);  // sums inside the graph are communication
         copy_inputs(*own);
       });

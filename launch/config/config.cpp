@@ -6,6 +6,7 @@
 #include "io/checkpoint/tables.hpp"
 #include "io/dataset/tables.hpp"
 #include "launch/config/tables.hpp"
+#include "models/model/build.hpp"
 #include "models/model/config.hpp"
 #include "runtime/optim/optimizer_fields.hpp"
 
@@ -152,8 +153,15 @@ PlanOptions plan_options(const RunConfig& config, int ranks) {
   if (c.last_bucket_mib > 0) options.buckets.last_bucket_mib = c.last_bucket_mib;
   options.buckets.at_least = c.least_buckets;
   options.buckets.shards = config.optimizer.shard ? ranks : 1;
+  options.buckets.whole = config.optimizer.shard && needs_whole_parameters(config.optimizer);
   options.recompute = config.memory.recompute;
   return options;
+}
+
+Graph training_graph(const RunConfig& config, std::int64_t micro) {
+  Graph graph = models::build(config.model, micro, config.precision);
+  apply_groups(graph, config.optimizer.groups);
+  return graph;
 }
 
 CudaOptions cuda_options(const RunConfig& config, int ranks) {

@@ -92,6 +92,8 @@ struct RunConfig {
 LossScaling loss_scaling(const RunConfig&);
 /// What these settings say of the plan of a run on so many ranks.
 PlanOptions plan_options(const RunConfig&, int ranks);
+/// The model for micro batches of so many samples, with what optimizer.groups say of its parameters.
+Graph training_graph(const RunConfig&, std::int64_t micro);
 /// What they say of its CUDA devices.
 /// Norms of several ranks go by own kernels: cuDNN's wait for all of a GPU's processors at once, some of which a
 /// collective beside them holds until other ranks come; and `elastic` promises the bits of any number of ranks.

@@ -229,11 +229,6 @@ class Loader {
         lars != nullptr && lars->nesterov && lars->momentum == 0 && sound("optimizer")) {
       problem("optimizer.lars.nesterov", "optimizer.lars.nesterov: true without momentum; expected momentum above 0");
     }
-    if (c.optimizer.shard && needs_whole_parameters(c.optimizer)) {
-      problem(
-          "optimizer.shard",
-          "optimizer.shard: lars and lamb need the norms of whole parameters; expected sgd, adam or adamw, or false");
-    }
     if (sound("schedule") && c.schedule.decay == Schedule::Decay::step && c.schedule.every_steps == 0) {
       problem("schedule.decay", "schedule.every_steps: 0 with decay: step; expected an integer of at least 1");
     }
@@ -308,7 +303,8 @@ class Loader {
     // How many samples a rank computes at once depends on the ranks; two are the least that a batch norm accepts.
     const std::int64_t batch = c.batch.micro > 0 ? c.batch.micro : std::min<std::int64_t>(c.batch.global, 2);
     try {
-      models::build(c.model, batch, sound("precision") ? c.precision : DType::f32);
+      Graph graph = models::build(c.model, batch, sound("precision") ? c.precision : DType::f32);
+      if (sound("optimizer")) check_groups(graph);
     } catch (const models::LayerError& e) {
       const std::string_view family = models::family_name(c.model.family);
       const std::string at = family.empty() ? fmt::format("layers.{}", std::min(e.layer(), c.model.layers.size() - 1))
@@ -316,6 +312,16 @@ class Loader {
       problem("model." + at, fmt::format("model: {}", e.what()));
     } catch (const ShapeError& e) {
       problem("model.input", e.what());
+    }
+  }
+
+  void check_groups(Graph& graph) {
+    const std::vector<ParameterGroup>& groups = out_.config.optimizer.groups;
+    try {
+      apply_groups(graph, groups);
+    } catch (const ConfigError& e) {
+      const std::string text = e.what();
+      problem(text.substr(0, text.find(':')), text);
     }
   }
 

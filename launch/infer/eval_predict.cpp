@@ -130,9 +130,9 @@ class Model {
   void load() {
     watchdog().beat("load", 0, comm::Deadline::load);
     const ParameterStore& store = engine_->store();
-    const HostMirror params(engine_->device(), store.params(), store.layout().total_floats() * sizeof(float));
+    const HostMirror params(engine_->device(), store.params(), store.layout().all_floats() * sizeof(float));
     std::vector<io::StateTensor> tensors;
-    io::append_flat(tensors, averaged() ? "ema/" : "param/", store.layout(), params.as<float>());
+    io::append_flat(tensors, averaged() ? "ema/" : "param/", store.layout().params, params.as<float>());
     for (const FlatState& s : store.layout().states)
       tensors.push_back({"state/" + s.name, DType::f32, s.shape, params.as<float>() + s.offset});
     const std::string_view skipped[] = {"optimizer/", averaged() ? "param/" : "ema/"};

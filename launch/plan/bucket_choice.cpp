@@ -54,11 +54,12 @@ RankWork work_of(const Plan& plan, const DeviceRates& rates, std::int64_t accumu
   work.per_bucket = rates.step;
   work.before = batches * forward + (batches - 1) * work.backward;
   const FlatLayout& layout = plan.layout;
+  const std::span<const FlatParam> trained = layout.trained();
   double latest = 0;
-  for (std::size_t i = 0; i < layout.params.size(); ++i) {
-    latest = std::max(latest, done[static_cast<std::size_t>(layout.params[i].id)]);
-    const bool last = i + 1 == layout.params.size();
-    work.complete.push_back({last ? layout.total_floats() : layout.params[i + 1].offset, latest});
+  for (std::size_t i = 0; i < trained.size(); ++i) {
+    latest = std::max(latest, done[static_cast<std::size_t>(trained[i].id)]);
+    const bool last = i + 1 == trained.size();
+    work.complete.push_back({last ? layout.total_floats() : trained[i + 1].offset, latest});
   }
   // Read: gradient, parameter, state; written: parameter, state.
   const double touched = sizeof(float) * (3.0 + 2.0 * optimizer_floats);
@@ -73,8 +74,8 @@ SumCosts sum_costs(CommProfile measured, int ranks) {
 }
 
 GradientSize gradient_size(const Plan& plan, DType wire, int shards) {
-  return {plan.layout.total_floats(), plan.layout.state_floats + FlatLayout::extras, shards,
-          static_cast<double>(size_of(wire)) / sizeof(float)};
+  return {plan.layout.total_floats(), plan.layout.state_floats + FlatLayout::extras,
+          plan.layout.whole_shards.empty() ? shards : 1, static_cast<double>(size_of(wire)) / sizeof(float)};
 }
 
 StepModel step_model(const RankWork& work, const std::vector<Bucket>& buckets, const SumCosts& sums, double wire) {

@@ -20,7 +20,6 @@
 #include "launch/plan/memory_fit.hpp"
 #include "launch/plan/predict.hpp"
 #include "launch/report/run_choices.hpp"
-#include "models/model/build.hpp"
 #include "runtime/plan/plan.hpp"
 
 namespace dtrain::launch {
@@ -121,7 +120,7 @@ class Check {
  public:
   Check(const LoadedConfig& loaded, const CheckOptions& asked)
       : loaded_(loaded), config_(loaded.config), ranks_(asked.ranks), split_(check_batch(loaded, asked.ranks)) {
-    Graph graph = models::build(config_.model, split_.micro, config_.precision);
+    Graph graph = training_graph(config_, split_.micro);
     take_chosen_buckets();
     plan_ = make_plan(std::move(graph), plan_options(config_, ranks_));
     notes_.push_back("workspaces and packed parameters are stated upper bounds: no device was asked");
@@ -154,9 +153,11 @@ class Check {
   }
 
   std::string text() const {
-    std::string out = fmt::format("{}: {} parameters, {}FLOP a sample forward, {}FLOP trained\n\n", config_.name,
+    std::string out = fmt::format("{}: {} parameters, {}FLOP a sample forward, {}FLOP trained\n", config_.name,
                                   grouped(plan_.graph.parameter_count()), quantity(plan_.flops_per_sample),
                                   quantity(plan_.train_flops_per_sample));
+    if (!config_.optimizer.groups.empty()) out += groups_text();
+    out += "\n";
     out += layer_table();
     out += "\nMemory of a rank\n";
     for (const auto& [name, bytes] : memory_rows()) out += fmt::format("  {:<24}{:>12}\n", name, bytes_text(bytes));
@@ -205,6 +206,9 @@ class Check {
         {"configuration_hash", loaded_.hash},
         {"ranks", ranks_},
         {"parameters", plan_.graph.parameter_count()},
+        {"trained_parameters", plan_.graph.parameter_count() - plan_.graph.frozen_count()},
+        {"frozen_parameters", plan_.graph.frozen_count()},
+        {"groups", groups_json()},
         {"flops_per_sample", plan_.flops_per_sample},
         {"train_flops_per_sample", plan_.train_flops_per_sample},
         {"layers", layers},
@@ -225,6 +229,41 @@ class Check {
   }
 
  private:
+  /// The parameters that group `g` decides on: those that it is the last to match.
+  std::int64_t decided_by(std::size_t g) const {
+    const std::vector<ParameterGroup>& groups = config_.optimizer.groups;
+    std::int64_t count = 0;
+    for (const GraphParam& p : plan_.graph.params()) {
+      const auto last = std::find_if(groups.rbegin(), groups.rend(), [&](const auto& x) { return matches(x, p.name); });
+      if (last != groups.rend() && &*last == &groups[g]) count += p.shape.elements();
+    }
+    return count;
+  }
+  std::string groups_text() const {
+    const std::int64_t frozen = plan_.graph.frozen_count();
+    std::string out = fmt::format("{} of these parameters are trained, {} are frozen\n",
+                                  grouped(plan_.graph.parameter_count() - frozen), grouped(frozen));
+    for (std::size_t g = 0; g < config_.optimizer.groups.size(); ++g) {
+      const ParameterGroup& group = config_.optimizer.groups[g];
+      std::string how = group.frozen ? "frozen" : fmt::format("learning rate x {}", group.learning_rate_factor);
+      if (!group.frozen && group.weight_decay) how += fmt::format(", weight decay {}", *group.weight_decay);
+      out += fmt::format("  {}: {} parameters, {}\n", group.match, grouped(decided_by(g)), how);
+    }
+    return out;
+  }
+  Json groups_json() const {
+    Json out = Json::array();
+    for (std::size_t g = 0; g < config_.optimizer.groups.size(); ++g) {
+      const ParameterGroup& group = config_.optimizer.groups[g];
+      out.push_back({{"match", group.match},
+                     {"parameters", decided_by(g)},
+                     {"learning_rate_factor", group.learning_rate_factor},
+                     {"weight_decay", group.weight_decay ? Json(*group.weight_decay) : Json()},
+                     {"frozen", group.frozen}});
+    }
+    return out;
+  }
+
   /// Those that the run in this directory chose at start, where it did.
   void take_chosen_buckets() {
     if (config_.communication.bucket_mib > 0 || ranks_ == 1) return;
@@ -248,9 +287,13 @@ class Check {
                behind = static_cast<double>(layout.total_floats() - layout.param_floats);
     const auto gradient = static_cast<double>(size_of(config_.communication.gradient_dtype));
     const double back = config_.optimizer.shard ? sizeof(float) : gradient;
-    return (ranks_ - 1.0) / ranks_ * (params * (gradient + back) + 2 * sizeof(float) * behind);
+    const double more = whole() ? gradient : 0;
+    return (ranks_ - 1.0) / ranks_ * (params * (gradient + back + more) + 2 * sizeof(float) * behind);
   }
+  /// Shards of whole parameters: every rank gets all sums.
+  bool whole() const { return !plan_.layout.whole_shards.empty(); }
   const char* wire_terms() const {
+    if (whole()) return "2(N-1)/N of the gradients and (N-1)/N of the parameters";
     return config_.optimizer.shard ? "(N-1)/N of gradients and parameters" : "2(N-1)/N of the gradients";
   }
 

@@ -4,8 +4,6 @@
 
 #include <fmt/format.h>
 
-#include "models/model/build.hpp"
-
 namespace dtrain::launch {
 
 MemoryUse run_memory(const RunConfig& config, const Plan& plan, int ranks, std::int64_t accumulation) {
@@ -21,7 +19,7 @@ std::int64_t largest_micro_batch(const RunConfig& config, int ranks, std::int64_
   const std::int64_t part = config.batch.global / ranks;
   for (std::int64_t smaller = micro - 1; smaller >= 1; --smaller) {
     if (part % smaller != 0) continue;
-    const Plan plan = make_plan(models::build(config.model, smaller, config.precision), plan_options(config, ranks));
+    const Plan plan = make_plan(training_graph(config, smaller), plan_options(config, ranks));
     if (run_memory(config, plan, ranks, part / smaller).total() <= bytes) return smaller;
   }
   return 0;

@@ -9,7 +9,6 @@
 
 #include "launch/base/text.hpp"
 #include "launch/plan/predict.hpp"
-#include "models/model/build.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::launch {
@@ -105,9 +104,7 @@ ScaleModel model_scaling(const LoadedConfig& loaded, const ClusterOptions& optio
   const int inside = std::min(ranks, cluster.ranks_per_host);
   const BatchSplit split = check_batch(loaded, ranks);
   ScaleModel out;
-  const auto plan_for = [&](int n) {
-    return make_plan(models::build(config.model, split.micro, config.precision), plan_options(config, n));
-  };
+  const auto plan_for = [&](int n) { return make_plan(training_graph(config, split.micro), plan_options(config, n)); };
   RankWork work;
   if (profile != nullptr) {
     work = measured_work(*profile, loaded, split, inside, out.assumptions);

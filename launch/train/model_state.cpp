@@ -21,9 +21,8 @@ ModelState::ModelState(Device& device, const ParameterStore& store, const Optimi
       average_(average),
       collective_(collective),
       compute_(compute) {
-  const std::size_t bytes = store.layout().total_floats() * sizeof(float);
-  params_ = HostMirror(device, store.params(), bytes);
-  if (average_) averages_ = HostMirror(device, average_->data(), bytes);
+  params_ = HostMirror(device, store.params(), store.layout().all_floats() * sizeof(float));
+  if (average_) averages_ = HostMirror(device, average_->data(), store.layout().total_floats() * sizeof(float));
   for (int i = 0; i < optimizer.states(); ++i) {
     moments_.emplace_back(device, optimizer.state(i), optimizer.state_floats() * sizeof(float));
     moment_names_.push_back(state_name(optimizer.rule(), i));
@@ -37,17 +36,33 @@ ModelState::ModelState(Device& device, const ParameterStore& store, const Optimi
 }
 
 std::vector<io::StateTensor> ModelState::tensors() {
+  auto out = loaded_tensors();
+  if (average_) io::append_flat(out, "ema/", store_.layout().frozen(), params_.as<float>());
+  return out;
+}
+
+std::vector<io::StateTensor> ModelState::loaded_tensors() {
+  const FlatLayout& layout = store_.layout();
   if (optimizer_.sharded()) make_images();
   std::vector<io::StateTensor> out;
-  io::append_flat(out, "param/", store_.layout(), params_.as<float>());
-  for (const FlatState& s : store_.layout().states)
+  io::append_flat(out, "param/", layout.params, params_.as<float>());
+  for (const FlatState& s : layout.states)
     out.push_back({"state/" + s.name, DType::f32, s.shape, params_.as<float>() + s.offset});
   for (std::size_t i = 0; i < moments_.size(); ++i) {
-    io::append_flat(out, "optimizer/" + moment_names_[i] + "/", store_.layout(),
+    io::append_flat(out, "optimizer/" + moment_names_[i] + "/", layout.trained(),
                     optimizer_.sharded() ? images_[i].data() : moments_[i].as<float>());
   }
-  if (average_) io::append_flat(out, "ema/", store_.layout(), averages_.as<float>());
+  if (average_) io::append_flat(out, "ema/", layout.trained(), averages_.as<float>());
   return out;
+}
+
+std::vector<std::string> ModelState::names_of_frozen() const {
+  std::vector<std::string> names;
+  for (const FlatParam& p : store_.layout().frozen()) {
+    names.push_back("ema/" + p.name);
+    for (const std::string& state : moment_names_) names.push_back("optimizer/" + state + "/" + p.name);
+  }
+  return names;
 }
 
 void ModelState::pull_parameters() {
@@ -69,15 +84,30 @@ void ModelState::pull() {
   for (std::size_t m = 0; m < moments_.size(); ++m) {
     auto* shard = static_cast<float*>(moments_[m].range());
     for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
-      const Bucket all = parameters_of(layout, b), own = share_of(layout, b, optimizer_.shard());
+      const Bucket own = share_of(layout, b, optimizer_.shard());
       const std::size_t floats = own.end - own.begin;
-      collective_.all_gather(flat_view(shard, {0, floats}), flat_view(store_.gradients(), all), *stream);
+      gather_bucket(b, {{DType::f32, Shape{static_cast<std::int64_t>(floats)}}, shard}, *stream);
       shard += floats;
     }
     gathered_.pull(*stream);
     stream->synchronize();
     collective_.check();
     std::copy_n(gathered_.as<float>(), layout.param_floats, images_[m].data());
+  }
+}
+
+/// All ranks' shards of a bucket, to where the gradients lie.
+void ModelState::gather_bucket(std::size_t bucket, const Tensor& own, Stream& stream) {
+  const FlatLayout& layout = store_.layout();
+  float* const to = store_.gradients();
+  if (layout.whole_shards.empty())
+    return collective_.all_gather(own, flat_view(to, parameters_of(layout, bucket)), stream);
+  const Shard shard = optimizer_.shard();
+  for (int r = 0; r < shard.ranks; ++r) {
+    const Bucket part = share_of(layout, bucket, {r, shard.ranks});
+    if (part.begin == part.end) continue;
+    if (r == shard.rank) device_.copy(to + part.begin, own.data, own.bytes(), stream);
+    collective_.broadcast(flat_view(to, part), r, stream);
   }
 }
 
@@ -116,7 +146,12 @@ void ModelState::restart_average() {
 }
 
 std::string ModelState::average_hash() const {
-  return average_ ? dtrain::parameter_hash(averages_.as<float>(), store_.layout()) : std::string();
+  if (!average_) return {};
+  // Frozen parameters are their own average.
+  const FlatLayout& layout = store_.layout();
+  std::vector<float> all(params_.as<float>(), params_.as<float>() + layout.all_floats());
+  std::copy_n(averages_.as<float>(), layout.param_floats, all.data());
+  return dtrain::parameter_hash(all.data(), layout);
 }
 
 void ModelState::initialize(const Graph& graph, std::uint64_t seed) {
@@ -125,9 +160,10 @@ void ModelState::initialize(const Graph& graph, std::uint64_t seed) {
 }
 
 void ModelState::broadcast() {
-  const TensorDesc all{DType::f32, Shape{static_cast<std::int64_t>(store_.layout().total_floats())}};
+  const FlatLayout& layout = store_.layout();
+  const TensorDesc all{DType::f32, Shape{static_cast<std::int64_t>(layout.total_floats())}};
   const auto stream = device_.make_stream(StreamUse::communication);
-  collective_.broadcast({all, store_.params()}, 0, *stream);
+  collective_.broadcast(flat_view(store_.params(), {0, layout.all_floats()}), 0, *stream);
   if (!optimizer_.sharded())
     for (const HostMirror& m : moments_) collective_.broadcast({all, m.range()}, 0, *stream);
   if (average_) collective_.broadcast({all, average_->data()}, 0, *stream);

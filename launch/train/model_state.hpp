@@ -25,6 +25,11 @@ class ModelState {
   /// Views of the host's images, named as checkpoints name them: pull() before a save, push() after a load. A sharded
   /// optimizer's state is whole there: it is put together in a pull, which is collective, and taken apart in a push.
   std::vector<io::StateTensor> tensors();
+  /// Those of them that are loaded: without the averages of frozen parameters, which are the parameters.
+  std::vector<io::StateTensor> loaded_tensors();
+  /// What a checkpoint may hold of frozen parameters beside their values: averages, and state of when they were
+  /// trained.
+  std::vector<std::string> names_of_frozen() const;
   void pull();
   void push();
   /// After the save: gives back the memory of whole images of a sharded state.
@@ -50,6 +55,7 @@ class ModelState {
 
  private:
   void make_images();
+  void gather_bucket(std::size_t bucket, const Tensor& own, Stream&);
   /// Calls visit(own shard in the image, own shard in the compact state, floats) for each bucket.
   template <class Visit>
   void each_shard(std::size_t moment, Visit visit);

@@ -119,11 +119,22 @@ bool Saving::finished_before(const RunStatus& status) {
 
 void Saving::load(ModelState& model, RunStatus& status) {
   const bool wanted = config_.train.ema.decay > 0;
-  auto tensors = model.tensors();
+  auto tensors = model.loaded_tensors();
   if (wanted && !found_->averaged) std::erase_if(tensors, [](const auto& t) { return t.name.starts_with("ema/"); });
-  static constexpr std::string_view average[] = {"ema/"};
-  io::load_checkpoint(group_, found_->path, tensors, io::posix_file_system(), std::span(average).first(wanted ? 0 : 1));
+  // What the checkpoint may hold beside them: averages, where there are none now, and what was kept of parameters that
+  // are frozen now.
+  std::vector<std::string> beside = model.names_of_frozen();
+  if (!wanted) beside.emplace_back("ema/");
+  const std::vector<std::string_view> skipped(beside.begin(), beside.end());
+  const auto fresh = io::load_checkpoint(group_, found_->path, tensors, io::posix_file_system(), skipped);
   model.push();
+  if (!fresh.empty())
+    report_.say(
+        fmt::format("resume: {} parameter{} of the checkpoint {} frozen: the optimizer's state begins at zero for "
+                    "{}{}",
+                    fresh.size(), fresh.size() == 1 ? "" : "s", fresh.size() == 1 ? "was" : "were",
+                    fmt::join(std::span(fresh).first(std::min<std::size_t>(fresh.size(), 3)), ", "),
+                    fresh.size() > 3 ? ", ..." : ""));
   if (wanted && !found_->averaged) {
     model.restart_average();
     report_.say("resume: the checkpoint has no moving average; it begins with the parameters of this step");

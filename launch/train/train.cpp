@@ -35,7 +35,6 @@
 #include "launch/train/report.hpp"
 #include "launch/train/saving.hpp"
 #include "launch/train/train_step.hpp"
-#include "models/model/build.hpp"
 #include "runtime/config/version.hpp"
 
 namespace dtrain::launch {
@@ -97,7 +96,7 @@ class Trainer {
  private:
   /// What needs to know neither what is resumed nor what was chosen before.
   void set_up() {
-    graph_.emplace(models::build(config_.model, batch_.micro, config_.precision));
+    graph_.emplace(training_graph(config_, batch_.micro));
     const std::int64_t width = output_width(*graph_);
     const double cache = config_.data.cache_mib;
     train_data_.emplace(open_data(config_, config_.data.train, width, cache));
@@ -114,7 +113,7 @@ class Trainer {
     watchdog_.beat("set-up", 0, comm::Deadline::set_up);
     RunConfig config = config_;
     const SumPath sums{*group_, engine_->collective(), engine_->device(), config.communication.gradient_dtype,
-                       config.optimizer.shard};
+                       config.optimizer.shard && !needs_whole_parameters(config.optimizer)};
     const std::string buckets = tune_buckets(config, *graph_, batch_.accumulation, world_, sums, choices_);
     if (!buckets.empty()) {
       report_.say(buckets);

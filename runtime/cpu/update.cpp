@@ -136,7 +136,14 @@ void apply_update(const UpdateRule& rule, const UpdateArgs& a, int threads) {
     const auto state = [&](int i) { return i < states ? a.state[i] + (begin - a.state_begin) : nullptr; };
     const Range range{a.params + begin, a.gradients + begin, state(0), state(1),
                       static_cast<std::int64_t>(end - begin)};
-    std::visit([&](const auto& r) { update_parameter(r, *a.step, p.decay, range, a.norms, threads); }, rule.kind);
+    StepState step = *a.step;
+    step.learning_rate *= static_cast<float>(p.update.learning_rate_factor);
+    std::visit(
+        [&](auto r) {
+          r.weight_decay = p.update.weight_decay.value_or(r.weight_decay);
+          update_parameter(r, step, p.decay, range, a.norms, threads);
+        },
+        rule.kind);
   }
 }
 

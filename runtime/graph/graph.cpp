@@ -41,7 +41,7 @@ ValueId Graph::add(std::string name, OpSpec op, std::vector<ValueId> in, const s
       node.params.push_back(shared_params[i]);
     } else {
       node.params.push_back(static_cast<ParamId>(params_.size()));
-      params_.push_back({fmt::format("{}.{}", node.name, p.name), p.desc.shape, p.init, p.decay});
+      params_.push_back({fmt::format("{}.{}", node.name, p.name), p.desc.shape, p.init, p.decay, {}});
     }
   }
   for (const StateDesc& s : node.shape.state) {
@@ -59,6 +59,12 @@ ValueId Graph::add(std::string name, OpSpec op, std::vector<ValueId> in, const s
 std::int64_t Graph::parameter_count() const noexcept {
   std::int64_t n = 0;
   for (const auto& p : params_) n += p.shape.elements();
+  return n;
+}
+
+std::int64_t Graph::frozen_count() const noexcept {
+  std::int64_t n = 0;
+  for (const auto& p : params_) n += p.update.frozen ? p.shape.elements() : 0;
   return n;
 }
 

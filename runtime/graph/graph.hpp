@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,11 +35,20 @@ struct GraphNode {
   std::vector<StateId> states;
 };
 
+/// How a parameter is updated, where that is not as the optimizer's rule says; see ParameterGroup.
+struct ParamUpdate {
+  bool frozen = false;                      // keeps its value: no gradient, no optimizer state
+  double learning_rate_factor = 1;          // times the rate of the step
+  std::optional<double> weight_decay = {};  // in place of the rule's
+  bool operator==(const ParamUpdate&) const = default;
+};
+
 struct GraphParam {
   std::string name;  // "dense_2.weight"
   Shape shape;       // canonical
   Init init;
-  bool decay = true;
+  bool decay = true;  // weight decay applies (not to biases and norms)
+  ParamUpdate update = {};
 };
 
 struct GraphState {
@@ -59,6 +69,9 @@ class Graph {
   /// `shared_params`: reuse these parameters instead of creating own ones (tied weights).
   ValueId add(std::string name, OpSpec op, std::vector<ValueId> in, const std::vector<ParamId>& shared_params = {});
 
+  /// Before the graph is planned.
+  void set_update(ParamId id, const ParamUpdate& update) { params_.at(static_cast<std::size_t>(id)).update = update; }
+
   std::int64_t batch() const noexcept { return batch_; }
   const std::vector<GraphNode>& nodes() const noexcept { return nodes_; }
   const std::vector<GraphValue>& values() const noexcept { return values_; }
@@ -68,6 +81,9 @@ class Graph {
   ValueId input(InputRole role) const noexcept { return inputs_[static_cast<std::size_t>(role)]; }
   const TensorDesc& desc(ValueId v) const { return values_[static_cast<std::size_t>(v)].desc; }
   std::int64_t parameter_count() const noexcept;
+  /// Of those that are frozen.
+  std::int64_t frozen_count() const noexcept;
+  bool frozen(ParamId id) const { return params_[static_cast<std::size_t>(id)].update.frozen; }
 
  private:
   std::int64_t batch_;

@@ -89,6 +89,7 @@ struct OpUse {
   bool input_gradient = true;        // backward gives gradients of inputs
   bool input_gradient_added = true;  // some of them to what other readers of an input have left
   bool trained = true;               // there are training passes at all
+  bool params_gradient = true;       // backward gives gradients of parameters; of some it may give none
 };
 
 /// What a kernel wants of its plan; bytes are 64-byte aligned when given.

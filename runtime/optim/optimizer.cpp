@@ -30,8 +30,8 @@ bool needs_whole_parameters(const UpdateRule& rule) noexcept {
 
 std::size_t norm_scratch(const FlatLayout& layout) noexcept {
   std::size_t blocks = 0;
-  for (const FlatParam& p : layout.params) blocks += (p.size + norm_block - 1) / norm_block;
-  return 2 * blocks + layout.params.size();
+  for (const FlatParam& p : layout.trained()) blocks += (p.size + norm_block - 1) / norm_block;
+  return 2 * blocks + layout.trained().size();
 }
 
 double learning_rate(const Schedule& s, double unscaled, std::int64_t global_batch, std::int64_t step,

@@ -7,8 +7,10 @@
 #include <span>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "runtime/device/step_state.hpp"
+#include "runtime/optim/groups.hpp"
 #include "runtime/optim/rules.hpp"
 #include "runtime/tensor/dtype.hpp"
 
@@ -19,6 +21,7 @@ struct FlatLayout;
 struct UpdateRule {
   std::variant<Sgd, Adam, AdamW, Lars, Lamb> kind;
   bool shard = false;  // ZeRO-1: each rank keeps the state of its shard of the parameters alone, and updates that
+  std::vector<ParameterGroup> groups = {};  // what apply_groups() writes into a Graph; updates read the layout
 };
 /// True where an update needs norms of whole parameters, so that no range may cut through one.
 bool needs_whole_parameters(const UpdateRule&) noexcept;
@@ -37,7 +40,8 @@ struct PackedCopy {
   bool swapped() const noexcept { return channels > 1 && pixels > 1; }
 };
 
-/// Range [begin, end) of the flat buffers, in floats. The layout says which parameters are spared from decay.
+/// Range [begin, end) of the flat buffers, in floats. The layout says which parameters are spared from decay, and which
+/// have a rate or a decay of their own.
 struct UpdateArgs {
   float* params = nullptr;  // flat buffers from offset 0
   const float* gradients =

@@ -33,6 +33,28 @@ Table<UpdateRule> moments(const std::string& help, const std::string& decay) {
   return table;
 }
 
+TypePtr<ParameterGroup> group_table() {
+  Table<ParameterGroup> group(
+      "Parameters with settings of their own, by name. Where several groups match a parameter, the last one decides, "
+      "with all that it says; a setting that it does not have is the optimizer's.");
+  group
+      .add("match", &ParameterGroup::match, text(),
+           "a pattern over the names of parameters, such as `layer4_*` or `*.bias`: `*` is any text, `?` any character")
+      .required();
+  group.add("learning_rate_factor", &ParameterGroup::learning_rate_factor, number({.least = 0}),
+            "the rate of the schedule is multiplied with it");
+  group
+      .add<double>(
+          "weight_decay", [](const ParameterGroup& g) { return g.weight_decay.value_or(0); },
+          [](ParameterGroup& g, double value) { g.weight_decay = value; }, number({.least = 0}),
+          "in place of the optimizer's; biases and norms are still spared")
+      .shown_if([](const ParameterGroup& g) { return g.weight_decay.has_value(); });
+  group.add("frozen", &ParameterGroup::frozen, boolean(),
+            "true: the parameters keep their values, with no gradient and no state of the optimizer; batch norms go on "
+            "updating their running statistics");
+  return shared(std::move(group));
+}
+
 }  // namespace
 
 TypePtr<UpdateRule> optimizer_table() {
@@ -41,9 +63,17 @@ TypePtr<UpdateRule> optimizer_table() {
     Table<UpdateRule> beside("How parameters are updated: one of the kinds below, and beside its name:");
     beside
         .add("shard", &UpdateRule::shard, boolean(),
-             "each of N ranks keeps and updates 1/N of the optimizer's state (ZeRO-1); uses fixed_order's sums")
+             "each of N ranks keeps and updates 1/N of the optimizer's state (ZeRO-1); uses fixed_order's sums; with "
+             "lars and lamb a rank has whole parameters: parts are of unequal size, and more bytes travel (dtrain "
+             "check says how "
+             "many)")
         .shown_if([](const UpdateRule& rule) { return rule.shard; })
         .may_change();
+    beside
+        .add("groups", &UpdateRule::groups, list_of(group_table(), "groups"),
+             "parameters, by name, with a rate or a decay of their own, or frozen")
+        .shown_if([](const UpdateRule& rule) { return !rule.groups.empty(); })
+        .may_change();  // state of what is trained anew begins at zero
     rules.beside(std::move(beside));
     Table<UpdateRule> sgd("Stochastic gradient descent, as in PyTorch.", UpdateRule{Sgd{}});
     sgd.add("learning_rate", of(&Sgd::learning_rate), number({.least = 0}),

@@ -12,12 +12,12 @@ Optimizer::Optimizer(Device& device, const UpdateRule& rule, const FlatLayout& l
     : device_(device),
       rule_(rule),
       shard_(shard),
-      state_floats_(optimizer_state_floats(layout, shard.ranks)),
+      whole_(!layout.whole_shards.empty()),
+      state_floats_(optimizer_state_floats(layout, shard)),
       blocks_((layout.param_floats + norm_block - 1) / norm_block),
       squares_(device, blocks_ * sizeof(double)) {
   if (needs_whole_parameters(rule)) {
-    if (sharded())
-      throw ConfigError("optimizer.shard: this rule needs the norm of whole parameters, which no rank has");
+    if (sharded() && !whole_) throw BugError("a sharded rule that needs whole parameters, and shards that cut them");
     norms_ = Buffer(device, norm_scratch(layout) * sizeof(double));
   }
   auto stream = device.make_stream(StreamUse::compute);
@@ -48,10 +48,17 @@ UpdateArgs Optimizer::arguments(const ParameterStore& store, const StepState& st
 
 void Optimizer::update(const ParameterStore& store, std::size_t begin, std::size_t end, const StepState& step,
                        Stream& stream) {
-  if (sharded()) throw BugError("a sharded optimizer updates its shard of a bucket, not any range");
+  if (sharded() && !whole_) throw BugError("a sharded optimizer updates its shard of a bucket, not any range");
+  const FlatLayout& layout = store.layout();
   UpdateArgs args = arguments(store, step);
   args.begin = begin;
-  args.end = std::min(end, store.layout().param_floats);
+  args.end = std::min(end, layout.param_floats);
+  if (sharded()) {
+    const auto rank = static_cast<std::size_t>(shard_.rank);
+    args.state_begin = layout.whole_shards[rank];
+    args.begin = std::max(args.begin, args.state_begin);
+    args.end = std::min(args.end, layout.whole_shards[rank + 1]);
+  }
   if (args.begin < args.end) device_.kernels().update(rule_, args, stream);
 }
 
@@ -61,6 +68,7 @@ void Optimizer::update_states(const ParameterStore& store, const StepState& step
 }
 
 void Optimizer::update_bucket(const ParameterStore& store, std::size_t bucket, const StepState& step, Stream& stream) {
+  if (sharded() && whole_) throw BugError("a bucket may cut through parameters that are updated as a whole");
   const Bucket range = share_of(store.layout(), bucket, shard_);
   if (range.begin == range.end) return;
   UpdateArgs args = arguments(store, step);
@@ -78,7 +86,7 @@ void Optimizer::update_bucket(const ParameterStore& store, std::size_t bucket, c
 std::span<double> Optimizer::block_squares(const ParameterStore& store, Stream& stream) {
   const FlatLayout& layout = store.layout();
   auto* const squares = static_cast<double*>(squares_.data());
-  if (sharded()) {
+  if (sharded() && !whole_) {
     device_.zero(squares_.data(), squares_.bytes(), stream);
     for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
       const Bucket own = share_of(layout, b, shard_);
@@ -99,7 +107,7 @@ double Optimizer::norm_of(std::span<const double> squares) {
 
 std::string first_nonfinite(const float* flat, const FlatLayout& layout) {
   const FlatParam* first = nullptr;
-  for (const FlatParam& p : layout.params) {
+  for (const FlatParam& p : layout.trained()) {
     if (first && p.id > first->id) continue;
     if (!std::all_of(flat + p.offset, flat + p.offset + p.size, [](float v) { return std::isfinite(v); })) first = &p;
   }

@@ -1,5 +1,5 @@
 // The optimizer of a run: its rule, its flat state buffers on the device, and the global norm of the gradients. Sharded
-// (ZeRO-1), it keeps the state of this rank's shard of every bucket and updates that shard alone.
+// (ZeRO-1), it keeps the state of this rank's shard of the parameters and updates that shard alone.
 // Owns the state; applies updates to ranges of a ParameterStore on the given stream, from the trainer's thread.
 #pragma once
 
@@ -16,7 +16,7 @@ namespace dtrain {
 
 class Optimizer {
  public:
-  /// Throws ConfigError where a sharded rule needs whole parameters.
+  /// Throws BugError where a sharded rule needs whole parameters and the layout's shards are not whole.
   Optimizer(Device&, const UpdateRule&, const FlatLayout&, Shard = {});
   const UpdateRule& rule() const noexcept { return rule_; }
   int states() const noexcept { return state_count(rule_); }
@@ -30,14 +30,15 @@ class Optimizer {
   float* state(int i) const noexcept { return static_cast<float*>(state_[static_cast<std::size_t>(i)].data()); }
   std::size_t state_floats() const noexcept { return state_floats_; }
   /// Updates the parameters in [begin, end) of the flat buffers; what lies behind the parameters is left alone. Where
-  /// needs_whole_parameters(rule), the range may cut through none.
+  /// needs_whole_parameters(rule), the range may cut through none. With whole shards, those of the own shard; with
+  /// equal ones, update_bucket() does it.
   void update(const ParameterStore&, std::size_t begin, std::size_t end, const StepState&, Stream&);
   /// Moves the kept states by the step's statistics, once the last bucket is summed.
   void update_states(const ParameterStore&, const StepState&, Stream&);
   /// The parameters of a bucket; sharded, those of the own shard.
   void update_bucket(const ParameterStore&, std::size_t bucket, const StepState&, Stream&);
-  /// Squares of all gradients as they stand, summed in double over each fixed block of norm_block floats; sharded,
-  /// those of the own shards, the others zero: complete once the ranks have shared them. Device memory.
+  /// Squares of all gradients as they stand, summed in double over each fixed block of norm_block floats; with equal
+  /// shards, those of the own shards, the others zero: complete once the ranks have shared them. Device memory.
   std::span<double> block_squares(const ParameterStore&, Stream&);
   /// L2 norm from complete block_squares that the host can see: not scaled.
   static double norm_of(std::span<const double> squares);
@@ -48,6 +49,7 @@ class Optimizer {
   Device& device_;
   UpdateRule rule_;
   Shard shard_;
+  bool whole_ = false;  // the layout's shards are
   std::size_t state_floats_ = 0;
   std::span<const PackedCopy> copies_;
   std::array<Buffer, 2> state_;

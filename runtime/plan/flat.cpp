@@ -16,6 +16,14 @@ const FlatParam& FlatLayout::of(ParamId id) const {
   throw BugError(fmt::format("parameter {} is not in the flat layout", id));
 }
 
+std::span<const FlatParam> FlatLayout::trained() const noexcept {
+  const auto end = std::find_if(params.begin(), params.end(), [](const FlatParam& p) { return p.update.frozen; });
+  return {params.begin(), end};
+}
+std::span<const FlatParam> FlatLayout::frozen() const noexcept {
+  return std::span(params).subspan(trained().size());
+}
+
 Bucket parameters_of(const FlatLayout& layout, std::size_t bucket) {
   const Bucket& b = layout.buckets.at(bucket);
   return {std::min(b.begin, layout.param_floats), std::min(b.end, layout.param_floats)};
@@ -24,20 +32,53 @@ Bucket parameters_of(const FlatLayout& layout, std::size_t bucket) {
 Bucket share_of(const FlatLayout& layout, std::size_t bucket, Shard shard) {
   const Bucket all = parameters_of(layout, bucket);
   const auto rank = static_cast<std::size_t>(shard.rank), ranks = static_cast<std::size_t>(shard.ranks);
+  if (ranks > 1 && !layout.whole_shards.empty())
+    return {std::clamp(layout.whole_shards.at(rank), all.begin, all.end),
+            std::clamp(layout.whole_shards.at(rank + 1), all.begin, all.end)};
   const std::size_t share = (all.end - all.begin) / ranks;
   if (share * ranks != all.end - all.begin)
     throw BugError(fmt::format("bucket {} cannot be shared by {} ranks", bucket, ranks));
   return {all.begin + rank * share, all.begin + (rank + 1) * share};
 }
 
-std::size_t optimizer_state_floats(const FlatLayout& layout, int shards) {
-  return shards > 1 ? layout.param_floats / static_cast<std::size_t>(shards) : layout.total_floats();
+std::size_t optimizer_state_floats(const FlatLayout& layout, Shard shard) {
+  if (shard.ranks == 1) return layout.total_floats();
+  const auto rank = static_cast<std::size_t>(shard.rank), ranks = static_cast<std::size_t>(shard.ranks);
+  if (layout.whole_shards.empty()) return layout.param_floats / ranks;
+  return layout.whole_shards.at(rank + 1) - layout.whole_shards.at(rank);
+}
+
+std::size_t most_optimizer_state_floats(const FlatLayout& layout, int shards) {
+  std::size_t most = 0;
+  for (int r = 0; r < shards; ++r) most = std::max(most, optimizer_state_floats(layout, {r, shards}));
+  return most;
+}
+
+std::vector<std::size_t> cut_whole_shards(std::span<const FlatParam> params, std::size_t param_floats, int shards) {
+  const auto end_of = [&](std::size_t i) { return i + 1 < params.size() ? params[i + 1].offset : param_floats; };
+  // Runs of at most `longest`, each as long as can be; empty where they are too many.
+  const auto cut = [&](std::size_t longest) {
+    std::vector<std::size_t> cuts{0};
+    for (std::size_t i = 0; i < params.size(); ++i) {
+      if (end_of(i) - params[i].offset > longest) return std::vector<std::size_t>();
+      if (end_of(i) - cuts.back() > longest) cuts.push_back(params[i].offset);
+    }
+    if (cuts.size() > static_cast<std::size_t>(shards)) return std::vector<std::size_t>();
+    cuts.resize(static_cast<std::size_t>(shards) + 1, param_floats);
+    return cuts;
+  };
+  std::size_t low = 0, high = param_floats;  // of what is too short, and what is long enough
+  while (high - low > 1) {
+    const std::size_t middle = low + (high - low) / 2;
+    (cut(middle).empty() ? low : high) = middle;
+  }
+  return cut(high);
 }
 
 std::vector<Bucket> cut_buckets(std::size_t total, const BucketOptions& o, std::size_t tail) {
   const auto floats = [](double mib) { return static_cast<std::size_t>(mib * 1024 * 1024 / sizeof(float)); };
   // Floats: cuts stay 4 KiB apart from each other and aligned for every kernel, a share at least.
-  const std::size_t grain = norm_block * static_cast<std::size_t>(o.shards);
+  const std::size_t grain = norm_block * static_cast<std::size_t>(o.whole ? 1 : o.shards);
   const auto at_least = static_cast<std::size_t>(std::max(o.at_least, 1));
   std::size_t largest = std::min(floats(o.bucket_mib), std::max(total / at_least, floats(o.smallest_mib)));
   largest = std::max(largest / grain * grain, grain);
@@ -59,7 +100,7 @@ std::vector<Bucket> cut_buckets(std::size_t total, const BucketOptions& o, std::
 
 ParameterStore::ParameterStore(Device& device, const FlatLayout& layout, Memory* memory)
     : layout_(layout),
-      params_(memory ? *memory : device, layout.total_floats() * sizeof(float)),
+      params_(memory ? *memory : device, layout.all_floats() * sizeof(float)),
       gradients_(memory ? *memory : device, layout.total_floats() * sizeof(float)) {
   auto stream = device.make_stream(StreamUse::compute);
   device.zero(params_.data(), params_.bytes(), *stream);
@@ -78,7 +119,9 @@ Tensor ParameterStore::param(ParamId id) const {
   return flat_view(params(), layout_.of(id));
 }
 Tensor ParameterStore::gradient(ParamId id) const {
-  return flat_view(gradients(), layout_.of(id));
+  const FlatParam& p = layout_.of(id);
+  if (p.update.frozen) throw BugError(fmt::format("{} is frozen: it has no gradient", p.name));
+  return flat_view(gradients(), p);
 }
 
 Tensor ParameterStore::state(StateId id) const {

@@ -1,10 +1,11 @@
-// The flat parameter layout: every parameter's place in one f32 buffer, ordered as backward finishes gradients, cut
-// into buckets; kept states lie behind them. FlatLayout and Bucket are plain data of the plan; ParameterStore owns the
-// parameters and one buffer for gradients on a device.
+// The flat parameter layout: every trained parameter's place in one f32 buffer, ordered as backward finishes gradients,
+// cut into buckets; kept states and frozen parameters lie behind them. FlatLayout and Bucket are plain data of the
+// plan; ParameterStore owns the parameters and one buffer for gradients on a device.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@ struct FlatParam {
   std::size_t offset = 0;
   std::size_t size = 0;  // elements
   bool decay = true;
+  ParamUpdate update = {};
 };
 
 /// Where a kept state lies: its value in the buffer of parameters, and the sum of the step's statistics at the same
@@ -41,19 +43,28 @@ struct Bucket {
   std::size_t bytes() const noexcept { return (end - begin) * sizeof(float); }
 };
 
-/// [0, param_floats) parameters | [param_floats, state_end) kept states | `extras` floats: the LossSums of the step,
-/// and zeros. States and extras are inside the last bucket.
+/// [0, param_floats) trained parameters | [param_floats, state_end) kept states | `extras` floats: the LossSums of the
+/// step, and zeros | frozen parameters, which the buffer of gradients and optimizer state do not have. States and
+/// extras are inside the last bucket, frozen parameters in none.
 struct FlatLayout {
   static constexpr std::size_t alignment = 16;  // floats: 64 bytes
   static constexpr std::size_t extras = 16;
 
-  std::vector<FlatParam> params;  // in flat order: the first is ready first
+  std::vector<FlatParam> params;  // in flat order: the first is ready first; frozen ones behind the trained ones
   std::vector<FlatState> states;  // in graph order
   std::vector<Bucket> buckets;    // in flat order: bucket 0 is ready first
-  std::size_t param_floats = 0;   // up to here parameters, aligned
+  std::size_t param_floats = 0;   // up to here trained parameters, aligned
   std::size_t state_floats = 0;   // behind them states, aligned
+  std::size_t frozen_floats = 0;  // behind states and extras: frozen parameters, aligned
+  /// Where no shard may cut through a parameter: shard r is [whole_shards[r], whole_shards[r + 1]). Else empty.
+  std::vector<std::size_t> whole_shards;
   std::size_t state_end() const noexcept { return param_floats + state_floats; }
+  /// Of the gradients, and of what lies beside them.
   std::size_t total_floats() const noexcept { return state_end() + extras; }
+  /// Of the parameters.
+  std::size_t all_floats() const noexcept { return total_floats() + frozen_floats; }
+  std::span<const FlatParam> trained() const noexcept;
+  std::span<const FlatParam> frozen() const noexcept;
   const FlatParam& of(ParamId) const;
 };
 
@@ -63,18 +74,24 @@ struct BucketOptions {
   int at_least = 4;            // aim for so many buckets where the model is small ...
   double smallest_mib = 0.25;  // ... but not for smaller ones than this
   int shards = 1;              // the parameters of every bucket are cut into so many equal shares of whole norm blocks
+  bool whole = false;          // shards end where parameters end; they are unequal, and buckets are as with one shard
 };
 
-/// Which share of every bucket is a rank's own, where the optimizer is sharded (ZeRO-1).
+/// Which part of the parameters is a rank's own, where the optimizer is sharded (ZeRO-1).
 struct Shard {
   int rank = 0, ranks = 1;
 };
-/// The parameters of a bucket: without what lies behind the last parameter.
+/// The trained parameters of a bucket: without what lies behind the last one.
 Bucket parameters_of(const FlatLayout&, std::size_t bucket);
-/// The rank's share of them. The layout was planned for so many shards.
+/// The rank's share of them, which may be empty where shards are whole. The layout was planned for so many shards.
 Bucket share_of(const FlatLayout&, std::size_t bucket, Shard);
 /// Floats of one of a rank's buffers of optimizer state: laid out like the parameters, or its shares one after another.
-std::size_t optimizer_state_floats(const FlatLayout&, int shards);
+std::size_t optimizer_state_floats(const FlatLayout&, Shard);
+/// The same of the rank that has most.
+std::size_t most_optimizer_state_floats(const FlatLayout&, int shards);
+/// Cuts the parameters, in flat order, into so many contiguous runs of whole ones that the longest is as short as can
+/// be. Returns ranks + 1 offsets in floats; a run may be empty. Pure.
+std::vector<std::size_t> cut_whole_shards(std::span<const FlatParam>, std::size_t param_floats, int shards);
 
 /// Cuts [0, total) into buckets; the last one holds at least `tail` floats. Pure.
 std::vector<Bucket> cut_buckets(std::size_t total_floats, const BucketOptions&, std::size_t tail = 0);
@@ -88,6 +105,7 @@ class ParameterStore {
   float* params() const noexcept { return static_cast<float*>(params_.data()); }
   float* gradients() const noexcept { return static_cast<float*>(gradients_.data()); }
   Tensor param(ParamId) const;
+  /// Of a trained parameter.
   Tensor gradient(ParamId) const;
   Tensor state(StateId) const;
   Tensor state_sums(StateId) const;

@@ -38,7 +38,7 @@ Analysis::Analysis(const Graph& g)
   std::iota(root.begin(), root.end(), 0);
   for (NodeId n = 0; n < static_cast<NodeId>(g.nodes().size()); ++n) {
     const GraphNode& node = g.nodes()[idx(n)];
-    bool trained = !node.params.empty();
+    bool trained = trains_parameters(node);
     for (std::size_t i = 0; i < node.in.size(); ++i) {
       const ValueId v = root[idx(node.in[i])];
       if ((node.shape.differentiable >> i & 1u) && wants_gradient[idx(v)]) trained = true;
@@ -51,6 +51,7 @@ Analysis::Analysis(const Graph& g)
   }
   if (g.nodes().empty() || !g.nodes().back().shape.loss) throw BugError("a graph must end with a loss");
   if (g.params().empty()) throw ShapeError("the model has no parameters to train");
+  if (g.frozen_count() == g.parameter_count()) throw ShapeError("all parameters of the model are frozen");
   for (std::size_t n = 0; n + 1 < g.nodes().size(); ++n) {
     const GraphNode& node = g.nodes()[n];
     if (node.shape.loss) throw BugError("a graph has one loss, at its end");
@@ -62,7 +63,9 @@ Analysis::Analysis(const Graph& g)
 
 OpUse Analysis::use_of(NodeId n) const {
   const GraphNode& node = graph.nodes()[idx(n)];
-  OpUse use{any_input_gradient(node), false};
+  OpUse use{.input_gradient = any_input_gradient(node),
+            .input_gradient_added = false,
+            .params_gradient = trains_parameters(node)};
   for (std::size_t i = 0; i < node.in.size(); ++i) {
     if (!input_gradient(node, i)) continue;
     const ValueId read = root[idx(node.in[i])];

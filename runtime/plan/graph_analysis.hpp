@@ -2,6 +2,7 @@
 // Plain data over a Graph that outlives it; read by plan.cpp and recomputation.cpp.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <vector>
 
@@ -40,6 +41,10 @@ struct Analysis {
     for (std::size_t i = 0; i < node.in.size(); ++i)
       if (input_gradient(node, i)) return true;
     return false;
+  }
+  /// Backward gives gradients of some of its parameters.
+  bool trains_parameters(const GraphNode& node) const {
+    return std::any_of(node.params.begin(), node.params.end(), [this](ParamId p) { return !graph.frozen(p); });
   }
   OpUse use_of(NodeId) const;
 };

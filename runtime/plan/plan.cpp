@@ -15,7 +15,8 @@ std::size_t aligned(std::size_t n, std::size_t to) {
   return (n + to - 1) / to * to;
 }
 
-/// Flat order: as backward completes gradients. A parameter is complete after its first reader in forward order.
+/// Flat order: as backward completes gradients. A parameter is complete after its first reader in forward order. Frozen
+/// parameters come last.
 FlatLayout make_layout(const Graph& graph, const BucketOptions& options) {
   FlatLayout layout;
   std::vector<NodeId> completed_by(graph.params().size(), -1);
@@ -26,15 +27,21 @@ FlatLayout make_layout(const Graph& graph, const BucketOptions& options) {
   std::stable_sort(order.begin(), order.end(),
                    [&](ParamId a, ParamId b) { return completed_by[idx(a)] > completed_by[idx(b)]; });
   std::size_t offset = 0;
-  for (ParamId id : order) {
-    const GraphParam& p = graph.params()[idx(id)];
-    const auto size = static_cast<std::size_t>(p.shape.elements());
-    layout.params.push_back({id, p.name, p.shape, offset, size, p.decay});
-    offset = aligned(offset + size, FlatLayout::alignment);
-  }
-  // Shares of buckets are equal, and no block of a norm lies in two of them.
-  const std::size_t unit = options.shards > 1 ? norm_block * static_cast<std::size_t>(options.shards) : 1;
-  layout.param_floats = offset = aligned(offset, unit);
+  const auto place = [&](bool frozen) {
+    for (ParamId id : order) {
+      const GraphParam& p = graph.params()[idx(id)];
+      if (p.update.frozen != frozen) continue;
+      const auto size = static_cast<std::size_t>(p.shape.elements());
+      layout.params.push_back({id, p.name, p.shape, offset, size, p.decay, p.update});
+      offset = aligned(offset + size, FlatLayout::alignment);
+    }
+  };
+  place(false);
+  // Equal shares of buckets, and no block of a norm in two of them; or whole parameters.
+  const bool equal = options.shards > 1 && !options.whole;
+  layout.param_floats = offset = aligned(offset, equal ? norm_block * static_cast<std::size_t>(options.shards) : 1);
+  if (options.shards > 1 && options.whole)
+    layout.whole_shards = cut_whole_shards(layout.params, layout.param_floats, options.shards);
   for (StateId id = 0; id < static_cast<StateId>(graph.states().size()); ++id) {
     const GraphState& s = graph.states()[idx(id)];
     const auto size = static_cast<std::size_t>(s.shape.elements());
@@ -42,6 +49,9 @@ FlatLayout make_layout(const Graph& graph, const BucketOptions& options) {
     offset = aligned(offset + size, FlatLayout::alignment);
   }
   layout.state_floats = offset - layout.param_floats;
+  offset = layout.total_floats();
+  place(true);
+  layout.frozen_floats = offset - layout.total_floats();
   layout.buckets = cut_buckets(layout.total_floats(), options, layout.state_floats + FlatLayout::extras);
   return layout;
 }
@@ -74,25 +84,30 @@ void append_backward_steps(const Analysis& a, const FlatLayout& layout, std::vec
   std::vector<int> readers(a.graph.params().size(), 0);
   for (const auto& node : a.graph.nodes())
     for (ParamId p : node.params) ++readers[idx(p)];
+  const std::span<const FlatParam> trained = layout.trained();
   std::size_t next_param = 0, next_bucket = 0;
   for (NodeId n = static_cast<NodeId>(a.graph.nodes().size()) - 1; n >= 0; --n) {
     const GraphNode& node = a.graph.nodes()[idx(n)];
     if (node.shape.summed_over_ranks && a.any_input_gradient(node))
       steps.push_back(CrossRankSum{a.root[idx(node.out[0])], true});
-    if (is_view(node) || (node.params.empty() && !a.any_input_gradient(node))) continue;
+    const bool of_params = a.trains_parameters(node), of_inputs = a.any_input_gradient(node);
+    if (is_view(node) || (!of_params && !of_inputs)) continue;
     if (node.shape.epilogue) steps.push_back(BackwardActivation{n});
     const bool at_once = node.shape.backward_at_once;
-    if (!node.params.empty()) {
-      // Parameters first: a bucket that is ready travels while the data gradient is computed.
-      steps.push_back(at_once ? Step(Backward{n}) : Step(BackwardParams{n}));
+    // Parameters first: a bucket that is ready travels while the data gradient is computed.
+    if (at_once) {
+      steps.push_back(Backward{n});
+    } else if (of_params) {
+      steps.push_back(BackwardParams{n});
+    }
+    if (of_params) {
       for (ParamId p : node.params) --readers[idx(p)];
-      while (next_param < layout.params.size() && readers[idx(layout.params[next_param].id)] == 0) ++next_param;
-      const std::size_t complete =
-          next_param == layout.params.size() ? layout.total_floats() : layout.params[next_param].offset;
+      while (next_param < trained.size() && readers[idx(trained[next_param].id)] == 0) ++next_param;
+      const std::size_t complete = next_param == trained.size() ? layout.total_floats() : trained[next_param].offset;
       for (; next_bucket < layout.buckets.size() && layout.buckets[next_bucket].end <= complete; ++next_bucket)
         steps.push_back(BucketReady{static_cast<int>(next_bucket)});
     }
-    if (!at_once && a.any_input_gradient(node)) steps.push_back(BackwardData{n});
+    if (!at_once && of_inputs) steps.push_back(BackwardData{n});
   }
   if (next_bucket != layout.buckets.size()) throw BugError("the plan does not complete every bucket");
 }
@@ -353,7 +368,7 @@ Plan make_plan(Graph graph, const PlanOptions& options) {
     const double flops = node.shape.flops / samples;
     plan.flops_per_sample += flops;
     plan.train_flops_per_sample +=
-        flops * (1 + (node.params.empty() ? 0 : 1) + (analysis.any_input_gradient(node) ? 1 : 0));
+        flops * (1 + (analysis.trains_parameters(node) ? 1 : 0) + (analysis.any_input_gradient(node) ? 1 : 0));
   }
   for (const Step& step : plan.train.steps)
     if (const auto* r = std::get_if<Recompute>(&step))
@@ -363,9 +378,10 @@ Plan make_plan(Graph graph, const PlanOptions& options) {
 
 MemoryUse memory_use(const Plan& plan, int optimizer_floats, int shards) {
   MemoryUse use;
-  use.parameters = use.gradients = plan.layout.total_floats() * sizeof(float);
+  use.parameters = plan.layout.all_floats() * sizeof(float);
+  use.gradients = plan.layout.total_floats() * sizeof(float);
   use.optimizer =
-      optimizer_state_floats(plan.layout, shards) * sizeof(float) * static_cast<std::size_t>(optimizer_floats);
+      most_optimizer_state_floats(plan.layout, shards) * sizeof(float) * static_cast<std::size_t>(optimizer_floats);
   use.packed = plan.packed_bytes;
   use.arena = plan.arena_bytes();
   const auto batch = static_cast<std::size_t>(plan.graph.batch());

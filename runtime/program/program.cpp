@@ -138,7 +138,8 @@ struct Program::State {
     if (params) {
       call.param_first = pass.param_first[idx(n)];
       for (std::size_t i = 0; i < node.params.size(); ++i)
-        call.param_slots[i] = {store.gradient(node.params[i]), Write::overwrite};
+        if (!plan.graph.frozen(node.params[i]))
+          call.param_slots[i] = {store.gradient(node.params[i]), Write::overwrite};
     }
     return call;
   }
@@ -203,7 +204,8 @@ struct Program::State {
         break;
       case Call::Kind::backward:
         for (std::size_t i = 0; i < call.param_first.size(); ++i)
-          call.param_slots[i].write = pass.first && call.param_first[i] ? Write::overwrite : Write::accumulate;
+          if (call.param_slots[i].grad)
+            call.param_slots[i].write = pass.first && call.param_first[i] ? Write::overwrite : Write::accumulate;
         call.kernel->backward(args, {call.out_gradients, call.in_slots, call.param_slots}, stream);
         break;
       case Call::Kind::cross_rank_sum:

@@ -171,7 +171,6 @@ class LargeBatch(harness.Case):
                 self.assertLess(self.summary(name)["train"]["loss"], 0.8 * losses[1])
                 self.assert_close(rates[20] / rates[0], 4, 1e-6, "the scaled rate over the unscaled one")
                 self.assert_close(rates[10] / rates[0], 2.5, 1e-6, "half way up")
-        self.refused(harness.USAGE, "config.yaml", "optimizer={lamb: {}, shard: true}", says=r"optimizer\.shard: lars and lamb")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@
 #include "launch/train/engine.hpp"
 #include "launch/train/train.hpp"
 #include "launch/train/train_step.hpp"
-#include "models/model/build.hpp"
 #include "runtime/device/device.hpp"
 #include "tests/support/allocations.hpp"
 #include "tests/support/async_device.hpp"
@@ -141,7 +140,7 @@ struct Steps {
     const BatchSplit batch = check_batch(loaded, world.size());
     engine.emplace(world, std::move(d));
     engine->connect(config, world);
-    Graph graph = models::build(config.model, batch.micro, config.precision);
+    Graph graph = training_graph(config, batch.micro);
     const std::int64_t width = output_width(graph);
     data.emplace(open_data(config, config.data.train, width, config.data.cache_mib));
     engine->bind(std::move(graph), config);

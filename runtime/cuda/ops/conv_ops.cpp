@@ -37,7 +37,8 @@ class ConvKernel final : public Kernel {
     cudnn_ = context.cudnn;
     prepare_forward(context, in);
     if (use.input_gradient) data_ = quickest_graph(context, graph(context, in, ConvolutionPass::data_gradient));
-    if (use.trained) weights_ = quickest_graph(context, graph(context, in, ConvolutionPass::weight_gradient));
+    if (use.trained && use.params_gradient)
+      weights_ = quickest_graph(context, graph(context, in, ConvolutionPass::weight_gradient));
     place(use);
   }
 

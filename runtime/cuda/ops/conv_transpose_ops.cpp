@@ -32,7 +32,7 @@ class ConvTransposeKernel final : public Kernel {
     };
     forward_ = plan(ConvolutionPass::forward);
     if (use.input_gradient) data_ = plan(ConvolutionPass::data_gradient);
-    if (use.trained) weights_ = plan(ConvolutionPass::weight_gradient);
+    if (use.trained && use.params_gradient) weights_ = plan(ConvolutionPass::weight_gradient);
     cudnn_ = context.cudnn;
     place(use);
   }

@@ -36,7 +36,7 @@ class DenseKernel final : public Kernel {
       data_ = chosen(context, product(n_, features_, op.units));
       if (!data_) throw none("the gradient of the input");
     }
-    if (use.trained) prepare_weight_gradient(context);
+    if (use.trained && use.params_gradient) prepare_weight_gradient(context);
     place();
   }
 

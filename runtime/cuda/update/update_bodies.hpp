@@ -67,6 +67,18 @@ DTRAIN_HOST_DEVICE inline void store_packed(const FlatEntry& p, Quad q, const Fl
   store_copy(static_cast<float*>(p.packed), p, q, w);
 }
 
+/// The step as the tables' group sees it.
+DTRAIN_HOST_DEVICE inline StepState step_of(const FlatTables& tables, const StepState& step) {
+  StepState own = step;
+  own.learning_rate *= tables.rate_factor;
+  return own;
+}
+/// Where the state of a quad of parameters lies.
+DTRAIN_HOST_DEVICE inline Quad state_quad(Quad q, const FlatRange& r) {
+  q.at -= r.state_begin;
+  return q;
+}
+
 /// Bytes for `count` values of C: shared memory has no constructors.
 template <class C, int count>
 struct Raw {
@@ -120,13 +132,14 @@ struct UpdateBody {
   template <class Thread>
   DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared& shared) const {
     if (step->nonfinite != 0) return;  // the step is skipped, by all threads
-    if (t.index() < 2) shared.values()[t.index()] = update.constants(*step, t.index() != 0);
+    if (t.index() < 2) shared.values()[t.index()] = update.constants(step_of(tables, *step), t.index() != 0);
     t.sync();
     const std::int64_t quads = (r.end + quad - 1) / quad;
     for (std::int64_t i = r.begin / quad + t.block() * threads + t.index(); i < quads; i += t.blocks() * threads) {
       const std::uint32_t owner = tables.owner[i * quad / FlatTables::group];
       if (owner == FlatTables::nobody) continue;
       const FlatEntry& p = tables.params[owner];
+      if (p.group != tables.update_group) continue;
       const std::int64_t end = p.offset + p.size < r.end ? p.offset + p.size : r.end;
       const Quad q = quad_of(i * quad, r.begin, end, vectors);
       if (q.first < q.end) run(shared.values()[p.decay ? 1 : 0], p, q);
@@ -135,8 +148,7 @@ struct UpdateBody {
   DTRAIN_HOST_DEVICE void run(const Constants& c, const FlatEntry& p, const Quad& q) const {
     Floats<quad> w = load_quad(r.params, q), m{}, v{};
     const Floats<quad> g = load_quad(r.gradients, q);
-    Quad of_state = q;
-    of_state.at -= r.state_begin;
+    const Quad of_state = state_quad(q, r);
     if (update.first_state()) m = load_quad(r.state[0], of_state);
     if constexpr (Update::second_state) v = load_quad(r.state[1], of_state);
     for (int j = 0; j < quad; ++j) update.apply(c, g.v[j], w.v[j], m.v[j], v.v[j]);
@@ -153,7 +165,7 @@ struct UpdateBody {
 struct BlockPlace {
   std::uint32_t param;
   Quad quad;
-  bool inside;  // the parameter is in the range
+  bool inside;  // the parameter is in the range and in the group
 };
 template <class Thread>
 DTRAIN_HOST_DEVICE inline BlockPlace block_place(Thread& t, const FlatTables& tables, const FlatRange& r,
@@ -164,7 +176,7 @@ DTRAIN_HOST_DEVICE inline BlockPlace block_place(Thread& t, const FlatTables& ta
   const std::int64_t at = p.offset + (t.block() - p.first_block) * FlatTables::block + t.index() * quad;
   const std::int64_t end = p.offset + p.size;
   const Quad q = quad_of(at, at, end, vectors);
-  return {owner, q, p.offset >= r.begin && end <= r.end};
+  return {owner, q, p.group == tables.update_group && p.offset >= r.begin && end <= r.end};
 }
 
 template <class Rule>
@@ -198,7 +210,8 @@ struct LarsUpdate {
       for (int j = 0; j < quad; ++j) lars_plain(c, g.v[j], w.v[j]);
       return;
     }
-    Floats<quad> m = load_quad(r.state[0], q);
+    const Quad of_state = state_quad(q, r);
+    Floats<quad> m = load_quad(r.state[0], of_state);
     for (int j = 0; j < quad; ++j) {
       if (rule.nesterov) {
         lars_nesterov(c, g.v[j], w.v[j], m.v[j]);
@@ -206,7 +219,7 @@ struct LarsUpdate {
         lars_momentum(c, g.v[j], w.v[j], m.v[j]);
       }
     }
-    store_quad(r.state[0], q, m);
+    store_quad(r.state[0], of_state, m);
   }
 };
 
@@ -217,10 +230,11 @@ struct LambUpdate {
   /// Moves the moments on the way.
   DTRAIN_HOST_DEVICE void first(const Constants& c, const FlatRange& r, const Quad& q, const Floats<quad>& w,
                                 const Floats<quad>& g, Floats<quad>& a, Floats<quad>& b) const {
-    Floats<quad> m = load_quad(r.state[0], q), v = load_quad(r.state[1], q);
+    const Quad of_state = state_quad(q, r);
+    Floats<quad> m = load_quad(r.state[0], of_state), v = load_quad(r.state[1], of_state);
     for (int j = 0; j < quad; ++j) lamb_moments(c, g.v[j], m.v[j], v.v[j]);
-    store_quad(r.state[0], q, m);
-    store_quad(r.state[1], q, v);
+    store_quad(r.state[0], of_state, m);
+    store_quad(r.state[1], of_state, v);
     a = w;
     b = {};
     for (int j = 0; j < quad; ++j) b.v[j] = q.has(j) ? lamb_direction(c, w.v[j], m.v[j], v.v[j]) : 0.0f;
@@ -231,7 +245,8 @@ struct LambUpdate {
   }
   DTRAIN_HOST_DEVICE void second(const Constants& c, float rate, const FlatRange& r, const Quad& q, Floats<quad>& w,
                                  const Floats<quad>&) const {
-    const Floats<quad> m = load_quad(r.state[0], q), v = load_quad(r.state[1], q);
+    const Quad of_state = state_quad(q, r);
+    const Floats<quad> m = load_quad(r.state[0], of_state), v = load_quad(r.state[1], of_state);
     for (int j = 0; j < quad; ++j) w.v[j] -= rate * lamb_direction(c, w.v[j], m.v[j], v.v[j]);
   }
 };
@@ -253,7 +268,7 @@ struct RatioNorms {
     if (step->nonfinite != 0) return;
     const BlockPlace at = block_place(t, tables, r, vectors);
     if (!at.inside) return;  // the whole block
-    if (t.index() < 2) shared.constants.values()[t.index()] = rule.constants(*step, t.index() != 0);
+    if (t.index() < 2) shared.constants.values()[t.index()] = rule.constants(step_of(tables, *step), t.index() != 0);
     t.sync();
     double first = 0, second = 0;
     if (at.quad.first < at.quad.end) {
@@ -288,6 +303,7 @@ struct RatioRates {
   DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared& shared) const {
     if (step->nonfinite != 0) return;
     const FlatEntry& p = tables.params[t.block()];
+    if (p.group != tables.update_group) return;
     const std::int64_t blocks = (p.size + FlatTables::block - 1) / FlatTables::block;
     double first = 0, second = 0;
     for (std::int64_t b = p.first_block + t.index(); b < p.first_block + blocks; b += threads) {
@@ -298,7 +314,7 @@ struct RatioRates {
     second = group_sum<threads>(t, shared, second);
     if (t.index() == 0)
       norms[2 * tables.blocks + t.block()] =
-          static_cast<double>(rule.rate(*step, p.decay, std::sqrt(first), std::sqrt(second)));
+          static_cast<double>(rule.rate(step_of(tables, *step), p.decay, std::sqrt(first), std::sqrt(second)));
   }
 };
 
@@ -318,7 +334,7 @@ struct RatioUpdate {
     if (step->nonfinite != 0) return;
     const BlockPlace at = block_place(t, tables, r, vectors);
     if (!at.inside) return;
-    if (t.index() < 2) shared.constants.values()[t.index()] = rule.constants(*step, t.index() != 0);
+    if (t.index() < 2) shared.constants.values()[t.index()] = rule.constants(step_of(tables, *step), t.index() != 0);
     t.sync();
     if (at.quad.first >= at.quad.end) return;
     const FlatEntry& p = tables.params[at.param];

@@ -17,6 +17,7 @@ struct FlatEntry {
   void* packed;
   Element packed_type;
   bool decay, swapped;
+  std::uint32_t group;
   std::uint32_t channels, pixels;
   std::int64_t first_block;  // of its norm blocks, which are counted from parameter to parameter
 };
@@ -36,6 +37,9 @@ struct FlatTables {
   std::int64_t blocks;
   const FlatStateEntry* states;
   std::int64_t state_count;
+  // An update is of the parameters of one group alone, whose rate this is times the step's.
+  std::uint32_t update_group;
+  float rate_factor;
 };
 /// The floats [begin, end) of the flat buffers; state[i][0] is of float state_begin.
 struct FlatRange {

@@ -19,7 +19,7 @@ std::int64_t blocks_of(std::int64_t floats) {
 
 bool same(const FlatEntry& a, const FlatEntry& b) {
   return a.offset == b.offset && a.size == b.size && a.packed == b.packed && a.packed_type == b.packed_type &&
-         a.decay == b.decay && a.channels == b.channels && a.pixels == b.pixels;
+         a.decay == b.decay && a.group == b.group && a.channels == b.channels && a.pixels == b.pixels;
 }
 bool same(const FlatStateEntry& a, const FlatStateEntry& b) {
   return a.offset == b.offset && a.size == b.size && a.momentum == b.momentum;
@@ -32,7 +32,9 @@ class FlatOps::Tables {
  public:
   Tables(Device& device, const FlatLayout& layout, std::span<const PackedCopy> packed, Stream& stream)
       : floats_(layout.param_floats) {
-    for (std::size_t i = 0; i < layout.params.size(); ++i) params_.push_back(entry(layout, i, packed));
+    for (const FlatParam& p : layout.trained())
+      if (std::find(groups_.begin(), groups_.end(), p.update) == groups_.end()) groups_.push_back(p.update);
+    for (std::size_t i = 0; i < layout.trained().size(); ++i) params_.push_back(entry(layout, i, packed));
     for (const FlatState& s : layout.states) states_.push_back(entry(s));
     std::vector<std::uint32_t> owner(divide_up(static_cast<std::int64_t>(floats_), FlatTables::group),
                                      FlatTables::nobody),
@@ -51,13 +53,17 @@ class FlatOps::Tables {
                upload(device, block_owner, stream),
                static_cast<std::int64_t>(block_owner.size()),
                upload(device, states_, stream),
-               static_cast<std::int64_t>(states_.size())};
+               static_cast<std::int64_t>(states_.size()),
+               0,
+               1};
     stream.synchronize();  // what was copied from is about to go
   }
   bool of(const FlatLayout& layout, std::span<const PackedCopy> packed) const {
     // Shares of whole blocks may leave more room behind the same parameters.
     if (layout.param_floats != floats_) return false;
-    if (layout.params.size() != params_.size() || layout.states.size() != states_.size()) return false;
+    if (layout.trained().size() != params_.size() || layout.states.size() != states_.size()) return false;
+    for (const FlatParam& p : layout.trained())
+      if (std::find(groups_.begin(), groups_.end(), p.update) == groups_.end()) return false;
     for (std::size_t i = 0; i < params_.size(); ++i)
       if (!same(params_[i], entry(layout, i, packed))) return false;
     for (std::size_t i = 0; i < states_.size(); ++i)
@@ -65,17 +71,28 @@ class FlatOps::Tables {
     return true;
   }
   const FlatTables& tables() const { return tables_; }
+  /// What sets of parameters are updated alike: mostly one.
+  std::span<const ParamUpdate> groups() const { return groups_; }
+  /// For an update of those of one.
+  FlatTables of_group(std::size_t group) const {
+    FlatTables tables = tables_;
+    tables.update_group = static_cast<std::uint32_t>(group);
+    tables.rate_factor = static_cast<float>(groups_[group].learning_rate_factor);
+    return tables;
+  }
 
  private:
   /// `packed`, where there is any, has an entry for each parameter of the layout, in its order.
-  static FlatEntry entry(const FlatLayout& layout, std::size_t i, std::span<const PackedCopy> packed) {
+  FlatEntry entry(const FlatLayout& layout, std::size_t i, std::span<const PackedCopy> packed) const {
     const FlatParam& p = layout.params[i];
+    const auto group = std::find(groups_.begin(), groups_.end(), p.update) - groups_.begin();
     FlatEntry e{static_cast<std::int64_t>(p.offset),
                 static_cast<std::int64_t>(p.size),
                 nullptr,
                 Element::f32,
                 p.decay,
                 false,
+                static_cast<std::uint32_t>(group),
                 1,
                 1,
                 0};
@@ -104,6 +121,7 @@ class FlatOps::Tables {
   }
 
   std::size_t floats_;
+  std::vector<ParamUpdate> groups_;
   std::vector<FlatEntry> params_;
   std::vector<FlatStateEntry> states_;
   std::vector<Buffer> memory_;
@@ -126,7 +144,7 @@ const FlatOps::Tables& FlatOps::tables_of(const FlatLayout& layout, std::span<co
 void FlatOps::update(const UpdateRule& rule, const UpdateArgs& a, Stream& stream) {
   const std::size_t end = std::min(a.end, a.layout->param_floats);
   if (a.begin >= end) return;
-  const FlatTables& tables = tables_of(*a.layout, a.packed, stream).tables();
+  const Tables& tables = tables_of(*a.layout, a.packed, stream);
   const Launch where = at(stream, "update");
   const FlatRange range{a.params,
                         a.gradients,
@@ -143,7 +161,7 @@ void FlatOps::update(const UpdateRule& rule, const UpdateArgs& a, Stream& stream
   }
   struct Visit {
     const Launch& where;
-    const FlatTables& tables;
+    FlatTables tables;
     const FlatRange& range;
     const UpdateArgs& a;
     void operator()(const Sgd& r) const { update_sgd(where, tables, range, a.step, r); }
@@ -155,7 +173,15 @@ void FlatOps::update(const UpdateRule& rule, const UpdateArgs& a, Stream& stream
     void operator()(const Lars& r) const { update_lars(where, tables, range, a.step, r, a.norms); }
     void operator()(const Lamb& r) const { update_lamb(where, tables, range, a.step, r, a.norms); }
   };
-  std::visit(Visit{where, tables, range, a}, rule.kind);
+  for (std::size_t g = 0; g < tables.groups().size(); ++g) {
+    const Visit update{where, tables.of_group(g), range, a};
+    std::visit(
+        [&](auto r) {
+          r.weight_decay = tables.groups()[g].weight_decay.value_or(r.weight_decay);
+          update(r);
+        },
+        rule.kind);
+  }
 }
 
 void FlatOps::update_states(const StateUpdateArgs& a, Stream& stream) {

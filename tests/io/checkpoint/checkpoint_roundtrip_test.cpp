@@ -76,8 +76,8 @@ TEST(CheckpointWriterTest, FlatLayoutGivesNamedViews) {
   layout.params.push_back({1, "dense_1.bias", Shape{3}, 16, 3, false});
   std::vector<float> flat(32);
   std::vector<io::StateTensor> tensors;
-  io::append_flat(tensors, "param/", layout, flat.data());
-  io::append_flat(tensors, "optimizer/momentum/", layout, flat.data());
+  io::append_flat(tensors, "param/", layout.params, flat.data());
+  io::append_flat(tensors, "optimizer/momentum/", layout.trained(), flat.data());
   ASSERT_EQ(tensors.size(), 4u);
   EXPECT_EQ(tensors[1].name, "param/dense_1.bias");
   EXPECT_EQ(tensors[1].data, flat.data() + 16);

@@ -191,11 +191,16 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        "command line: model.batch_norm={statistics: global}: model.batch_norm.statistics: global with deterministic: "
        "elastic; expected micro: the statistics of all ranks depend on their number"},
       // what stands beside an optimizer's name
-      {with("optimizer: {lamb: {learning_rate: 0.1}, shard: true}\n"),
+      {with("optimizer: {adam: {}, groups: [{match: \"*.bias\"}, {match: \"dens_*\", frozen: true}]}\n"),
        {},
-       "c.yaml:9:48: optimizer.shard: lars and lamb need the norms of whole parameters; expected sgd, adam or adamw, "
-       "or "
-       "false"},
+       "c.yaml:9:59: optimizer.groups.1.match: \"dens_*\" matches no parameter of the model; did you mean "
+       "\"dense_1.*\"?"},
+      {with("optimizer: {adam: {}, groups: [{match: \"*\", frozen: true}]}\n"),
+       {},
+       "c.yaml:9:31: optimizer.groups: all parameters are frozen; expected some to train"},
+      {with("optimizer: {adam: {}, groups: [{frozen: true}]}\n"),
+       {},
+       "c.yaml:9:32: optimizer.groups.0: match is missing; expected text"},
       {with("optimizer: {adam: {}, sgd: {}, shard: 3}\n"),
        {},
        "c.yaml:9:23: optimizer: 2 kinds are given (adam and sgd); expected one; are the keys below it indented?\n"
@@ -203,8 +208,7 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
       {with("optimizer: {adam: {}, shrad: true}\n"),
        {},
        "c.yaml:9:23: optimizer: unknown key \"shrad\"; expected one of sgd, adam, adamw, lars, lamb, and beside it "
-       "shard; "
-       "did you mean shard?"},
+       "shard, groups; did you mean shard?"},
       {std::string(small) + "  augment: [flip, flip]\n",
        {},
        "c.yaml:9:19: data.augment: flip stands here twice; expected each kind once"},

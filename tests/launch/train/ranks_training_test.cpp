@@ -152,6 +152,33 @@ TEST_P(RanksTraining, shards_have_the_bits_of_the_whole_and_so_does_a_run_that_g
   }
 }
 
+TEST_P(RanksTraining, shards_of_whole_parameters_have_the_bits_of_the_whole_and_so_does_a_run_that_goes_on) {
+  const int ranks = GetParam();
+  for (const char* optimizer : {"lamb: {learning_rate: 0.01}", "lars: {learning_rate: 0.5, trust_coefficient: 0.1}"}) {
+    SCOPED_TRACE(optimizer);
+    const auto named = [&](const char* how) { return fmt::format("{}-{:.4}", how, optimizer); };
+    // With a clipping norm, which every rank forms of all gradients.
+    const auto settings = [&](const char* shard) {
+      return Overrides{fmt::format("optimizer={{{}, shard: {}}}", optimizer, shard), "train.clip_norm=0.5",
+                       "train.ema={decay: 0.9}"};
+    };
+    const Outcome whole = run(ranks, On::cpus, mlp, settings("false"), named("whole"));
+    expect_same(whole, run(ranks, On::cpus, mlp, settings("true"), named("cpus")), "cpus");
+    expect_same(whole, run(ranks, On::nccl, mlp, settings("true"), named("recorded")), "recorded");
+    expect_same(whole, run(ranks, On::staged, mlp, settings("true"), named("staged")), "staged");
+    expect_goes_on(ranks, settings("true"), whole, named("halves"));
+    // A checkpoint of shards is whole: a run without shards goes on from it, and the other way round.
+    Overrides first = settings("true");
+    first.emplace_back("train.steps=7");
+    run(ranks, On::cpus, mlp, first, named("mixed"));
+    Outcome mixed = run(ranks, On::cpus, mlp, settings("false"), named("mixed"));
+    mixed.metrics = whole.metrics;
+    expect_same(whole, mixed, "gone on without shards");
+    expect_same(run(1, On::cpus, mlp, settings("false"), named("alone")),
+                run(1, On::cpus, mlp, settings("true"), named("alone-sharded")), "one rank");
+  }
+}
+
 TEST_P(RanksTraining, kernels_pack_what_all_ranks_have_updated) {
   // Evaluations between the steps leave packed parameters behind, and must find none that are old.
   for (const char* precision : {"precision=float32", "precision=bfloat16"}) {

@@ -103,6 +103,71 @@ TEST_P(Updates, spare_what_has_no_decay_and_the_gaps) {
   for (std::size_t i = 85; i < adam.w.size(); ++i) EXPECT_EQ(adam.w[i], 0.0f);
 }
 
+TEST_P(Updates, of_groups_have_their_own_rate_and_decay) {
+  // SGD with momentum and Adam as they are written down, in double, with each parameter's own rate and decay.
+  const double rate = 0.05, momentum = 0.9, beta1 = 0.9, beta2 = 0.99, epsilon = 1e-8;
+  struct Own {
+    double factor, decay;
+  };
+  const Own own[2] = {{0.1, 0.03}, {3, 0.2}};
+  for (const bool adam : {false, true}) {
+    UpdateRule rule{Sgd{rate, momentum, 0.2, false}};
+    if (adam) rule.kind = AdamW{rate, beta1, beta2, epsilon, 0.2};
+    Fixture f(make_device(), rule);
+    f.layout.params[0].update = {.learning_rate_factor = own[0].factor, .weight_decay = own[0].decay};
+    f.layout.params[1].update.learning_rate_factor = own[1].factor;
+    f.layout.params[1].decay = true;
+    std::vector<double> w[2], m[2], v[2];
+    for (std::size_t p = 0; p < 2; ++p) {
+      const auto start = f.param(48 * p);
+      w[p].assign(start.begin(), start.end());
+      m[p].assign(37, 0), v[p].assign(37, 0);
+    }
+    for (std::uint64_t t = 0; t < 4; ++t) {
+      const auto draws = test::signed_draws(9, 1 + t, 37);
+      f.apply(rule, t, 19);
+      for (std::size_t p = 0; p < 2; ++p)
+        for (std::size_t i = 0; i < 37; ++i) {
+          const double r = rate * own[p].factor;
+          double &x = w[p][i], g = static_cast<double>(draws[i]);
+          if (!adam) {
+            m[p][i] = momentum * m[p][i] + g + own[p].decay * x;
+            x -= r * m[p][i];
+            continue;
+          }
+          const auto n = static_cast<double>(t + 1);
+          m[p][i] = beta1 * m[p][i] + (1 - beta1) * g;
+          v[p][i] = beta2 * v[p][i] + (1 - beta2) * g * g;
+          x -= r * own[p].decay * x;
+          x -= r * (m[p][i] / (1 - std::pow(beta1, n))) / (std::sqrt(v[p][i] / (1 - std::pow(beta2, n))) + epsilon);
+        }
+    }
+    for (std::size_t p = 0; p < 2; ++p)
+      EXPECT_LE(test::relative_error(f.param(48 * p), std::vector<float>(w[p].begin(), w[p].end())), update_tolerance)
+          << p;
+    for (std::size_t i = 37; i < 48; ++i) EXPECT_EQ(f.w[i], 0.0f);
+  }
+}
+
+TEST_P(Updates, of_a_group_of_large_batches_are_those_of_a_rule_with_its_rate_and_decay) {
+  for (const char* name : {"lars", "lars_nesterov", "lamb"}) {
+    const UpdateRule& rule = rules().at(name);
+    UpdateRule other = rule;
+    std::visit([](auto& r) { r.weight_decay = 0.25; }, other.kind);
+    Fixture grouped(make_device(), rule), plain(make_device(), rule), with_other(make_device(), other);
+    grouped.layout.params[0].update = {.learning_rate_factor = 0.5, .weight_decay = 0.25};
+    with_other.step.learning_rate *= 0.5f;
+    for (std::uint64_t t = 0; t < 3; ++t) {
+      grouped.apply(rule, t);
+      plain.apply(rule, t);
+      with_other.apply(other, t);
+    }
+    EXPECT_EQ(grouped.param(0), with_other.param(0)) << name;
+    EXPECT_EQ(grouped.param(48), plain.param(48)) << name;  // the other parameter is in no group
+    EXPECT_NE(grouped.param(0), plain.param(0)) << name;
+  }
+}
+
 TEST_P(Updates, do_not_depend_on_where_buckets_cut) {
   for (const auto& [name, rule] : rules()) {
     Fixture whole(make_device(), rule), cut(make_device(), rule);

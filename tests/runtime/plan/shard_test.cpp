@@ -25,9 +25,10 @@ Graph mlp() {
   return g;
 }
 
-Plan plan_for(int shards) {
+Plan plan_for(int shards, bool whole = false) {
   PlanOptions options;
-  options.buckets = {.bucket_mib = 0.1, .last_bucket_mib = 0.02, .smallest_mib = 0.02, .shards = shards};
+  options.buckets = {
+      .bucket_mib = 0.1, .last_bucket_mib = 0.02, .smallest_mib = 0.02, .shards = shards, .whole = whole};
   return make_plan(mlp(), options);
 }
 
@@ -118,11 +119,54 @@ TEST_P(ShardUpdates, AreBitForBitThoseOfTheWhole) {
   }
 }
 
-TEST_P(ShardUpdates, AreRefusedToRulesThatNeedWholeParameters) {
+TEST_P(ShardUpdates, OfWholeParametersAreBitForBitThoseOfTheWhole) {
+  const UpdateRule rules[] = {{Lars{}},
+                              {Lars{0.1, 0, 0.01, 0.001, 1e-9, false}},
+                              {Lars{0.1, 0.9, 0.01, 0.001, 1e-9, true}},
+                              {Lamb{0.01, 0.9, 0.999, 1e-6, 0.1}}};
+  const auto device = make_device();
+  const auto stream = device->make_stream(StreamUse::compute);
+  for (const UpdateRule& rule : rules)
+    for (const int ranks : {2, 4, 8}) {  // of six parameters: with 8, some have none
+      const FlatLayout one = plan_for(1).layout, layout = plan_for(ranks, true).layout;
+      const ParameterStore whole(*device, one), cut(*device, layout);
+      Optimizer all(*device, rule, one);
+      std::vector<std::unique_ptr<Optimizer>> optimizers;
+      std::size_t state = 0;
+      for (int r = 0; r < ranks; ++r) {
+        optimizers.push_back(std::make_unique<Optimizer>(*device, rule, layout, Shard{r, ranks}));
+        state += optimizers.back()->state_floats();
+      }
+      EXPECT_EQ(state, layout.param_floats);
+      const auto start = test::signed_draws(3, 0, one.param_floats);
+      for (const FlatParam& p : one.params)
+        for (std::size_t i = p.offset; i < p.offset + p.size; ++i) whole.params()[i] = cut.params()[i] = start[i];
+      test::Reachable<StepState> step(1, test::FromDevice<StepState>(*device));
+      step[0].learning_rate = 0.1f;
+      step[0].sum_weight = 3;
+      for (std::uint64_t t = 0; t < 3; ++t) {
+        step[0].applied_steps = t;
+        const auto draws = test::signed_draws(3, 1 + t, one.param_floats);
+        for (const FlatParam& p : one.params)
+          for (std::size_t i = p.offset; i < p.offset + p.size; ++i)
+            whole.gradients()[i] = cut.gradients()[i] = draws[i];
+        all.update(whole, 0, one.param_floats, step[0], *stream);
+        for (auto& o : optimizers) o->update(cut, 0, layout.param_floats, step[0], *stream);
+        // All ranks have all gradients, and so the norm.
+        const auto of_whole = all.block_squares(whole, *stream), of_rank = optimizers[0]->block_squares(cut, *stream);
+        stream->synchronize();
+        EXPECT_EQ(Optimizer::norm_of(of_rank), Optimizer::norm_of(of_whole));
+        for (std::size_t i = 0; i < one.param_floats; ++i) ASSERT_EQ(cut.params()[i], whole.params()[i]) << i;
+      }
+      EXPECT_NE(whole.params()[0], start[0]);
+    }
+}
+
+TEST_P(ShardUpdates, AreRefusedToRulesThatNeedWholeParametersWhereSharesCutThem) {
   const auto device = make_device();
   const FlatLayout layout = plan_for(2).layout;
-  EXPECT_THROW(Optimizer(*device, {Lars{}}, layout, {0, 2}), ConfigError);
-  EXPECT_THROW(Optimizer(*device, {Lamb{}}, layout, {1, 2}), ConfigError);
+  EXPECT_THROW(Optimizer(*device, {Lars{}}, layout, {0, 2}), BugError);
+  EXPECT_THROW(Optimizer(*device, {Lamb{}}, layout, {1, 2}), BugError);
   const Optimizer alone(*device, {Lamb{}}, plan_for(1).layout, {0, 1});
   EXPECT_FALSE(alone.sharded());
 }

@@ -1,0 +1,56 @@
+#include "runtime/optim/groups.hpp"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+#include <fnmatch.h>
+
+#include "runtime/config/document.hpp"
+#include "runtime/graph/graph.hpp"
+#include "runtime/tensor/error.hpp"
+
+namespace dtrain {
+
+bool matches(const ParameterGroup& group, const std::string& parameter) noexcept {
+  return fnmatch(group.match.c_str(), parameter.c_str(), 0) == 0;
+}
+
+namespace {
+
+/// For a pattern without a name: the parameter that it may mean.
+std::string hint(const ParameterGroup& group, const std::vector<std::string>& names) {
+  const std::string near = nearest_name(group.match, names);
+  if (!near.empty()) return fmt::format("did you mean \"{}\"?", near);
+  // The layers that a pattern such as "layr4*" may mean: their names are what is in front of the last dot.
+  std::vector<std::string> layers;
+  for (const std::string& name : names) layers.push_back(name.substr(0, name.rfind('.')));
+  const std::string layer = nearest_name(group.match.substr(0, group.match.find_first_of("*?[")), layers);
+  if (!layer.empty()) return fmt::format("did you mean \"{}.*\"?", layer);
+  return fmt::format("the first parameter is \"{}\"; dtrain check lists all layers", names.front());
+}
+
+}  // namespace
+
+void apply_groups(Graph& graph, std::span<const ParameterGroup> groups) {
+  if (groups.empty()) return;
+  std::vector<std::string> names;
+  for (const GraphParam& p : graph.params()) names.push_back(p.name);
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const ParameterGroup& group = groups[g];
+    bool found = false;
+    for (std::size_t p = 0; p < names.size(); ++p) {
+      if (!matches(group, names[p])) continue;
+      found = true;
+      graph.set_update(static_cast<ParamId>(p), {group.frozen, group.learning_rate_factor, group.weight_decay});
+    }
+    if (!found && !names.empty())
+      throw ConfigError(fmt::format("optimizer.groups.{}.match: \"{}\" matches no parameter of the model; {}", g,
+                                    group.match, hint(group, names)));
+  }
+  if (graph.frozen_count() == graph.parameter_count())
+    throw ConfigError("optimizer.groups: all parameters are frozen; expected some to train");
+}
+
+}  // namespace dtrain

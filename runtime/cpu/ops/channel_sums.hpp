@@ -22,7 +22,7 @@ struct Lines {
     width = whole > longest ? channels : whole * std::max<std::int64_t>(1, usual / whole);
     a_task = std::max<std::int64_t>(task_elements / width, 16) * width;
   }
-  /// Of [N, features], or of [N, C, H, W] that lies channels last.
+  /// Of all positions of all samples.
   explicit Lines(const TensorDesc& desc) : Lines(desc.rows(), desc.channels()) {}
   /// Of one sample.
   static Lines of_sample(const TensorDesc& desc) { return {desc.positions(), desc.channels()}; }

@@ -280,9 +280,7 @@ class StepBench {
     const auto copy = [&](const Tensor& into, const Tensor& from) {
       if (into) to.device().copy(into.data, from.data, into.bytes(), to.compute());
     };
-    copy(to_slot.sample, from_slot.sample);
-    copy(to_slot.target, from_slot.target);
-    copy(to_slot.weight, from_slot.weight);
+    for (std::size_t i = 0; i < to_slot.inputs.size(); ++i) copy(to_slot.inputs[i], from_slot.inputs[i]);
     copy(to_slot.positions, from_slot.positions);
     to.device().copy(to.store().params(), engine_->store().params(),
                      engine_->store().layout().param_floats * sizeof(float), to.compute());

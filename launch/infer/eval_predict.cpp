@@ -254,7 +254,7 @@ std::string predict(const LoadedConfig& input, comm::World& world, const EvalPre
   const auto loader = model.load_from(*set);
   const InputSlot& slot = engine.program().slot(0);
   // There are no targets: any valid label will do for the loss that nobody reads.
-  if (slot.target) engine.device().zero(slot.target.data, slot.target.bytes(), engine.compute());
+  if (slot.inputs[1]) engine.device().zero(slot.inputs[1].data, slot.inputs[1].bytes(), engine.compute());
   const Tensor out = engine.program().output(0);
   const HostMirror values(engine.device(), out.data, out.bytes());
   StepMemory memory(engine.device());

@@ -119,7 +119,7 @@ class Builder {
   Graph build() {
     if (linked_.empty()) throw ShapeError("the model has no layers");
     input_ =
-        graph_.add_input(InputRole::sample, "input", TensorDesc::of_sample(DType::f32, graph_.batch(), model_.input));
+        graph_.add_input(PortUse::input, "input", TensorDesc::of_sample(DType::f32, graph_.batch(), model_.input));
     if (compute_ != DType::f32) input_ = graph_.add("input_cast", Cast{compute_}, {input_});
     for (std::size_t i = 0; i < linked_.size(); ++i) {
       try {
@@ -197,9 +197,9 @@ class Builder {
       if (compute_ != DType::f32) value = graph_.add("output_cast", Cast{DType::f32}, {value});
       const std::int64_t batch = graph_.batch();
       const ValueId target =
-          graph_.add_input(InputRole::target, "target",
+          graph_.add_input(PortUse::target, "target",
                            labels ? TensorDesc{DType::i32, Shape{batch}} : TensorDesc{DType::f32, out.shape});
-      const ValueId weight = graph_.add_input(InputRole::weight, "weight", {DType::f32, Shape{batch}});
+      const ValueId weight = graph_.add_input(PortUse::weight, "weight", {DType::f32, Shape{batch}});
       const OpSpec op = labels ? OpSpec(SoftmaxCrossEntropy{model_.label_smoothing}) : OpSpec(MeanSquaredError{});
       graph_.add("loss", op, {value, target, weight});
     } catch (const ShapeError& e) {
@@ -263,7 +263,7 @@ Shape target_shape(const ModelConfig& model) {
   if (model.loss == Loss::cross_entropy) return {};
   // Two samples: the least that a batch norm accepts.
   const Graph graph = build(model, 2, DType::f32);
-  return graph.desc(graph.input(InputRole::target)).sample();
+  return graph.desc(graph.input(PortUse::target)).sample();
 }
 
 }  // namespace dtrain::models

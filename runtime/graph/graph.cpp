@@ -6,12 +6,19 @@
 
 namespace dtrain {
 
-ValueId Graph::add_input(InputRole role, std::string name, TensorDesc desc) {
-  auto& slot = inputs_[static_cast<std::size_t>(role)];
-  if (slot >= 0) throw BugError(fmt::format("the graph has two inputs of one role: \"{}\"", name));
-  slot = static_cast<ValueId>(values_.size());
-  values_.push_back({std::move(name), desc, -1});
-  return slot;
+ValueId Graph::add_input(PortUse use, std::string name, TensorDesc desc, std::int64_t limit) {
+  for (const GraphInput& input : inputs_)
+    if (input.name == name) throw ShapeError(fmt::format("input {}: the name is taken by another input", name));
+  const auto value = static_cast<ValueId>(values_.size());
+  values_.push_back({name, desc, -1});
+  inputs_.push_back({std::move(name), use, value, limit});
+  return value;
+}
+
+std::size_t Graph::input_index(std::string_view name) const {
+  for (std::size_t i = 0; i < inputs_.size(); ++i)
+    if (inputs_[i].name == name) return i;
+  throw BugError(fmt::format("the graph has no input {}", name));
 }
 
 ValueId Graph::add(std::string name, OpSpec op, std::vector<ValueId> in, const std::vector<ParamId>& shared_params) {

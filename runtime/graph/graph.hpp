@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "runtime/ops/op.hpp"
@@ -17,8 +18,22 @@ using NodeId = std::int32_t;
 using ParamId = std::int32_t;
 using StateId = std::int32_t;
 
-/// What the loader fills: the graph's inputs, each with the batch as outermost extent.
-enum class InputRole : std::uint8_t { sample, target, weight };
+/// What an input of the graph is for: layers read inputs, losses read targets and weights.
+enum class PortUse : std::uint8_t { input, target, weight };
+
+/// A named value that is filled before each pass, with the batch as outermost extent.
+struct GraphInput {
+  std::string name;
+  PortUse use = PortUse::input;
+  ValueId value = -1;
+  std::int64_t limit = 0;  // of index values: they lie in [0, limit); 0: not known
+};
+
+/// A named value that predictions are made of.
+struct GraphOutput {
+  std::string name;
+  ValueId value = -1;
+};
 
 struct GraphValue {
   std::string name;
@@ -64,10 +79,13 @@ class Graph {
   /// `batch`: samples of one micro batch. Shape of a sample as users write it: [C, H, W] or [features].
   explicit Graph(std::int64_t batch) : batch_(batch) {}
 
-  ValueId add_input(InputRole role, std::string name, TensorDesc desc);
+  /// Throws ShapeError where the name is taken.
+  ValueId add_input(PortUse use, std::string name, TensorDesc desc, std::int64_t limit = 0);
   /// Infers shapes and creates parameters `name.weight`, ... and kept states; throws ShapeError that names the layer.
   /// `shared_params`: reuse these parameters instead of creating own ones (tied weights).
   ValueId add(std::string name, OpSpec op, std::vector<ValueId> in, const std::vector<ParamId>& shared_params = {});
+
+  void add_output(std::string name, ValueId value) { outputs_.push_back({std::move(name), value}); }
 
   /// Before the graph is planned.
   void set_update(ParamId id, const ParamUpdate& update) { params_.at(static_cast<std::size_t>(id)).update = update; }
@@ -77,8 +95,10 @@ class Graph {
   const std::vector<GraphValue>& values() const noexcept { return values_; }
   const std::vector<GraphParam>& params() const noexcept { return params_; }
   const std::vector<GraphState>& states() const noexcept { return states_; }
-  /// -1 if the graph has no such input.
-  ValueId input(InputRole role) const noexcept { return inputs_[static_cast<std::size_t>(role)]; }
+  const std::vector<GraphInput>& inputs() const noexcept { return inputs_; }
+  const std::vector<GraphOutput>& outputs() const noexcept { return outputs_; }
+  /// Which of inputs() has the name. Throws BugError where none has.
+  std::size_t input_index(std::string_view name) const;
   const TensorDesc& desc(ValueId v) const { return values_[static_cast<std::size_t>(v)].desc; }
   std::int64_t parameter_count() const noexcept;
   /// Of those that are frozen.
@@ -91,7 +111,8 @@ class Graph {
   std::vector<GraphValue> values_;
   std::vector<GraphParam> params_;
   std::vector<GraphState> states_;
-  std::array<ValueId, 3> inputs_{-1, -1, -1};
+  std::vector<GraphInput> inputs_;
+  std::vector<GraphOutput> outputs_;
 };
 
 }  // namespace dtrain

@@ -71,10 +71,8 @@ struct Program::State {
   Tensor value_tensor(const PassPlan& pass, ValueId v, int slot, bool backward = false) const {
     const TensorDesc& desc = plan.graph.desc(v);
     const ValueId root = plan.root[idx(v)];
-    const InputSlot& inputs_of = input_slots[idx(slot)];
-    if (root == plan.graph.input(InputRole::sample)) return {desc, inputs_of.sample.data};
-    if (root == plan.graph.input(InputRole::target)) return {desc, inputs_of.target.data};
-    if (root == plan.graph.input(InputRole::weight)) return {desc, inputs_of.weight.data};
+    for (std::size_t i = 0; i < plan.graph.inputs().size(); ++i)
+      if (root == plan.graph.inputs()[i].value) return {desc, input_slots[idx(slot)].inputs[i].data};
     return arena_tensor(pass.blocks, (backward ? pass.value_backward : pass.value)[idx(v)], desc);
   }
 
@@ -229,36 +227,23 @@ struct Program::State {
                        name_of(node.op));
   }
 
-  void allocate_inputs() {
-    const Graph& g = plan.graph;
-    const std::array<ValueId, 3> ids{g.input(InputRole::sample), g.input(InputRole::target),
-                                     g.input(InputRole::weight)};
-    const TensorDesc position_desc{DType::u64, Shape{g.batch()}};
-    std::size_t bytes = 0;
-    const auto place = [&](std::size_t n) {
-      const std::size_t at = bytes;
-      bytes += (n + 255) / 256 * 256;
-      return at;
-    };
-    std::array<std::array<std::size_t, 4>, slots> at{};
-    for (auto& offsets : at) {
-      for (std::size_t r = 0; r < ids.size(); ++r)
-        if (ids[r] >= 0) offsets[r] = place(g.desc(ids[r]).bytes());
-      offsets[3] = place(position_desc.bytes());
-    }
-    inputs = Buffer(device, bytes);
+  void allocate_inputs(std::span<const BatchLayout> layouts) {
+    const BatchLayout own = layouts.empty() ? batch_layout(plan.graph) : layouts[0];
+    std::size_t bytes = own.bytes;
+    for (const BatchLayout& layout : layouts) bytes = std::max(bytes, layout.bytes);
+    inputs = Buffer(device, bytes * slots);
     for (std::size_t s = 0; s < slots; ++s) {
       InputSlot& slot = input_slots[s];
-      const std::array<Tensor*, 3> tensors{&slot.sample, &slot.target, &slot.weight};
-      for (std::size_t r = 0; r < ids.size(); ++r)
-        if (ids[r] >= 0) *tensors[r] = {g.desc(ids[r]), inputs.at(at[s][r])};
-      slot.positions = {position_desc, inputs.at(at[s][3])};
+      slot.memory = static_cast<std::byte*>(inputs.at(bytes * s));
+      for (const BatchLayout::Port& port : own.ports) slot.inputs.push_back({port.desc, slot.memory + port.offset});
+      slot.positions = {{DType::u64, Shape{own.batch}}, slot.memory + own.positions};
       positions[s] = slot.positions;
     }
   }
 };
 
-Program::Program(Device& device, Graph graph, const PlanOptions& options, Collective* ranks)
+Program::Program(Device& device, Graph graph, const PlanOptions& options, Collective* ranks,
+                 std::span<const BatchLayout> layouts)
     : state_(std::make_unique<State>(device, ranks)) {
   State& s = *state_;
   const Analysis analysis(graph);
@@ -279,7 +264,7 @@ Program::Program(Device& device, Graph graph, const PlanOptions& options, Collec
   try {
     s.arena = Buffer(device, std::max<std::size_t>(s.plan.arena_bytes(), 64));
     s.packed = Buffer(device, std::max<std::size_t>(s.plan.packed_bytes, 64));
-    s.allocate_inputs();
+    s.allocate_inputs(layouts);
   } catch (const OutOfMemory& e) {
     throw OutOfMemory(
         fmt::format("{}; the plan for a micro batch of {} needs {} MiB of activations and {} MiB of packed parameters",
@@ -295,6 +280,9 @@ const Plan& Program::plan() const noexcept {
 }
 const InputSlot& Program::slot(int index) const noexcept {
   return state_->input_slots[idx(index)];
+}
+const Tensor& Program::input(int slot, std::string_view name) const {
+  return state_->input_slots[idx(slot)].inputs[state_->plan.graph.input_index(name)];
 }
 Program::Seconds Program::seconds() const noexcept {
   return state_->seconds;
@@ -334,9 +322,8 @@ void Program::parameters_changed(Changed changed) noexcept {
     if (changed == Changed::anyhow || !s.left_by_update[n]) s.stale[n] = true;
 }
 
-Tensor Program::output(int slot) const {
-  const Graph& graph = state_->plan.graph;
-  return state_->value_tensor(state_->plan.evaluate, graph.nodes().back().in.at(0), slot);
+Tensor Program::output(int slot, std::size_t index) const {
+  return state_->value_tensor(state_->plan.evaluate, state_->plan.graph.outputs().at(index).value, slot);
 }
 
 void Program::pack(const ParameterStore& store, Stream& stream, Changed changed) {

@@ -83,7 +83,7 @@ TEST(Build, NumbersLayersByKindAndDropoutsByOrder) {
                                              "dense_2", "loss"}));
   EXPECT_EQ(ids, (std::vector<std::uint32_t>{0, 1}));
   EXPECT_EQ(g.params()[0].name, "conv2d_1.weight");
-  EXPECT_EQ(g.desc(g.input(InputRole::sample)).shape, (Shape{2, 8, 8, 1}));  // channels last
+  EXPECT_EQ(g.desc(g.inputs()[0].value).shape, (Shape{2, 8, 8, 1}));  // channels last
 }
 
 TEST(Build, ADenseLayerMayBeFirstOnAnImage) {

@@ -13,9 +13,9 @@ namespace {
 
 Graph cnn(const std::vector<ParameterGroup>& groups = {}) {
   Graph g(4);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{4, 12, 12, 1}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{4}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{4}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{4, 12, 12, 1}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::i32, Shape{4}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{4}});
   auto v = g.add("conv_1", Conv{.filters = 8, .kernel = {3, 3}}, {x});
   v = g.add("norm_1", BatchNorm{}, {v});
   v = g.add("conv_2", Conv{.filters = 8, .kernel = {3, 3}}, {v});

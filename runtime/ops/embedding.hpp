@@ -18,6 +18,8 @@ struct Embedding {
   std::int64_t vocabulary = 0, channels = 0;
   DType dtype = DType::f32;  // of the output
 
+  static constexpr bool may_tie = true;  // its weight may be that of another layer
+
   std::string_view name() const { return "embedding"; }
   OpShape infer(std::span<const TensorDesc> in) const;
   static std::vector<OpKind<Embedding>> kinds();

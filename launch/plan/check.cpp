@@ -40,31 +40,22 @@ struct DataFacts {
   std::int64_t train_samples = 0, eval_samples = 0;
 };
 
-/// The sets as the trainer will open them, and the same checks; a note where a file is not there yet.
-class DataCheck {
- public:
-  DataCheck(const RunConfig& config, const Graph& graph, std::vector<std::string>& notes)
-      : config_(config), notes_(notes), width_(output_width(graph)) {}
-
-  std::int64_t samples(const std::vector<std::string>& patterns, const char* field) {
-    if (patterns.empty()) return 0;
-    for (const std::string& pattern : patterns) {
-      std::error_code ignored;
-      const bool glob = pattern.find_first_of("*?[") != std::string::npos;
-      if (!glob && !std::filesystem::exists(pattern, ignored)) {
-        notes_.push_back(fmt::format("{}: {} is not there: its shapes and samples are not checked", field, pattern));
-        return 0;
-      }
+/// The set as the trainer will open it; nothing, and a note, where a file is not there yet.
+std::optional<io::Dataset> open_if_there(const RunConfig& config, DataUse use, std::vector<std::string>& notes) {
+  const bool training = use == DataUse::training;
+  const std::vector<std::string>& patterns = training ? config.data.train : config.data.eval.files;
+  if (patterns.empty()) return std::nullopt;
+  for (const std::string& pattern : patterns) {
+    std::error_code ignored;
+    const bool glob = pattern.find_first_of("*?[") != std::string::npos;
+    if (!glob && !std::filesystem::exists(pattern, ignored)) {
+      notes.push_back(fmt::format("{}: {} is not there: its shapes and samples are not checked",
+                                  training ? "data.train" : "data.eval", pattern));
+      return std::nullopt;
     }
-    const io::Dataset data = open_data(config_, patterns, width_, 0);
-    return static_cast<std::int64_t>(data.count());
   }
-
- private:
-  const RunConfig& config_;
-  std::vector<std::string>& notes_;
-  std::int64_t width_;
-};
+  return open_data(config, patterns, use, 0);
+}
 
 /// Names of the parameters with elements in the bucket.
 std::vector<std::string> names_in(const Bucket& bucket, const FlatLayout& layout) {
@@ -120,13 +111,19 @@ class Check {
  public:
   Check(const LoadedConfig& loaded, const CheckOptions& asked)
       : loaded_(loaded), config_(loaded.config), ranks_(asked.ranks), split_(check_batch(loaded, asked.ranks)) {
-    Graph graph = training_graph(config_, split_.micro);
     take_chosen_buckets();
-    plan_ = make_plan(std::move(graph), plan_options(config_, ranks_));
+    std::vector<std::string> absent;
+    const auto train = open_if_there(config_, DataUse::training, absent);
+    const auto eval = open_if_there(config_, DataUse::evaluation, absent);
+    models::StoredPorts stored;
+    if (train || eval) stored = stored_ports(train ? *train : *eval, train && eval ? &*eval : nullptr);
+    plan_ = make_plan(training_graph(config_, split_.micro, stored), plan_options(config_, ranks_));
     notes_.push_back("workspaces and packed parameters are stated upper bounds: no device was asked");
-    DataCheck data(config_, plan_.graph, notes_);
-    data_.train_samples = data.samples(config_.data.train, "data.train");
-    data_.eval_samples = data.samples(config_.data.eval, "data.eval");
+    notes_.insert(notes_.end(), absent.begin(), absent.end());
+    if (train) check_data(config_, plan_.graph, stored, *train, DataUse::training);
+    if (eval) check_data(config_, plan_.graph, stored, *eval, DataUse::evaluation);
+    data_.train_samples = train ? static_cast<std::int64_t>(train->count()) : 0;
+    data_.eval_samples = eval ? static_cast<std::int64_t>(eval->count()) : 0;
     memory_ = run_memory(config_, plan_, ranks_, split_.accumulation);
     for (const Bucket& bucket : plan_.layout.buckets) gradient_bytes_ += static_cast<double>(bucket.bytes());
     wire_bytes_ = wire_bytes();

@@ -1,5 +1,6 @@
 #include "models/model/config.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -193,6 +194,10 @@ std::vector<ModelOutput> outputs_of(const ModelConfig& model) {
 }
 std::vector<ModelLoss> losses_of(const ModelConfig& model) {
   return model.losses.empty() ? std::vector{model.loss} : model.losses;
+}
+bool has_accuracy(const ModelConfig& model) {
+  const auto losses = losses_of(model);
+  return std::any_of(losses.begin(), losses.end(), [](const ModelLoss& l) { return l.kind == Loss::cross_entropy; });
 }
 
 TypePtr<ModelConfig> model_table() {

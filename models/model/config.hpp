@@ -62,6 +62,8 @@ std::vector<ModelInput> inputs_of(const ModelConfig&);
 std::vector<ModelOutput> outputs_of(const ModelConfig&);
 /// The losses, at least one: `loss` is one of that name, with the target "target".
 std::vector<ModelLoss> losses_of(const ModelConfig&);
+/// Whether one of the losses is over classes.
+bool has_accuracy(const ModelConfig&);
 
 /// The fields of `model`; made at the first use.
 TypePtr<ModelConfig> model_table();

@@ -234,9 +234,10 @@ struct Program::State {
     inputs = Buffer(device, bytes * slots);
     for (std::size_t s = 0; s < slots; ++s) {
       InputSlot& slot = input_slots[s];
-      slot.memory = static_cast<std::byte*>(inputs.at(bytes * s));
-      for (const BatchLayout::Port& port : own.ports) slot.inputs.push_back({port.desc, slot.memory + port.offset});
-      slot.positions = {{DType::u64, Shape{own.batch}}, slot.memory + own.positions};
+      auto* const memory = static_cast<std::byte*>(inputs.at(bytes * s));
+      slot.carried = memory + own.copied;
+      for (const BatchLayout::Port& port : own.ports) slot.inputs.push_back({port.desc, memory + port.offset});
+      slot.positions = own.positions_in(slot.carried);
       positions[s] = slot.positions;
     }
   }

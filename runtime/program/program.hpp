@@ -45,9 +45,9 @@ class StepObserver {
 
 /// Fixed device addresses of one micro batch, laid out as a BatchLayout says.
 struct InputSlot {
-  std::vector<Tensor> inputs;  // as Graph::inputs()
-  Tensor positions;            // u64 [N]: stream position of each sample
-  std::byte* memory = nullptr;
+  std::vector<Tensor> inputs;    // as Graph::inputs()
+  Tensor positions;              // u64 [N]: stream position of each sample
+  std::byte* carried = nullptr;  // what a loader fills: [copied, bytes) of the layout
 };
 
 class Program {

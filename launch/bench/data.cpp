@@ -70,9 +70,9 @@ BenchReport bench_data(const LoadedConfig& input, const DataBenchOptions& option
     loading.ring = std::max(loading.ring, n + 1);
     const auto loader = io::Loader::training(data, loading);
     bytes_a_sample = 0;
-    for (const GraphInput& input : graph.inputs())
-      if (input.use == PortUse::input)
-        bytes_a_sample += static_cast<double>(graph.desc(input.value).bytes()) / static_cast<double>(split.micro);
+    for (const GraphInput& port : graph.inputs())
+      if (port.use == PortUse::input)
+        bytes_a_sample += static_cast<double>(graph.desc(port.value).bytes()) / static_cast<double>(split.micro);
     const Estimate rate = median_of(measure(*loader, split.micro, options.seconds));
     samples = data.count();
     table.row({std::to_string(n), text_of(rate, 1, 0), fmt::format("{:.1f}", rate.value * bytes_a_sample / 1e6),

@@ -52,8 +52,8 @@ io::PortOptions options_of(const RunConfig& config, const std::vector<models::Po
   return options;
 }
 
-DType index_type(StoredType type) {
-  return type == StoredType::u8 ? DType::u8 : type == StoredType::u16 ? DType::u16 : DType::i32;
+DType index_type(io::StoredType type) {
+  return type == io::StoredType::u8 ? DType::u8 : type == io::StoredType::u16 ? DType::u16 : DType::i32;
 }
 
 }  // namespace

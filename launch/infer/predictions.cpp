@@ -48,7 +48,7 @@ std::vector<Predictions::Output> Predictions::outputs_of_graph(const models::Mod
     Output& out = outputs.emplace_back();
     out.desc = graph.desc(output.value);
     out.classifies = classifies(model, output.name);
-    const auto add = [&](const std::string& what, StoredType type, std::vector<std::uint64_t> row) {
+    const auto add = [&](const std::string& what, io::StoredType type, std::vector<std::uint64_t> row) {
       const std::string name = single                                    ? what
                                : what == "class" || what == "prediction" ? output.name
                                                                          : output.name + "_" + what;
@@ -58,12 +58,12 @@ std::vector<Predictions::Output> Predictions::outputs_of_graph(const models::Mod
     const std::vector<std::uint64_t> row = extents_of(out.desc.sample());
     const bool of_samples = out.desc.shape.rank() == 2;
     if (!out.classifies) {
-      out.logits = add("prediction", StoredType::f32, row);
+      out.logits = add("prediction", io::StoredType::f32, row);
       continue;
     }
-    if (of_samples || logits) out.logits = add("logits", StoredType::f32, row);
-    if (of_samples) out.probabilities = add("probabilities", StoredType::f32, row);
-    out.classes = add("class", StoredType::i32, extents_of(positions_of(out.desc)));
+    if (of_samples || logits) out.logits = add("logits", io::StoredType::f32, row);
+    if (of_samples) out.probabilities = add("probabilities", io::StoredType::f32, row);
+    out.classes = add("class", io::StoredType::i32, extents_of(positions_of(out.desc)));
   }
   return outputs;
 }

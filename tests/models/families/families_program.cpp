@@ -146,7 +146,7 @@ class Net : public test::GoldenNet {
     ModelConfig m;
     m.input = network.input;
     m.family = network.family;
-    m.label_smoothing = network.label_smoothing;
+    m.loss.label_smoothing = network.label_smoothing;
     m.statistics = statistics;
     return m;
   }

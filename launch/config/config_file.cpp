@@ -251,10 +251,10 @@ class Loader {
               "communication.gradient_dtype: bfloat16 with deterministic: elastic; expected float32: a single rank "
               "rounds nothing");
     }
-    if (sound("model") && c.model.statistics == models::Statistics::global) {
-      problem("model.batch_norm.statistics",
-              "model.batch_norm.statistics: global with deterministic: elastic; expected micro: the statistics of all "
-              "ranks depend on their number");
+    if (sound("model") && c.model.sync_batch_norm) {
+      problem("model.batch_norm.sync",
+              "model.batch_norm.sync: true with deterministic: elastic; expected false: means over all ranks depend on "
+              "their number");
     }
     if (!sound("batch")) return;
     const std::int64_t global = c.batch.global, micro = c.batch.micro;

@@ -131,7 +131,7 @@ class Builder {
     return graph_.add(fmt::format("{}_{}", name, name_of(activation)), Activate{activation}, {value});
   }
   ValueId add(const std::string& name, const BatchNorm& op, const std::vector<ValueId>& in) {
-    if (model_.statistics == Statistics::micro) return add<BatchNorm>(name, op, in);
+    if (!model_.sync_batch_norm) return add<BatchNorm>(name, op, in);
     const ValueId own = graph_.add(name + "_moments", BatchMoments{}, in);
     const ValueId sum = graph_.add(name + "_sum", SumOverRanks{}, {own});
     return add(name, BatchNormalize{op.epsilon, op.momentum, op.activation, op.initial_weight}, {in[0], sum});

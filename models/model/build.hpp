@@ -33,7 +33,7 @@ enum class BuildFor : std::uint8_t { training, prediction };
 ///
 /// Nodes are in the order of the layers, and so are parameters: of each layer first its weight, then its bias. A layer
 /// may become several nodes: `conv_silu` behind `conv` for an activation that no kernel applies inside, `norm_moments`
-/// and `norm_sum` before a `norm` with global statistics; parameters carry the layer's name all the same.
+/// and `norm_sum` before a `norm` of all ranks; parameters carry the layer's name all the same.
 ///
 /// Throws LayerError that names the layer and the shapes.
 Graph build(const ModelConfig&, std::int64_t batch, DType compute, const StoredPorts& = {},

@@ -172,15 +172,12 @@ class OutputType final : public Type<ModelOutput> {
   TypePtr<std::string> name_ = text();
 };
 
-TypePtr<Statistics> batch_norm_statistics() {
-  return choice<Statistics>({{"micro", Statistics::micro}, {"global", Statistics::global}});
-}
-
 /// The settings of all batch norms of a model.
 TypePtr<ModelConfig> batch_norm_table() {
   Table<ModelConfig> norm("Of every batch norm of the model.");
-  norm.add("statistics", &ModelConfig::statistics, batch_norm_statistics(),
-           "of training: micro: over a micro batch of a rank; global: over those of all ranks");
+  norm.add("sync", &ModelConfig::sync_batch_norm, boolean(),
+           "training takes means over the micro batches of all ranks (SyncBatchNorm), not over that of each rank")
+      .old_spelling("statistics", {{"micro", "false"}, {"global", "true"}});
   return shared(std::move(norm));
 }
 

@@ -14,9 +14,6 @@
 namespace dtrain::models {
 
 enum class Loss : std::uint8_t { cross_entropy, mean_squared_error };
-/// What batch norm takes means over while training: a micro batch of a rank, or those of all ranks at one place of the
-/// step. `micro` depends on batch.micro, but not on the number of ranks.
-enum class Statistics : std::uint8_t { micro, global };
 
 /// What layers read beside each other.
 struct ModelInput {
@@ -53,7 +50,9 @@ struct ModelConfig {
   ModelLoss loss;
   std::vector<ModelLoss> losses;  // in place of loss
   Family family{};                // in place of layers
-  Statistics statistics = Statistics::micro;
+  /// SyncBatchNorm: in training, batch norm takes means over the micro batches of all ranks at one place of the step;
+  /// else over the micro batch of each rank, which depends on batch.micro, but not on the number of ranks.
+  bool sync_batch_norm = false;
 };
 
 /// The inputs, at least one: `input` is one of that name.

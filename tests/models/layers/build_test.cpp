@@ -314,7 +314,7 @@ TEST(Build, GlobalStatisticsAreMomentsThatAreSummedOverRanks) {
   ModelConfig config =
       model({3, 4, 4}, {conv(4, 1), at("n", BatchNorm{.activation = Activation::relu}), flatten(), dense(2)});
   EXPECT_EQ(node(build(config, 2), "n"), "batch_norm(conv2d_1)");
-  config.statistics = Statistics::global;
+  config.sync_batch_norm = true;
   const Graph g = build(config, 2);
   EXPECT_EQ(node(g, "n_moments"), "batch_moments(conv2d_1)");
   EXPECT_EQ(node(g, "n_sum"), "sum_over_ranks(n_moments)");

@@ -214,8 +214,7 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
   std::optional<io::Dataset> set;
   model.set_up([&] { set.emplace(open_data(input.config, files, model.width(), input.config.data.cache_mib)); });
   const auto loader = model.load_from(*set);
-  Evaluator evaluator(model.engine(), *loader, model.group(), model.watchdog(), input.config.model.loss,
-                      input.config.cuda.graphs);
+  Evaluator evaluator(model.engine(), *loader, model.group(), model.watchdog(), input.config.cuda.graphs);
   const auto begin = Clock::now();
   EvalMetrics result = *evaluator.run(static_cast<std::int64_t>(model.found().state.step), nullptr);
   result.averaged = model.averaged();

@@ -158,8 +158,7 @@ class Trainer {
     if (!eval_data_) return;
     eval_on_device_ = on_device(*eval_data_, false);
     eval_loader_ = io::Loader::evaluation(*eval_data_, loading);
-    evaluator_.emplace(*engine_, *eval_loader_, *group_, watchdog_, config_.model.loss, config_.cuda.graphs,
-                       eval_on_device_.get());
+    evaluator_.emplace(*engine_, *eval_loader_, *group_, watchdog_, config_.cuda.graphs, eval_on_device_.get());
   }
 
   std::string layout_text() const {
@@ -275,7 +274,7 @@ class Trainer {
       const StepState& done = step_->read(report_.seconds());
       RunStatus then = status_;  // with the loss scale of that step
       then.step = static_cast<std::int64_t>(done.step) + 1;
-      then.loss = status_.loss = static_cast<double>(done.sums[loss_sum]) / static_cast<double>(done.sums[weight_sum]);
+      then.loss = status_.loss = step_loss(done, step_->losses());
       then.applied = status_.applied = done.applied_steps;
       require_finite(then, done);
       status_.loss_scale = done.loss_scale;

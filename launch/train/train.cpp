@@ -272,7 +272,7 @@ class Trainer {
       const StepState& done = step_->read(report_.seconds());
       RunStatus then = status_;  // with the loss scale of that step
       then.step = static_cast<std::int64_t>(done.step) + 1;
-      then.loss = status_.loss = static_cast<double>(done.sums[loss_sum]) / static_cast<double>(done.sums[weight_sum]);
+      then.loss = status_.loss = step_loss(done, step_->losses());
       then.applied = status_.applied = done.applied_steps;
       require_finite(then, done);
       status_.loss_scale = done.loss_scale;

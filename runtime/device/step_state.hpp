@@ -14,7 +14,7 @@ namespace dtrain {
 inline constexpr std::size_t norm_block = 1024;
 
 /// Floats of the sums of a loss: see LossSum.
-inline constexpr std::size_t sums_per_loss = 4;
+inline constexpr std::size_t sums_per_loss = 5;
 
 struct StepState {
   // ---- written by the host before each step

@@ -136,6 +136,7 @@ Tensor ParameterStore::bucket(std::size_t index) const {
   return {{DType::f32, Shape{static_cast<std::int64_t>(b.end - b.begin)}}, gradients() + b.begin};
 }
 
+static_assert(sums_per_loss == loss_sum_count);
 Tensor ParameterStore::loss_sums(std::size_t loss) const {
   if (loss >= layout_.losses) throw BugError(fmt::format("sums of loss {} of {}", loss, layout_.losses));
   return {{DType::f32, Shape{static_cast<std::int64_t>(loss_sum_count)}},

@@ -351,7 +351,7 @@ Plan make_plan(Graph graph, const PlanOptions& options) {
   Plan plan;
   plan.graph = std::move(graph);
   const Graph& g = plan.graph;
-  const Analysis analysis(g);
+  const Analysis analysis(g, options.train);
   plan.root = analysis.root;
   plan.layout = make_layout(g, options.buckets);
   std::vector<Needs> needs(g.nodes().size());

@@ -25,7 +25,7 @@ struct Call {
     params_needed
   } kind = Kind::forward;
   Kernel* kernel = nullptr;
-  int node = -1, bucket = -1;
+  int node = -1, bucket = -1, loss = 0;
   std::vector<Tensor> in, out, params, state, state_sums, saved, out_gradients;
   std::vector<GradSlot> in_slots, param_slots;
   std::vector<bool> param_first;
@@ -102,10 +102,11 @@ struct Program::State {
     const GraphNode& node = plan.graph.nodes()[idx(n)];
     call.node = n;
     call.kernel = kernels[idx(n)].get();
+    call.loss = std::max(0, plan.graph.loss_index(n));
     const bool backward = call.kind != Call::Kind::forward;
     for (ValueId v : node.in) call.in.push_back(value_tensor(pass, v, slot, backward));
     for (ValueId v : node.out) {
-      call.out.push_back(node.shape.loss ? store.loss_sums() : value_tensor(pass, v, slot, backward));
+      call.out.push_back(node.shape.loss ? store.loss_sums(idx(call.loss)) : value_tensor(pass, v, slot, backward));
       if (!node.shape.loss)
         call.out_gradients.push_back(arena_tensor(pass.blocks, pass.gradient[idx(v)], plan.graph.desc(v)));
     }
@@ -247,7 +248,7 @@ Program::Program(Device& device, Graph graph, const PlanOptions& options, Collec
                  std::span<const BatchLayout> layouts)
     : state_(std::make_unique<State>(device, ranks)) {
   State& s = *state_;
-  const Analysis analysis(graph);
+  const Analysis analysis(graph, options.train);
   for (NodeId n = 0; n < static_cast<NodeId>(graph.nodes().size()); ++n) {
     const GraphNode& node = graph.nodes()[idx(n)];
     std::vector<TensorDesc> in;
@@ -360,7 +361,7 @@ void Program::run(const Pass& pass, int slot, const ParameterStore& store, const
     of_call.recompute = call.kind == Call::Kind::recompute;
     const OpArgs args{
         call.in,     call.out,       call.params, call.state, call.saved, call.state_sums, {&s.positions[idx(slot)], 1},
-        call.packed, call.workspace, of_call,     step};
+        call.packed, call.workspace, of_call,     step,       call.loss};
     s.current = &call;
     std::optional<DeviceRange> range;
     if (call.node >= 0 && s.device.asynchronous())

@@ -80,7 +80,7 @@ class Program {
   /// Refreshes those packed copies at once.
   void pack(const ParameterStore&, Stream&, Changed = Changed::anyhow);
   /// Train: forward, backward into `store`'s gradients; loss sums are added to (or, in the first micro batch,
-  /// overwrite) store.loss_sums(). Evaluate: forward only; loss sums likewise.
+  /// overwrite) store.loss_sums(k). Evaluate: forward only; loss sums likewise.
   void run(const Pass&, int slot, const ParameterStore& store, const StepState&, StepHooks&, Stream&);
   /// The next training passes record this where forward ends; null: nothing.
   void mark_backward(Event*) noexcept;

@@ -148,7 +148,7 @@ long count_steps(const std::string& file, const UpdateRule& rule, comm::Algorith
     const auto loader = io::Loader::training(data, loading);
     StepState state;
     state.learning_rate = 0.01f;
-    state.sum_weight = static_cast<float>(loading.global_batch);
+    state.sum_weight = static_cast<double>(loading.global_batch);
     Trace trace(100);  // wraps in the steps that are counted
     const auto step = [&] {
       reducer.begin_step();

@@ -157,7 +157,7 @@ class StepBench {
     loader_ = io::Loader::training(*data_, sets[0].options);
     step_->model().initialize(engine_->plan().graph, config_.seed);
     status_.loss_scale = loss_scaling(config_).initial;
-    step_->start(status_);
+    step_->start(status_, sum_weights(*group_, loader_->loss_weights(0)));
     engine_->pack();
     loader_->seek(0);
   }

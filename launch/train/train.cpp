@@ -205,7 +205,8 @@ class Trainer {
     }
     // Initialization and files are equal on all ranks; the broadcast makes that a fact and not a hope.
     model.broadcast();
-    step_->start(status_);
+    const auto weights = loader_->loss_weights(static_cast<std::uint64_t>(status_.step));
+    step_->start(status_, sum_weights(*group_, weights));
     engine_->pack();
     loader_->seek(static_cast<std::uint64_t>(status_.step));
   }

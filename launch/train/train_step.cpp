@@ -278,6 +278,7 @@ void TrainStep::load(io::Loader& loader, const DeviceData* data, int slot, std::
       sample_log_ << step << ' ' << batch.positions.as<std::uint64_t>()[i] << ' ' << batch.indices[i] << '\n';
     sample_log_.flush();
   }
+  if (batch.micro == 0) take_weights(batch.next_weights);
   engine_.feed().give_back(loader);
 }
 

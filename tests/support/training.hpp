@@ -153,7 +153,7 @@ struct Steps {
     on_device = DeviceData::make(device, engine->compute(), sets[0]);
     loader = io::Loader::training(*data, sets[0].options);
     step->model().initialize(engine->plan().graph, config.seed);
-    step->start(status);
+    step->start(status, sum_weights(*world.make_group(), loader->loss_weights(0)));
     engine->pack();
   }
   void run() {

@@ -162,7 +162,7 @@ TEST(Ports, SaysWhatIsWrong) {
        "loss class: class_weights: 2 weights for 4 classes; expected one a class"},
       {with(two_of_each(), [](auto& m) { m.outputs.pop_back(), m.losses.pop_back(); }),
        "layer price: nothing reads its output; expected its name in the `from` of a later layer, or in model.outputs"},
-      {with(two_of_each(), [](auto& m) { m.inputs[1].name = "image"; }),
+      {with(two_of_each(), [](auto& m) { m.losses[0].target = "image"; }),
        "input image: the name is taken by another input"},
       {with(tied(), [](auto& m) { m.layers[1].op = Dense{.units = 12}; }),
        "layer dense_1: shares table.weight of shape [11, 8] but needs [12, 8]"},

@@ -45,6 +45,14 @@ struct Energy {
   double joules = 0, samples = 0;
 };
 
+/// Of one of several losses.
+struct LossMetrics {
+  std::string name;
+  double loss = 0;            // mean over its weight; not a number where that is 0
+  double accuracy = -1;       // fraction; < 0: the loss has none
+  double top5_accuracy = -1;  // the label is among the five largest; < 0: there are no more than five classes
+};
+
 struct StepMetrics {
   std::int64_t step = 0;  // steps done
   double epoch = 0;
@@ -64,14 +72,6 @@ struct StepMetrics {
   // Of rank 0's GPU, where it says so.
   std::optional<double> gpu_utilization{};  // 0..1: of the time, in which any kernel ran
   std::optional<double> gpu_memory_mib{};   // used, by whomever
-};
-
-/// Of one of several losses.
-struct LossMetrics {
-  std::string name;
-  double loss = 0;            // mean over its weight; not a number where that is 0
-  double accuracy = -1;       // fraction; < 0: the loss has none
-  double top5_accuracy = -1;  // the label is among the five largest; < 0: there are no more than five classes
 };
 
 struct EvalMetrics {

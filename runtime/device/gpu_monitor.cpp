@@ -12,7 +12,7 @@ namespace dtrain {
 namespace {
 
 // NVML's C interface, as far as it is used here: its ABI has been stable for ten years.
-using Handle = void*;
+using Device = void*;
 struct Memory {
   unsigned long long total, free, used;
 };
@@ -69,21 +69,21 @@ struct GpuMonitor::State {
   const char* (*error_string)(int) = nullptr;
   int (*driver_version)(char*, unsigned) = nullptr;
   int (*count)(unsigned*) = nullptr;
-  int (*handle)(unsigned, Handle*) = nullptr;
-  int (*name)(Handle, char*, unsigned) = nullptr;
-  int (*pci)(Handle, Pci*) = nullptr;
-  int (*memory)(Handle, Memory*) = nullptr;
-  int (*utilization)(Handle, Utilization*) = nullptr;
-  int (*energy)(Handle, unsigned long long*) = nullptr;
-  int (*power)(Handle, unsigned*) = nullptr;
-  int (*temperature)(Handle, int, unsigned*) = nullptr;
-  int (*uuid)(Handle, char*, unsigned) = nullptr;
-  int (*link_state)(Handle, unsigned, int*) = nullptr;
-  int (*link_other_end)(Handle, unsigned, int*) = nullptr;
-  int (*link_pci)(Handle, unsigned, Pci*) = nullptr;
-  int (*fields)(Handle, int, Field*) = nullptr;
-  int (*pcie_generation)(Handle, unsigned*) = nullptr;
-  int (*pcie_lanes)(Handle, unsigned*) = nullptr;
+  int (*handle)(unsigned, Device*) = nullptr;
+  int (*name)(Device, char*, unsigned) = nullptr;
+  int (*pci)(Device, Pci*) = nullptr;
+  int (*memory)(Device, Memory*) = nullptr;
+  int (*utilization)(Device, Utilization*) = nullptr;
+  int (*energy)(Device, unsigned long long*) = nullptr;
+  int (*power)(Device, unsigned*) = nullptr;
+  int (*temperature)(Device, int, unsigned*) = nullptr;
+  int (*uuid)(Device, char*, unsigned) = nullptr;
+  int (*link_state)(Device, unsigned, int*) = nullptr;
+  int (*link_other_end)(Device, unsigned, int*) = nullptr;
+  int (*link_pci)(Device, unsigned, Pci*) = nullptr;
+  int (*fields)(Device, int, Field*) = nullptr;
+  int (*pcie_generation)(Device, unsigned*) = nullptr;
+  int (*pcie_lanes)(Device, unsigned*) = nullptr;
 
   State() = default;
   ~State() {
@@ -135,11 +135,11 @@ struct GpuMonitor::State {
     if (driver_version && driver_version(text.data(), text.size()) == success) driver = text.data();
   }
 
-  std::string bus_id_of(Handle device) const {
+  std::string bus_id_of(Device device) const {
     Pci info{};
     return pci && pci(device, &info) == success ? std::string(info.bus_id.data()) : std::string();
   }
-  GpuReading read(Handle device) const {
+  GpuReading read(Device device) const {
     GpuReading r;
     std::array<char, 96> text{};
     if (name && name(device, text.data(), text.size()) == success) r.name = text.data();
@@ -157,7 +157,7 @@ struct GpuMonitor::State {
     if (temperature && temperature(device, 0, &value) == success) r.celsius = static_cast<int>(value);
     return r;
   }
-  double link_rate(Handle device, unsigned link) const {
+  double link_rate(Device device, unsigned link) const {
     if (!fields) return usual_nvlink_rate;
     // Old drivers know the first field only, and new ones only the second.
     for (const unsigned id : {speed_of_link, speed_of_all_links}) {
@@ -169,7 +169,7 @@ struct GpuMonitor::State {
     }
     return usual_nvlink_rate;
   }
-  GpuLinks links_of(Handle device) const {
+  GpuLinks links_of(Device device) const {
     GpuLinks out;
     for (unsigned i = 0; link_state && i < most_nvlinks; ++i) {
       int up = 0, other_end = other_end_is_switch;
@@ -191,7 +191,7 @@ struct GpuMonitor::State {
     unsigned devices = 0;
     if (!begun || count(&devices) != success) return;
     for (unsigned i = 0; i < devices; ++i) {
-      Handle device = nullptr;
+      Device device = nullptr;
       if (handle(i, &device) == success) visit(device);
     }
   }
@@ -213,14 +213,14 @@ const std::string& GpuMonitor::driver() const noexcept {
 
 std::vector<GpuReading> GpuMonitor::read_all() const {
   std::vector<GpuReading> all;
-  state_->each([&](Handle device) { all.push_back(state_->read(device)); });
+  state_->each([&](Device device) { all.push_back(state_->read(device)); });
   return all;
 }
 
 std::optional<GpuLinks> GpuMonitor::links(const std::string& bus_id) const {
   std::optional<GpuLinks> found;
   if (bus_id.empty()) return found;
-  state_->each([&](Handle device) {
+  state_->each([&](Device device) {
     if (!found && same_bus_id(state_->bus_id_of(device), bus_id)) found = state_->links_of(device);
   });
   return found;
@@ -236,7 +236,7 @@ double GpuLinks::pcie_rate() const noexcept {
 std::optional<GpuReading> GpuMonitor::read(const std::string& bus_id) const {
   std::optional<GpuReading> found;
   if (bus_id.empty()) return found;
-  state_->each([&](Handle device) {
+  state_->each([&](Device device) {
     if (!found && same_bus_id(state_->bus_id_of(device), bus_id)) found = state_->read(device);
   });
   return found;

@@ -7,6 +7,7 @@
 
 #include "io/dataset/dataset.hpp"
 #include "io/dataset/loader.hpp"
+#include "tests/io/dataset/short_form.hpp"
 #include "tests/io/hdf5/hdf5_files.hpp"
 
 namespace dtrain::io {
@@ -67,15 +68,14 @@ TEST_F(OpenFilesTest, NoMoreThanTheBoundAreOpen) {
     all.open_files = 1000;
     const Dataset other = open(all);
     EXPECT_EQ(set.fingerprint(), other.fingerprint());
-    LoaderOptions loading;
+    testing::ShortForm loading;
     loading.input = Shape{1, 6, 5};
     loading.global_batch = loading.micro_batch = 50;
     loading.threads = 3;
-    const auto a = Loader::training(set, loading), b = Loader::training(other, loading);
+    const auto a = testing::training(set, loading), b = testing::training(other, loading);
     for (int step = 0; step < 20; ++step) {
       const Batch &x = a->next(), &y = b->next();
-      ASSERT_EQ(std::memcmp(x.sample.data, y.sample.data, x.sample.bytes()), 0);
-      ASSERT_EQ(std::memcmp(x.target.data, y.target.data, x.target.bytes()), 0);
+      ASSERT_EQ(std::memcmp(x.memory.data(), y.memory.data(), x.memory.size()), 0);
       a->release();
       b->release();
     }

@@ -30,7 +30,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::size_t columns = 100;
 
-struct LayerRow {
+struct PlanRow {
   std::string name, op, output;
   std::int64_t parameters = 0;
   double flops = 0;  // a sample, forward
@@ -130,7 +130,7 @@ class Check {
     if (data_.train_samples > 0 || config_.train.steps > 0)
       steps_ = total_steps(config_, static_cast<std::uint64_t>(data_.train_samples));
     for (const GraphNode& node : plan_.graph.nodes()) {
-      LayerRow row{
+      PlanRow row{
           node.name, std::string(name_of(node.op)), {}, 0, node.shape.flops / static_cast<double>(split_.micro)};
       row.output = node.shape.loss ? "a sum" : node.shape.out.at(0).sample_str();
       for (const ParamId id : node.params)
@@ -184,7 +184,7 @@ class Check {
 
   std::string json() const {
     Json layers = Json::array(), buckets = Json::array(), memory = Json::object();
-    for (const LayerRow& row : layers_) {
+    for (const PlanRow& row : layers_) {
       layers.push_back({{"name", row.name},
                         {"op", row.op},
                         {"output", row.output},
@@ -311,7 +311,7 @@ class Check {
 
   std::string layer_table() const {
     TextTable table({"<layer", "<op", "<output", "parameters", "FLOP a sample"});
-    for (const LayerRow& row : layers_)
+    for (const PlanRow& row : layers_)
       table.row({row.name, row.op, row.output, grouped(row.parameters), quantity(row.flops)});
     table.row({"total", "", "", grouped(plan_.graph.parameter_count()), quantity(plan_.flops_per_sample)});
     return table.str();
@@ -326,7 +326,7 @@ class Check {
   DataFacts data_;
   double gradient_bytes_ = 0, wire_bytes_ = 0;
   std::int64_t steps_ = 0;
-  std::vector<LayerRow> layers_;
+  std::vector<PlanRow> layers_;
   std::vector<std::string> notes_;
   std::optional<Prediction> prediction_;
   std::optional<ScaleModel> scaling_;

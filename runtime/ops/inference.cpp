@@ -132,7 +132,7 @@ std::vector<Alias> in_place() {
   return {{Alias::Kind::out_over_in, 0, 0}, {Alias::Kind::grad_over_grad, 0, 0}};
 }
 
-Extents Windows::count(const TensorDesc& in) const {
+Extents WindowSizes::count(const TensorDesc& in) const {
   const Extents positions = positions_of(in);
   Extents windows, counts;
   for (std::size_t d = 0; d < size.size(); ++d) {

@@ -51,7 +51,7 @@ std::vector<Alias> in_place();
 
 /// Windows of `size` (`dilation` apart) at `stride` with `padding` on both sides, in each dimension; `what` is their
 /// name.
-struct Windows {
+struct WindowSizes {
   std::string_view what;
   Extents size, stride, padding, dilation;
   Extents count(const TensorDesc& in) const;

@@ -7,6 +7,7 @@
 
 #include "io/dataset/dataset.hpp"
 #include "io/dataset/loader.hpp"
+#include "tests/io/dataset/short_form.hpp"
 #include "tests/io/hdf5/hdf5_files.hpp"
 
 namespace dtrain::io {
@@ -38,7 +39,7 @@ class OpenFilesTest : public ::testing::Test {
     return count;
   }
   static bool right(const Dataset& set, std::uint64_t index, std::byte* scratch) {
-    const std::byte* row = set.sample(index, scratch);
+    const std::byte* row = set.row(0, index, scratch).data;
     for (std::uint64_t j = 0; j < 30; ++j)
       if (static_cast<std::uint8_t>(row[j]) != pixel(index, j)) return false;
     return true;
@@ -67,15 +68,14 @@ TEST_F(OpenFilesTest, NoMoreThanTheBoundAreOpen) {
     all.open_files = 1000;
     const Dataset other = open(all);
     EXPECT_EQ(set.fingerprint(), other.fingerprint());
-    LoaderOptions loading;
+    testing::ShortForm loading;
     loading.input = Shape{1, 6, 5};
     loading.global_batch = loading.micro_batch = 50;
     loading.threads = 3;
-    const auto a = Loader::training(set, loading), b = Loader::training(other, loading);
+    const auto a = testing::training(set, loading), b = testing::training(other, loading);
     for (int step = 0; step < 20; ++step) {
       const Batch &x = a->next(), &y = b->next();
-      ASSERT_EQ(std::memcmp(x.sample.data, y.sample.data, x.sample.bytes()), 0);
-      ASSERT_EQ(std::memcmp(x.target.data, y.target.data, x.target.bytes()), 0);
+      ASSERT_EQ(std::memcmp(x.memory.data(), y.memory.data(), x.memory.size()), 0);
       a->release();
       b->release();
     }
@@ -130,7 +130,7 @@ TEST_F(OpenFilesTest, ReadsWhatIsNeededWhenItIsNeeded) {
   for (std::uint64_t i = 0; i < 600; ++i) {
     if (i / rows != 30) ASSERT_TRUE(right(set, i, scratch.data()));
   }
-  EXPECT_HAS(message_of([&] { set.sample(305, scratch.data()); }), "s-30.h5: cannot be read: No such file");
+  EXPECT_HAS(message_of([&] { set.row(0, 305, scratch.data()).data; }), "s-30.h5: cannot be read: No such file");
 }
 
 TEST_F(OpenFilesTest, NoticesAFileThatWasReplaced) {
@@ -143,7 +143,7 @@ TEST_F(OpenFilesTest, NoticesAFileThatWasReplaced) {
   ASSERT_TRUE(right(set, 3, scratch.data()));
   ASSERT_TRUE(right(set, 599, scratch.data()));
   write_images(path(0), rows, {1, 6, 5}, {}, 17);
-  EXPECT_HAS(message_of([&] { set.sample(3, scratch.data()); }),
+  EXPECT_HAS(message_of([&] { set.row(0, 3, scratch.data()).data; }),
              "s-00.h5: was replaced or changed while it was in use");
 }
 

@@ -59,8 +59,45 @@ ValueId Graph::add(std::string name, OpSpec op, std::vector<ValueId> in, const s
     node.out.push_back(static_cast<ValueId>(values_.size()));
     values_.push_back({i == 0 ? node.name : fmt::format("{}.{}", node.name, i), node.shape.out[i], id});
   }
+  if (node.shape.loss) {
+    if (losses_.size() == max_losses)
+      throw ShapeError(fmt::format("loss {}: the model has {} losses before it; expected at most {}", node.name,
+                                   losses_.size(), max_losses));
+    losses_.push_back({node.name, id});
+  }
   nodes_.push_back(std::move(node));
   return nodes_.back().out.at(0);
+}
+
+void Graph::add_loss(std::string name, OpSpec op, std::vector<ValueId> in, double factor, bool counted) {
+  const std::size_t before = losses_.size();
+  const bool taken = std::any_of(nodes_.begin(), nodes_.end(), [&name](const auto& node) { return node.name == name; });
+  add(taken ? name + "_loss" : name, op, std::move(in));
+  if (losses_.size() == before) throw BugError(fmt::format("{} is no loss", name_of(op)));
+  losses_.back().name = std::move(name);
+  losses_.back().factor = factor;
+  losses_.back().counted = counted;
+}
+
+int Graph::loss_index(NodeId node) const noexcept {
+  for (std::size_t k = 0; k < losses_.size(); ++k)
+    if (losses_[k].node == node) return static_cast<int>(k);
+  return -1;
+}
+
+LossRule Graph::loss_rule() const noexcept {
+  LossRule rule;
+  rule.losses = static_cast<std::uint32_t>(losses_.size());
+  for (std::size_t k = 0; k < losses_.size(); ++k) {
+    rule.factors[k] = losses_[k].factor;
+    if (losses_[k].counted) rule.counted |= 1u << k;
+  }
+  return rule;
+}
+
+std::int64_t Graph::positions_of(const GraphLoss& loss) const {
+  const TensorDesc& value = desc(nodes_[static_cast<std::size_t>(loss.node)].in.at(0));
+  return value.elements() / (value.batch() * value.channels());
 }
 
 std::int64_t Graph::parameter_count() const noexcept {

@@ -35,6 +35,14 @@ struct GraphOutput {
   ValueId value = -1;
 };
 
+/// A loss that the gradients come from. The step's loss is the sum over these of factor * sum / weight of the loss.
+struct GraphLoss {
+  std::string name;  // and that of the node; with "_loss" behind it where a layer has that name
+  NodeId node = -1;
+  double factor = 1;
+  bool counted = false;  // some positions are ignored or weigh other than 1: its sum of weights is another each step
+};
+
 struct GraphValue {
   std::string name;
   TensorDesc desc;       // for the graph's micro batch
@@ -85,6 +93,8 @@ class Graph {
   /// `shared_params`: reuse these parameters instead of creating own ones (tied weights).
   ValueId add(std::string name, OpSpec op, std::vector<ValueId> in, const std::vector<ParamId>& shared_params = {});
 
+  /// `op`: a loss over {value, target, weight}. Throws ShapeError that names the loss.
+  void add_loss(std::string name, OpSpec op, std::vector<ValueId> in, double factor = 1, bool counted = false);
   void add_output(std::string name, ValueId value) { outputs_.push_back({std::move(name), value}); }
 
   /// Before the graph is planned.
@@ -97,6 +107,14 @@ class Graph {
   const std::vector<GraphState>& states() const noexcept { return states_; }
   const std::vector<GraphInput>& inputs() const noexcept { return inputs_; }
   const std::vector<GraphOutput>& outputs() const noexcept { return outputs_; }
+  /// At most max_losses, in the order of their nodes.
+  const std::vector<GraphLoss>& losses() const noexcept { return losses_; }
+  /// Which of losses() the node is; -1: none.
+  int loss_index(NodeId) const noexcept;
+  LossRule loss_rule() const noexcept;
+  /// Of a sample, which a loss compares: its sum of weights over so many samples is this times them if it is not
+  /// counted.
+  std::int64_t positions_of(const GraphLoss&) const;
   /// Which of inputs() has the name. Throws BugError where none has.
   std::size_t input_index(std::string_view name) const;
   const TensorDesc& desc(ValueId v) const { return values_[static_cast<std::size_t>(v)].desc; }
@@ -113,6 +131,7 @@ class Graph {
   std::vector<GraphState> states_;
   std::vector<GraphInput> inputs_;
   std::vector<GraphOutput> outputs_;
+  std::vector<GraphLoss> losses_;
 };
 
 }  // namespace dtrain

@@ -1,6 +1,7 @@
 #include "runtime/plan/plan.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 
 #include "runtime/plan/graph_analysis.hpp"
@@ -49,10 +50,13 @@ FlatLayout make_layout(const Graph& graph, const BucketOptions& options) {
     offset = aligned(offset + size, FlatLayout::alignment);
   }
   layout.state_floats = offset - layout.param_floats;
+  layout.losses = graph.losses().size();
+  layout.extras =
+      FlatLayout::extras_for(layout.losses, static_cast<std::size_t>(std::popcount(graph.loss_rule().counted)));
   offset = layout.total_floats();
   place(true);
   layout.frozen_floats = offset - layout.total_floats();
-  layout.buckets = cut_buckets(layout.total_floats(), options, layout.state_floats + FlatLayout::extras);
+  layout.buckets = cut_buckets(layout.total_floats(), options, layout.state_floats + layout.extras);
   return layout;
 }
 
@@ -347,7 +351,7 @@ Plan make_plan(Graph graph, const PlanOptions& options) {
   Plan plan;
   plan.graph = std::move(graph);
   const Graph& g = plan.graph;
-  const Analysis analysis(g);
+  const Analysis analysis(g, options.train);
   plan.root = analysis.root;
   plan.layout = make_layout(g, options.buckets);
   std::vector<Needs> needs(g.nodes().size());

@@ -25,7 +25,7 @@ struct Call {
     params_needed
   } kind = Kind::forward;
   Kernel* kernel = nullptr;
-  int node = -1, bucket = -1;
+  int node = -1, bucket = -1, loss = 0;
   std::vector<Tensor> in, out, params, state, state_sums, saved, out_gradients;
   std::vector<GradSlot> in_slots, param_slots;
   std::vector<bool> param_first;
@@ -51,7 +51,9 @@ struct Program::State {
   std::array<InputSlot, slots> input_slots;
   std::array<Tensor, slots> positions;  // what OpArgs::positions views
   std::array<Calls, slots> calls;
-  const float* bound = nullptr;           // the store that `calls` points into
+  const float* bound = nullptr;          // the store that `calls` points into
+  std::vector<ParamId> params_in_store;  // by parameter of the graph
+  std::vector<StateId> states_in_store;
   std::vector<bool> stale;                // by node: its packed parameters are not those of the store
   std::vector<PackedCopy> packed_copies;  // by place in the layout
   std::vector<bool> left_by_update;       // by node: all of its packed parameters are among these
@@ -102,17 +104,18 @@ struct Program::State {
     const GraphNode& node = plan.graph.nodes()[idx(n)];
     call.node = n;
     call.kernel = kernels[idx(n)].get();
+    call.loss = std::max(0, plan.graph.loss_index(n));
     const bool backward = call.kind != Call::Kind::forward;
     for (ValueId v : node.in) call.in.push_back(value_tensor(pass, v, slot, backward));
     for (ValueId v : node.out) {
-      call.out.push_back(node.shape.loss ? store.loss_sums() : value_tensor(pass, v, slot, backward));
+      call.out.push_back(node.shape.loss ? store.loss_sums(idx(call.loss)) : value_tensor(pass, v, slot, backward));
       if (!node.shape.loss)
         call.out_gradients.push_back(arena_tensor(pass.blocks, pass.gradient[idx(v)], plan.graph.desc(v)));
     }
-    for (ParamId p : node.params) call.params.push_back(store.param(p));
+    for (ParamId p : node.params) call.params.push_back(store.param(params_in_store[idx(p)]));
     for (StateId id : node.states) {
-      call.state.push_back(store.state(id));
-      call.state_sums.push_back(store.state_sums(id));
+      call.state.push_back(store.state(states_in_store[idx(id)]));
+      call.state_sums.push_back(store.state_sums(states_in_store[idx(id)]));
     }
     for (std::size_t i = 0; i < node.shape.saved.size(); ++i)
       call.saved.push_back(arena_tensor(pass.blocks, pass.saved[idx(n)][i], node.shape.saved[i]));
@@ -137,12 +140,29 @@ struct Program::State {
       call.param_first = pass.param_first[idx(n)];
       for (std::size_t i = 0; i < node.params.size(); ++i)
         if (!plan.graph.frozen(node.params[i]))
-          call.param_slots[i] = {store.gradient(node.params[i]), Write::overwrite};
+          call.param_slots[i] = {store.gradient(params_in_store[idx(node.params[i])]), Write::overwrite};
     }
     return call;
   }
 
+  /// Another graph's parameters may lie in the store: names say which is which.
+  void find_in(const FlatLayout& layout) {
+    const auto find = [](const auto& places, const auto& wanted, const char* what) {
+      const auto at = std::find_if(places.begin(), places.end(), [&](const auto& p) { return p.name == wanted.name; });
+      if (at == places.end()) throw ShapeError(fmt::format("the model has no {} {}", what, wanted.name));
+      if (at->shape != wanted.shape)
+        throw ShapeError(
+            fmt::format("the {} {} has shape {}; expected {}", what, wanted.name, at->shape.str(), wanted.shape.str()));
+      return at->id;
+    };
+    params_in_store.clear();
+    states_in_store.clear();
+    for (const GraphParam& p : plan.graph.params()) params_in_store.push_back(find(layout.params, p, "parameter"));
+    for (const GraphState& s : plan.graph.states()) states_in_store.push_back(find(layout.states, s, "state"));
+  }
+
   void bind_all(const ParameterStore& store) {
+    find_in(store.layout());
     for (int s = 0; s < slots; ++s) {
       Calls& c = calls[idx(s)];
       c.train.clear();
@@ -234,9 +254,10 @@ struct Program::State {
     inputs = Buffer(device, bytes * slots);
     for (std::size_t s = 0; s < slots; ++s) {
       InputSlot& slot = input_slots[s];
-      slot.memory = static_cast<std::byte*>(inputs.at(bytes * s));
-      for (const BatchLayout::Port& port : own.ports) slot.inputs.push_back({port.desc, slot.memory + port.offset});
-      slot.positions = {{DType::u64, Shape{own.batch}}, slot.memory + own.positions};
+      auto* const memory = static_cast<std::byte*>(inputs.at(bytes * s));
+      slot.carried = memory + own.copied;
+      for (const BatchLayout::Port& port : own.ports) slot.inputs.push_back({port.desc, memory + port.offset});
+      slot.positions = own.positions_in(slot.carried);
       positions[s] = slot.positions;
     }
   }
@@ -246,7 +267,7 @@ Program::Program(Device& device, Graph graph, const PlanOptions& options, Collec
                  std::span<const BatchLayout> layouts)
     : state_(std::make_unique<State>(device, ranks)) {
   State& s = *state_;
-  const Analysis analysis(graph);
+  const Analysis analysis(graph, options.train);
   for (NodeId n = 0; n < static_cast<NodeId>(graph.nodes().size()); ++n) {
     const GraphNode& node = graph.nodes()[idx(n)];
     std::vector<TensorDesc> in;
@@ -359,7 +380,7 @@ void Program::run(const Pass& pass, int slot, const ParameterStore& store, const
     of_call.recompute = call.kind == Call::Kind::recompute;
     const OpArgs args{
         call.in,     call.out,       call.params, call.state, call.saved, call.state_sums, {&s.positions[idx(slot)], 1},
-        call.packed, call.workspace, of_call,     step};
+        call.packed, call.workspace, of_call,     step,       call.loss};
     s.current = &call;
     std::optional<DeviceRange> range;
     if (call.node >= 0 && s.device.asynchronous())

@@ -45,9 +45,9 @@ class StepObserver {
 
 /// Fixed device addresses of one micro batch, laid out as a BatchLayout says.
 struct InputSlot {
-  std::vector<Tensor> inputs;  // as Graph::inputs()
-  Tensor positions;            // u64 [N]: stream position of each sample
-  std::byte* memory = nullptr;
+  std::vector<Tensor> inputs;    // as Graph::inputs()
+  Tensor positions;              // u64 [N]: stream position of each sample
+  std::byte* carried = nullptr;  // what a loader fills: [copied, bytes) of the layout
 };
 
 class Program {
@@ -79,8 +79,9 @@ class Program {
   void parameters_changed(Changed = Changed::anyhow) noexcept;
   /// Refreshes those packed copies at once.
   void pack(const ParameterStore&, Stream&, Changed = Changed::anyhow);
-  /// Train: forward, backward into `store`'s gradients; loss sums are added to (or, in the first micro batch,
-  /// overwrite) store.loss_sums(). Evaluate: forward only; loss sums likewise.
+  /// `store` may be another graph's: parameters and states are found by their names. Throws ShapeError where it lacks
+  /// one. Train: forward, backward into `store`'s gradients; loss sums are added to (or, in the first micro batch,
+  /// overwrite) store.loss_sums(k). Evaluate: forward only; loss sums likewise.
   void run(const Pass&, int slot, const ParameterStore& store, const StepState&, StepHooks&, Stream&);
   /// The next training passes record this where forward ends; null: nothing.
   void mark_backward(Event*) noexcept;

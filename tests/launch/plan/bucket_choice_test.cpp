@@ -20,7 +20,7 @@ SumCosts link(double latency, double rate) {
 }
 
 /// 64 MiB of gradients that become complete evenly over a backward of 100 ms.
-constexpr GradientSize gradients{16 << 20, FlatLayout::extras, 1, 1};
+constexpr GradientSize gradients{16 << 20, FlatLayout::extras_for(1, 0), 1, 1};
 RankWork even_work(double backward = 0.1) {
   RankWork work;
   work.before = backward / 2;

@@ -20,7 +20,7 @@ class GoldenNet {
         store_(*device_, program_.plan().layout),
         optimizer_(*device_, rule, store_.layout()) {
     state_.learning_rate = static_cast<float>(base_learning_rate(rule));
-    state_.sum_weight = static_cast<float>(batch);
+    state_.sum_weight = static_cast<double>(batch);
   }
 
   const Graph& graph() const { return program_.plan().graph; }

@@ -82,7 +82,7 @@ TEST(FrozenPlan, runs_backward_down_to_the_lowest_trained_layer) {
   for (const Step& step : through.train.steps)
     if (const auto* p = std::get_if<BackwardParams>(&step))
       EXPECT_NE(through.graph.nodes()[idx(p->node)].name, "dense_1");
-  const Analysis analysis(through.graph);
+  const Analysis analysis(through.graph, true);
   for (NodeId n = 0; n < static_cast<NodeId>(through.graph.nodes().size()); ++n) {
     const std::string& name = through.graph.nodes()[idx(n)].name;
     if (name == "dense_1" || name == "norm_1") EXPECT_FALSE(analysis.use_of(n).params_gradient) << name;

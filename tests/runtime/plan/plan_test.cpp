@@ -198,7 +198,7 @@ TEST(Plan, WithoutTrainingNeedsTheMemoryOfEvaluationAlone) {
 TEST(Plan, TellsAKernelWhichGradientsNobodyWants) {
   Graph g = two_norms();
   {
-    const Analysis analysis(g);
+    const Analysis analysis(g, true);
     EXPECT_FALSE(analysis.use_of(0).input_gradient);  // of the data
     EXPECT_TRUE(analysis.use_of(1).input_gradient);
     EXPECT_FALSE(analysis.use_of(1).input_gradient_added);
@@ -210,7 +210,7 @@ TEST(Plan, TellsAKernelWhichGradientsNobodyWants) {
   const auto a = twice.add("a", Dense{.units = 5}, {x});
   const auto b = twice.add("b", Dense{.units = 5}, {a});
   twice.add("loss", MeanSquaredError{}, {twice.add("sum", Add{}, {a, b}), y, w});
-  const Analysis analysis(twice);
+  const Analysis analysis(twice, true);
   EXPECT_TRUE(analysis.use_of(1).input_gradient_added);   // the sum, later, leaves its share of a's gradient
   EXPECT_FALSE(analysis.use_of(2).input_gradient_added);  // which is the first to do so
   EXPECT_FALSE(analysis.use_of(3).input_gradient_added);

@@ -4,9 +4,15 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
+
+#include "runtime/config/named.hpp"
+#include "runtime/graph/graph.hpp"
 
 namespace dtrain::io {
 
@@ -43,19 +49,57 @@ using Augmentation = std::variant<RandomCrop, RandomResizedCrop, Flip, Rotation,
 /// As users write it.
 std::string name_of(const Augmentation&);
 
+/// How a file stores images, volumes or series, where that is said.
+enum class StoredLayout : std::uint8_t { unknown, channels_first, channels_last };
+
+/// Where an input, a target or a weight of the model comes from, and what is done to its values.
+struct PortConfig {
+  std::string key;      // HDF5 path; empty: the data set of the port's name, or one of the usual names
+  std::string offsets;  // HDF5 path of where each sample begins in `key`, and the last one ends; empty: a row a sample
+  StoredLayout layout = StoredLayout::unknown;
+  Normalize normalize;                // inputs and targets of numbers
+  std::vector<Augmentation> augment;  // inputs, in training only; each kind at most once
+  std::string follow;                 // the input whose geometric changes this one takes, too
+};
+/// The same of evaluation's files: what is not empty replaces what training reads.
+struct EvalPortConfig {
+  std::string key, offsets;
+  StoredLayout layout = StoredLayout::unknown;
+};
+struct EvalConfig {
+  std::vector<std::string> files;  // may be empty: no evaluation
+  Named<EvalPortConfig> inputs, targets, weights;
+};
+
 struct DataConfig {
   std::vector<std::string> train;  // files or globs; several are shards, in this order
-  std::vector<std::string> eval;   // may be empty: no evaluation
-  std::string sample_key;          // HDF5 path of the samples; empty: detect
-  std::string target_key;          // HDF5 path of labels or targets; empty: detect
-  bool shuffle = true;
+  EvalConfig eval;
+  // The short form for a model of one input and one target; empty keys: detect.
+  std::string sample_key, target_key;
   Normalize normalize;
-  std::vector<Augmentation> augment;  // training only; each kind at most once
+  std::vector<Augmentation> augment;
+  // By the model's names, in place of the short form.
+  Named<PortConfig> inputs, targets, weights;
+  bool shuffle = true;
   int prefetch_threads = 1;
   int prefetch_batches = 4;        // ring of micro batches
   std::int64_t open_files = 0;     // of a set that a rank has open at a time; 0: a quarter of what the system allows
   double cache_mib = 1024;         // a rank keeps the whole set in memory if it is not larger than this; 0: never
   double device_cache_mib = 4096;  // the same of a GPU's memory, for sets of bytes
 };
+
+/// What the configuration says of this input, target or weight of the model, for training or for evaluation; empty
+/// where it says nothing. Nothing for a weight without a data set: all are 1.
+std::optional<PortConfig> port_config(const DataConfig&, PortUse, const std::string& name, bool evaluation);
+
+/// What is wrong with the names of a data section for a model with these inputs, targets and weights (whose graph may
+/// have more of them): unknown names, with the nearest, and short forms where several could be meant.
+struct PortNames {
+  std::vector<std::string> inputs, targets, weights;
+};
+struct PortProblem {
+  std::string field, text;  // "data.inputs.wrods", the message
+};
+std::vector<PortProblem> port_problems(const DataConfig&, const PortNames&);
 
 }  // namespace dtrain::io

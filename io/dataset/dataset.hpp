@@ -1,4 +1,5 @@
-// A Dataset is one logical set of samples (and targets) in one or several HDF5 files, read row by row.
+// A Dataset is one logical set of samples in one or several HDF5 files, read row by row: a data set of the file (or of
+// each shard) for each input, target and weight of a model.
 // It owns its files and, for small sets, a copy of the stored bytes; after construction every method may be called from
 // any thread, and reading a row allocates nothing.
 #pragma once
@@ -6,27 +7,53 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "io/hdf5/stored.hpp"
+#include "runtime/graph/graph.hpp"
 #include "runtime/tensor/tensor.hpp"
 
 namespace dtrain::io {
 
-/// What the model makes of targets. `automatic`: integers are labels, floats are values.
-enum class TargetUse : std::uint8_t { automatic, none, labels, values };
+/// A data set of the file that gives one input of the model.
+struct PortSource {
+  std::string name;  // of the model's input, for messages
+  PortUse use = PortUse::input;
+  bool index = false;   // integers (tokens, categories, labels, label maps) that stay integers; else numbers
+  std::string key;      // HDF5 path; empty: /NAME, or for the first input and the first target one of the usual names
+  std::string offsets;  // HDF5 path of [rows + 1] offsets: the values of all samples lie one after another in `key`,
+                        // sample i at [offsets[i], offsets[i + 1]); empty: a row a sample
+  std::optional<std::int64_t> ignore;  // of labels: this one may lie outside of every range
+};
 
 struct DatasetOptions {
-  std::string sample_key;  // HDF5 path; empty: detect
-  std::string target_key;  // HDF5 path; empty: detect
-  TargetUse target = TargetUse::automatic;
+  /// Empty: samples and, where the file has them, targets, both by their usual names; integers are labels.
+  std::vector<PortSource> ports;
   double cache_mib = 1024;  // the whole set is kept in memory if it is not larger than this; 0: never
   // Only these parts of the samples, out of so many, will be read again and again (evaluation): what is kept in memory.
   int part = 0, parts = 1;
   std::size_t open_files = 0;  // at a time; 0: a quarter of what the process may open
+};
+
+/// A port as the files have it.
+struct DataPort {
+  std::string name;
+  PortUse use = PortUse::input;
+  bool index = false;
+  std::string key, offsets;  // HDF5 paths in use
+  StoredType type = StoredType::u8;
+  Shape row;                     // extents of a row as stored, {} for single numbers; ragged: of one position of a row
+  std::size_t row_bytes = 0;     // of that
+  std::int64_t longest = 1;      // ragged: positions of the longest row
+  bool labels = false;           // targets of one integer a sample, which were read and checked when the set was opened
+  std::int64_t class_count = 0;  // of `labels`: the largest + 1
+  bool ragged() const noexcept { return !offsets.empty(); }
+  /// Of what row() may need.
+  std::size_t scratch_bytes() const noexcept { return row_bytes * static_cast<std::size_t>(longest); }
 };
 
 /// Where part p of n samples begins, as evenly as they can be shared; without overflow for any n.
@@ -46,9 +73,10 @@ struct BlockLayout {
 class Dataset {
  public:
   /// `patterns`: files or globs. Opens each file once, for shapes and types, which say how many samples there are, and
-  /// for integer targets, which are checked; reads small sets (or the part of them that will be used). Afterwards a
-  /// file is open only while its rows are used, and so many at a time.
-  /// Throws DataError: missing, not HDF5, truncated, refused storage, unknown names, shards that differ, no samples.
+  /// for labels and offsets, which are read and checked; reads small sets (or the part of them that will be used).
+  /// Afterwards a file is open only while its rows are used, and so many at a time.
+  /// Throws DataError: missing, not HDF5, truncated, refused storage, unknown names, ports of different numbers of
+  /// rows, shards that differ, no samples.
   explicit Dataset(std::span<const std::string> patterns, const DatasetOptions& options = {});
   ~Dataset();
   Dataset(const Dataset&) = delete;
@@ -57,19 +85,10 @@ class Dataset {
   Dataset& operator=(Dataset&&) noexcept;
 
   std::uint64_t count() const noexcept;
-  /// Extents of one sample as stored, without the leading sample count; {} for scalars.
-  const Shape& sample_shape() const noexcept;
-  StoredType sample_type() const noexcept;
-  /// Never `automatic`.
-  TargetUse target() const noexcept;
-  /// Floats a sample for values (1 where targets are [N]); 1 for labels; 0 without targets.
-  std::int64_t target_width() const noexcept;
-  /// Largest label + 1; 0 where targets are not labels.
-  std::int64_t class_count() const noexcept;
+  /// As DatasetOptions::ports; without those the samples, and the targets if there are any.
+  const std::vector<DataPort>& ports() const noexcept;
+  const DataPort& port(std::size_t i) const noexcept { return ports()[i]; }
   const std::vector<std::string>& files() const noexcept;
-  /// HDF5 paths in use.
-  const std::string& sample_key() const noexcept;
-  const std::string& target_key() const noexcept;
   bool in_memory() const noexcept;
   /// 16 hexadecimal digits over counts, names, shapes, types, all labels and sampled rows: the same for the same data
   /// wherever the files lie and however they are split off in chunks.
@@ -77,18 +96,20 @@ class Dataset {
   /// Blocks to shuffle by: only of compressed sets that are not in memory.
   const BlockLayout& blocks() const noexcept;
 
-  /// Throws DataError that names the first label outside [0, classes): file, row, value.
-  void check_labels(std::int64_t classes) const;
+  /// Throws DataError that names the first of a port's `labels` outside [0, classes) that is not ignored: file, row,
+  /// value.
+  void check_labels(std::size_t port, std::int64_t classes) const;
 
-  std::size_t sample_bytes() const noexcept;
-  /// Stored bytes (native byte order) of one sample: a pointer into memory, or into `scratch` (sample_bytes()), filled.
-  const std::byte* sample(std::uint64_t index, std::byte* scratch) const;
-  /// Label of one sample.
-  std::int32_t label(std::uint64_t index) const noexcept;
-  /// target_width() floats. Throws DataError for a value that is not finite.
-  void values(std::uint64_t index, float* out) const;
+  struct Row {
+    const std::byte* data;
+    std::int64_t length;  // ragged: positions; else 1
+  };
+  /// Stored bytes (native byte order) of one row: in memory, or in `scratch` (scratch_bytes()), filled.
+  Row row(std::size_t port, std::uint64_t index, std::byte* scratch) const;
+  /// Of a port with `labels`.
+  std::int32_t label(std::size_t port, std::uint64_t index) const noexcept;
   /// "train.h5: /images, row 17" for messages.
-  std::string where(std::uint64_t index) const;
+  std::string where(std::size_t port, std::uint64_t index) const;
 
  private:
   struct State;

@@ -19,9 +19,11 @@ struct HostImageFormat {
   ImageFormat format;
   std::vector<float> table, scale, offset;
 };
-/// Nothing where only the host can convert these samples: they are no bytes, or each feature has a scale of its own.
+/// Nothing where only the host can convert these samples: they are no bytes, rows differ in length, or each feature has
+/// a scale of its own.
 /// Throws as the loader would where they do not fit the input.
-std::optional<HostImageFormat> image_format(const Dataset&, const Shape& input, const Normalize&);
+std::optional<HostImageFormat> image_format(const Dataset&, std::size_t port, const Shape& input, const Normalize&,
+                                            StoredLayout layout = StoredLayout::unknown);
 
 /// What a loader's batches carry of the samples.
 enum class Carry : std::uint8_t {
@@ -30,7 +32,7 @@ enum class Carry : std::uint8_t {
   rows,    // only which they are: the device has them all
 };
 
-/// Offsets into Batch::raw, each aligned to 256 bytes.
+/// Offsets into the raw part of a port (BatchLayout::raw_in), each aligned to 256 bytes.
 struct RawLayout {
   std::size_t rows = 0;    // u64 [m]: sample of the batch (bytes) or the set (rows), or ImageBatch::none
   std::size_t draws = 0;   // ImageDraw [m], where samples are augmented

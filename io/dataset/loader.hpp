@@ -5,12 +5,15 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "io/dataset/config.hpp"
 #include "io/dataset/dataset.hpp"
 #include "io/dataset/image_format.hpp"
+#include "runtime/program/batch_layout.hpp"
 #include "runtime/tensor/tensor.hpp"
 
 namespace dtrain {
@@ -19,51 +22,79 @@ class Device;
 
 namespace dtrain::io {
 
-/// One micro batch in host memory, laid out like an InputSlot of a Program (same shapes and layouts). Valid until
-/// released.
+/// One micro batch in host memory, laid out as LoaderOptions::layout says. Valid until released.
 struct Batch {
   static constexpr std::uint64_t no_sample = ~std::uint64_t{0};  // position and index of padding
 
-  Tensor sample;     // no data where `raw` is carried; f32 [m, input...]; channels_last if the input has rank 3
-  Tensor target;     // i32 [m] labels, f32 [m, D] values, or no data
-  Tensor weight;     // f32 [m]: 1, or 0 for padding
-  Tensor positions;  // u64 [m]: stream position (evaluation: sample index)
-  std::span<const std::byte> raw;          // what the device converts, see RawLayout
+  std::span<std::byte> memory;             // [copied, bytes) of the layout, for one copy
+  std::vector<Tensor> ports;               // in it, as BatchLayout::ports; no data where the device makes the value
+  Tensor positions;                        // in it, u64 [m]: stream position (evaluation: sample index)
   std::span<const std::uint64_t> indices;  // [m]: sample of the set
   std::int64_t valid = 0;                  // rows that are not padding; they come first
   std::uint64_t step = 0;                  // training: global step; evaluation: 0
   std::int64_t micro = 0;                  // training: accumulation index; evaluation: batch of the pass
+  /// In the first micro batch of each training step, as LoaderOptions::counts: the sums of weights of this rank's micro
+  /// batches of the next step, in units of WeightSum. Empty in others.
+  std::span<const std::uint64_t> next_weights;
+};
+
+/// What one input of the graph is filled with, and how.
+struct PortOptions {
+  PortUse use = PortUse::input;
+  int source = -1;  // of the Dataset's ports; -1: nothing there, only for weights, which are 1 then
+  StoredLayout layout = StoredLayout::unknown;  // as the file stores it
+  // Numbers.
+  Normalize normalize;
+  std::vector<Augmentation> augment;  // training only
+  Carry carry = Carry::floats;        // other than floats where BatchLayout::Port::converted
+  // Index values.
+  std::int64_t limit = 0;              // they lie in [0, limit); 0: no limit is known
+  std::optional<std::int64_t> ignore;  // this label takes part in nothing; rows that are too short are padded with it
+  /// The input whose geometric draw this one takes: the nearest pixel; `ignore`, or 0, where that lies outside.
+  int follow = -1;
+  // Weights of [m] or [m, positions...]. They are 0 for padding samples. Where they have the positions of `target`: the
+  // file's weight (of the position or of the sample) times the class's, and 0 at ignored labels and behind the end of a
+  // short row.
+  int target = -1;                    // the target's place among the ports
+  std::vector<double> class_weights;  // one a class; empty: 1
+};
+
+/// A loss whose weights differ from step to step: which are to be counted.
+struct LossCount {
+  int target = -1;                     // ports of the layout; -1: none
+  int weight = -1;                     // -1: all are 1
+  std::optional<std::int64_t> ignore;  // positions with this label do not count
 };
 
 struct LoaderOptions {
-  Shape input;  // of the model, without batch. The set's samples must fit it: see fit_input()
-  Normalize normalize;
-  std::vector<Augmentation> augment;  // training only
-  std::int64_t micro_batch = 1;
-  std::int64_t global_batch = 1;  // training: a multiple of micro_batch * ranks
+  BatchLayout layout;              // says how many samples a micro batch has, too
+  std::vector<PortOptions> ports;  // as BatchLayout::ports
+  std::vector<LossCount> counts;   // training only
+  std::int64_t global_batch = 1;   // training: a multiple of the micro batch * ranks
   int rank = 0;
   int ranks = 1;
   std::uint64_t seed = 1;
-  bool shuffle = true;       // training only
-  std::int64_t classes = 0;  // > 0: all labels must be below
-  Carry carry = Carry::floats;
+  bool shuffle = true;  // training only
   int threads = 1;
   int ring = 4;              // micro batches; at least 2
   Device* device = nullptr;  // what the batches are copied to: the ring lies in memory that suits it; null: anywhere
 };
 
-/// How stored samples become the model's input.
+/// How stored numbers become those of the model.
 enum class SampleOrder : std::uint8_t {
   plain,           // row-major, as stored
-  channels_first,  // stored [C, H, W], wanted H, W, C in memory
-  channels_last,   // stored [H, W, C], which already is the memory order
+  channels_first,  // stored [C, positions...], wanted channels last in memory
+  channels_last,   // stored [positions..., C], which already is the memory order
 };
-/// Accepts equal shapes, extents of 1 more or less, [H, W, C] for [C, H, W], and anything of the same size for an input
-/// of rank 1. Throws ShapeError naming the file's and the model's shape.
-SampleOrder fit_input(const Dataset&, const Shape& input);
+/// Whether rows of a port fit an input of that shape (a sample's, as users write it). Accepts equal shapes, extents of
+/// 1 more or less, channels last for [C, H, W], channels first for [T, C] where `layout` says so, and anything of the
+/// same size for an input of rank 1. Throws ShapeError naming the file's and the model's shape.
+SampleOrder fit_input(const Dataset&, std::size_t port, const Shape& input,
+                      StoredLayout layout = StoredLayout::unknown);
 
-/// Throws ConfigError or ShapeError where these augmentations do not suit the set's images and this input.
-void check_augment(const Dataset&, const Shape& input, const Normalize&, std::span<const Augmentation>);
+/// Throws what Loader's construction would throw for a set that does not suit the model: shapes, types, labels outside
+/// their range, augmentations. Of the layout only descriptions are looked at.
+void check_ports(const Dataset&, const BatchLayout&, std::span<const PortOptions>);
 
 class Loader {
  public:
@@ -87,6 +118,9 @@ class Loader {
   void release();
   /// Continues with the first micro batch of this step (evaluation: pass). No batch may be held.
   void seek(std::uint64_t step);
+  /// For the counts: the sums of weights of this rank's micro batches of any training step, as Batch::next_weights; on
+  /// the caller's thread, at once.
+  std::vector<std::uint64_t> loss_weights(std::uint64_t step) const;
   /// Seconds that next() has waited so far.
   double waited_seconds() const noexcept;
 

@@ -51,7 +51,6 @@ std::vector<double> measure(io::Loader& loader, std::int64_t batch, double secon
 BenchReport bench_data(const LoadedConfig& input, const DataBenchOptions& options) {
   const RunConfig& config = input.config;
   const BatchSplit split = check_batch(input, 1);
-  const std::int64_t width = output_width(models::build(config.model, split.micro, config.precision));
   std::vector<int> threads = options.threads;
   const int cpus = read_machine().allowed_cpus;
   if (threads.empty())
@@ -63,13 +62,17 @@ BenchReport bench_data(const LoadedConfig& input, const DataBenchOptions& option
   std::uint64_t samples = 0;
   for (const int n : threads) {
     // A set of its own each time: the first pass over the file is part of what is measured.
-    const io::Dataset data = open_data(config, config.data.train, width, config.data.cache_mib);
-    io::LoaderOptions loading = loader_options(config, split.micro, width, 0, 1);
+    const io::Dataset data = open_data(config, config.data.train, DataUse::training, config.data.cache_mib);
+    const models::StoredPorts stored = stored_ports(data);
+    const Graph graph = models::build(config.model, split.micro, config.precision, stored);
+    io::LoaderOptions loading = loader_options(config, graph, stored, data, DataUse::training);
     loading.threads = n;
     loading.ring = std::max(loading.ring, n + 1);
     const auto loader = io::Loader::training(data, loading);
-    bytes_a_sample = static_cast<double>(loader->next().sample.bytes()) / static_cast<double>(split.micro);
-    loader->release();
+    bytes_a_sample = 0;
+    for (const GraphInput& port : graph.inputs())
+      if (port.use == PortUse::input)
+        bytes_a_sample += static_cast<double>(graph.desc(port.value).bytes()) / static_cast<double>(split.micro);
     const Estimate rate = median_of(measure(*loader, split.micro, options.seconds));
     samples = data.count();
     table.row({std::to_string(n), text_of(rate, 1, 0), fmt::format("{:.1f}", rate.value * bytes_a_sample / 1e6),

@@ -138,26 +138,26 @@ class StepBench {
 
  private:
   void set_up() {
-    graph_.emplace(training_graph(config_, batch_.micro));
-    data_.emplace(open_data(config_, config_.data.train, output_width(*graph_), config_.data.cache_mib));
+    data_.emplace(open_data(config_, config_.data.train, DataUse::training, config_.data.cache_mib));
+    stored_ = stored_ports(*data_);
+    graph_.emplace(training_graph(config_, batch_.micro, stored_));
+    check_data(config_, *graph_, stored_, *data_, DataUse::training);
   }
 
   void prepare() {
-    const std::int64_t width = output_width(*graph_);
-    engine_->bind(std::move(*graph_), config_);
+    const std::vector<LoadedSet> sets =
+        load_sets(config_, *graph_, stored_, *data_, nullptr, world_.rank(), world_.size(), engine_->device());
+    engine_->bind(std::move(*graph_), config_, Mode::train, layouts_of(sets));
     step_.emplace(config_, *engine_, world_.watchdog(), stop_, batch_.accumulation);
     status_.global_batch = config_.batch.global;
     status_.samples = static_cast<std::int64_t>(data_->count());
     status_.total_steps =
         std::max<std::int64_t>(total_steps(config_, data_->count()), options_.warm_up + options_.steps);
-    io::LoaderOptions loading = loader_options(config_, batch_.micro, width, world_, &engine_->device());
-    on_device_ =
-        DeviceData::make(engine_->device(), engine_->compute(), *data_, loading, config_.data.device_cache_mib, true);
-    if (on_device_) loading.carry = on_device_->carry();
-    loader_ = io::Loader::training(*data_, loading);
+    on_device_ = DeviceData::make(engine_->device(), engine_->compute(), sets[0]);
+    loader_ = io::Loader::training(*data_, sets[0].options);
     step_->model().initialize(engine_->plan().graph, config_.seed);
     status_.loss_scale = loss_scaling(config_).initial;
-    step_->start(status_);
+    step_->start(status_, sum_weights(*group_, loader_->loss_weights(0)));
     engine_->pack();
     loader_->seek(0);
   }
@@ -237,7 +237,7 @@ class StepBench {
     if (micro != batch_.micro) {
       group_->agree([&] {
         own.emplace(world_, make_run_device(config_, world_, placement_));
-        own->bind(training_graph(config_, micro),
+        own->bind(training_graph(config_, micro, stored_),
                   config_);  // sums inside the graph are communication
         copy_inputs(*own);
       });
@@ -280,9 +280,7 @@ class StepBench {
     const auto copy = [&](const Tensor& into, const Tensor& from) {
       if (into) to.device().copy(into.data, from.data, into.bytes(), to.compute());
     };
-    copy(to_slot.sample, from_slot.sample);
-    copy(to_slot.target, from_slot.target);
-    copy(to_slot.weight, from_slot.weight);
+    for (std::size_t i = 0; i < to_slot.inputs.size(); ++i) copy(to_slot.inputs[i], from_slot.inputs[i]);
     copy(to_slot.positions, from_slot.positions);
     to.device().copy(to.store().params(), engine_->store().params(),
                      engine_->store().layout().param_floats * sizeof(float), to.compute());
@@ -387,6 +385,7 @@ class StepBench {
   std::optional<Engine> engine_;
   std::optional<Graph> graph_;  // until the engine has it
   std::optional<io::Dataset> data_;
+  models::StoredPorts stored_;
   std::unique_ptr<DeviceData> on_device_;
   std::unique_ptr<io::Loader> loader_;
   std::optional<TrainStep> step_;

@@ -24,6 +24,7 @@ EvalPredictCommands::EvalPredictCommands(CLI::App& app, CommandTree tree,
   predict_app->add_option("--input", files_, "HDF5 files or globs with samples")->required();
   predict_app->add_option("-o,--output", output_, "HDF5 file to write: logits, probabilities and class, or prediction")
       ->required();
+  predict_app->add_flag("--logits", options_.logits, "Write logits, too, where there is a class for each position");
 }
 
 CLI::App* EvalPredictCommands::add(CLI::App& app, const char* name, const char* what, const char* examples, Run run) {

@@ -28,3 +28,22 @@ function(dtrain_floor name)
   target_link_libraries(dtrain_${name} PUBLIC ${arg_PUBLIC} PRIVATE dtrain_options ${arg_PRIVATE})
   target_include_directories(dtrain_${name} PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
 endfunction()
+
+# dtrain_rooms_together(TARGET FLOOR room...): the sources of each of these rooms are one translation unit. Most of their
+# compilation is reading the same headers. A room is left out where a vendor's names or the rooms' own would meet.
+function(dtrain_rooms_together target floor)
+  if(NOT DTRAIN_UNITY)
+    return()
+  endif()
+  get_target_property(sources ${target} SOURCES)
+  foreach(source IN LISTS sources)
+    cmake_path(RELATIVE_PATH source BASE_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/${floor} OUTPUT_VARIABLE path)
+    cmake_path(GET path PARENT_PATH room)
+    if(source MATCHES "\\.cpp$" AND room IN_LIST ARGN)
+      set_property(SOURCE ${source} PROPERTY UNITY_GROUP "${floor}_${room}")
+    endif()
+  endforeach()
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
+  # To g++ what a unit includes is a header, where a type of an unnamed namespace in a class would be a mistake.
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-subobject-linkage>)
+endfunction()

@@ -3,6 +3,7 @@ set(DTRAIN_CUDA AUTO CACHE STRING "CUDA, cuDNN and NCCL: AUTO (where found), ON 
 set_property(CACHE DTRAIN_CUDA PROPERTY STRINGS AUTO ON OFF)
 option(DTRAIN_NATIVE "Tune the CPU kernels for the machine that builds" ON)
 option(DTRAIN_TESTS "Build the tests" ON)
+option(DTRAIN_UNITY "Compile the sources of most rooms together" ON)
 set(DTRAIN_SANITIZE "" CACHE STRING "Sanitizers: empty, address,undefined or thread")
 
 # A newer compiler brings new warnings; they must not keep a newcomer from building. Instrumented code makes g++ 12 warn of

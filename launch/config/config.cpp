@@ -7,7 +7,7 @@
 #include "io/dataset/tables.hpp"
 #include "launch/config/tables.hpp"
 #include "models/model/build.hpp"
-#include "models/model/config.hpp"
+#include "models/model/ports.hpp"
 #include "runtime/optim/optimizer_fields.hpp"
 
 namespace dtrain::launch {
@@ -158,8 +158,8 @@ PlanOptions plan_options(const RunConfig& config, int ranks) {
   return options;
 }
 
-Graph training_graph(const RunConfig& config, std::int64_t micro) {
-  Graph graph = models::build(config.model, micro, config.precision);
+Graph training_graph(const RunConfig& config, std::int64_t micro, const models::StoredPorts& stored) {
+  Graph graph = models::build(config.model, micro, config.precision, stored);
   apply_groups(graph, config.optimizer.groups);
   return graph;
 }

@@ -8,7 +8,7 @@
 #include "comm/collective/config.hpp"
 #include "io/checkpoint/config.hpp"
 #include "io/dataset/config.hpp"
-#include "models/model/config.hpp"
+#include "models/model/ports.hpp"
 #include "runtime/device/device.hpp"
 #include "runtime/optim/optimizer.hpp"
 #include "runtime/plan/plan.hpp"
@@ -93,7 +93,7 @@ LossScaling loss_scaling(const RunConfig&);
 /// What these settings say of the plan of a run on so many ranks.
 PlanOptions plan_options(const RunConfig&, int ranks);
 /// The model for micro batches of so many samples, with what optimizer.groups say of its parameters.
-Graph training_graph(const RunConfig&, std::int64_t micro);
+Graph training_graph(const RunConfig&, std::int64_t micro, const models::StoredPorts& = {});
 /// What they say of its CUDA devices.
 /// Norms of several ranks go by own kernels: cuDNN's wait for all of a GPU's processors at once, some of which a
 /// collective beside them holds until other ranks come; and `elastic` promises the bits of any number of ranks.

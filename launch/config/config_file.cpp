@@ -7,6 +7,8 @@
 #include <fstream>
 #include <limits>
 #include <optional>
+#include <sstream>
+#include <string>
 #include <utility>
 #include <variant>
 
@@ -232,7 +234,10 @@ class Loader {
     if (sound("schedule") && c.schedule.decay == Schedule::Decay::step && c.schedule.every_steps == 0) {
       problem("schedule.decay", "schedule.every_steps: 0 with decay: step; expected an integer of at least 1");
     }
-    if (sound("model") && sound("data")) check_normalize();
+    if (sound("model") && sound("data")) {
+      check_ports();
+      check_normalize();
+    }
     if (sound("train")) check_loss_scale();
     if (sound("model") && sound("data") && sound("checkpoint")) check_best();
     if (sound("model") && root_.find("model") != nullptr) check_model();
@@ -246,10 +251,10 @@ class Loader {
               "communication.gradient_dtype: bfloat16 with deterministic: elastic; expected float32: a single rank "
               "rounds nothing");
     }
-    if (sound("model") && c.model.statistics == models::Statistics::global) {
-      problem("model.batch_norm.statistics",
-              "model.batch_norm.statistics: global with deterministic: elastic; expected micro: the statistics of all "
-              "ranks depend on their number");
+    if (sound("model") && c.model.sync_batch_norm) {
+      problem("model.batch_norm.sync",
+              "model.batch_norm.sync: true with deterministic: elastic; expected false: means over all ranks depend on "
+              "their number");
     }
     if (!sound("batch")) return;
     const std::int64_t global = c.batch.global, micro = c.batch.micro;
@@ -270,23 +275,33 @@ class Loader {
   void check_best() {
     const RunConfig& c = out_.config;
     if (c.checkpoint.best == io::Best::none) return;
-    if (c.data.eval.empty())
+    if (c.data.eval.files.empty())
       problem("checkpoint.best",
               fmt::format("checkpoint.best: {} without data.eval; expected none, or data to evaluate on",
                           io::name_of(c.checkpoint.best)));
-    if (c.checkpoint.best == io::Best::accuracy && c.model.loss != models::Loss::cross_entropy)
+    if (c.checkpoint.best == io::Best::accuracy && !models::has_accuracy(c.model))
       problem("checkpoint.best", "checkpoint.best: accuracy, but only cross_entropy has one; expected none or loss");
   }
 
+  /// A mean or standard deviation a channel, of every input of numbers.
   void check_normalize() {
-    const std::vector<std::int64_t>& input = out_.config.model.input;
-    if (input.empty()) return;
-    const io::Normalize& n = out_.config.data.normalize;
-    for (const auto& [field, size] : {std::pair("data.normalize.mean", n.mean.size()),
-                                      std::pair("data.normalize.standard_deviation", n.standard_deviation.size())}) {
-      if (size > 1 && static_cast<std::int64_t>(size) != input[0])
-        problem(field,
-                fmt::format("{}: {} numbers; expected 1, or {}: one a channel of model.input", field, size, input[0]));
+    const RunConfig& c = out_.config;
+    for (const models::ModelInput& input : models::inputs_of(c.model)) {
+      const auto port = io::port_config(c.data, PortUse::input, input.name, false);
+      if (!port || input.shape.empty()) continue;
+      const bool short_form = c.model.inputs.empty();
+      const std::string section = find_named(c.data.inputs, input.name) == nullptr
+                                      ? "data.normalize"
+                                      : fmt::format("data.inputs.{}.normalize", input.name);
+      for (const auto& [name, size] : {std::pair("mean", port->normalize.mean.size()),
+                                       std::pair("standard_deviation", port->normalize.standard_deviation.size())}) {
+        // Channels stand first in the shape of an image, last in that of a series.
+        const std::int64_t channels = input.shape.size() == 2 ? input.shape[1] : input.shape[0];
+        if (size <= 1 || static_cast<std::int64_t>(size) == channels) continue;
+        const std::string field = fmt::format("{}.{}", section, name);
+        problem(field, fmt::format("{}: {} numbers; expected 1, or {}: one a channel of {}", field, size, channels,
+                                   short_form ? "model.input" : "model.inputs." + input.name));
+      }
     }
   }
 
@@ -306,13 +321,37 @@ class Loader {
       Graph graph = models::build(c.model, batch, sound("precision") ? c.precision : DType::f32);
       if (sound("optimizer")) check_groups(graph);
     } catch (const models::LayerError& e) {
-      const std::string_view family = models::family_name(c.model.family);
-      const std::string at = family.empty() ? fmt::format("layers.{}", std::min(e.layer(), c.model.layers.size() - 1))
-                                            : std::string(family);
-      problem("model." + at, fmt::format("model: {}", e.what()));
+      problem("model." + place_of(e), fmt::format("model: {}", e.what()));
     } catch (const ShapeError& e) {
       problem("model.input", e.what());
     }
+  }
+
+  /// Where in the model's section the layer, the input, the output or the loss stands that an error begins with.
+  std::string place_of(const models::LayerError& e) const {
+    const models::ModelConfig& model = out_.config.model;
+    std::istringstream words(e.what());
+    std::string what, name;
+    words >> what >> name;
+    if (!name.empty() && name.back() == ':') name.pop_back();
+    if (what == "input") return "inputs." + name;
+    if (what == "output") return "outputs." + name;
+    if (what == "loss") return "losses." + name;
+    const std::string_view family = models::family_name(model.family);
+    return family.empty() ? fmt::format("layers.{}", std::min(e.layer(), model.layers.size() - 1))
+                          : std::string(family);
+  }
+
+  /// Names in the data section are the model's.
+  void check_ports() {
+    const RunConfig& c = out_.config;
+    io::PortNames names;
+    for (const models::ModelInput& input : models::inputs_of(c.model)) names.inputs.push_back(input.name);
+    for (const models::ModelLoss& loss : models::losses_of(c.model)) {
+      names.targets.push_back(loss.target);
+      if (!loss.weight.empty()) names.weights.push_back(loss.weight);
+    }
+    for (const io::PortProblem& p : io::port_problems(c.data, names)) problem(p.field, p.text);
   }
 
   void check_groups(Graph& graph) {

@@ -1,64 +1,118 @@
 #include "launch/data/data.hpp"
 
-#include <span>
-
-#include <fmt/format.h>
-
-#include "runtime/tensor/error.hpp"
+#include <algorithm>
 
 namespace dtrain::launch {
 
-std::int64_t output_width(const Graph& graph) {
-  return graph.desc(graph.nodes().back().in.at(0)).shape[1];
+namespace {
+
+/// The data sets of these ports; of weights that several ports read, one.
+std::vector<io::PortSource> sources_of(const RunConfig& config, const std::vector<models::Port>& ports, DataUse use) {
+  std::vector<io::PortSource> sources;
+  for (const models::Port& port : ports) {
+    if (port.data.empty()) continue;
+    const bool known = std::any_of(sources.begin(), sources.end(), [&port](const io::PortSource& s) {
+      return s.use == port.use && s.name == port.data;
+    });
+    if (known) continue;
+    const auto where = io::port_config(config.data, port.use, port.data, use == DataUse::evaluation);
+    if (!where) continue;
+    sources.push_back({port.data, port.use, port.indices, where->key, where->offsets, port.ignore});
+  }
+  return sources;
 }
 
-io::Dataset open_data(const RunConfig& config, const std::vector<std::string>& patterns, std::int64_t width,
-                      double cache_mib, int part, int parts) {
-  const bool labels = config.model.loss == models::Loss::cross_entropy;
-  const io::TargetUse use = labels ? io::TargetUse::labels : io::TargetUse::values;
-  io::Dataset data(patterns, {config.data.sample_key, config.data.target_key, use, cache_mib, part, parts,
-                              static_cast<std::size_t>(config.data.open_files)});
-  const Shape input(std::span<const std::int64_t>(config.model.input));
-  io::fit_input(data, input);
-  io::check_augment(data, input, config.data.normalize, config.data.augment);
-  if (labels) {
-    data.check_labels(width);
-  } else if (data.target_width() != width) {
-    throw ShapeError(fmt::format("{}: {} has {} values a sample, but the model gives {}", data.files().front(),
-                                 data.target_key(), data.target_width(), width));
-  }
-  return data;
+int source_of(const io::Dataset& data, const models::Port& port) {
+  for (std::size_t i = 0; i < data.ports().size(); ++i)
+    if (data.port(i).use == port.use && data.port(i).name == port.data) return static_cast<int>(i);
+  return -1;
+}
+
+int place_of(const std::vector<models::Port>& ports, PortUse use, const std::string& name) {
+  for (std::size_t i = 0; i < ports.size(); ++i)
+    if (ports[i].use == use && ports[i].name == name) return static_cast<int>(i);
+  return -1;
+}
+
+io::PortOptions options_of(const RunConfig& config, const std::vector<models::Port>& ports, const models::Port& port,
+                           const GraphInput& input, const io::Dataset& data, DataUse use) {
+  io::PortOptions options;
+  options.use = port.use;
+  options.source = source_of(data, port);
+  options.limit = input.limit;
+  options.ignore = port.ignore;
+  options.target = port.target;
+  options.class_weights = port.class_weights;
+  const auto said = io::port_config(config.data, port.use, port.data, use == DataUse::evaluation);
+  if (!said) return options;
+  options.layout = said->layout;
+  options.normalize = said->normalize;
+  if (use == DataUse::training) options.augment = said->augment;
+  if (!said->follow.empty()) options.follow = place_of(ports, PortUse::input, said->follow);
+  return options;
+}
+
+DType index_type(io::StoredType type) {
+  return type == io::StoredType::u8 ? DType::u8 : type == io::StoredType::u16 ? DType::u16 : DType::i32;
+}
+
+}  // namespace
+
+io::Dataset open_data(const RunConfig& config, const std::vector<std::string>& patterns, DataUse use, double cache_mib,
+                      int part, int parts) {
+  const models::Ports ports = models::ports_of(config.model);
+  return io::Dataset(patterns, {sources_of(config, ports.all, use), cache_mib, part, parts,
+                                static_cast<std::size_t>(config.data.open_files)});
 }
 
 io::Dataset open_inputs(const RunConfig& config, const std::vector<std::string>& patterns) {
-  io::Dataset data(patterns, {config.data.sample_key, {}, io::TargetUse::none, 0});
-  io::fit_input(data, Shape(std::span<const std::int64_t>(config.model.input)));
-  return data;
+  std::vector<models::Port> inputs = models::ports_of(config.model).all;
+  std::erase_if(inputs, [](const models::Port& port) { return port.use != PortUse::input; });
+  return io::Dataset(patterns, {sources_of(config, inputs, DataUse::evaluation), 0});
 }
 
-io::LoaderOptions loader_options(const RunConfig& config, std::int64_t micro_batch, std::int64_t width, int rank,
-                                 int ranks) {
+models::StoredPorts stored_ports(const io::Dataset& data, const io::Dataset* other) {
+  models::StoredPorts stored;
+  for (const io::Dataset* set : {&data, other}) {
+    if (set == nullptr) continue;
+    for (const io::DataPort& port : set->ports()) {
+      if (port.index) {
+        const auto [known, fresh] = stored.index_types.emplace(port.name, index_type(port.type));
+        if (known->second != index_type(port.type)) known->second = DType::i32;
+      }
+      if (port.use == PortUse::weight ? port.row.rank() > 0 || port.ragged()
+                                      : port.use == PortUse::target && port.ragged())
+        stored.by_position.insert(port.name);
+    }
+  }
+  return stored;
+}
+
+io::LoaderOptions loader_options(const RunConfig& config, const Graph& graph, const models::StoredPorts& stored,
+                                 const io::Dataset& data, DataUse use, int rank, int ranks, Device* device) {
+  const models::Ports ports = models::ports_of(config.model, stored);
   io::LoaderOptions loading;
-  loading.input = Shape(std::span<const std::int64_t>(config.model.input));
-  loading.normalize = config.data.normalize;
-  loading.augment = config.data.augment;
-  loading.micro_batch = micro_batch;
+  loading.layout = batch_layout(graph);
+  for (std::size_t i = 0; i < graph.inputs().size(); ++i)
+    loading.ports.push_back(options_of(config, ports.all, ports.all.at(i), graph.inputs()[i], data, use));
+  if (use == DataUse::training)
+    for (const models::PortLoss& loss : ports.losses)
+      if (loss.counted) loading.counts.push_back({loss.target, loss.weight, loss.loss.ignore});
   loading.global_batch = config.batch.global;
   loading.rank = rank;
   loading.ranks = ranks;
   loading.seed = config.seed;
   loading.shuffle = config.data.shuffle;
-  loading.classes = config.model.loss == models::Loss::cross_entropy ? width : 0;
   loading.threads = config.data.prefetch_threads;
   loading.ring = config.data.prefetch_batches;
+  loading.device = device;
   return loading;
 }
 
-io::LoaderOptions loader_options(const RunConfig& config, std::int64_t micro_batch, std::int64_t width,
-                                 const comm::World& world, Device* device) {
-  io::LoaderOptions loading = loader_options(config, micro_batch, width, world.rank(), world.size());
-  loading.device = device;
-  return loading;
+void check_data(const RunConfig& config, const Graph& graph, const models::StoredPorts& stored, const io::Dataset& data,
+                DataUse use) {
+  const io::LoaderOptions loading = loader_options(config, graph, stored, data, use);
+  io::check_ports(data, loading.layout, loading.ports);
 }
 
 }  // namespace dtrain::launch

@@ -2,32 +2,36 @@
 // Free functions that own nothing; for any thread.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
-#include "comm/world/world.hpp"
 #include "io/dataset/dataset.hpp"
 #include "io/dataset/loader.hpp"
 #include "launch/config/config.hpp"
+#include "models/model/ports.hpp"
 #include "runtime/graph/graph.hpp"
 
 namespace dtrain::launch {
 
-/// The width of what the loss compares with the targets: a classifier's classes, else values a sample.
-std::int64_t output_width(const Graph&);
+/// What a set is read for: each has data sets of its own in the configuration.
+enum class DataUse : std::uint8_t { training, evaluation };
 
-/// Opens the files and checks that inputs and targets fit a model of that output width. `cache_mib` in place of the
-/// configuration's; `part` of `parts`: what of a small set is kept in memory. Throws DataError, ShapeError.
-io::Dataset open_data(const RunConfig&, const std::vector<std::string>& patterns, std::int64_t width, double cache_mib,
+/// Opens the files with what the model's inputs, targets and weights are to be read from. `cache_mib` in place of the
+/// configuration's; `part` of `parts`: what of a small set is kept in memory. Throws DataError.
+io::Dataset open_data(const RunConfig&, const std::vector<std::string>& patterns, DataUse, double cache_mib,
                       int part = 0, int parts = 1);
-
-/// The same of samples alone, which no pass reads twice: nothing is kept in memory.
+/// The same of the model's inputs alone, which no pass reads twice: nothing is kept in memory.
 io::Dataset open_inputs(const RunConfig&, const std::vector<std::string>& patterns);
 
-/// How this rank's loaders read for that model.
-io::LoaderOptions loader_options(const RunConfig&, std::int64_t micro_batch, std::int64_t width, int rank, int ranks);
-io::LoaderOptions loader_options(const RunConfig&, std::int64_t micro_batch, std::int64_t width, const comm::World&,
-                                 Device* device = nullptr);
+/// What the graph has to know of them. `other`: a set that it reads, too, or null.
+models::StoredPorts stored_ports(const io::Dataset&, const io::Dataset* other = nullptr);
+
+/// How a loader reads the set for a graph that was built with those stored ports, with every value as the graph reads
+/// it.
+io::LoaderOptions loader_options(const RunConfig&, const Graph&, const models::StoredPorts&, const io::Dataset&,
+                                 DataUse, int rank = 0, int ranks = 1, Device* device = nullptr);
+
+/// Throws what such a loader would: shapes, types, labels or augmentations that do not fit the model.
+void check_data(const RunConfig&, const Graph&, const models::StoredPorts&, const io::Dataset&, DataUse);
 
 }  // namespace dtrain::launch

@@ -1,44 +1,59 @@
-// DeviceData: a data set of bytes as a device reads it: the constants of its conversion, two micro batches of bytes on
-// their way, and, where the set is small, all of it.
+// DeviceData: data sets of bytes as a device reads them: the constants of their conversion and, where a set is small,
+// all of it.
 // Owns that device memory; used on the training thread, copies on the stream it is given.
 #pragma once
 
-#include <array>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "io/dataset/image_format.hpp"
 #include "io/dataset/loader.hpp"
+#include "launch/data/data.hpp"
 #include "runtime/device/device.hpp"
 #include "runtime/program/program.hpp"
 
 namespace dtrain::launch {
 
+/// A set, which outlives it, and how a loader reads it.
+struct LoadedSet {
+  const io::Dataset* data;
+  io::LoaderOptions options;
+  bool training = true;
+};
+
+/// How this rank's loaders read the set of training and, if there is one, that of evaluation, for a graph that was
+/// built with those stored ports. An input that the device can make of the bytes of both travels as bytes, or, of a set
+/// that is not larger than data.device_cache_mib, only as the numbers of its rows.
+std::vector<LoadedSet> load_sets(const RunConfig&, const Graph&, const models::StoredPorts&, const io::Dataset& train,
+                                 const io::Dataset* eval, int rank, int ranks, Device&);
+/// For the program that they feed.
+std::vector<BatchLayout> layouts_of(std::span<const LoadedSet>);
+
 class DeviceData {
  public:
-  /// Null where the loader's threads convert samples: on a cpu, and where the set is none of bytes. `cache_mib`: a set
-  /// that is not larger is kept on the device as a whole. Blocks. Throws what reading the set throws, OutOfMemory.
-  static std::unique_ptr<DeviceData> make(Device&, Stream&, const io::Dataset&, const io::LoaderOptions&,
-                                          double cache_mib, bool training);
+  /// Null where the loader's threads convert all samples. Blocks. Throws what reading the set throws, OutOfMemory.
+  static std::unique_ptr<DeviceData> make(Device&, Stream&, const LoadedSet&);
 
-  /// What a loader for this set is to be told.
-  io::Carry carry() const noexcept { return carry_; }
-  /// The batch's bytes on their way into the slot's memory.
-  void copy(const io::Batch&, int slot, Stream&) const;
-  /// They become the model's input.
-  void convert(int slot, Tensor sample, Stream&) const;
+  /// What was carried becomes the slot's inputs.
+  void convert(const InputSlot&, Stream&) const;
 
  private:
-  DeviceData(Device&, Stream&, const io::Dataset&, const io::HostImageFormat&, const io::LoaderOptions&, bool whole,
-             bool augmented);
-  void keep(const io::Dataset&, Stream&);
+  struct Port {
+    std::size_t input = 0;  // of the graph
+    io::Carry carry = io::Carry::bytes;
+    io::RawLayout layout;
+    std::size_t raw = 0;  // bytes into what is carried
+    bool augmented = false;
+    ImageFormat format;
+    Buffer constants, set;
+  };
+  DeviceData(Device&, Stream&, const LoadedSet&);
+  void put_constants(Port&, const io::HostImageFormat&, Stream&);
+  void keep(Port&, const io::Dataset&, std::size_t source, Stream&);
 
   Device& device_;
-  const io::Carry carry_;
-  const io::RawLayout layout_;
-  const bool augmented_;
-  ImageFormat format_;
-  Buffer constants_, set_;
-  std::array<Buffer, Program::slots> raw_;
+  std::vector<Port> ports_;
 };
 
 }  // namespace dtrain::launch

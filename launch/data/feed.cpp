@@ -1,37 +1,6 @@
 #include "launch/data/feed.hpp"
 
-#include <cstddef>
-
 namespace dtrain::launch {
-
-namespace {
-
-/// What both have, at once where it lies alike in both memories, or one tensor after another.
-void copy_batch(Device& device, const InputSlot& to, const io::Batch& from, Stream& stream) {
-  const std::array<std::array<const Tensor*, 2>, 4> pairs{{{&to.sample, &from.sample},
-                                                           {&to.target, &from.target},
-                                                           {&to.weight, &from.weight},
-                                                           {&to.positions, &from.positions}}};
-  const Tensor *first_to = nullptr, *first_from = nullptr;
-  bool alike = true;
-  for (const auto& [t, f] : pairs) {
-    if (!*t || !*f) {
-      alike = alike && first_to == nullptr;  // a gap in the middle must stay as it is
-      continue;
-    }
-    if (first_to == nullptr) first_to = t, first_from = f;
-    alike = alike && t->as<std::byte>() - first_to->as<std::byte>() == f->as<std::byte>() - first_from->as<std::byte>();
-  }
-  if (alike && to.positions && from.positions) {
-    const std::ptrdiff_t before = to.positions.as<std::byte>() - first_to->as<std::byte>();
-    return device.copy(first_to->data, first_from->data, static_cast<std::size_t>(before) + to.positions.bytes(),
-                       stream);
-  }
-  for (const auto& [t, f] : pairs)
-    if (*t && *f) device.copy(t->data, f->data, t->bytes(), stream);
-}
-
-}  // namespace
 
 Feed::Feed(Device& device, Stream& compute) : device_(device), compute_(compute) {
   if (!device.asynchronous()) return;
@@ -44,18 +13,17 @@ const io::Batch& Feed::next(io::Loader& loader, const Program& program, int slot
   const InputSlot& to = program.slot(slot);
   if (!copies_) {
     const io::Batch& batch = loader.next();
-    copy_batch(device_, to, batch, compute_);
+    device_.copy(to.carried, batch.memory.data(), batch.memory.size(), compute_);
     return batch;
   }
   release_copied(loader);
   const io::Batch& batch = loader.next();
   Owed& owed = owed_[filled_ % most_owed];
   copies_->wait(*read_[static_cast<std::size_t>(slot)]);
-  if (data != nullptr) data->copy(batch, slot, *copies_);
-  copy_batch(device_, to, batch, *copies_);
+  device_.copy(to.carried, batch.memory.data(), batch.memory.size(), *copies_);
   copies_->record(*owed.copied);
   compute_.wait(*owed.copied);
-  if (data != nullptr) data->convert(slot, to.sample, compute_);
+  if (data != nullptr) data->convert(to, compute_);
   owed.loader = &loader;
   return batch;
 }

@@ -24,9 +24,8 @@ class Feed {
   int next_slot(std::int64_t micro_batch) noexcept {
     return copies_ ? static_cast<int>(filled_ % Program::slots) : static_cast<int>(micro_batch % Program::slots);
   }
-  /// The loader's next batch, on its way into the slot; of a set without targets the slot keeps the ones that it has.
-  /// Later work of the compute stream sees it. Throws what the loader's threads met.
-  /// `data`: what a loader of stored bytes reads for; null for one of the model's input.
+  /// The loader's next batch, on its way into the slot. Later work of the compute stream sees it. The program was given
+  /// the loader's layout. Throws what the loader's threads met. `data`: of a loader of stored bytes; else null.
   const io::Batch& next(io::Loader&, const Program&, int slot, const DeviceData* data = nullptr);
   /// The loader may fill the batch's memory again once the device has it.
   void give_back(io::Loader&);

@@ -1,7 +1,6 @@
 #include "launch/infer/eval_predict.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -9,7 +8,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -22,9 +20,9 @@
 #include "comm/watch/watchdog.hpp"
 #include "io/checkpoint/checkpoint.hpp"
 #include "io/dataset/loader.hpp"
-#include "io/dataset/rows_file.hpp"
 #include "launch/base/clock.hpp"
 #include "launch/data/data.hpp"
+#include "launch/infer/predictions.hpp"
 #include "launch/place/device_placement.hpp"
 #include "launch/report/run_choices.hpp"
 #include "launch/train/engine.hpp"
@@ -90,9 +88,10 @@ class Model {
     group_->agree([&] { check_same_model(*found_, input_); });
   }
 
-  /// Opens the data between the two: what does not fit the model is said before anything is allocated.
+  /// Opens the data before the graph, which is built for what they hold: what does not fit the model is said before
+  /// anything is allocated.
   template <class Open>
-  void set_up(Open open) {
+  void set_up(models::BuildFor use, Open open) {
     std::optional<Graph> graph;
     DevicePlacement placement;
     std::unique_ptr<Device> device = placed_device(config_, world_, *group_, placement);
@@ -100,10 +99,12 @@ class Model {
       engine_.emplace(world_, std::move(device));
       // As many samples at once as in training, whether or not these ranks could share its batch.
       const std::int64_t ranks = world_.size();
-      micro_ = config_.batch.micro > 0 ? config_.batch.micro : (config_.batch.global + ranks - 1) / ranks;
-      graph.emplace(models::build(config_.model, micro_, config_.precision));
-      width_ = output_width(*graph);
-      open();
+      const std::int64_t micro =
+          config_.batch.micro > 0 ? config_.batch.micro : (config_.batch.global + ranks - 1) / ranks;
+      data_.emplace(open());
+      stored_ = stored_ports(*data_);
+      graph.emplace(models::build(config_.model, micro, config_.precision, stored_, use));
+      check_data(config_, *graph, stored_, *data_, DataUse::evaluation);
     });
     RunChoices choices(*group_);  // of the run that trained it, where they suit
     choices.recall(found_->state.choices);
@@ -115,15 +116,13 @@ class Model {
   Group& group() noexcept { return *group_; }
   comm::Watchdog& watchdog() noexcept { return world_.watchdog(); }
   const io::FoundCheckpoint& found() const noexcept { return *found_; }
-  std::int64_t width() const noexcept { return width_; }
+  const io::Dataset& data() const noexcept { return *data_; }
   bool averaged() const noexcept { return found_->averaged && !options_.raw; }
-  bool classifies() const noexcept { return config_.model.loss == models::Loss::cross_entropy; }
   std::string ranks_text() const { return fmt::format("{} {}", world_.size(), world_.size() == 1 ? "rank" : "ranks"); }
-  std::unique_ptr<io::Loader> load_from(const io::Dataset& data) const {
-    io::LoaderOptions options = loader_options(config_, micro_, width_, world_, &engine_->device());
-    if (data.target() == io::TargetUse::none) options.classes = 0;
-    options.global_batch = micro_ * world_.size();
-    return io::Loader::evaluation(data, options);
+  std::unique_ptr<io::Loader> make_loader() const {
+    return io::Loader::evaluation(
+        *data_, loader_options(config_, engine_->plan().graph, stored_, *data_, DataUse::evaluation, world_.rank(),
+                               world_.size(), &engine_->device()));
   }
 
  private:
@@ -152,70 +151,24 @@ class Model {
   std::unique_ptr<Group> group_;
   std::optional<io::FoundCheckpoint> found_;
   std::optional<Engine> engine_;
-  std::int64_t micro_ = 1, width_ = 1;
-};
-
-/// Turns outputs into the columns of a prediction, a batch at a time.
-class Predictions {
- public:
-  Predictions(Model& model, const std::string& path, std::uint64_t rows,
-              const std::vector<std::pair<std::string, std::string>>& attributes)
-      : width_(static_cast<std::size_t>(model.width())),
-        classifies_(model.classifies()),
-        file_(model.group(), path, rows, columns(model), attributes) {}
-
-  static std::vector<io::RowsColumn> columns(const Model& model) {
-    const std::vector<std::uint64_t> row{static_cast<std::uint64_t>(model.width())};
-    if (!model.classifies()) return {{"prediction", io::StoredType::f32, row}};
-    return {{"logits", io::StoredType::f32, row},
-            {"probabilities", io::StoredType::f32, row},
-            {"class", io::StoredType::i32, {}}};
-  }
-
-  void write(std::uint64_t first, std::size_t count, const float* output) {
-    if (count == 0) return;
-    file_.write(0, first, count, output);
-    if (!classifies_) return;
-    probabilities_.resize(count * width_);
-    classes_.resize(count);
-    for (std::size_t i = 0; i < count; ++i) {
-      const std::span<const float> logits(output + i * width_, width_);
-      const auto largest = std::max_element(logits.begin(), logits.end());
-      classes_[i] = static_cast<std::int32_t>(largest - logits.begin());
-      double sum = 0;
-      for (const float x : logits) sum += std::exp(static_cast<double>(x) - static_cast<double>(*largest));
-      for (std::size_t k = 0; k < width_; ++k)
-        probabilities_[i * width_ + k] =
-            static_cast<float>(std::exp(static_cast<double>(logits[k]) - static_cast<double>(*largest)) / sum);
-    }
-    file_.write(1, first, count, probabilities_.data());
-    file_.write(2, first, count, classes_.data());
-  }
-  void commit() { file_.commit(); }
-
- private:
-  std::size_t width_;
-  bool classifies_;
-  io::RowsFile file_;
-  std::vector<float> probabilities_;
-  std::vector<std::int32_t> classes_;
+  std::optional<io::Dataset> data_;
+  models::StoredPorts stored_;
 };
 
 }  // namespace
 
 std::string evaluate_model(const LoadedConfig& input, comm::World& world, const EvalPredictOptions& options,
                            const std::vector<std::string>& data, bool json) {
-  const std::vector<std::string>& files = data.empty() ? input.config.data.eval : data;
+  const std::vector<std::string>& files = data.empty() ? input.config.data.eval.files : data;
   if (files.empty()) {
     throw ConfigError(std::vector<ConfigProblem>{
         input.problem("data.eval", "data.eval: there is nothing to evaluate on; name files there, or by --data")});
   }
   Model model(input, world, options);
-  std::optional<io::Dataset> set;
-  model.set_up([&] { set.emplace(open_data(input.config, files, model.width(), input.config.data.cache_mib)); });
-  const auto loader = model.load_from(*set);
-  Evaluator evaluator(model.engine(), *loader, model.group(), model.watchdog(), input.config.model.loss,
-                      input.config.cuda.graphs);
+  model.set_up(models::BuildFor::training,
+               [&] { return open_data(input.config, files, DataUse::evaluation, input.config.data.cache_mib); });
+  const auto loader = model.make_loader();
+  Evaluator evaluator(model.engine(), *loader, model.group(), model.watchdog(), input.config.cuda.graphs);
   const auto begin = Clock::now();
   EvalMetrics result = *evaluator.run(static_cast<std::int64_t>(model.found().state.step), nullptr);
   result.averaged = model.averaged();
@@ -223,40 +176,41 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
     Json out{{"checkpoint", model.found().path}, {"step", model.found().state.step}};
     out.update(to_json(result));
     out.update(Json{{"averaged", result.averaged},
-                    {"samples", set->count()},
-                    {"files", set->files()},
+                    {"samples", model.data().count()},
+                    {"files", model.data().files()},
                     {"ranks", world.size()},
                     {"seconds", since(begin)}});
     return out.dump(2) + "\n";
   }
   return fmt::format("{}: {}; {} samples of {} on {}\n", model.found().path, describe("evaluation", result),
-                     set->count(), fmt::join(set->files(), ", "), model.ranks_text());
+                     model.data().count(), fmt::join(model.data().files(), ", "), model.ranks_text());
 }
 
 std::string predict(const LoadedConfig& input, comm::World& world, const EvalPredictOptions& options,
                     const std::vector<std::string>& files, const std::string& output) {
   Model model(input, world, options);
-  std::optional<io::Dataset> set;
-  model.set_up([&] {
-    set.emplace(open_inputs(input.config, files));
+  model.set_up(models::BuildFor::prediction, [&] {
+    io::Dataset set = open_inputs(input.config, files);
     std::error_code ignored;
-    for (const auto& file : set->files())
+    for (const auto& file : set.files())
       if (std::filesystem::equivalent(file, output, ignored))
         throw ConfigError(fmt::format("-o {}: that is the input; name another file", output));
+    return set;
   });
   Engine& engine = model.engine();
   const char* const parameters = model.averaged() ? "averaged" : "raw";
-  Predictions predictions(model, output, set->count(),
+  Predictions predictions(model.group(), input.config.model, engine.plan().graph, output, model.data().count(),
+                          options.logits,
                           {{"checkpoint", model.found().path},
                            {"parameters", parameters},
                            {"configuration_hash", model.found().state.configuration_hash},
-                           {"input", fmt::format("{}", fmt::join(set->files(), ", "))}});
-  const auto loader = model.load_from(*set);
-  const InputSlot& slot = engine.program().slot(0);
-  // There are no targets: any valid label will do for the loss that nobody reads.
-  if (slot.target) engine.device().zero(slot.target.data, slot.target.bytes(), engine.compute());
-  const Tensor out = engine.program().output(0);
-  const HostMirror values(engine.device(), out.data, out.bytes());
+                           {"input", fmt::format("{}", fmt::join(model.data().files(), ", "))}});
+  const auto loader = model.make_loader();
+  std::vector<HostMirror> values;
+  for (std::size_t i = 0; i < predictions.outputs(); ++i) {
+    const Tensor out = engine.program().output(0, i);
+    values.emplace_back(engine.device(), out.data, out.bytes());
+  }
   StepMemory memory(engine.device());
   memory.reset({}, engine.compute());
   NoHooks hooks;
@@ -273,9 +227,9 @@ std::string predict(const LoadedConfig& input, comm::World& world, const EvalPre
         engine.feed().give_back(*loader);
         engine.program().run({Mode::evaluate, true, true}, 0, engine.store(), memory.state(), hooks, engine.compute());
         engine.feed().read(0);
-        values.pull(engine.compute());
+        for (const HostMirror& output_values : values) output_values.pull(engine.compute());
         engine.compute().synchronize();
-        predictions.write(first, count, values.as<float>());
+        for (std::size_t k = 0; k < values.size(); ++k) predictions.write(k, first, count, values[k].as<float>());
       }
     } catch (...) {
       error = std::current_exception();  // the others hear of it soon; nobody waits for this rank meanwhile
@@ -289,9 +243,9 @@ std::string predict(const LoadedConfig& input, comm::World& world, const EvalPre
   model.watchdog().beat("save", 0, comm::Deadline::save);
   predictions.commit();
   const double seconds = since(begin);
-  return fmt::format("wrote {}: {} rows of {} by {} ({} parameters); {:.0f} samples/s on {}\n", output, set->count(),
-                     model.classifies() ? "logits, probabilities and class" : "prediction", model.found().path,
-                     parameters, static_cast<double>(set->count()) / std::max(seconds, 1e-9), model.ranks_text());
+  return fmt::format("wrote {}: {} rows of {} by {} ({} parameters); {:.0f} samples/s on {}\n", output,
+                     model.data().count(), predictions.text(), model.found().path, parameters,
+                     static_cast<double>(model.data().count()) / std::max(seconds, 1e-9), model.ranks_text());
 }
 
 }  // namespace dtrain::launch

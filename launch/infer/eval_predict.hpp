@@ -14,7 +14,8 @@ struct EvalPredictOptions {
   /// A step directory, its label `best`, or a directory of checkpoints (the newest valid one). Empty: the
   /// configuration's; the word "best": the best one there.
   std::string checkpoint;
-  bool raw = false;  // the parameters as trained, also where there is a moving average
+  bool raw = false;     // the parameters as trained, also where there is a moving average
+  bool logits = false;  // predictions of positions with their logits
 };
 
 /// The exact loss and accuracy over `data`, or data.eval where that is empty. Rank 0's text: a line, or one JSON

@@ -74,7 +74,7 @@ SumCosts sum_costs(CommProfile measured, int ranks) {
 }
 
 GradientSize gradient_size(const Plan& plan, DType wire, int shards) {
-  return {plan.layout.total_floats(), plan.layout.state_floats + FlatLayout::extras,
+  return {plan.layout.total_floats(), plan.layout.state_floats + plan.layout.extras,
           plan.layout.whole_shards.empty() ? shards : 1, static_cast<double>(size_of(wire)) / sizeof(float)};
 }
 

@@ -30,7 +30,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::size_t columns = 100;
 
-struct LayerRow {
+struct PlanRow {
   std::string name, op, output;
   std::int64_t parameters = 0;
   double flops = 0;  // a sample, forward
@@ -40,31 +40,22 @@ struct DataFacts {
   std::int64_t train_samples = 0, eval_samples = 0;
 };
 
-/// The sets as the trainer will open them, and the same checks; a note where a file is not there yet.
-class DataCheck {
- public:
-  DataCheck(const RunConfig& config, const Graph& graph, std::vector<std::string>& notes)
-      : config_(config), notes_(notes), width_(output_width(graph)) {}
-
-  std::int64_t samples(const std::vector<std::string>& patterns, const char* field) {
-    if (patterns.empty()) return 0;
-    for (const std::string& pattern : patterns) {
-      std::error_code ignored;
-      const bool glob = pattern.find_first_of("*?[") != std::string::npos;
-      if (!glob && !std::filesystem::exists(pattern, ignored)) {
-        notes_.push_back(fmt::format("{}: {} is not there: its shapes and samples are not checked", field, pattern));
-        return 0;
-      }
+/// The set as the trainer will open it; nothing, and a note, where a file is not there yet.
+std::optional<io::Dataset> open_if_there(const RunConfig& config, DataUse use, std::vector<std::string>& notes) {
+  const bool training = use == DataUse::training;
+  const std::vector<std::string>& patterns = training ? config.data.train : config.data.eval.files;
+  if (patterns.empty()) return std::nullopt;
+  for (const std::string& pattern : patterns) {
+    std::error_code ignored;
+    const bool glob = pattern.find_first_of("*?[") != std::string::npos;
+    if (!glob && !std::filesystem::exists(pattern, ignored)) {
+      notes.push_back(fmt::format("{}: {} is not there: its shapes and samples are not checked",
+                                  training ? "data.train" : "data.eval", pattern));
+      return std::nullopt;
     }
-    const io::Dataset data = open_data(config_, patterns, width_, 0);
-    return static_cast<std::int64_t>(data.count());
   }
-
- private:
-  const RunConfig& config_;
-  std::vector<std::string>& notes_;
-  std::int64_t width_;
-};
+  return open_data(config, patterns, use, 0);
+}
 
 /// Names of the parameters with elements in the bucket.
 std::vector<std::string> names_in(const Bucket& bucket, const FlatLayout& layout) {
@@ -120,20 +111,26 @@ class Check {
  public:
   Check(const LoadedConfig& loaded, const CheckOptions& asked)
       : loaded_(loaded), config_(loaded.config), ranks_(asked.ranks), split_(check_batch(loaded, asked.ranks)) {
-    Graph graph = training_graph(config_, split_.micro);
     take_chosen_buckets();
-    plan_ = make_plan(std::move(graph), plan_options(config_, ranks_));
+    std::vector<std::string> absent;
+    const auto train = open_if_there(config_, DataUse::training, absent);
+    const auto eval = open_if_there(config_, DataUse::evaluation, absent);
+    models::StoredPorts stored;
+    if (train || eval) stored = stored_ports(train ? *train : *eval, train && eval ? &*eval : nullptr);
+    plan_ = make_plan(training_graph(config_, split_.micro, stored), plan_options(config_, ranks_));
     notes_.push_back("workspaces and packed parameters are stated upper bounds: no device was asked");
-    DataCheck data(config_, plan_.graph, notes_);
-    data_.train_samples = data.samples(config_.data.train, "data.train");
-    data_.eval_samples = data.samples(config_.data.eval, "data.eval");
+    notes_.insert(notes_.end(), absent.begin(), absent.end());
+    if (train) check_data(config_, plan_.graph, stored, *train, DataUse::training);
+    if (eval) check_data(config_, plan_.graph, stored, *eval, DataUse::evaluation);
+    data_.train_samples = train ? static_cast<std::int64_t>(train->count()) : 0;
+    data_.eval_samples = eval ? static_cast<std::int64_t>(eval->count()) : 0;
     memory_ = run_memory(config_, plan_, ranks_, split_.accumulation);
     for (const Bucket& bucket : plan_.layout.buckets) gradient_bytes_ += static_cast<double>(bucket.bytes());
     wire_bytes_ = wire_bytes();
     if (data_.train_samples > 0 || config_.train.steps > 0)
       steps_ = total_steps(config_, static_cast<std::uint64_t>(data_.train_samples));
     for (const GraphNode& node : plan_.graph.nodes()) {
-      LayerRow row{
+      PlanRow row{
           node.name, std::string(name_of(node.op)), {}, 0, node.shape.flops / static_cast<double>(split_.micro)};
       row.output = node.shape.loss ? "a sum" : node.shape.out.at(0).sample_str();
       for (const ParamId id : node.params)
@@ -187,7 +184,7 @@ class Check {
 
   std::string json() const {
     Json layers = Json::array(), buckets = Json::array(), memory = Json::object();
-    for (const LayerRow& row : layers_) {
+    for (const PlanRow& row : layers_) {
       layers.push_back({{"name", row.name},
                         {"op", row.op},
                         {"output", row.output},
@@ -314,7 +311,7 @@ class Check {
 
   std::string layer_table() const {
     TextTable table({"<layer", "<op", "<output", "parameters", "FLOP a sample"});
-    for (const LayerRow& row : layers_)
+    for (const PlanRow& row : layers_)
       table.row({row.name, row.op, row.output, grouped(row.parameters), quantity(row.flops)});
     table.row({"total", "", "", grouped(plan_.graph.parameter_count()), quantity(plan_.flops_per_sample)});
     return table.str();
@@ -329,7 +326,7 @@ class Check {
   DataFacts data_;
   double gradient_bytes_ = 0, wire_bytes_ = 0;
   std::int64_t steps_ = 0;
-  std::vector<LayerRow> layers_;
+  std::vector<PlanRow> layers_;
   std::vector<std::string> notes_;
   std::optional<Prediction> prediction_;
   std::optional<ScaleModel> scaling_;

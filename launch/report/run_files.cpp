@@ -146,6 +146,7 @@ void MetricsFile::write(const StepMetrics& m) {
         {"exposed", c->exposed}, {"sums", c->sums}, {"bus_bytes_per_second", c->bus_bytes_per_second}};
     if (c->share_of_probe) entry["communication"]["share_of_probe"] = *c->share_of_probe;
   }
+  for (const LossMetrics& of : m.losses) entry["losses"][of.name] = of.loss;
   if (m.loss_scale) entry["loss_scale"] = *m.loss_scale;
   if (m.skipped) entry["skipped"] = *m.skipped;
   if (m.joules_per_sample) entry["joules_per_sample"] = *m.joules_per_sample;
@@ -154,10 +155,21 @@ void MetricsFile::write(const StepMetrics& m) {
   put(entry);
 }
 
+namespace {
+
+template <class Metrics>
+Json json_of_loss(const Metrics& m) {
+  Json json{{"loss", m.loss}};
+  if (m.accuracy >= 0) json["accuracy"] = m.accuracy;
+  if (m.top5_accuracy >= 0) json["top5_accuracy"] = m.top5_accuracy;
+  return json;
+}
+
+}  // namespace
+
 Json to_json(const EvalMetrics& e) {
-  Json eval{{"loss", e.loss}};
-  if (e.accuracy >= 0) eval["accuracy"] = e.accuracy;
-  if (e.top5_accuracy >= 0) eval["top5_accuracy"] = e.top5_accuracy;
+  Json eval = json_of_loss(e);
+  for (const LossMetrics& m : e.losses) eval["losses"][m.name] = json_of_loss(m);
   if (e.averaged) eval["averaged"] = true;
   return eval;
 }

@@ -45,6 +45,14 @@ struct Energy {
   double joules = 0, samples = 0;
 };
 
+/// Of one of several losses.
+struct LossMetrics {
+  std::string name;
+  double loss = 0;            // mean over its weight; not a number where that is 0
+  double accuracy = -1;       // fraction; < 0: the loss has none
+  double top5_accuracy = -1;  // the label is among the five largest; < 0: there are no more than five classes
+};
+
 struct StepMetrics {
   std::int64_t step = 0;  // steps done
   double epoch = 0;
@@ -54,6 +62,7 @@ struct StepMetrics {
   double samples_per_second = 0;
   double memory_mib = 0;  // resident, of rank 0
   PhaseSeconds seconds;
+  std::vector<LossMetrics> losses{};                    // where there are several
   std::optional<CommunicationMetrics> communication{};  // where there are several ranks
   // Where the loss is scaled.
   std::optional<double> loss_scale{};      // of this step
@@ -66,10 +75,12 @@ struct StepMetrics {
 };
 
 struct EvalMetrics {
-  double loss = 0;
-  double accuracy = -1;       // fraction; < 0: the loss has none
-  double top5_accuracy = -1;  // the label is among the five largest; < 0: there are no more than five classes
-  bool averaged = false;      // of the moving average of the parameters
+  double loss = 0;  // the sum of all, each times its factor
+  // Of a single loss: see LossMetrics.
+  double accuracy = -1;
+  double top5_accuracy = -1;
+  std::vector<LossMetrics> losses = {};  // where there are several
+  bool averaged = false;                 // of the moving average of the parameters
 };
 
 /// {"loss": .., "accuracy": ..}: what is there, as metrics.jsonl, summary.json and `dtrain eval` have it.

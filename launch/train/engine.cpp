@@ -22,10 +22,10 @@ void Engine::check_ranks() {
   if (statistics_) statistics_->check();
 }
 
-void Engine::bind(Graph graph, const RunConfig& config, Mode use) {
+void Engine::bind(Graph graph, const RunConfig& config, Mode use, std::span<const BatchLayout> layouts) {
   PlanOptions options = plan_options(config, ranks_);
   options.train = use == Mode::train;
-  program_ = std::make_unique<Program>(*device_, std::move(graph), options, statistics_.get());
+  program_ = std::make_unique<Program>(*device_, std::move(graph), options, statistics_.get(), layouts);
   program_->wait_after_each_step(config.cuda.synchronous && device_->asynchronous());
   Memory* const memory = collective_ ? collective_->memory() : nullptr;
   store_ = std::make_unique<ParameterStore>(*device_, program_->plan().layout, memory);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 
 #include "comm/world/world.hpp"
 #include "launch/config/config.hpp"
@@ -19,9 +20,9 @@ class Engine {
   /// For who trains, before bind(), all ranks together: what sums of gradients run on, and one more for the sums inside
   /// the graph, which would queue behind the others. Throws CommError, as all ranks do then.
   void connect(const RunConfig&, comm::World&);
-  /// Plans the graph for the device, to train or to evaluate alone, and allocates. Parameters are zero. Throws
-  /// DeviceError, OutOfMemory.
-  void bind(Graph, const RunConfig&, Mode use = Mode::train);
+  /// Plans the graph for the device, to train or to evaluate alone, and allocates. Parameters are zero. `layouts`: of
+  /// the batches that it will be given, see Program. Throws DeviceError, OutOfMemory.
+  void bind(Graph, const RunConfig&, Mode use = Mode::train, std::span<const BatchLayout> layouts = {});
 
   Device& device() const noexcept { return *device_; }
   /// After connect().

@@ -7,7 +7,6 @@
 #include <fmt/format.h>
 
 #include "launch/base/alone.hpp"
-#include "launch/data/data.hpp"
 
 namespace dtrain::launch {
 
@@ -18,19 +17,18 @@ constexpr std::int64_t batches_between_questions = 16;
 
 }  // namespace
 
-Evaluator::Evaluator(Engine& engine, io::Loader& loader, Group& group, comm::Watchdog& watchdog, models::Loss loss,
-                     bool graphs, const DeviceData* data)
+Evaluator::Evaluator(Engine& engine, io::Loader& loader, Group& group, comm::Watchdog& watchdog, bool graphs,
+                     const DeviceData* data)
     : engine_(engine),
       loader_(loader),
       group_(group),
       watchdog_(watchdog),
-      loss_(loss),
       data_(data),
       memory_(engine.device()),
       graph_cache_(engine.device(), graphs && engine.device().asynchronous()) {
   memory_.reset({}, engine.compute());
   for (int i = 0; i <= memory_.lag(); ++i)
-    sums_.push_back({HostMirror(engine.device(), engine.store().loss_sums().data, loss_sum_count * sizeof(float)),
+    sums_.push_back({HostMirror(engine.device(), engine.store().loss_sums().data, floats() * sizeof(float)),
                      engine.device().make_event()});
 }
 
@@ -51,7 +49,7 @@ std::optional<EvalMetrics> Evaluator::run(std::int64_t step, StopSignals* stop, 
 }
 
 std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals* stop) {
-  using Sums = std::array<double, loss_sum_count>;
+  using Sums = std::array<double, max_losses * loss_sum_count>;
   Sums sums{}, total{};
   NoHooks hooks;
   const auto behind = static_cast<std::int64_t>(sums_.size()) - 1;
@@ -61,7 +59,7 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
   const auto add = [&](std::int64_t batch) {
     const BatchSums& b = batch_sums(batch);
     b.there->synchronize();
-    for (std::size_t k = 0; k < loss_sum_count; ++k) sums[k] += static_cast<double>(b.image.as<float>()[k]);
+    for (std::size_t k = 0; k < floats(); ++k) sums[k] += static_cast<double>(b.image.as<float>()[k]);
   };
   for (std::int64_t i = 0; i < loader_.batches(); ++i) {
     if (i % batches_between_questions == 1 && stop != nullptr && group_.any(stop->pending())) return std::nullopt;
@@ -87,13 +85,29 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
     engine_.feed().settle();
   });
   for (const Sums& theirs : group_.all_values(sums))
-    for (std::size_t k = 0; k < loss_sum_count; ++k) total[k] += theirs[k];
+    for (std::size_t k = 0; k < floats(); ++k) total[k] += theirs[k];
+  return metrics(total);
+}
+
+EvalMetrics Evaluator::metrics(std::span<const double> sums) const {
+  const Graph& graph = engine_.plan().graph;
   EvalMetrics result;
-  result.loss = total[loss_sum] / total[weight_sum];
-  if (loss_ == models::Loss::cross_entropy) {
-    result.accuracy = total[correct_sum] / total[weight_sum];
-    // Of five classes or fewer every label would be among the five.
-    if (output_width(engine_.plan().graph) > 5) result.top5_accuracy = total[top5_sum] / total[weight_sum];
+  for (const GraphLoss& loss : graph.losses()) {
+    const std::span<const double> of = sums.subspan(result.losses.size() * loss_sum_count, loss_sum_count);
+    const GraphNode& node = graph.nodes()[static_cast<std::size_t>(loss.node)];
+    LossMetrics m{.name = loss.name, .loss = of[loss_sum] / of[weight_sum]};
+    if (std::holds_alternative<SoftmaxCrossEntropy>(node.op)) {
+      m.accuracy = of[correct_sum] / of[position_sum];
+      // Of five classes or fewer every label would be among the five.
+      if (graph.desc(node.in[0]).channels() > 5) m.top5_accuracy = of[top5_sum] / of[position_sum];
+    }
+    if (of[weight_sum] > 0) result.loss += loss.factor * m.loss;
+    result.losses.push_back(std::move(m));
+  }
+  if (result.losses.size() == 1) {
+    result.accuracy = result.losses[0].accuracy;
+    result.top5_accuracy = result.losses[0].top5_accuracy;
+    result.losses.clear();
   }
   return result;
 }
@@ -102,6 +116,11 @@ std::string describe(const char* what, const EvalMetrics& e) {
   std::string text = fmt::format("{} loss {:.4f}", what, e.loss);
   if (e.accuracy >= 0) text += fmt::format(", {} accuracy {:.4f}", what, e.accuracy);
   if (e.top5_accuracy >= 0) text += fmt::format(", top-5 {:.4f}", e.top5_accuracy);
+  for (const LossMetrics& m : e.losses) {
+    text += fmt::format(", {} loss {:.4f}", m.name, m.loss);
+    if (m.accuracy >= 0) text += fmt::format(", {} accuracy {:.4f}", m.name, m.accuracy);
+    if (m.top5_accuracy >= 0) text += fmt::format(", {} top-5 {:.4f}", m.name, m.top5_accuracy);
+  }
   if (e.averaged) text += " (averaged parameters)";
   return text;
 }

@@ -1,10 +1,11 @@
-// Evaluator: the loss and accuracy of a model over a whole data set, shared by all ranks.
+// Evaluator: the losses and accuracy of a model over a whole data set, shared by all ranks.
 // Collective, on the thread that owns Engine and Group; owns the sums it reads, and borrows everything else.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,6 @@
 #include "launch/base/signals.hpp"
 #include "launch/report/run_files.hpp"
 #include "launch/train/engine.hpp"
-#include "models/model/config.hpp"
 #include "runtime/device/cuda_graph_cache.hpp"
 #include "runtime/device/host_mirror.hpp"
 #include "runtime/optim/average.hpp"
@@ -25,7 +25,7 @@ namespace dtrain::launch {
 class Evaluator {
  public:
   /// `graphs`: passes may be recorded. `data`: what the loader reads for, see Feed.
-  Evaluator(Engine&, io::Loader&, Group&, comm::Watchdog&, models::Loss, bool graphs, const DeviceData* data = nullptr);
+  Evaluator(Engine&, io::Loader&, Group&, comm::Watchdog&, bool graphs, const DeviceData* data = nullptr);
 
   /// Each sample of the set once. With `average` its values take the parameters' place meanwhile. `step`: for the
   /// watchdog. Nothing where some rank was asked to stop, which is asked now and then: a scheduler does not wait for a
@@ -40,10 +40,11 @@ class Evaluator {
   io::Loader& loader_;
   Group& group_;
   comm::Watchdog& watchdog_;
-  models::Loss loss_;
   const DeviceData* data_;
   StepMemory memory_;
   CudaGraphCache graph_cache_;
+  std::size_t floats() const noexcept { return engine_.store().layout().losses * loss_sum_count; }
+  EvalMetrics metrics(std::span<const double> sums) const;
   /// Of a batch each, while the next ones are computed: read when the event is done.
   struct BatchSums {
     HostMirror image;

@@ -49,10 +49,6 @@ class ModelState {
   /// The first parameter with a gradient that is not finite; empty if all are.
   std::string first_nonfinite_gradient();
 
-  /// Which of the sums behind the gradients is that of the ranks' stop requests, and behind it those of the energy
-  /// that GPUs have used and of the samples that it was used for.
-  static constexpr std::size_t stop_sum = loss_sum_count, joules_sum = stop_sum + 1, joules_samples_sum = stop_sum + 2;
-
  private:
   void make_images();
   void gather_bucket(std::size_t bucket, const Tensor& own, Stream&);

@@ -55,6 +55,7 @@ void Reporter::announce(const Engine& engine, const BatchSplit& batch, const Run
   asynchronous_ = engine.device().asynchronous();
   for (const auto& note : world_.notes()) say(note);
   const Plan& plan = engine.plan();
+  losses_ = plan.graph.losses();
   say(fmt::format("dtrain {}: {} on {} {} ({}), {} parameters, global batch {} = {} x {} x {}", version(), config_.name,
                   world_.size(), world_.size() == 1 ? "rank" : "ranks", engine.device().name(),
                   plan.graph.parameter_count(), config_.batch.global, world_.size(), batch.accumulation, batch.micro));
@@ -157,6 +158,8 @@ void Reporter::log_step(const RunStatus& status, const StepState& state, double 
     m.seconds = {seconds_.step / steps,      data_seconds(waited) / steps,           seconds_.forward / steps,
                  seconds_.backward / steps,  seconds_.communication_exposed / steps, seconds_.optimizer / steps,
                  seconds_.checkpoint / steps};
+    for (std::size_t k = 0; k < losses_.size() && losses_.size() > 1; ++k)
+      m.losses.push_back({losses_[k].name, static_cast<double>(state.sums[k * sums_per_loss]) / state.ended_weight[k]});
     if (scaling_.dynamic || scaling_.initial != 1) m.loss_scale = static_cast<double>(status.loss_scale);
     if (scaling_.dynamic) m.skipped = status.skipped();
     m.communication = communication_metrics(sums, world_.size(), probe_);

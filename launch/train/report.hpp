@@ -72,6 +72,7 @@ class Reporter {
   const RunConfig& config_;
   const comm::World& world_;
   bool main_;
+  std::vector<GraphLoss> losses_;
   std::unique_ptr<Progress> progress_;
   Progress::Now now_;
   std::optional<MetricsFile> metrics_;

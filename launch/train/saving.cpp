@@ -79,7 +79,7 @@ void Saving::recall(RunStatus& status) const {
   };
   status.loss = value("train_loss", 0);
   status.evaluated_step = static_cast<std::int64_t>(value("eval_step", -1));
-  if (status.evaluated_step >= 0 && !config_.data.eval.empty())
+  if (status.evaluated_step >= 0 && !config_.data.eval.files.empty())
     status.eval = EvalMetrics{value("eval_loss", 0), value("eval_accuracy", -1), value("eval_top5_accuracy", -1),
                               value("eval_averaged", 0) != 0};
 }

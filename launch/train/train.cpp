@@ -96,13 +96,15 @@ class Trainer {
  private:
   /// What needs to know neither what is resumed nor what was chosen before.
   void set_up() {
-    graph_.emplace(training_graph(config_, batch_.micro));
-    const std::int64_t width = output_width(*graph_);
     const double cache = config_.data.cache_mib;
-    train_data_.emplace(open_data(config_, config_.data.train, width, cache));
-    if (!config_.data.eval.empty()) {
-      eval_data_.emplace(open_data(config_, config_.data.eval, width, cache, world_.rank(), world_.size()));
-    }
+    train_data_.emplace(open_data(config_, config_.data.train, DataUse::training, cache));
+    if (!config_.data.eval.files.empty())
+      eval_data_.emplace(
+          open_data(config_, config_.data.eval.files, DataUse::evaluation, cache, world_.rank(), world_.size()));
+    stored_ = stored_ports(*train_data_, eval_data_ ? &*eval_data_ : nullptr);
+    graph_.emplace(training_graph(config_, batch_.micro, stored_));
+    check_data(config_, *graph_, stored_, *train_data_, DataUse::training);
+    if (eval_data_) check_data(config_, *graph_, stored_, *eval_data_, DataUse::evaluation);
     status_.global_batch = config_.batch.global;
     status_.samples = static_cast<std::int64_t>(train_data_->count());
     status_.total_steps = total_steps(config_, train_data_->count());
@@ -119,9 +121,13 @@ class Trainer {
       report_.say(buckets);
       remarks_.push_back(buckets);
     }
+    sets_ = load_sets(config_, *graph_, stored_, *train_data_, eval_data_ ? &*eval_data_ : nullptr, world_.rank(),
+                      world_.size(), engine_->device());
+    const std::vector<BatchLayout> layouts = layouts_of(sets_);
     const std::size_t free = engine_->device().free_memory();
-    const auto tally = choices_.prepare(engine_->device(),
-                                        [&] { with_advice(free, [&] { engine_->bind(std::move(*graph_), config); }); });
+    const auto tally = choices_.prepare(engine_->device(), [&] {
+      with_advice(free, [&] { engine_->bind(std::move(*graph_), config, Mode::train, layouts); });
+    });
     if (tally.recalled > 0 && tally.measured > 0)
       report_.say(
           fmt::format("{} of the device's algorithms were measured again: those kept with the run are of another "
@@ -145,21 +151,12 @@ class Trainer {
   }
 
   void make_loaders() {
-    const std::int64_t width = output_width(engine_->plan().graph);
-    io::LoaderOptions loading = loader_options(config_, batch_.micro, width, world_, &engine_->device());
-    const auto on_device = [&](const io::Dataset& data, bool training) {
-      auto made = DeviceData::make(engine_->device(), engine_->compute(), data, loading, config_.data.device_cache_mib,
-                                   training);
-      loading.carry = made ? made->carry() : io::Carry::floats;
-      return made;
-    };
-    train_on_device_ = on_device(*train_data_, true);
-    loader_ = io::Loader::training(*train_data_, loading);
+    train_on_device_ = DeviceData::make(engine_->device(), engine_->compute(), sets_[0]);
+    loader_ = io::Loader::training(*train_data_, sets_[0].options);
     if (!eval_data_) return;
-    eval_on_device_ = on_device(*eval_data_, false);
-    eval_loader_ = io::Loader::evaluation(*eval_data_, loading);
-    evaluator_.emplace(*engine_, *eval_loader_, *group_, watchdog_, config_.model.loss, config_.cuda.graphs,
-                       eval_on_device_.get());
+    eval_on_device_ = DeviceData::make(engine_->device(), engine_->compute(), sets_[1]);
+    eval_loader_ = io::Loader::evaluation(*eval_data_, sets_[1].options);
+    evaluator_.emplace(*engine_, *eval_loader_, *group_, watchdog_, config_.cuda.graphs, eval_on_device_.get());
   }
 
   std::string layout_text() const {
@@ -208,7 +205,8 @@ class Trainer {
     }
     // Initialization and files are equal on all ranks; the broadcast makes that a fact and not a hope.
     model.broadcast();
-    step_->start(status_);
+    const auto weights = loader_->loss_weights(static_cast<std::uint64_t>(status_.step));
+    step_->start(status_, sum_weights(*group_, weights));
     engine_->pack();
     loader_->seek(static_cast<std::uint64_t>(status_.step));
   }
@@ -275,7 +273,7 @@ class Trainer {
       const StepState& done = step_->read(report_.seconds());
       RunStatus then = status_;  // with the loss scale of that step
       then.step = static_cast<std::int64_t>(done.step) + 1;
-      then.loss = status_.loss = static_cast<double>(done.sums[loss_sum]) / static_cast<double>(done.sums[weight_sum]);
+      then.loss = status_.loss = step_loss(done, step_->losses());
       then.applied = status_.applied = done.applied_steps;
       require_finite(then, done);
       status_.loss_scale = done.loss_scale;
@@ -388,6 +386,8 @@ class Trainer {
   std::optional<Engine> engine_;
   std::optional<Graph> graph_;  // until the engine has it
   std::optional<io::Dataset> train_data_, eval_data_;
+  models::StoredPorts stored_;
+  std::vector<LoadedSet> sets_;  // of training, and of evaluation where there is one
   std::unique_ptr<DeviceData> train_on_device_, eval_on_device_;
   std::unique_ptr<io::Loader> loader_, eval_loader_;
   std::optional<TrainStep> step_;  // behind what steps under way still read

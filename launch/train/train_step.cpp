@@ -1,11 +1,13 @@
 #include "launch/train/train_step.hpp"
 
-#include <array>
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 
 #include "launch/base/alone.hpp"
 #include "launch/base/clock.hpp"
 #include "runtime/ops/kernels.hpp"
+#include "runtime/optim/step_math.hpp"
 
 namespace dtrain::launch {
 
@@ -50,7 +52,9 @@ TrainStep::TrainStep(const RunConfig& config, Engine& engine, comm::Watchdog& wa
       gathers_first_(optimizer_.sharded() && engine.device().asynchronous() && !average_),
       accumulation_(accumulation),
       scaling_(loss_scaling(config)),
-      graph_cache_(engine.device(), records(config, engine)) {
+      graph_cache_(engine.device(), records(config, engine)),
+      losses_(engine.plan().graph.loss_rule()),
+      counted_(static_cast<std::size_t>(std::popcount(losses_.counted))) {
   if (!optimizer_.sharded()) optimizer_.leave(engine.program().packed_copies());
   reducer_.follow(&memory_.state().step);
   communication_.exposed.resize(reducer_.timings().size());
@@ -74,12 +78,21 @@ comm::DeviceNote TrainStep::Place::look() noexcept {
   return note;
 }
 
-void TrainStep::start(const RunStatus& status) {
+void TrainStep::start(const RunStatus& status, std::span<const double> weights) {
   StepState state;
   state.seed = config_.seed;
   state.applied_steps = status.applied;
   state.loss_scale = status.loss_scale;
   state.good_steps = status.good_steps;
+  if (weights.size() != counted_) throw BugError("a run begins without the weights of its losses");
+  const Graph& graph = engine_.plan().graph;
+  auto next = weights.begin();
+  for (std::size_t k = 0; k < graph.losses().size(); ++k) {
+    const GraphLoss& loss = graph.losses()[k];
+    state.loss_weight[k] =
+        loss.counted ? *next++ : static_cast<double>(config_.batch.global * graph.positions_of(loss));
+  }
+  weigh_losses(state, losses_);
   first_step_ = reading_step_ = status.step;
   memory_.reset(state, engine_.compute());
 }
@@ -197,7 +210,6 @@ void TrainStep::begin_step(const RunStatus& status) {
   s.learning_rate = static_cast<float>(learning_rate(config_.schedule, base_learning_rate(config_.optimizer),
                                                      config_.batch.global, status.step, status.total_steps));
   s.micro_batches = static_cast<float>(accumulation_ * ranks_);
-  s.sum_weight = static_cast<float>(config_.batch.global);  // every training sample weighs 1
   step_ = status.step;
   alone([&] { memory_.begin(s, engine_.compute()); });
   reducer_.begin_step(timers_.buckets());
@@ -220,17 +232,27 @@ void TrainStep::gather_first() {
   engine_.program().parameters_changed();
 }
 
-/// What travels with the sums of the loss: this rank's stop request, and its GPU's energy.
+/// What travels with the sums of the losses: this rank's stop request, its GPU's energy, and its weights of the next
+/// step.
 void TrainStep::put_tail(bool last) {
-  float* const to = behind_gradients() + ModelState::stop_sum;
+  float* const to = engine_.store().gradients() + engine_.store().layout().tail_begin();
   if (last) {
-    const std::array<float, StepMemory::tail_size> mine{
-        stop_.pending() ? 1.0f : 0.0f, static_cast<float>(spent_.joules), static_cast<float>(spent_.samples)};
-    memory_.write_tail(mine, to, engine_.compute());
+    StepTail mine;
+    mine.stop = stop_.pending() ? 1.0f : 0.0f;
+    mine.joules = static_cast<float>(spent_.joules);
+    mine.joules_samples = static_cast<float>(spent_.samples);
+    for (std::size_t k = 0; k < counted_; ++k) split_weight(next_weights_[k], mine.weights + k * weight_limbs);
+    memory_.write_tail(mine, counted_, to, engine_.compute());
     spent_ = {};
   } else if (tree_) {  // which also adds up what lies there
-    engine_.device().zero(to, StepMemory::tail_size * sizeof(float), engine_.compute());
+    engine_.device().zero(to, StepTail::floats(counted_) * sizeof(float), engine_.compute());
   }
+}
+
+/// Told with the first micro batch of a step.
+void TrainStep::take_weights(std::span<const std::uint64_t> units) {
+  if (units.size() != counted_) throw BugError("a step's data do not say what the next step weighs");
+  std::copy(units.begin(), units.end(), next_weights_.begin());
 }
 
 void TrainStep::beat(std::int64_t step, const char* phase) {
@@ -256,6 +278,7 @@ void TrainStep::load(io::Loader& loader, const DeviceData* data, int slot, std::
       sample_log_ << step << ' ' << batch.positions.as<std::uint64_t>()[i] << ' ' << batch.indices[i] << '\n';
     sample_log_.flush();
   }
+  if (batch.micro == 0) take_weights(batch.next_weights);
   engine_.feed().give_back(loader);
 }
 
@@ -326,7 +349,8 @@ void TrainStep::update(const RunStatus& status, bool logged, PhaseSeconds& secon
   }
   // Where they are gathered at the beginning of the next step, the others' shards are not here yet.
   if (!gathers_first_) engine_.pack(optimizer_.sharded() ? Program::Changed::anyhow : Program::Changed::by_update);
-  engine_.device().kernels().finish_step({.step = &state, .sums = behind_gradients(), .scaling = scaling_}, compute);
+  engine_.device().kernels().finish_step(
+      {.step = &state, .sums = behind_gradients(), .scaling = scaling_, .losses = losses_}, compute);
   if (engine_.device().asynchronous()) return;
   // Parameters that were still on their way when forward wanted them.
   seconds.forward -= exposed_forward;
@@ -338,6 +362,20 @@ void TrainStep::update(const RunStatus& status, bool logged, PhaseSeconds& secon
 
 float* TrainStep::behind_gradients() const noexcept {
   return engine_.store().gradients() + engine_.store().layout().state_end();
+}
+
+std::vector<double> sum_weights(Group& group, std::span<const std::uint64_t> mine) {
+  std::vector<double> sums;
+  for (const std::uint64_t units : mine) {
+    float limbs[weight_limbs] = {};
+    for (const std::uint64_t theirs : group.all_values(units)) {
+      float of_rank[weight_limbs];
+      split_weight(theirs, of_rank);
+      for (std::size_t i = 0; i < weight_limbs; ++i) limbs[i] += of_rank[i];
+    }
+    sums.push_back(join_weight(limbs));
+  }
+  return sums;
 }
 
 }  // namespace dtrain::launch

@@ -4,12 +4,14 @@
 // rank. An asynchronous device is given steps ahead, and what they came to is read some steps later.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <fstream>
 #include <optional>
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "comm/collective/reducer.hpp"
 #include "comm/watch/watchdog.hpp"
@@ -66,8 +68,11 @@ class TrainStep {
   /// What the sums over all ranks took since it was cleared.
   CommunicationSeconds& communication() noexcept { return communication_; }
 
-  /// The run begins or goes on at `status`.
-  void start(const RunStatus& status);
+  /// The run begins or goes on at `status`. `weights`: of its next step over all ranks, by counted loss: see
+  /// sum_weights.
+  void start(const RunStatus& status, std::span<const double> weights = {});
+  /// How the losses of a step are put together.
+  const LossRule& losses() const noexcept { return losses_; }
   /// Gives the device the step that `status` stands before; adds to `seconds`. `logged`: the gradient norm is wanted.
   /// Throws RankFailure.
   void run(const RunStatus& status, io::Loader&, const DeviceData*, bool logged, PhaseSeconds& seconds);
@@ -80,11 +85,10 @@ class TrainStep {
   /// What passes are given: device memory.
   const StepState& state() noexcept { return memory_.state(); }
   /// True where some rank was asked to stop: known to all, because the request travels with the gradients.
-  static bool stop_requested(const StepState& done) noexcept { return done.sums[ModelState::stop_sum] > 0; }
+  static bool stop_requested(const StepState& done) noexcept { return done.tail.stop > 0; }
   /// The energy that all ranks told of in this step.
   static Energy energy_of(const StepState& done) noexcept {
-    return {static_cast<double>(done.sums[ModelState::joules_sum]),
-            static_cast<double>(done.sums[ModelState::joules_samples_sum])};
+    return {static_cast<double>(done.tail.joules), static_cast<double>(done.tail.joules_samples)};
   }
   /// Why steps are not replayed although that was asked for; empty where there is nothing to say.
   const std::string& no_graphs_because() const noexcept { return graph_cache_.refusal(); }
@@ -96,6 +100,7 @@ class TrainStep {
   void gather_first();
   void wait(int bucket);
   void put_tail(bool last);
+  void take_weights(std::span<const std::uint64_t> units);
   void beat(std::int64_t step, const char* phase);
   void note(Activity, double begin, double end, int bucket = -1);
   void note_buckets();
@@ -103,7 +108,7 @@ class TrainStep {
   void count_passes(PhaseSeconds&);
   std::uint64_t key(const Pass&, int slot, std::int64_t micro_batch) const;
   StepHooks& hooks() { return tree_ ? static_cast<StepHooks&>(*tree_) : reducer_; }
-  /// StepState::sum_count floats: LossSums and the stop requests.
+  /// Sums of the losses, and the StepTail.
   float* behind_gradients() const noexcept;
 
   const RunConfig& config_;
@@ -128,6 +133,9 @@ class TrainStep {
   std::ofstream sample_log_;
   Trace* trace_ = nullptr;
   Energy spent_;
+  const LossRule losses_;
+  const std::size_t counted_;                             // losses
+  std::array<std::uint64_t, max_losses> next_weights_{};  // of the step after this one, of this rank, by counted loss
   CommunicationSeconds communication_;
   /// Where this rank's sums are, for whoever looks at a run that hangs.
   struct Place final : comm::DeviceWatch {
@@ -136,5 +144,8 @@ class TrainStep {
     const TrainStep& step;
   } place_{*this};
 };
+
+/// What start() wants, of what each rank counted in units (see weight_units); collective.
+std::vector<double> sum_weights(Group&, std::span<const std::uint64_t> mine);
 
 }  // namespace dtrain::launch

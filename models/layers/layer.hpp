@@ -14,7 +14,8 @@ struct Layer {
   std::string name;  // empty: the kind with a number, "conv2d_1"
   OpSpec op;
   int line = 0;                     // where it stands in the file, for messages; 0: nowhere
-  std::vector<std::string> from{};  // names of earlier layers, or "input"; empty: the layer before
+  std::vector<std::string> from{};  // names of earlier layers or inputs; empty: the layer before
+  std::string tie{};                // the earlier layer whose weight is its own, too; empty: none
 };
 
 }  // namespace dtrain::models

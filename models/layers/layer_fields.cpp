@@ -42,6 +42,10 @@ void add_kinds(OneOf<Layer>& layers) {
           .add("from", &Layer::from, one_or_list_of(text(), "names of layers", 1),
                "what it reads: layers before it by name, or input; by default the layer before")
           .shown_if([](const Layer& layer) { return !layer.from.empty(); });
+      if constexpr (requires { Op::may_tie; }) {
+        table.add("tie", &Layer::tie, text(), "a layer before it whose weight, of an equal shape, is this one's, too")
+            .shown_if([](const Layer& layer) { return !layer.tie.empty(); });
+      }
       layers.add(kind.name, std::move(table), [is = kind.is](const Layer& layer) {
         const Op* op = std::get_if<Op>(&layer.op);
         return op != nullptr && (!is || is(*op));

@@ -11,117 +11,32 @@
 #include <vector>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include "models/model/link.hpp"
 #include "runtime/config/document.hpp"
+#include "runtime/device/step_state.hpp"
 
 namespace dtrain::models {
 
 namespace {
 
-// ---- who reads whom ------------------------------------------------------------------------------------------------
-
-constexpr std::size_t the_input = static_cast<std::size_t>(-1);
-
-/// A layer with its name and the layers that it reads.
-struct Linked {
-  const Layer* layer;
-  std::string name;
-  std::vector<std::size_t> from;  // indices of layers, or the_input
-};
-
-/// Resolves names: every layer reads layers before it, and is read.
-class Linker {
- public:
-  explicit Linker(std::span<const Layer> layers) {
-    std::map<std::string, int, std::less<>> numbers;
-    for (std::size_t i = 0; i < layers.size(); ++i) {
-      const std::string kind(name_of(layers[i].op));
-      const int number = ++numbers[kind];
-      linked_.push_back({&layers[i], layers[i].name.empty() ? fmt::format("{}_{}", kind, number) : layers[i].name, {}});
-      const std::string& name = linked_.back().name;
-      if (name == "input" || name == "loss")
-        throw LayerError(i, fmt::format("layer \"{0}\": {0} is the model's own name; expected another", name));
-      if (!index_.emplace(name, i).second)
-        throw LayerError(i, fmt::format("layer \"{}\": the name is taken by another layer", name));
-    }
-  }
-
-  std::vector<Linked> link() {
-    for (std::size_t i = 0; i < linked_.size(); ++i) {
-      if (linked_[i].layer->from.empty()) linked_[i].from = {i == 0 ? the_input : i - 1};
-      for (const std::string& name : linked_[i].layer->from) linked_[i].from.push_back(resolve(i, name));
-    }
-    std::vector<bool> read(linked_.size(), false);
-    for (const Linked& layer : linked_)
-      for (const std::size_t from : layer.from)
-        if (from != the_input) read[from] = true;
-    for (std::size_t i = 0; i + 1 < linked_.size(); ++i) {
-      if (!read[i]) {
-        throw LayerError(i, fmt::format("layer {}: nothing reads its output; expected its name in the `from` of a "
-                                        "later layer",
-                                        linked_[i].name));
-      }
-    }
-    return std::move(linked_);
-  }
-
- private:
-  std::size_t resolve(std::size_t i, const std::string& name) const {
-    if (name == "input") return the_input;
-    const auto it = index_.find(name);
-    if (it == index_.end()) {
-      std::vector<std::string> names{"input"};
-      for (std::size_t k = 0; k < linked_.size(); ++k)
-        if (k != i) names.push_back(linked_[k].name);
-      const std::string near = nearest_name(name, names);
-      throw LayerError(
-          i, fmt::format("layer {}: from: there is no layer {}; expected input or a layer before it{}", linked_[i].name,
-                         json_string(name), near.empty() ? "" : fmt::format("; did you mean {}?", near)));
-    }
-    if (it->second == i)
-      throw LayerError(i, fmt::format("layer {}: from: it reads itself; expected a layer before it", name));
-    if (it->second > i) {
-      throw LayerError(i, fmt::format("layer {}: from: {} comes after it{}; expected a layer before it",
-                                      linked_[i].name, name, reads(it->second, i) ? " and reads it: a cycle" : ""));
-    }
-    return it->second;
-  }
-
-  /// Whether a layer reads an earlier one, directly or through layers in between; names that do not resolve are no way.
-  bool reads(std::size_t later, std::size_t earlier) const {
-    std::vector<bool> reached(linked_.size(), false);
-    reached[later] = true;
-    for (std::size_t i = later; i > earlier; --i) {
-      if (!reached[i]) continue;
-      const std::vector<std::string>& from = linked_[i].layer->from;
-      if (from.empty()) reached[i - 1] = true;
-      for (const std::string& name : from)
-        if (const auto it = index_.find(name); it != index_.end()) reached[it->second] = true;
-    }
-    return reached[earlier];
-  }
-
-  std::vector<Linked> linked_;
-  std::map<std::string, std::size_t, std::less<>> index_;
-};
-
-// ---- the graph -----------------------------------------------------------------------------------------------------
-
 class Builder {
  public:
-  Builder(const ModelConfig& model, std::int64_t batch, DType compute)
+  Builder(const ModelConfig& model, std::int64_t batch, DType compute, const StoredPorts& stored, BuildFor use)
       : model_(model),
         compute_(compute),
-        family_(family_layers(model.family, model.input)),
-        linked_(Linker(family_.empty() ? model.layers : family_).link()),
+        stored_(stored),
+        use_(use),
+        inputs_(inputs_of(model)),
+        outputs_(outputs_of(model)),
+        family_(family_layers(model.family, inputs_[0].shape)),
+        linked_(link(family_.empty() ? model.layers : family_, inputs_, outputs_)),
         graph_(batch) {}
 
   Graph build() {
-    if (linked_.empty()) throw ShapeError("the model has no layers");
-    input_ =
-        graph_.add_input(InputRole::sample, "input", TensorDesc::of_sample(DType::f32, graph_.batch(), model_.input));
-    if (compute_ != DType::f32) input_ = graph_.add("input_cast", Cast{compute_}, {input_});
-    for (std::size_t i = 0; i < linked_.size(); ++i) {
+    for (const ModelInput& input : inputs_) add_input(input);
+    for (std::size_t i = 0; i < linked_.layers.size(); ++i) {
       try {
         values_.push_back(add_layer(i));
       } catch (const LayerError&) {
@@ -130,27 +45,76 @@ class Builder {
         throw LayerError(i, e.what());
       }
     }
-    add_loss();
+    try {
+      use_ == BuildFor::prediction ? add_outputs() : add_losses();
+    } catch (const LayerError&) {
+      throw;
+    } catch (const ShapeError& e) {
+      throw LayerError(linked_.layers.size(), e.what());
+    }
     return std::move(graph_);
   }
 
  private:
-  ValueId add_layer(std::size_t i) {
-    const Layer& layer = *linked_[i].layer;
-    std::vector<ValueId> in;
-    for (const std::size_t from : linked_[i].from) in.push_back(from == the_input ? input_ : values_[from]);
-    const auto* dense = std::get_if<Dense>(&layer.op);
-    // A dense layer may see the whole image: the flatten in between changes nothing but the shape.
-    if (dense != nullptr && !dense->per_position && linked_[i].from[0] == the_input &&
-        graph_.desc(in[0]).shape.rank() > 3)
-      in[0] = flattened_input();
-    check_different(i, in);
-    return std::visit([&](const auto& op) { return add(linked_[i].name, op, in); }, layer.op);
+  DType index_type(const std::string& port) const {
+    const auto stored = stored_.index_types.find(port);
+    return stored == stored_.index_types.end() ? DType::i32 : stored->second;
   }
 
-  ValueId flattened_input() {
-    if (!flattened_) flattened_ = graph_.add("input_flatten", Flatten{}, {input_});
-    return *flattened_;
+  void add_input(const ModelInput& input) {
+    if (input.indices()) {
+      std::vector<std::int64_t> extents{graph_.batch()};
+      extents.insert(extents.end(), input.shape.begin(), input.shape.end());
+      const TensorDesc desc{index_type(input.name), Shape(std::span<const std::int64_t>(extents))};
+      inputs_read_.push_back(graph_.add_input(PortUse::input, input.name, desc, input.vocabulary));
+    } else {
+      const auto desc = TensorDesc::of_sample(DType::f32, graph_.batch(), input.shape);
+      ValueId value = graph_.add_input(PortUse::input, input.name, desc);
+      if (compute_ != DType::f32) value = graph_.add(input.name + "_cast", Cast{compute_}, {value});
+      inputs_read_.push_back(value);
+    }
+    flattened_.emplace_back();
+  }
+
+  ValueId add_layer(std::size_t i) {
+    const Linked& linked = linked_.layers[i];
+    std::vector<ValueId> in;
+    for (const Source& from : linked.from) in.push_back(from.input ? inputs_read_[from.index] : values_[from.index]);
+    const auto* dense = std::get_if<Dense>(&linked.layer->op);
+    // A dense layer may see the whole image: the flatten in between changes nothing but the shape.
+    if (dense != nullptr && !dense->per_position && linked.from[0].input && graph_.desc(in[0]).shape.rank() > 3)
+      in[0] = flattened_input(linked.from[0].index);
+    check_different(i, in);
+    check_vocabulary(linked);
+    if (linked.tie >= 0) tie_ = weight_of(i, static_cast<std::size_t>(linked.tie));
+    const ValueId value = std::visit([&](const auto& op) { return add(linked.name, op, in); }, linked.layer->op);
+    tie_.clear();
+    return value;
+  }
+
+  ValueId flattened_input(std::size_t input) {
+    std::optional<ValueId>& flattened = flattened_[input];
+    if (!flattened) flattened = graph_.add(inputs_[input].name + "_flatten", Flatten{}, {inputs_read_[input]});
+    return *flattened;
+  }
+
+  /// An embedding has a row for every value that its input may have.
+  void check_vocabulary(const Linked& linked) const {
+    const auto* embedding = std::get_if<Embedding>(&linked.layer->op);
+    if (embedding == nullptr || !linked.from[0].input) return;
+    const ModelInput& input = inputs_[linked.from[0].index];
+    if (input.indices() && input.vocabulary > embedding->vocabulary)
+      throw ShapeError(fmt::format("layer {}: its vocabulary is {}, but input {} has one of {}; expected the same",
+                                   linked.name, embedding->vocabulary, input.name, input.vocabulary));
+  }
+
+  /// The first parameter of a layer before this one.
+  std::vector<ParamId> weight_of(std::size_t i, std::size_t other) const {
+    const std::string& name = linked_.layers[other].name;
+    for (const GraphNode& node : graph_.nodes())
+      if (node.name == name && !node.params.empty()) return {node.params[0]};
+    throw LayerError(i, fmt::format("layer {}: tie: layer {} has no weight; expected a dense or embedding layer",
+                                    linked_.layers[i].name, name));
   }
 
   // ---- what layers become ----
@@ -161,12 +125,13 @@ class Builder {
     Activation activation = Activation::none;
     if constexpr (requires { op.activation; })
       if (!derivative_of_output(op.activation)) activation = std::exchange(op.activation, Activation::none);
-    const ValueId value = graph_.add(name, op, in);
+    if constexpr (requires { op.dtype; }) op.dtype = compute_;
+    const ValueId value = graph_.add(name, op, in, tie_);
     if (activation == Activation::none) return value;
     return graph_.add(fmt::format("{}_{}", name, name_of(activation)), Activate{activation}, {value});
   }
   ValueId add(const std::string& name, const BatchNorm& op, const std::vector<ValueId>& in) {
-    if (model_.statistics == Statistics::micro) return add<BatchNorm>(name, op, in);
+    if (!model_.sync_batch_norm) return add<BatchNorm>(name, op, in);
     const ValueId own = graph_.add(name + "_moments", BatchMoments{}, in);
     const ValueId sum = graph_.add(name + "_sum", SumOverRanks{}, {own});
     return add(name, BatchNormalize{op.epsilon, op.momentum, op.activation, op.initial_weight}, {in[0], sum});
@@ -176,35 +141,100 @@ class Builder {
     return graph_.add(name, op, in);
   }
 
-  void add_loss() {
-    const std::size_t index = linked_.size();
-    const bool labels = model_.loss == Loss::cross_entropy;
-    ValueId value = values_.back();
-    const TensorDesc out = graph_.desc(value);
-    if (out.shape.rank() != 2) {
-      throw LayerError(
-          index, fmt::format("the loss: the last layer's output has shape {}; expected [{}]; end with a dense layer",
-                             out.sample_str(), labels ? "classes" : "values"));
+  // ---- outputs and losses ----
+
+  ValueId output_value(std::size_t output) const { return values_[linked_.outputs[output]]; }
+
+  /// Predictions are read as f32.
+  void add_outputs() {
+    for (std::size_t i = 0; i < outputs_.size(); ++i) {
+      ValueId value = output_value(i);
+      if (graph_.desc(value).dtype != DType::f32)
+        value = graph_.add(outputs_[i].name + "_cast", Cast{DType::f32}, {value});
+      graph_.add_output(outputs_[i].name, value);
     }
-    if (labels && out.channels() < 2) {
-      throw LayerError(index, fmt::format("the loss: cross_entropy over {} class; expected at least 2 outputs, or "
-                                          "mean_squared_error",
-                                          out.channels()));
-    }
+  }
+
+  void add_losses() {
+    const Ports ports = ports_of(model_, stored_);
+    for (std::size_t i = 0; i < outputs_.size(); ++i) graph_.add_output(outputs_[i].name, output_value(i));
     if (graph_.params().empty())
-      throw LayerError(index, "the loss: no layer has parameters to train; expected a dense or conv2d layer");
-    try {
-      if (compute_ != DType::f32) value = graph_.add("output_cast", Cast{DType::f32}, {value});
-      const std::int64_t batch = graph_.batch();
-      const ValueId target =
-          graph_.add_input(InputRole::target, "target",
-                           labels ? TensorDesc{DType::i32, Shape{batch}} : TensorDesc{DType::f32, out.shape});
-      const ValueId weight = graph_.add_input(InputRole::weight, "weight", {DType::f32, Shape{batch}});
-      const OpSpec op = labels ? OpSpec(SoftmaxCrossEntropy{model_.label_smoothing}) : OpSpec(MeanSquaredError{});
-      graph_.add("loss", op, {value, target, weight});
-    } catch (const ShapeError& e) {
-      throw LayerError(index, e.what());
+      throw ShapeError("the loss: no layer has parameters to train; expected a dense or conv2d layer");
+    if (ports.losses.size() > max_losses)
+      throw ShapeError(fmt::format("{} losses; expected at most {}", ports.losses.size(), max_losses));
+    std::vector<ValueId> values(ports.all.size(), -1);
+    std::vector<ValueId> read;
+    for (const PortLoss& loss : ports.losses) {
+      read.push_back(output_of(loss.loss));
+      add_target(ports, loss, read.back(), values);
     }
+    for (std::size_t k = 0; k < ports.losses.size(); ++k) add_weight(ports, ports.losses[k], read[k], values);
+    for (std::size_t k = 0; k < ports.losses.size(); ++k) {
+      const PortLoss& port = ports.losses[k];
+      const ModelLoss& loss = port.loss;
+      const bool labels = loss.kind == Loss::cross_entropy;
+      const OpSpec op =
+          labels ? OpSpec(SoftmaxCrossEntropy{loss.label_smoothing, loss.ignore}) : OpSpec(MeanSquaredError{});
+      graph_.add_loss(
+          loss.name, op,
+          {read[k], values[static_cast<std::size_t>(port.target)], values[static_cast<std::size_t>(port.weight)]},
+          loss.factor, port.counted);
+    }
+  }
+
+  ValueId output_of(const ModelLoss& loss) const {
+    std::vector<std::string> names;
+    for (const ModelOutput& output : outputs_) names.push_back(output.name);
+    std::size_t index = 0;
+    if (!loss.of.empty()) {
+      const auto it = std::find(names.begin(), names.end(), loss.of);
+      if (it == names.end()) {
+        const std::string near = nearest_name(loss.of, names);
+        throw ShapeError(fmt::format("loss {}: of: there is no output {}; expected one of {}{}", loss.name,
+                                     json_string(loss.of), fmt::join(names, ", "),
+                                     near.empty() ? "" : fmt::format("; did you mean {}?", near)));
+      }
+      index = static_cast<std::size_t>(it - names.begin());
+    } else if (outputs_.size() > 1) {
+      throw ShapeError(fmt::format("loss {}: of: the model has several outputs; expected one of {}", loss.name,
+                                   fmt::join(names, ", ")));
+    }
+    const ValueId value = output_value(index);
+    const TensorDesc& out = graph_.desc(value);
+    const std::string what = loss.name == "loss" ? "the loss" : "loss " + loss.name;
+    if (loss.kind == Loss::cross_entropy && out.channels() < 2)
+      throw ShapeError(
+          fmt::format("{}: cross_entropy over {} class; expected at least 2 outputs, or "
+                      "mean_squared_error",
+                      what, out.channels()));
+    if (!loss.class_weights.empty() && static_cast<std::int64_t>(loss.class_weights.size()) != out.channels())
+      throw ShapeError(fmt::format("{}: class_weights: {} weights for {} classes; expected one a class", what,
+                                   loss.class_weights.size(), out.channels()));
+    return value;
+  }
+
+  /// [batch, positions...] of a value.
+  Shape positions_of(ValueId value) const {
+    const auto extents = graph_.desc(value).shape.extents();
+    return Shape(extents.first(extents.size() - 1));
+  }
+
+  void add_target(const Ports& ports, const PortLoss& loss, ValueId output, std::vector<ValueId>& values) {
+    const auto index = static_cast<std::size_t>(loss.target);
+    if (values[index] >= 0) return;
+    const Port& port = ports.all[index];
+    const TensorDesc& out = graph_.desc(output);
+    values[index] = port.indices ? graph_.add_input(PortUse::target, port.name,
+                                                    {index_type(port.name), positions_of(output)}, out.channels())
+                                 : graph_.add_input(PortUse::target, port.name, {DType::f32, out.shape});
+  }
+
+  void add_weight(const Ports& ports, const PortLoss& loss, ValueId output, std::vector<ValueId>& values) {
+    const auto index = static_cast<std::size_t>(loss.weight);
+    if (values[index] >= 0) return;
+    const Port& port = ports.all[index];
+    const Shape shape = port.by_position ? positions_of(output) : Shape{graph_.batch()};
+    values[index] = graph_.add_input(PortUse::weight, port.name, {DType::f32, shape});
   }
 
   /// Where the value's memory comes from: a flatten is a view.
@@ -224,7 +254,7 @@ class Builder {
       for (std::size_t j = 0; j < k; ++j) {
         if (memory_of(in[j]) == memory_of(in[k]))
           throw LayerError(i, fmt::format("layer {}: its inputs {} and {} are the same; expected different ones",
-                                          linked_[i].name, graph_.values()[static_cast<std::size_t>(in[j])].name,
+                                          linked_.layers[i].name, graph_.values()[static_cast<std::size_t>(in[j])].name,
                                           graph_.values()[static_cast<std::size_t>(in[k])].name));
       }
     }
@@ -232,38 +262,44 @@ class Builder {
 
   const ModelConfig& model_;
   DType compute_;
+  const StoredPorts& stored_;
+  BuildFor use_;
+  std::vector<ModelInput> inputs_;
+  std::vector<ModelOutput> outputs_;
   std::vector<Layer> family_;
-  std::vector<Linked> linked_;
+  LinkedModel linked_;
   Graph graph_;
-  ValueId input_ = -1;
-  std::optional<ValueId> flattened_;
-  std::vector<ValueId> values_;  // by layer: what it gives, behind its activation
+  std::vector<ValueId> inputs_read_;               // what layers read of each input
+  std::vector<std::optional<ValueId>> flattened_;  // the same as features
+  std::vector<ValueId> values_;                    // by layer: what it gives, behind its activation
+  std::vector<ParamId> tie_;                       // of the layer that is being added
   std::uint32_t dropouts_ = 0;
 };
 
-}  // namespace
-
-Graph build(const ModelConfig& model, std::int64_t batch, DType compute) {
-  if (model.input.empty() || model.input.size() > 4) {
+void check_input(const ModelInput& input, const std::string& what) {
+  const std::size_t most = input.indices() ? 3 : 4;
+  if (input.shape.size() > most || (input.shape.empty() && !input.indices())) {
     throw ShapeError(
-        fmt::format("model.input has {} extents; expected [features], [length, channels], [channels, height, "
-                    "width] or [channels, depth, height, width]",
-                    model.input.size()));
+        input.indices()
+            ? fmt::format("{} has {} extents; expected at most 3 extents of index values", what, input.shape.size())
+            : fmt::format("{} has {} extents; expected [features], [length, channels], [channels, height, "
+                          "width] or [channels, depth, height, width]",
+                          what, input.shape.size()));
   }
   double elements = 1;
-  for (const std::int64_t extent : model.input) elements *= static_cast<double>(extent);
+  for (const std::int64_t extent : input.shape) elements *= static_cast<double>(extent);
   if (!(elements >= 1 && elements <= 1e9)) {
-    throw ShapeError(fmt::format("model.input {} is not possible; expected 1 to 1e9 values a sample",
-                                 Shape(std::span<const std::int64_t>(model.input)).str()));
+    throw ShapeError(fmt::format("{} {} is not possible; expected 1 to 1e9 values a sample", what,
+                                 Shape(std::span<const std::int64_t>(input.shape)).str()));
   }
-  return Builder(model, batch, compute).build();
 }
 
-Shape target_shape(const ModelConfig& model) {
-  if (model.loss == Loss::cross_entropy) return {};
-  // Two samples: the least that a batch norm accepts.
-  const Graph graph = build(model, 2, DType::f32);
-  return graph.desc(graph.input(InputRole::target)).sample();
+}  // namespace
+
+Graph build(const ModelConfig& model, std::int64_t batch, DType compute, const StoredPorts& stored, BuildFor use) {
+  for (const ModelInput& input : model.inputs) check_input(input, "model.inputs." + input.name);
+  if (model.inputs.empty()) check_input({"input", model.input, 0}, "model.input");
+  return Builder(model, batch, compute, stored, use).build();
 }
 
 }  // namespace dtrain::models

@@ -1,4 +1,4 @@
-// From a model's description to a Graph: layers in order, joined by their names, the loss at the end.
+// From a model's description to a Graph: layers in order, joined by their names, outputs and losses at the end.
 // Pure functions; the Graph they return owns everything.
 #pragma once
 
@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <string>
 
-#include "models/model/config.hpp"
+#include "models/model/ports.hpp"
 #include "runtime/graph/graph.hpp"
 #include "runtime/tensor/error.hpp"
 
@@ -23,17 +23,20 @@ class LayerError : public ShapeError {
   std::size_t layer_;
 };
 
-/// Graph for micro batches of `batch` samples whose layers compute in f32, bf16 or f16: casts stand behind the input
-/// and before the loss. A dense layer on [C, H, W] needs a flatten before it, except directly on the input.
+/// A graph with losses trains and evaluates; one with outputs alone predicts.
+enum class BuildFor : std::uint8_t { training, prediction };
+
+/// Graph for micro batches of `batch` samples whose layers compute in f32, bf16 or f16: casts stand behind the inputs
+/// of numbers, and before the outputs of predictions. A dense layer on [C, H, W] needs a flatten before it, except
+/// directly on an input. Its inputs are those of ports_of(), in the same order; for predictions only the inputs of
+/// layers.
 ///
 /// Nodes are in the order of the layers, and so are parameters: of each layer first its weight, then its bias. A layer
 /// may become several nodes: `conv_silu` behind `conv` for an activation that no kernel applies inside, `norm_moments`
-/// and `norm_sum` before a `norm` with global statistics; parameters carry the layer's name all the same.
+/// and `norm_sum` before a `norm` of all ranks; parameters carry the layer's name all the same.
 ///
 /// Throws LayerError that names the layer and the shapes.
-Graph build(const ModelConfig&, std::int64_t batch, DType compute);
-
-/// Shape of one target: [] for labels, the output's shape for mean squared error.
-Shape target_shape(const ModelConfig&);
+Graph build(const ModelConfig&, std::int64_t batch, DType compute, const StoredPorts& = {},
+            BuildFor = BuildFor::training);
 
 }  // namespace dtrain::models

@@ -1,9 +1,15 @@
 #include "models/model/config.hpp"
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "models/layers/layer_fields.hpp"
 #include "runtime/ops/kinds.hpp"
@@ -11,6 +17,9 @@
 namespace dtrain::models {
 
 namespace {
+
+/// In place of no label.
+constexpr std::int64_t nothing_ignored = std::numeric_limits<std::int64_t>::min();
 
 template <class Net>
 void add_family(Table<ModelConfig>& model) {
@@ -35,61 +44,181 @@ void add_families(Table<ModelConfig>& model, std::index_sequence<i...>) {
   model.exactly_one(std::move(names));
 }
 
-struct LossSetting {
-  Loss kind = Loss::cross_entropy;
-  double label_smoothing = 0;
+/// {tokens: [64], vocabulary: 256}, {shape: [7]}, or [7].
+class InputType final : public Type<ModelInput> {
+ public:
+  InputType() {
+    Table<ModelInput> values("An input of the model; a list is its shape.");
+    values.add("shape", &ModelInput::shape, extents_, "of a sample: [channels, height, width], [length, channels], ...")
+        .shown_if([](const ModelInput& input) { return !input.indices(); });
+    values
+        .add<std::vector<std::int64_t>>(
+            "tokens", [](const ModelInput& input) { return input.shape; },
+            [](ModelInput& input, std::vector<std::int64_t> shape) { input.shape = std::move(shape); },
+            one_or_list_of(at_least(1), "extents", 1), "index values: tokens or categories, so many a sample")
+        .shown_if([](const ModelInput& input) { return input.indices(); });
+    values.add("vocabulary", &ModelInput::vocabulary, at_least(1), "of index values: they are below this")
+        .shown_if([](const ModelInput& input) { return input.indices(); });
+    values.exactly_one({"shape", "tokens"});
+    table_ = shared(std::move(values));
+  }
+  void read(const Document& d, ModelInput& into, Reader& r) const override {
+    if (d.kind == Document::Kind::list) return extents_->read(d, into.shape, r);
+    table_->read(d, into, r);
+    const bool tokens = d.find("tokens") != nullptr;
+    if (d.kind == Document::Kind::map && tokens != into.indices())
+      r.problem(d.place, tokens ? "index values without a vocabulary; expected {tokens: ..., vocabulary: ...}"
+                                : "a vocabulary without tokens; expected {tokens: ..., vocabulary: ...}");
+  }
+  Document write(const ModelInput& input) const override {
+    return input.indices() ? table_->write(input) : extents_->write(input.shape);
+  }
+  Document schema() const override {
+    return Document::map().set("anyOf", Document::list({extents_->schema(), table_->schema()}));
+  }
+  std::string expected() const override { return "a list of extents, or {tokens: ..., vocabulary: ...}"; }
+  void reference(std::vector<ReferenceSection>& to, const std::string& path) const override {
+    table_->reference(to, path);
+  }
+
+ private:
+  TypePtr<std::vector<std::int64_t>> extents_ =
+      list_of(at_least(1), "extents, [channels, height, width] or [features]", 1);
+  TypePtr<ModelInput> table_;
 };
 
-TypePtr<LossSetting> loss_type() {
-  OneOf<LossSetting> losses("a loss");
-  Table<LossSetting> cross_entropy("Softmax and cross-entropy over classes; targets are labels.");
-  cross_entropy
-      .add("label_smoothing", &LossSetting::label_smoothing, fraction(),
-           "fraction of the target that is spread over all classes (Szegedy et al. 2016)")
-      .shown_if([](const LossSetting& s) { return s.label_smoothing > 0; });
-  losses.add("cross_entropy", std::move(cross_entropy),
-             [](const LossSetting& s) { return s.kind == Loss::cross_entropy; });
-  losses.add(
-      "mean_squared_error",
-      Table<LossSetting>("Mean of squared differences; targets are values.", LossSetting{Loss::mean_squared_error, 0}),
-      [](const LossSetting& s) { return s.kind == Loss::mean_squared_error; });
-  return shared(std::move(losses));
+/// Of a loss by name: what it reads.
+void add_ports(Table<ModelLoss>& loss) {
+  const auto given = [](std::string ModelLoss::*member) {
+    return [member](const ModelLoss& l) { return !(l.*member).empty(); };
+  };
+  loss.add("of", &ModelLoss::of, text(), "the output that it reads; by default the only one")
+      .shown_if(given(&ModelLoss::of));
+  loss.add("target", &ModelLoss::target, text(), "of data.targets");
+  loss.add("weight", &ModelLoss::weight, text(), "of data.weights: of each sample or position; by default 1")
+      .shown_if(given(&ModelLoss::weight));
 }
 
-TypePtr<Statistics> batch_norm_statistics() {
-  return choice<Statistics>({{"micro", Statistics::micro}, {"global", Statistics::global}});
+/// `named`: one of several.
+OneOf<ModelLoss> loss_kinds(bool named) {
+  OneOf<ModelLoss> losses("a loss");
+  Table<ModelLoss> cross_entropy("Softmax and cross-entropy over classes, at each position; targets are labels.");
+  if (named) add_ports(cross_entropy);
+  cross_entropy
+      .add<std::int64_t>(
+          "ignore", [](const ModelLoss& l) { return l.ignore.value_or(nothing_ignored); },
+          [](ModelLoss& l, std::int64_t label) {
+            l.ignore = label == nothing_ignored ? std::optional<std::int64_t>() : label;
+          },
+          word_or("none", nothing_ignored, integer({-(std::int64_t{1} << 31), (std::int64_t{1} << 31) - 1})),
+          "positions with this label take part in nothing")
+      .shown_if([](const ModelLoss& l) { return l.ignore.has_value(); });
+  cross_entropy
+      .add("class_weights", &ModelLoss::class_weights, list_of(number({.least = 0}), "numbers", 1),
+           "a weight for each class: that of a position by its label")
+      .shown_if([](const ModelLoss& l) { return !l.class_weights.empty(); });
+  cross_entropy
+      .add("label_smoothing", &ModelLoss::label_smoothing, fraction(),
+           "fraction of the target that is spread over all classes (Szegedy et al. 2016)")
+      .shown_if([](const ModelLoss& l) { return l.label_smoothing > 0; });
+  losses.add("cross_entropy", std::move(cross_entropy),
+             [](const ModelLoss& l) { return l.kind == Loss::cross_entropy; });
+  ModelLoss squared;
+  squared.kind = Loss::mean_squared_error;
+  Table<ModelLoss> mean_squared_error("Mean of squared differences; targets are values.", squared);
+  if (named) add_ports(mean_squared_error);
+  losses.add("mean_squared_error", std::move(mean_squared_error),
+             [](const ModelLoss& l) { return l.kind == Loss::mean_squared_error; });
+  if (named) {
+    Table<ModelLoss> beside("A loss of several.");
+    beside.add("factor", &ModelLoss::factor, number({.least = 0}), "of this loss in their sum");
+    losses.beside(std::move(beside));
+  }
+  return losses;
 }
+
+/// A list of structs that have their names in them, as a map by name.
+template <class T>
+void add_named(Table<ModelConfig>& model, std::string name, std::vector<T> ModelConfig::*member, TypePtr<T> type,
+               std::string items, std::string help) {
+  model
+      .add<Named<T>>(
+          std::move(name),
+          [member](const ModelConfig& m) {
+            Named<T> named;
+            for (const T& item : m.*member) named.emplace_back(item.name, item);
+            return named;
+          },
+          [member](ModelConfig& m, Named<T> named) {
+            (m.*member).clear();
+            for (auto& [key, item] : named) {
+              item.name = key;
+              (m.*member).push_back(std::move(item));
+            }
+          },
+          map_of(std::move(type), std::move(items)), std::move(help))
+      .shown_if([member](const ModelConfig& m) { return !(m.*member).empty(); });
+}
+
+/// The name of a layer.
+class OutputType final : public Type<ModelOutput> {
+ public:
+  void read(const Document& d, ModelOutput& into, Reader& r) const override { name_->read(d, into.layer, r); }
+  Document write(const ModelOutput& output) const override { return name_->write(output.layer); }
+  Document schema() const override { return name_->schema(); }
+  std::string expected() const override { return "the name of a layer"; }
+
+ private:
+  TypePtr<std::string> name_ = text();
+};
 
 /// The settings of all batch norms of a model.
 TypePtr<ModelConfig> batch_norm_table() {
   Table<ModelConfig> norm("Of every batch norm of the model.");
-  norm.add("statistics", &ModelConfig::statistics, batch_norm_statistics(),
-           "of training: micro: over a micro batch of a rank; global: over those of all ranks");
+  norm.add("sync", &ModelConfig::sync_batch_norm, boolean(),
+           "training takes means over the micro batches of all ranks (SyncBatchNorm), not over that of each rank")
+      .old_spelling("statistics", {{"micro", "false"}, {"global", "true"}});
   return shared(std::move(norm));
 }
 
 }  // namespace
 
+std::vector<ModelInput> inputs_of(const ModelConfig& model) {
+  return model.inputs.empty() ? std::vector{ModelInput{"input", model.input, 0}} : model.inputs;
+}
+std::vector<ModelOutput> outputs_of(const ModelConfig& model) {
+  return model.outputs.empty() ? std::vector{ModelOutput{"output", {}}} : model.outputs;
+}
+std::vector<ModelLoss> losses_of(const ModelConfig& model) {
+  return model.losses.empty() ? std::vector{model.loss} : model.losses;
+}
+bool has_accuracy(const ModelConfig& model) {
+  const auto losses = losses_of(model);
+  return std::any_of(losses.begin(), losses.end(), [](const ModelLoss& l) { return l.kind == Loss::cross_entropy; });
+}
+
 TypePtr<ModelConfig> model_table() {
   static const TypePtr<ModelConfig> table = [] {
-    Table<ModelConfig> model("The network: the shape of a sample, layers in order or a family, and the loss.");
+    Table<ModelConfig> model("The network: its inputs, layers in order or a family, its outputs and losses.");
     model
         .add("input", &ModelConfig::input, list_of(at_least(1), "extents, [channels, height, width] or [features]", 1),
              "shape of a sample: [channels, height, width] or [features]")
-        .required();
+        .shown_if([](const ModelConfig& m) { return m.inputs.empty(); });
+    add_named<ModelInput>(model, "inputs", &ModelConfig::inputs, std::make_shared<InputType>(), "inputs",
+                          "several inputs, or one of tokens, by name; layers read them by `from`");
+    model.exactly_one({"input", "inputs"});
     model.add("layers", &ModelConfig::layers, list_of(layer_type(), "layers", 1), "the layers, first to last")
         .shown_if([](const ModelConfig& m) { return std::holds_alternative<std::monostate>(m.family); });
     add_families(model, std::make_index_sequence<std::variant_size_v<Family> - 1>());
-    model.add<LossSetting>(
-        "loss",
-        [](const ModelConfig& m) {
-          return LossSetting{m.loss, m.label_smoothing};
-        },
-        [](ModelConfig& m, LossSetting loss) {
-          m.loss = loss.kind;
-          m.label_smoothing = loss.label_smoothing;
-        },
-        loss_type(), "what training makes small; by default cross_entropy");
+    add_named<ModelOutput>(model, "outputs", &ModelConfig::outputs, std::make_shared<OutputType>(), "outputs",
+                           "what predictions are made of: a name and the layer; by default the last layer");
+    model
+        .add("loss", &ModelConfig::loss, shared(loss_kinds(false)),
+             "what training makes small; by default cross_entropy")
+        .shown_if([](const ModelConfig& m) { return m.losses.empty(); });
+    add_named<ModelLoss>(model, "losses", &ModelConfig::losses, shared(loss_kinds(true)), "losses",
+                         "several losses by name, or one of a target with a name; their sum is made small");
+    model.exclusive("loss", "losses");
     model.add(
         "batch_norm", [](auto& m) -> auto& { return m; }, batch_norm_table(), "of every batch norm");
     return shared(std::move(model));

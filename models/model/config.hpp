@@ -1,8 +1,10 @@
-// A model as users describe it: the shape of a sample, layers or a family, and a loss.
+// A model as users describe it: its inputs, layers or a family, its outputs and its losses.
 // Plain values; launch/ fills them from YAML, build.hpp turns them into a Graph.
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "models/families/families.hpp"
@@ -12,18 +14,55 @@
 namespace dtrain::models {
 
 enum class Loss : std::uint8_t { cross_entropy, mean_squared_error };
-/// What batch norm takes means over while training: a micro batch of a rank, or those of all ranks at one place of the
-/// step. `micro` depends on batch.micro, but not on the number of ranks.
-enum class Statistics : std::uint8_t { micro, global };
 
-struct ModelConfig {
-  std::vector<std::int64_t> input;  // shape of a sample: see TensorDesc::sample()
-  std::vector<Layer> layers;
-  Loss loss = Loss::cross_entropy;
-  double label_smoothing = 0;  // of cross_entropy
-  Family family{};             // in place of layers
-  Statistics statistics = Statistics::micro;
+/// What layers read beside each other.
+struct ModelInput {
+  std::string name;
+  std::vector<std::int64_t> shape;  // of a sample: see TensorDesc::sample(); of index values: their positions
+  std::int64_t vocabulary = 0;      // > 0: index values (tokens, categories), which lie in [0, vocabulary)
+  bool indices() const noexcept { return vocabulary > 0; }
 };
+
+struct ModelOutput {
+  std::string name;
+  std::string layer;
+};
+
+/// What training makes small, and what `data` gives it.
+struct ModelLoss {
+  std::string name = "loss";
+  Loss kind = Loss::cross_entropy;
+  std::string of;                      // an output; empty: the only one
+  std::string target = "target";       // of data.targets
+  std::string weight;                  // of data.weights; empty: every position weighs 1
+  std::optional<std::int64_t> ignore;  // cross_entropy: positions with this label take part in nothing
+  std::vector<double> class_weights;   // cross_entropy: of a position, by its label; empty: 1
+  double label_smoothing = 0;          // cross_entropy
+  double factor = 1;
+};
+
+/// The short forms, `input` and `loss`, are a model with one of each: see inputs_of() and losses_of().
+struct ModelConfig {
+  std::vector<std::int64_t> input;
+  std::vector<ModelInput> inputs;  // in place of input
+  std::vector<Layer> layers;
+  std::vector<ModelOutput> outputs;  // empty: the last layer
+  ModelLoss loss;
+  std::vector<ModelLoss> losses;  // in place of loss
+  Family family{};                // in place of layers
+  /// SyncBatchNorm: in training, batch norm takes means over the micro batches of all ranks at one place of the step;
+  /// else over the micro batch of each rank, which depends on batch.micro, but not on the number of ranks.
+  bool sync_batch_norm = false;
+};
+
+/// The inputs, at least one: `input` is one of that name.
+std::vector<ModelInput> inputs_of(const ModelConfig&);
+/// The outputs, at least one: by default the last layer, as "output".
+std::vector<ModelOutput> outputs_of(const ModelConfig&);
+/// The losses, at least one: `loss` is one of that name, with the target "target".
+std::vector<ModelLoss> losses_of(const ModelConfig&);
+/// Whether one of the losses is over classes.
+bool has_accuracy(const ModelConfig&);
 
 /// The fields of `model`; made at the first use.
 TypePtr<ModelConfig> model_table();

@@ -124,6 +124,17 @@ std::optional<std::string> read_text(const Document& d, bool may_be_empty, Reade
   return d.text;
 }
 
+bool check_name(const Document::Entry& entry, Reader& r) {
+  const bool sound = !entry.key.empty() && entry.key.find_first_not_of(
+                                               "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                               "0123456789_-") == std::string::npos;
+  if (!sound) {
+    r.problem(entry.place,
+              fmt::format("the name {}; expected letters, digits, _ and - in a name", json_string(entry.key)));
+  }
+  return sound;
+}
+
 std::optional<std::size_t> read_choice(const Document& d, const std::vector<std::string>& names, Reader& r) {
   if (d.is_scalar())
     for (std::size_t i = 0; i < names.size(); ++i)

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "runtime/config/document.hpp"
+#include "runtime/config/named.hpp"
 
 namespace dtrain {
 
@@ -276,6 +277,41 @@ class List final : public Type<std::vector<T>> {
   bool or_one_;
 };
 
+/// Whether the key of a map's entry may be a name; reports it where not.
+bool check_name(const Document::Entry&, Reader&);
+
+template <class T>
+class Map final : public Type<Named<T>> {
+ public:
+  Map(TypePtr<T> item, std::string items) : item_(std::move(item)), items_(std::move(items)) {}
+  void read(const Document& d, Named<T>& into, Reader& r) const override {
+    if (d.kind != Document::Kind::map) return r.unexpected(d, expected());
+    Named<T> read;
+    for (const auto& entry : d.entries) {
+      if (entry.alone || !check_name(entry, r)) continue;
+      const Reader::Scope scope(r, entry.key);
+      r.visit(entry.value.place);
+      read.emplace_back(entry.key, T{});
+      item_->read(entry.value, read.back().second, r);
+    }
+    into = std::move(read);
+  }
+  Document write(const Named<T>& values) const override {
+    Document map = Document::map();
+    for (const auto& [name, value] : values) map.set(name, item_->write(value));
+    return map;
+  }
+  Document schema() const override { return schema_of("object").set("additionalProperties", item_->schema()); }
+  std::string expected() const override { return "a map of " + items_ + " by name"; }
+  void reference(std::vector<ReferenceSection>& to, const std::string& path) const override {
+    item_->reference(to, path + ".NAME");
+  }
+
+ private:
+  TypePtr<T> item_;
+  std::string items_;
+};
+
 }  // namespace fields
 
 template <class T = std::int64_t>
@@ -306,6 +342,11 @@ TypePtr<T> word_or(std::string word, std::type_identity_t<T> meaning, TypePtr<T>
 template <class T>
 TypePtr<std::vector<T>> list_of(TypePtr<T> item, std::string items, std::size_t least = 0) {
   return std::make_shared<fields::List<T>>(std::move(item), std::move(items), least, false);
+}
+/// Items by name, in their order; names are letters, digits, _ and -. `items`: what they are, in the plural.
+template <class T>
+TypePtr<Named<T>> map_of(TypePtr<T> item, std::string items) {
+  return std::make_shared<fields::Map<T>>(std::move(item), std::move(items));
 }
 /// A list in which a single item may stand without brackets.
 template <class T>

@@ -54,7 +54,7 @@ void CpuKernels::finish_gradients(const GradientArgs& args, Stream& stream) {
 }
 
 void CpuKernels::finish_step(const FinishArgs& args, Stream& stream) {
-  stream.host(HostTask::of([args] { close_step(*args.step, args.sums, args.scaling); }));
+  stream.host(HostTask::of([args] { close_step(*args.step, args.sums, args.scaling, args.losses); }));
 }
 
 void CpuKernels::load_images(const ImageFormat& format, const ImageBatch& batch, Stream& stream) {

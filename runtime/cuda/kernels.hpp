@@ -118,25 +118,4 @@ void normalize_gradient(const Launch&, Element, const BatchNormPlace&, const Nor
                         Slot gx);
 void moments_gradient(const Launch&, const Matrix&, const NormalizeBackward&, const double* moments, Slot gradients);
 
-// ---- losses --------------------------------------------------------------------------------------------------------
-
-/// Workspace: loss_bytes(samples). Sums are written to out[4] (LossSum), or added to it.
-std::size_t loss_bytes(std::int64_t samples);
-struct CrossEntropyPlace {
-  std::int64_t samples, classes;
-  double smoothing;
-  const float* logits;
-  const std::int32_t* labels;
-  const float* weights;
-  float* log_sums;  // or null
-};
-void cross_entropy(const Launch&, const CrossEntropyPlace&, bool add, float* out, void* workspace);
-void cross_entropy_gradient(const Launch&, const CrossEntropyPlace&, const StepState*, Slot gradient);
-struct SquaredErrorPlace {
-  std::int64_t samples, values;
-  const float *prediction, *target, *weights;
-};
-void squared_error(const Launch&, const SquaredErrorPlace&, bool add, float* out, void* workspace);
-void squared_error_gradient(const Launch&, const SquaredErrorPlace&, const StepState*, Slot gradient);
-
 }  // namespace dtrain::cuda

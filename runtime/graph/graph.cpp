@@ -6,12 +6,19 @@
 
 namespace dtrain {
 
-ValueId Graph::add_input(InputRole role, std::string name, TensorDesc desc) {
-  auto& slot = inputs_[static_cast<std::size_t>(role)];
-  if (slot >= 0) throw BugError(fmt::format("the graph has two inputs of one role: \"{}\"", name));
-  slot = static_cast<ValueId>(values_.size());
-  values_.push_back({std::move(name), desc, -1});
-  return slot;
+ValueId Graph::add_input(PortUse use, std::string name, TensorDesc desc, std::int64_t limit) {
+  for (const GraphInput& input : inputs_)
+    if (input.name == name) throw ShapeError(fmt::format("input {}: the name is taken by another input", name));
+  const auto value = static_cast<ValueId>(values_.size());
+  values_.push_back({name, desc, -1});
+  inputs_.push_back({std::move(name), use, value, limit});
+  return value;
+}
+
+std::size_t Graph::input_index(std::string_view name) const {
+  for (std::size_t i = 0; i < inputs_.size(); ++i)
+    if (inputs_[i].name == name) return i;
+  throw BugError(fmt::format("the graph has no input {}", name));
 }
 
 ValueId Graph::add(std::string name, OpSpec op, std::vector<ValueId> in, const std::vector<ParamId>& shared_params) {
@@ -52,8 +59,43 @@ ValueId Graph::add(std::string name, OpSpec op, std::vector<ValueId> in, const s
     node.out.push_back(static_cast<ValueId>(values_.size()));
     values_.push_back({i == 0 ? node.name : fmt::format("{}.{}", node.name, i), node.shape.out[i], id});
   }
+  if (node.shape.loss) {
+    if (losses_.size() == max_losses)
+      throw ShapeError(fmt::format("loss {}: the model has {} losses before it; expected at most {}", node.name,
+                                   losses_.size(), max_losses));
+    losses_.push_back({node.name, id});
+  }
   nodes_.push_back(std::move(node));
   return nodes_.back().out.at(0);
+}
+
+void Graph::add_loss(std::string name, OpSpec op, std::vector<ValueId> in, double factor, bool counted) {
+  const std::size_t before = losses_.size();
+  add(std::move(name), op, std::move(in));
+  if (losses_.size() == before) throw BugError(fmt::format("{} is no loss", name_of(op)));
+  losses_.back().factor = factor;
+  losses_.back().counted = counted;
+}
+
+int Graph::loss_index(NodeId node) const noexcept {
+  for (std::size_t k = 0; k < losses_.size(); ++k)
+    if (losses_[k].node == node) return static_cast<int>(k);
+  return -1;
+}
+
+LossRule Graph::loss_rule() const noexcept {
+  LossRule rule;
+  rule.losses = static_cast<std::uint32_t>(losses_.size());
+  for (std::size_t k = 0; k < losses_.size(); ++k) {
+    rule.factors[k] = losses_[k].factor;
+    if (losses_[k].counted) rule.counted |= 1u << k;
+  }
+  return rule;
+}
+
+std::int64_t Graph::positions_of(const GraphLoss& loss) const {
+  const TensorDesc& value = desc(nodes_[static_cast<std::size_t>(loss.node)].in.at(0));
+  return value.elements() / (value.batch() * value.channels());
 }
 
 std::int64_t Graph::parameter_count() const noexcept {

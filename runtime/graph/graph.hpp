@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "runtime/ops/op.hpp"
@@ -17,8 +18,30 @@ using NodeId = std::int32_t;
 using ParamId = std::int32_t;
 using StateId = std::int32_t;
 
-/// What the loader fills: the graph's inputs, each with the batch as outermost extent.
-enum class InputRole : std::uint8_t { sample, target, weight };
+/// What an input of the graph is for: layers read inputs, losses read targets and weights.
+enum class PortUse : std::uint8_t { input, target, weight };
+
+/// A named value that is filled before each pass, with the batch as outermost extent.
+struct GraphInput {
+  std::string name;
+  PortUse use = PortUse::input;
+  ValueId value = -1;
+  std::int64_t limit = 0;  // of index values: they lie in [0, limit); 0: not known
+};
+
+/// A named value that predictions are made of.
+struct GraphOutput {
+  std::string name;
+  ValueId value = -1;
+};
+
+/// A loss that the gradients come from. The step's loss is the sum over these of factor * sum / weight of the loss.
+struct GraphLoss {
+  std::string name;  // and that of the node
+  NodeId node = -1;
+  double factor = 1;
+  bool counted = false;  // some positions are ignored or weigh other than 1: its sum of weights is another each step
+};
 
 struct GraphValue {
   std::string name;
@@ -64,10 +87,15 @@ class Graph {
   /// `batch`: samples of one micro batch. Shape of a sample as users write it: [C, H, W] or [features].
   explicit Graph(std::int64_t batch) : batch_(batch) {}
 
-  ValueId add_input(InputRole role, std::string name, TensorDesc desc);
+  /// Throws ShapeError where the name is taken.
+  ValueId add_input(PortUse use, std::string name, TensorDesc desc, std::int64_t limit = 0);
   /// Infers shapes and creates parameters `name.weight`, ... and kept states; throws ShapeError that names the layer.
   /// `shared_params`: reuse these parameters instead of creating own ones (tied weights).
   ValueId add(std::string name, OpSpec op, std::vector<ValueId> in, const std::vector<ParamId>& shared_params = {});
+
+  /// `op`: a loss over {value, target, weight}. Throws ShapeError that names the loss.
+  void add_loss(std::string name, OpSpec op, std::vector<ValueId> in, double factor = 1, bool counted = false);
+  void add_output(std::string name, ValueId value) { outputs_.push_back({std::move(name), value}); }
 
   /// Before the graph is planned.
   void set_update(ParamId id, const ParamUpdate& update) { params_.at(static_cast<std::size_t>(id)).update = update; }
@@ -77,8 +105,18 @@ class Graph {
   const std::vector<GraphValue>& values() const noexcept { return values_; }
   const std::vector<GraphParam>& params() const noexcept { return params_; }
   const std::vector<GraphState>& states() const noexcept { return states_; }
-  /// -1 if the graph has no such input.
-  ValueId input(InputRole role) const noexcept { return inputs_[static_cast<std::size_t>(role)]; }
+  const std::vector<GraphInput>& inputs() const noexcept { return inputs_; }
+  const std::vector<GraphOutput>& outputs() const noexcept { return outputs_; }
+  /// At most max_losses, in the order of their nodes.
+  const std::vector<GraphLoss>& losses() const noexcept { return losses_; }
+  /// Which of losses() the node is; -1: none.
+  int loss_index(NodeId) const noexcept;
+  LossRule loss_rule() const noexcept;
+  /// Of a sample, which a loss compares: its sum of weights over so many samples is this times them if it is not
+  /// counted.
+  std::int64_t positions_of(const GraphLoss&) const;
+  /// Which of inputs() has the name. Throws BugError where none has.
+  std::size_t input_index(std::string_view name) const;
   const TensorDesc& desc(ValueId v) const { return values_[static_cast<std::size_t>(v)].desc; }
   std::int64_t parameter_count() const noexcept;
   /// Of those that are frozen.
@@ -91,7 +129,9 @@ class Graph {
   std::vector<GraphValue> values_;
   std::vector<GraphParam> params_;
   std::vector<GraphState> states_;
-  std::array<ValueId, 3> inputs_{-1, -1, -1};
+  std::vector<GraphInput> inputs_;
+  std::vector<GraphOutput> outputs_;
+  std::vector<GraphLoss> losses_;
 };
 
 }  // namespace dtrain

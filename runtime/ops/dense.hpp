@@ -21,6 +21,8 @@ struct Dense {
   bool per_position = false;                 // of an image or a volume: at each pixel
   std::optional<Init> weight_init{};         // nothing: uniform within 1 / sqrt(fan_in), as the bias
 
+  static constexpr bool may_tie = true;  // its weight may be that of another layer
+
   std::string_view name() const { return "dense"; }
   OpShape infer(std::span<const TensorDesc> in) const;
   static std::vector<OpKind<Dense>> kinds();

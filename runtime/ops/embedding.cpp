@@ -21,7 +21,7 @@ OpShape Embedding::infer(std::span<const TensorDesc> in) const {
   extents.push_back(channels);
   OpShape shape;
   shape.out = {tensor(dtype, Shape(std::span<const std::int64_t>(extents)))};
-  shape.params = {{"weight", f32(Shape{vocabulary, channels}), {Init::Kind::normal, 1}, true}};
+  shape.params = {{"weight", f32(Shape{vocabulary, channels}), {Init::Kind::normal, standard_deviation}, true}};
   shape.backward_reads = {1, 0};
   shape.differentiable = 0;
   shape.cheap = true;
@@ -32,6 +32,10 @@ std::vector<OpKind<Embedding>> Embedding::kinds() {
   Table<Embedding> table("A trained row for each token or category: index values [T] to [T, channels].");
   table.add("vocabulary", &Embedding::vocabulary, at_least(1), "index values are below this").required();
   table.add("channels", &Embedding::channels, at_least(1), "of a row").required();
+  table
+      .add("standard_deviation", &Embedding::standard_deviation, number({.least = 0}),
+           "of the rows at the start, which are drawn from a normal distribution")
+      .shown_if([](const Embedding& op) { return op.standard_deviation != 1; });
   return {{"embedding", std::move(table)}};
 }
 

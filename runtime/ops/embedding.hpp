@@ -16,7 +16,10 @@ namespace dtrain {
 /// and adds the rows of equal values in the order of the positions.
 struct Embedding {
   std::int64_t vocabulary = 0, channels = 0;
-  DType dtype = DType::f32;  // of the output
+  double standard_deviation = 1;  // of the rows at the start
+  DType dtype = DType::f32;       // of the output
+
+  static constexpr bool may_tie = true;  // its weight may be that of another layer
 
   std::string_view name() const { return "embedding"; }
   OpShape infer(std::span<const TensorDesc> in) const;

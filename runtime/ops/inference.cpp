@@ -104,26 +104,35 @@ void expect_epilogue(Activation activation) {
     throw BugError(fmt::format("{} has to be an op of its own", name_of(activation)));
 }
 
-void expect_logits(const TensorDesc& desc) {
+void expect_loss_values(const TensorDesc& desc) {
   expect_float(desc);
-  if (desc.dtype != DType::f32) throw BugError(fmt::format("a loss reads {}", name_of(desc.dtype)));
-  if (desc.shape.rank() != 2)
-    throw ShapeError(fmt::format("its input has shape {}; expected [values]", desc.sample_str()));
+  if (desc.shape.rank() < 2)
+    throw ShapeError(fmt::format("its input has shape {}; expected a batch of values with channels", desc.shape.str()));
   if (desc.is_flattened_image()) throw ShapeError("its input is a flattened image; put a dense layer before the loss");
 }
 
-void expect_sample_weights(const TensorDesc& weight, std::int64_t batch) {
-  if (weight.dtype != DType::f32 || weight.shape != Shape{batch}) {
-    throw ShapeError(
-        fmt::format("the weights are {} {}; expected float32 [{}]", name_of(weight.dtype), weight.shape.str(), batch));
-  }
+void expect_loss_weights(const TensorDesc& weight, const TensorDesc& value) {
+  const Shape samples{value.batch()}, positions = without_channels(value);
+  if (weight.dtype == DType::f32 && (weight.shape == samples || weight.shape == positions)) return;
+  throw ShapeError(fmt::format("the weights are {}, {}; expected float32, {}", name_of(weight.dtype),
+                               in_a_sample(weight.shape),
+                               positions == samples ? "one a sample" : "one a sample or " + in_a_sample(positions)));
+}
+
+Shape without_channels(const TensorDesc& desc) {
+  return Shape(desc.shape.extents().first(static_cast<std::size_t>(desc.shape.rank()) - 1));
+}
+
+std::string in_a_sample(const Shape& shape) {
+  if (shape.rank() == 1) return "one a sample";
+  return Shape(shape.extents().subspan(1)).str() + " a sample";
 }
 
 std::vector<Alias> in_place() {
   return {{Alias::Kind::out_over_in, 0, 0}, {Alias::Kind::grad_over_grad, 0, 0}};
 }
 
-Extents Windows::count(const TensorDesc& in) const {
+Extents WindowSizes::count(const TensorDesc& in) const {
   const Extents positions = positions_of(in);
   Extents windows, counts;
   for (std::size_t d = 0; d < size.size(); ++d) {

@@ -38,15 +38,20 @@ void expect_alike(std::span<const TensorDesc> in);
 /// Only an activation whose derivative_of_output can be inside an op.
 void expect_epilogue(Activation);
 
-/// What a loss reads: f32 [N, values]; a cast stands in between where the layers compute in another type.
-void expect_logits(const TensorDesc&);
-void expect_sample_weights(const TensorDesc&, std::int64_t batch);
+/// What a loss compares: floats with channels, in the order in which targets are.
+void expect_loss_values(const TensorDesc&);
+/// One for each sample, or one for each position of the value.
+void expect_loss_weights(const TensorDesc& weight, const TensorDesc& value);
+/// [N, positions...] of values [N, positions..., channels].
+Shape without_channels(const TensorDesc&);
+/// "one a sample", "[16, 16] a sample"
+std::string in_a_sample(const Shape&);
 /// The output may lie over the input, and the gradient of the input over that of the output.
 std::vector<Alias> in_place();
 
 /// Windows of `size` (`dilation` apart) at `stride` with `padding` on both sides, in each dimension; `what` is their
 /// name.
-struct Windows {
+struct WindowSizes {
   std::string_view what;
   Extents size, stride, padding, dilation;
   Extents count(const TensorDesc& in) const;

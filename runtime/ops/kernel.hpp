@@ -32,6 +32,7 @@ struct OpArgs {
   Tensor workspace;
   Pass pass;
   const StepState& step;
+  int loss = 0;  // of a loss: which of the graph's
 };
 
 enum class Write : std::uint8_t { none, overwrite, accumulate };
@@ -40,7 +41,7 @@ struct GradSlot {
   Write write = Write::none;
 };
 struct OpGrads {
-  std::span<const Tensor> out;  // gradients of the outputs (empty for a loss: its seed is 1)
+  std::span<const Tensor> out;  // gradients of the outputs (empty for a loss: see StepState::loss_seed)
   std::span<const GradSlot> in, params;
 };
 

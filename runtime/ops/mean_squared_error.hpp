@@ -1,4 +1,4 @@
-// The loss `mean_squared_error`: the mean of squared differences.
+// The loss `mean_squared_error`: the mean of squared differences, at each position.
 // A plain value; what a device makes of it is in runtime/cpu/ops and runtime/cuda/ops.
 #pragma once
 
@@ -9,8 +9,9 @@
 
 namespace dtrain {
 
-/// in: f32 prediction [N, D], target f32 [N, D], weight f32 [N]. Sum over samples of weight * mean over D of the
-/// squared difference. out: as of SoftmaxCrossEntropy.
+/// in: prediction [N, positions..., D], target f32 of the same shape, weight f32 [N] or [N, positions...]. Sum over
+/// positions of weight * mean over D of the squared difference, in float32 whatever the prediction is. out: as of
+/// SoftmaxCrossEntropy.
 struct MeanSquaredError {
   std::string_view name() const { return "mean_squared_error"; }
   OpShape infer(std::span<const TensorDesc> in) const;

@@ -14,7 +14,7 @@ Extents pool_steps(const Extents& size, const Extents& stride) {
 }
 
 OpShape pooled(const TensorDesc& in, const Extents& size, const Extents& steps, const Extents& padding) {
-  const inference::Windows windows{"window", size, steps, padding, Extents::all(size.size(), 1)};
+  const inference::WindowSizes windows{"window", size, steps, padding, Extents::all(size.size(), 1)};
   OpShape shape;
   shape.out = {inference::with_positions(in, windows.count(in))};
   for (std::size_t d = 0; d < size.size(); ++d)

@@ -81,8 +81,9 @@ struct OpShape {
 };
 
 /// Elements of a loss op's output: they are added up over micro-batches and travel behind the gradients, in the last
-/// bucket.
-enum LossSum : std::uint8_t { loss_sum, weight_sum, correct_sum, top5_sum, loss_sum_count };
+/// bucket. Sums over the positions that take part: of weight * loss, of weights, how many have the label's logit as the
+/// largest or among the five largest, and how many there are.
+enum LossSum : std::uint8_t { loss_sum, weight_sum, correct_sum, top5_sum, position_sum, loss_sum_count };
 
 /// How a program uses an op, as far as it spares a kernel work to know.
 struct OpUse {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "runtime/ops/inference.hpp"
+#include "runtime/ops/loss_rows.hpp"
 
 namespace dtrain {
 
@@ -10,21 +11,22 @@ using namespace inference;
 
 OpShape SoftmaxCrossEntropy::infer(std::span<const TensorDesc> in) const {
   expect_inputs(name(), in, 3);
-  expect_logits(in[0]);
-  expect_sample_weights(in[2], in[0].batch());
+  expect_loss_values(in[0]);
+  expect_loss_weights(in[2], in[0]);
   if (!(label_smoothing >= 0 && label_smoothing < 1))
     throw ShapeError(fmt::format("label smoothing {}; expected 0 <= smoothing < 1", label_smoothing));
-  const Shape& x = in[0].shape;
-  if (in[1].dtype != DType::i32 || in[1].shape != Shape{x[0]}) {
-    throw ShapeError(
-        fmt::format("the labels are {} {}; expected int32 [{}]", name_of(in[1].dtype), in[1].shape.str(), x[0]));
-  }
+  const DType type = in[1].dtype;
+  const Shape expected = without_channels(in[0]);
+  if ((type != DType::i32 && type != DType::u16 && type != DType::u8) || in[1].shape != expected)
+    throw ShapeError(fmt::format("the labels are {}, {}; expected int32, uint16 or uint8, {}", name_of(type),
+                                 in_a_sample(in[1].shape), in_a_sample(expected)));
   OpShape shape;
   shape.out = {f32(Shape{loss_sum_count})};
-  shape.saved = {f32(Shape{x[0]})};  // log-sum-exp of each sample
+  shape.saved = {f32(Shape{in[0].rows()})};  // log-sum-exp of each position
   shape.backward_reads = {7, 0};
   shape.loss = true;
   shape.flops = 4.0 * static_cast<double>(in[0].elements());
+  shape.bounds.workspace = loss_bytes(in[0].rows());
   return shape;
 }
 

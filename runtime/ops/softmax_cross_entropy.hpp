@@ -1,7 +1,9 @@
-// The loss `softmax_cross_entropy`: softmax and cross-entropy over classes.
+// The loss `softmax_cross_entropy`: softmax and cross-entropy over classes, at each position.
 // A plain value; what a device makes of it is in runtime/cpu/ops and runtime/cuda/ops.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -9,12 +11,15 @@
 
 namespace dtrain {
 
-/// in: f32 logits [N, classes], labels i32 [N], weight f32 [N]. out: sums, f32 [loss_sum_count] (see LossSum). A loss
-/// is a sum and a weight: sum over samples of weight * (log-sum-exp - (1 - s) * logit of the label - s * mean of the
-/// logits), s the label smoothing. Gradients are of the sum times StepState::loss_scale; the update divides by that and
-/// the sum of weights.
+/// in: logits [N, positions..., classes], labels i32, u16 or u8 [N, positions...], weight f32 [N] (of all positions of
+/// a sample) or [N, positions...]. out: sums, f32 [loss_sum_count] (see LossSum). A loss is a sum and a weight: sum
+/// over positions of weight * (log-sum-exp - (1 - s) * logit of the label - s * mean of the logits), s the label
+/// smoothing, in float32 whatever the logits are. Positions of weight 0 or with the label `ignore` take part in
+/// nothing; another label that is no class makes the sum NaN. Gradients are of the sum times StepState::loss_scale and
+/// loss_seed; the update divides by that scale and StepState::sum_weight.
 struct SoftmaxCrossEntropy {
   double label_smoothing = 0;
+  std::optional<std::int64_t> ignore = {};
 
   std::string_view name() const { return "softmax_cross_entropy"; }
   OpShape infer(std::span<const TensorDesc> in) const;

@@ -12,7 +12,7 @@ namespace dtrain {
 
 /// What the raw sum of gradients is multiplied with: its mean over the global batch, clipped.
 DTRAIN_HOST_DEVICE inline float gradient_factor(const StepState& s) {
-  const double divisor = static_cast<double>(s.sum_weight) * static_cast<double>(s.loss_scale);
+  const double divisor = s.sum_weight * static_cast<double>(s.loss_scale);
   return divisor > 0 ? static_cast<float>(static_cast<double>(s.gradient_scale) / divisor) : 0.0f;
 }
 

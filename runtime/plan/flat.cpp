@@ -136,8 +136,11 @@ Tensor ParameterStore::bucket(std::size_t index) const {
   return {{DType::f32, Shape{static_cast<std::int64_t>(b.end - b.begin)}}, gradients() + b.begin};
 }
 
-Tensor ParameterStore::loss_sums() const {
-  return {{DType::f32, Shape{static_cast<std::int64_t>(loss_sum_count)}}, gradients() + layout_.state_end()};
+static_assert(sums_per_loss == loss_sum_count);
+Tensor ParameterStore::loss_sums(std::size_t loss) const {
+  if (loss >= layout_.losses) throw BugError(fmt::format("sums of loss {} of {}", loss, layout_.losses));
+  return {{DType::f32, Shape{static_cast<std::int64_t>(loss_sum_count)}},
+          gradients() + layout_.state_end() + loss * sums_per_loss};
 }
 
 void initialize(float* flat, const FlatLayout& layout, const Graph& graph, std::uint64_t seed) {

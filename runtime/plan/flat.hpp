@@ -43,22 +43,29 @@ struct Bucket {
   std::size_t bytes() const noexcept { return (end - begin) * sizeof(float); }
 };
 
-/// [0, param_floats) trained parameters | [param_floats, state_end) kept states | `extras` floats: the LossSums of the
-/// step, and zeros | frozen parameters, which the buffer of gradients and optimizer state do not have. States and
-/// extras are inside the last bucket, frozen parameters in none.
+/// [0, param_floats) trained parameters | [param_floats, state_end) kept states | `extras` floats: the LossSums of
+/// each loss, the StepTail, and zeros | frozen parameters, which the buffer of gradients and optimizer state do not
+/// have. States and extras are inside the last bucket, frozen parameters in none.
 struct FlatLayout {
   static constexpr std::size_t alignment = 16;  // floats: 64 bytes
-  static constexpr std::size_t extras = 16;
 
   std::vector<FlatParam> params;  // in flat order: the first is ready first; frozen ones behind the trained ones
   std::vector<FlatState> states;  // in graph order
   std::vector<Bucket> buckets;    // in flat order: bucket 0 is ready first
   std::size_t param_floats = 0;   // up to here trained parameters, aligned
   std::size_t state_floats = 0;   // behind them states, aligned
+  std::size_t losses = 1;         // whose sums are behind states
+  std::size_t extras = extras_for(1, 0);
   std::size_t frozen_floats = 0;  // behind states and extras: frozen parameters, aligned
   /// Where no shard may cut through a parameter: shard r is [whole_shards[r], whole_shards[r + 1]). Else empty.
   std::vector<std::size_t> whole_shards;
   std::size_t state_end() const noexcept { return param_floats + state_floats; }
+  /// Where the StepTail lies.
+  std::size_t tail_begin() const noexcept { return state_end() + losses * sums_per_loss; }
+  /// Of so many losses, some of them counted.
+  static constexpr std::size_t extras_for(std::size_t losses, std::size_t counted) noexcept {
+    return (losses * sums_per_loss + StepTail::floats(counted) + alignment - 1) / alignment * alignment;
+  }
   /// Of the gradients, and of what lies beside them.
   std::size_t total_floats() const noexcept { return state_end() + extras; }
   /// Of the parameters.
@@ -110,8 +117,8 @@ class ParameterStore {
   Tensor state(StateId) const;
   Tensor state_sums(StateId) const;
   Tensor bucket(std::size_t index) const;  // view of the gradients, rank 1
-  /// In the extras behind the gradients: sums of the loss op (LossSum).
-  Tensor loss_sums() const;
+  /// In the extras behind the gradients: sums of the graph's loss with this index (LossSum).
+  Tensor loss_sums(std::size_t loss = 0) const;
 
  private:
   FlatLayout layout_;

@@ -33,7 +33,7 @@ bool is_view(const GraphNode& node) noexcept {
                      [](const Alias& a) { return a.kind == Alias::Kind::view; });
 }
 
-Analysis::Analysis(const Graph& g)
+Analysis::Analysis(const Graph& g, bool training)
     : graph(g), root(g.values().size()), wants_gradient(g.values().size()), consumers(g.values().size()) {
   std::iota(root.begin(), root.end(), 0);
   for (NodeId n = 0; n < static_cast<NodeId>(g.nodes().size()); ++n) {
@@ -49,14 +49,17 @@ Analysis::Analysis(const Graph& g)
       if (a.kind == Alias::Kind::view) root[idx(node.out[a.to])] = root[idx(node.in[a.from])];
     for (ValueId v : node.out) wants_gradient[idx(v)] = trained;
   }
-  if (g.nodes().empty() || !g.nodes().back().shape.loss) throw BugError("a graph must end with a loss");
-  if (g.params().empty()) throw ShapeError("the model has no parameters to train");
-  if (g.frozen_count() == g.parameter_count()) throw ShapeError("all parameters of the model are frozen");
-  for (std::size_t n = 0; n + 1 < g.nodes().size(); ++n) {
-    const GraphNode& node = g.nodes()[n];
-    if (node.shape.loss) throw BugError("a graph has one loss, at its end");
-    const bool used = std::any_of(node.out.begin(), node.out.end(),
-                                  [&](ValueId v) { return is_view(node) || !consumers[idx(root[idx(v)])].empty(); });
+  if (training) {
+    if (g.losses().empty()) throw ShapeError("the model has no loss to train with");
+    if (g.params().empty()) throw ShapeError("the model has no parameters to train");
+    if (g.frozen_count() == g.parameter_count()) throw ShapeError("all parameters of the model are frozen");
+  }
+  std::vector<bool> given(g.values().size());
+  for (const GraphOutput& output : g.outputs()) given[idx(root[idx(output.value)])] = true;
+  for (const GraphNode& node : g.nodes()) {
+    const bool used = node.shape.loss || is_view(node) || std::any_of(node.out.begin(), node.out.end(), [&](ValueId v) {
+                        return given[idx(v)] || !consumers[idx(root[idx(v)])].empty();
+                      });
     if (!used) throw ShapeError(fmt::format("layer {}: nothing reads its output", node.name));
   }
 }

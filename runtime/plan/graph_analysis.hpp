@@ -32,8 +32,8 @@ struct Analysis {
   std::vector<bool> wants_gradient;            // by root value: something upstream is trained
   std::vector<std::vector<NodeId>> consumers;  // by root value, in node order; views are not consumers
 
-  /// Throws BugError or ShapeError where the graph cannot be trained.
-  explicit Analysis(const Graph&);
+  /// Throws ShapeError where a layer is of no use or, for `training`, the graph cannot be trained.
+  Analysis(const Graph&, bool training);
   bool input_gradient(const GraphNode& node, std::size_t i) const {
     return (node.shape.differentiable >> i & 1u) && wants_gradient[idx(root[idx(node.in[i])])];
   }

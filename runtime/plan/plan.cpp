@@ -1,6 +1,7 @@
 #include "runtime/plan/plan.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 
 #include "runtime/plan/graph_analysis.hpp"
@@ -49,10 +50,13 @@ FlatLayout make_layout(const Graph& graph, const BucketOptions& options) {
     offset = aligned(offset + size, FlatLayout::alignment);
   }
   layout.state_floats = offset - layout.param_floats;
+  layout.losses = graph.losses().size();
+  layout.extras =
+      FlatLayout::extras_for(layout.losses, static_cast<std::size_t>(std::popcount(graph.loss_rule().counted)));
   offset = layout.total_floats();
   place(true);
   layout.frozen_floats = offset - layout.total_floats();
-  layout.buckets = cut_buckets(layout.total_floats(), options, layout.state_floats + FlatLayout::extras);
+  layout.buckets = cut_buckets(layout.total_floats(), options, layout.state_floats + layout.extras);
   return layout;
 }
 
@@ -138,7 +142,9 @@ struct Times {
 /// Gives every tensor of a pass a block, then every block a place.
 class PassPlanner {
  public:
-  PassPlanner(const Analysis& a, std::vector<Step> steps, const NeedsOf& needs)
+  /// `outputs`: what outlives the pass.
+  PassPlanner(const Analysis& a, std::vector<Step> steps, const NeedsOf& needs,
+              std::span<const GraphOutput> outputs = {})
       : a_(a), graph_(a.graph), times_(a.graph, steps) {
     out_.steps = std::move(steps);
     out_.value.assign(graph_.values().size(), -1);
@@ -148,6 +154,7 @@ class PassPlanner {
     out_.workspace.assign(out_.steps.size(), -1);
     out_.input_write.resize(graph_.nodes().size());
     out_.param_first.resize(graph_.nodes().size());
+    for (const GraphOutput& output : outputs) kept_.push_back(a.root[idx(output.value)]);
     place_activations();
     place_gradients(needs);
     place_workspaces(needs);
@@ -169,6 +176,8 @@ class PassPlanner {
   LastRead last_read(ValueId root, NodeId producer) const {
     const GraphNode& made = graph_.nodes()[idx(producer)];
     LastRead last{times_.forward[idx(producer)], -1};
+    if (std::find(kept_.begin(), kept_.end(), root) != kept_.end())
+      last.forward = static_cast<int>(out_.steps.size()) - 1;
     if (reads_own_output(made)) last.backward = times_.backward_last[idx(producer)];
     for (NodeId n : a_.consumers[idx(root)]) {
       const GraphNode& node = graph_.nodes()[idx(n)];
@@ -294,6 +303,7 @@ class PassPlanner {
   const Analysis& a_;
   const Graph& graph_;
   Times times_;
+  std::vector<ValueId> kept_;  // roots
   PassPlan out_;
 };
 
@@ -341,7 +351,7 @@ Plan make_plan(Graph graph, const PlanOptions& options) {
   Plan plan;
   plan.graph = std::move(graph);
   const Graph& g = plan.graph;
-  const Analysis analysis(g);
+  const Analysis analysis(g, options.train);
   plan.root = analysis.root;
   plan.layout = make_layout(g, options.buckets);
   std::vector<Needs> needs(g.nodes().size());
@@ -358,7 +368,7 @@ Plan make_plan(Graph graph, const PlanOptions& options) {
     train.insert(train.end(), backward.begin(), backward.end());
     plan.train = PassPlanner(analysis, std::move(train), needs_of).take();
   }
-  plan.evaluate = PassPlanner(analysis, forward_steps(analysis, nullptr), needs_of).take();
+  plan.evaluate = PassPlanner(analysis, forward_steps(analysis, nullptr), needs_of, g.outputs()).take();
 
   const auto samples = static_cast<double>(g.batch());
   for (NodeId n = 0; n < static_cast<NodeId>(needs.size()); ++n) {

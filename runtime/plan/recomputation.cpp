@@ -95,7 +95,7 @@ void Recomputation::choose_blocks() {
   // What follows the last cut is still there when backward begins.
   for (NodeId n = 0; n <= all[best.back()].after; ++n) {
     const GraphNode& node = a_.graph.nodes()[idx(n)];
-    again_[idx(n)] = !is_view(node) && !node.shape.training_only;
+    again_[idx(n)] = !is_view(node) && !node.shape.training_only && !node.shape.loss;
   }
   for (std::size_t c : best) again_[idx(a_.graph.values()[idx(all[c].value)].producer)] = false;
 }

@@ -25,7 +25,7 @@ struct Call {
     params_needed
   } kind = Kind::forward;
   Kernel* kernel = nullptr;
-  int node = -1, bucket = -1;
+  int node = -1, bucket = -1, loss = 0;
   std::vector<Tensor> in, out, params, state, state_sums, saved, out_gradients;
   std::vector<GradSlot> in_slots, param_slots;
   std::vector<bool> param_first;
@@ -71,10 +71,8 @@ struct Program::State {
   Tensor value_tensor(const PassPlan& pass, ValueId v, int slot, bool backward = false) const {
     const TensorDesc& desc = plan.graph.desc(v);
     const ValueId root = plan.root[idx(v)];
-    const InputSlot& inputs_of = input_slots[idx(slot)];
-    if (root == plan.graph.input(InputRole::sample)) return {desc, inputs_of.sample.data};
-    if (root == plan.graph.input(InputRole::target)) return {desc, inputs_of.target.data};
-    if (root == plan.graph.input(InputRole::weight)) return {desc, inputs_of.weight.data};
+    for (std::size_t i = 0; i < plan.graph.inputs().size(); ++i)
+      if (root == plan.graph.inputs()[i].value) return {desc, input_slots[idx(slot)].inputs[i].data};
     return arena_tensor(pass.blocks, (backward ? pass.value_backward : pass.value)[idx(v)], desc);
   }
 
@@ -104,10 +102,11 @@ struct Program::State {
     const GraphNode& node = plan.graph.nodes()[idx(n)];
     call.node = n;
     call.kernel = kernels[idx(n)].get();
+    call.loss = std::max(0, plan.graph.loss_index(n));
     const bool backward = call.kind != Call::Kind::forward;
     for (ValueId v : node.in) call.in.push_back(value_tensor(pass, v, slot, backward));
     for (ValueId v : node.out) {
-      call.out.push_back(node.shape.loss ? store.loss_sums() : value_tensor(pass, v, slot, backward));
+      call.out.push_back(node.shape.loss ? store.loss_sums(idx(call.loss)) : value_tensor(pass, v, slot, backward));
       if (!node.shape.loss)
         call.out_gradients.push_back(arena_tensor(pass.blocks, pass.gradient[idx(v)], plan.graph.desc(v)));
     }
@@ -229,39 +228,27 @@ struct Program::State {
                        name_of(node.op));
   }
 
-  void allocate_inputs() {
-    const Graph& g = plan.graph;
-    const std::array<ValueId, 3> ids{g.input(InputRole::sample), g.input(InputRole::target),
-                                     g.input(InputRole::weight)};
-    const TensorDesc position_desc{DType::u64, Shape{g.batch()}};
-    std::size_t bytes = 0;
-    const auto place = [&](std::size_t n) {
-      const std::size_t at = bytes;
-      bytes += (n + 255) / 256 * 256;
-      return at;
-    };
-    std::array<std::array<std::size_t, 4>, slots> at{};
-    for (auto& offsets : at) {
-      for (std::size_t r = 0; r < ids.size(); ++r)
-        if (ids[r] >= 0) offsets[r] = place(g.desc(ids[r]).bytes());
-      offsets[3] = place(position_desc.bytes());
-    }
-    inputs = Buffer(device, bytes);
+  void allocate_inputs(std::span<const BatchLayout> layouts) {
+    const BatchLayout own = layouts.empty() ? batch_layout(plan.graph) : layouts[0];
+    std::size_t bytes = own.bytes;
+    for (const BatchLayout& layout : layouts) bytes = std::max(bytes, layout.bytes);
+    inputs = Buffer(device, bytes * slots);
     for (std::size_t s = 0; s < slots; ++s) {
       InputSlot& slot = input_slots[s];
-      const std::array<Tensor*, 3> tensors{&slot.sample, &slot.target, &slot.weight};
-      for (std::size_t r = 0; r < ids.size(); ++r)
-        if (ids[r] >= 0) *tensors[r] = {g.desc(ids[r]), inputs.at(at[s][r])};
-      slot.positions = {position_desc, inputs.at(at[s][3])};
+      auto* const memory = static_cast<std::byte*>(inputs.at(bytes * s));
+      slot.carried = memory + own.copied;
+      for (const BatchLayout::Port& port : own.ports) slot.inputs.push_back({port.desc, memory + port.offset});
+      slot.positions = own.positions_in(slot.carried);
       positions[s] = slot.positions;
     }
   }
 };
 
-Program::Program(Device& device, Graph graph, const PlanOptions& options, Collective* ranks)
+Program::Program(Device& device, Graph graph, const PlanOptions& options, Collective* ranks,
+                 std::span<const BatchLayout> layouts)
     : state_(std::make_unique<State>(device, ranks)) {
   State& s = *state_;
-  const Analysis analysis(graph);
+  const Analysis analysis(graph, options.train);
   for (NodeId n = 0; n < static_cast<NodeId>(graph.nodes().size()); ++n) {
     const GraphNode& node = graph.nodes()[idx(n)];
     std::vector<TensorDesc> in;
@@ -279,7 +266,7 @@ Program::Program(Device& device, Graph graph, const PlanOptions& options, Collec
   try {
     s.arena = Buffer(device, std::max<std::size_t>(s.plan.arena_bytes(), 64));
     s.packed = Buffer(device, std::max<std::size_t>(s.plan.packed_bytes, 64));
-    s.allocate_inputs();
+    s.allocate_inputs(layouts);
   } catch (const OutOfMemory& e) {
     throw OutOfMemory(
         fmt::format("{}; the plan for a micro batch of {} needs {} MiB of activations and {} MiB of packed parameters",
@@ -295,6 +282,9 @@ const Plan& Program::plan() const noexcept {
 }
 const InputSlot& Program::slot(int index) const noexcept {
   return state_->input_slots[idx(index)];
+}
+const Tensor& Program::input(int slot, std::string_view name) const {
+  return state_->input_slots[idx(slot)].inputs[state_->plan.graph.input_index(name)];
 }
 Program::Seconds Program::seconds() const noexcept {
   return state_->seconds;
@@ -334,9 +324,8 @@ void Program::parameters_changed(Changed changed) noexcept {
     if (changed == Changed::anyhow || !s.left_by_update[n]) s.stale[n] = true;
 }
 
-Tensor Program::output(int slot) const {
-  const Graph& graph = state_->plan.graph;
-  return state_->value_tensor(state_->plan.evaluate, graph.nodes().back().in.at(0), slot);
+Tensor Program::output(int slot, std::size_t index) const {
+  return state_->value_tensor(state_->plan.evaluate, state_->plan.graph.outputs().at(index).value, slot);
 }
 
 void Program::pack(const ParameterStore& store, Stream& stream, Changed changed) {
@@ -372,7 +361,7 @@ void Program::run(const Pass& pass, int slot, const ParameterStore& store, const
     of_call.recompute = call.kind == Call::Kind::recompute;
     const OpArgs args{
         call.in,     call.out,       call.params, call.state, call.saved, call.state_sums, {&s.positions[idx(slot)], 1},
-        call.packed, call.workspace, of_call,     step};
+        call.packed, call.workspace, of_call,     step,       call.loss};
     s.current = &call;
     std::optional<DeviceRange> range;
     if (call.node >= 0 && s.device.asynchronous())

@@ -3,15 +3,19 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/device/device.hpp"
 #include "runtime/optim/optimizer.hpp"
 #include "runtime/plan/flat.hpp"
 #include "runtime/plan/plan.hpp"
+#include "runtime/program/batch_layout.hpp"
 #include "runtime/ranks/group.hpp"
 
 namespace dtrain {
@@ -39,12 +43,11 @@ class StepObserver {
   virtual Event* mark(std::size_t /*index*/) { return nullptr; }
 };
 
-/// Fixed device addresses of one micro batch. Tensors that the graph does not read have no data.
+/// Fixed device addresses of one micro batch, laid out as a BatchLayout says.
 struct InputSlot {
-  Tensor sample;     // f32, channels_last if rank 4
-  Tensor target;     // i32 labels [N] or f32 [N, D]
-  Tensor weight;     // f32 [N]; 0 = padding
-  Tensor positions;  // u64 [N]: stream position of each sample
+  std::vector<Tensor> inputs;    // as Graph::inputs()
+  Tensor positions;              // u64 [N]: stream position of each sample
+  std::byte* carried = nullptr;  // what a loader fills: [copied, bytes) of the layout
 };
 
 class Program {
@@ -52,14 +55,17 @@ class Program {
   static constexpr int slots = 2;
   /// Prepares every kernel, plans with their real needs and allocates. Throws DeviceError, OutOfMemory (with the bytes
   /// by kind).
-  /// `ranks` is what CrossRankSum steps run on, on the stream of run(); without one they do nothing.
-  Program(Device&, Graph, const PlanOptions&, Collective* ranks = nullptr);
+  /// `ranks` is what CrossRankSum steps run on, on the stream of run(); without one they do nothing. `layouts`: of the
+  /// batches that the slots are filled with, which differ in what travels in place of values; none: values travel.
+  Program(Device&, Graph, const PlanOptions&, Collective* ranks = nullptr, std::span<const BatchLayout> layouts = {});
   ~Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
   const Plan& plan() const noexcept;
   const InputSlot& slot(int index) const noexcept;
+  /// A slot's view of the input of that name. Throws BugError where there is none.
+  const Tensor& input(int slot, std::string_view name) const;
   /// For UpdateArgs::packed: the packed copies that an update can leave itself, one for each of FlatLayout::params.
   /// Empty where it can leave none.
   std::span<const PackedCopy> packed_copies() const noexcept;
@@ -74,7 +80,7 @@ class Program {
   /// Refreshes those packed copies at once.
   void pack(const ParameterStore&, Stream&, Changed = Changed::anyhow);
   /// Train: forward, backward into `store`'s gradients; loss sums are added to (or, in the first micro batch,
-  /// overwrite) store.loss_sums(). Evaluate: forward only; loss sums likewise.
+  /// overwrite) store.loss_sums(k). Evaluate: forward only; loss sums likewise.
   void run(const Pass&, int slot, const ParameterStore& store, const StepState&, StepHooks&, Stream&);
   /// The next training passes record this where forward ends; null: nothing.
   void mark_backward(Event*) noexcept;
@@ -88,8 +94,8 @@ class Program {
   /// aliases).
   Tensor value(ValueId) const;
   MemoryUse memory(int optimizer_floats, int shards = 1) const;
-  /// What the loss compares with the targets (logits, predictions), of the latest evaluation pass.
-  Tensor output(int slot) const;
+  /// Output `index` of the graph (logits, predictions), of the latest evaluation pass.
+  Tensor output(int slot, std::size_t index = 0) const;
   /// Host seconds of forward and backward of the latest train pass.
   struct Seconds {
     double begin = 0;  // of forward, on the steady clock

@@ -1,6 +1,5 @@
 #include "runtime/program/step_memory.hpp"
 
-#include <algorithm>
 #include <cstring>
 #include <memory>
 
@@ -40,12 +39,13 @@ void StepMemory::begin(const StepState& step, Stream& stream) {
   }
 }
 
-void StepMemory::write_tail(const std::array<float, tail_size>& mine, float* to, Stream& stream) {
+void StepMemory::write_tail(const StepTail& mine, std::size_t counted, float* to, Stream& stream) {
+  const std::size_t bytes = StepTail::floats(counted) * sizeof(float);
   if (images_ != nullptr) {
     image(ended_).tail = mine;
-    device_.copy(to, image(ended_).tail.data(), sizeof mine, stream);
+    device_.copy(to, &image(ended_).tail, bytes, stream);
   } else {
-    std::copy(mine.begin(), mine.end(), to);
+    std::memcpy(to, &mine, bytes);
   }
 }
 

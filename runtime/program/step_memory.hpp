@@ -4,7 +4,6 @@
 // struct, which host and kernels share. Used on the training thread; nothing is allocated after creation.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -30,10 +29,9 @@ class StepMemory {
   void reset(const StepState&, Stream&);
   /// Gives the device the host's part of the next step.
   void begin(const StepState& step, Stream&);
-  /// Numbers of this rank that travel with the sums of a step.
-  static constexpr std::size_t tail_size = 3;
-  /// In the step that began last, once: into device memory, where ranks add them up.
-  void write_tail(const std::array<float, tail_size>&, float* to, Stream&);
+  /// What this rank tells in the step that began last, once: into device memory, where ranks add it up. `counted`
+  /// losses.
+  void write_tail(const StepTail&, std::size_t counted, float* to, Stream&);
   /// After Kernels::finish_step: the step is under way until its state is read.
   void end(Stream&);
   int under_way() const noexcept { return static_cast<int>(ended_ - read_); }
@@ -46,7 +44,7 @@ class StepMemory {
   /// In pinned memory.
   struct Image {
     StepState begin, end;
-    std::array<float, tail_size> tail{};
+    StepTail tail;
   };
   Image& image(std::uint64_t step) const noexcept { return images_[step % done_.size()]; }
 

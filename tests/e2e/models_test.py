@@ -57,7 +57,7 @@ class Models(harness.Case):
 
     def test_global_statistics_are_those_of_a_larger_micro_batch(self):
         self.digits(BRANCHES)
-        everywhere = "model.batch_norm.statistics=global"
+        everywhere = "model.batch_norm.sync=true"
         whole = self.run_steps("whole")
         self.assert_same(whole, self.run_steps("one", everywhere))
         self.assert_same(whole, self.run_steps("two", everywhere, ranks=2))

@@ -140,20 +140,20 @@ struct Steps {
     const BatchSplit batch = check_batch(loaded, world.size());
     engine.emplace(world, std::move(d));
     engine->connect(config, world);
-    Graph graph = training_graph(config, batch.micro);
-    const std::int64_t width = output_width(graph);
-    data.emplace(open_data(config, config.data.train, width, config.data.cache_mib));
-    engine->bind(std::move(graph), config);
+    data.emplace(open_data(config, config.data.train, DataUse::training, config.data.cache_mib));
+    const models::StoredPorts stored = stored_ports(*data);
+    Graph graph = training_graph(config, batch.micro, stored);
+    const std::vector<LoadedSet> sets =
+        load_sets(config, graph, stored, *data, nullptr, world.rank(), world.size(), engine->device());
+    engine->bind(std::move(graph), config, Mode::train, layouts_of(sets));
     step.emplace(config, *engine, world.watchdog(), stop, batch.accumulation);
     status.total_steps = 1000;
     status.global_batch = config.batch.global;
     status.loss_scale = loss_scaling(config).initial;
-    io::LoaderOptions loading = loader_options(config, batch.micro, width, world, &engine->device());
-    on_device = DeviceData::make(device, engine->compute(), *data, loading, config.data.device_cache_mib, true);
-    loading.carry = on_device ? on_device->carry() : io::Carry::floats;
-    loader = io::Loader::training(*data, loading);
+    on_device = DeviceData::make(device, engine->compute(), sets[0]);
+    loader = io::Loader::training(*data, sets[0].options);
     step->model().initialize(engine->plan().graph, config.seed);
-    step->start(status);
+    step->start(status, sum_weights(*world.make_group(), loader->loss_weights(0)));
     engine->pack();
   }
   void run() {

@@ -437,7 +437,7 @@ struct FinishStepBody {
   FinishArgs args;
   template <class Thread>
   DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared&) const {
-    if (t.index() == 0) close_step(*args.step, args.sums, args.scaling);
+    if (t.index() == 0) close_step(*args.step, args.sums, args.scaling, args.losses);
   }
 };
 

@@ -77,7 +77,7 @@ inline Trained train(const Maker& make, DType wire, bool sharded) {
       optimizer.update_bucket(store, b, state, *compute);
     }
     const float* const tail = store.gradients() + layout.param_floats;
-    out.tails.insert(out.tails.end(), tail, tail + FlatLayout::extras);
+    out.tails.insert(out.tails.end(), tail, tail + FlatLayout::extras_for(1, 0));
     reducer.gather_parameters(*compute);
   }
   reducer.wait_parameters(*compute);
@@ -100,8 +100,9 @@ inline void check_reducers(const Maker& make) {
     require(same_bits(whole.norms, sharded.norms), "norms of shards are those of the whole ({})", name_of(wire));
     require(same_bits(whole.tails, sharded.tails), "sums behind the parameters with shards ({})", name_of(wire));
     for (std::size_t i = 0; i < whole.tails.size(); ++i) {
-      const int step = static_cast<int>(i / FlatLayout::extras);
-      const float sum = tree_sum([&](int r) { return rough(r + 100 * step, i % FlatLayout::extras); }, 0, make.size);
+      const int step = static_cast<int>(i / FlatLayout::extras_for(1, 0));
+      const float sum =
+          tree_sum([&](int r) { return rough(r + 100 * step, i % FlatLayout::extras_for(1, 0)); }, 0, make.size);
       require(whole.tails[i] == sum, "what lies behind the parameters is exact ({})", name_of(wire));
     }
     const auto all = group->all_gather(std::as_bytes(std::span(sharded.params)));

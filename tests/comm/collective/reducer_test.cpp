@@ -129,7 +129,7 @@ TEST(Reducer, sharded_and_narrow_allocates_nothing_either_and_tells_its_bytes) {
     CommConfig config;
     config.gradient_dtype = DType::bf16;
     GradientReducer reducer(*device, *collective, store, config, true);
-    EXPECT_EQ(reducer.bytes_per_step(), 2 * store.layout().param_floats + 4 * FlatLayout::extras);
+    EXPECT_EQ(reducer.bytes_per_step(), 2 * store.layout().param_floats + 4 * FlatLayout::extras_for(1, 0));
     const int buckets = static_cast<int>(store.layout().buckets.size());
     StepState state;
     state.sum_weight = 1;

@@ -23,9 +23,9 @@ ValueId global_norm(Graph& g, const std::string& name, ValueId x, Activation act
 
 Graph net(std::int64_t batch, bool global) {
   Graph g(batch);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{batch, 8, 8, 2}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{batch}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{batch}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{batch, 8, 8, 2}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::i32, Shape{batch}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{batch}});
   auto v = g.add("conv1", Conv{.filters = 8, .kernel = {3, 3}, .padding = {1, 1}, .bias = false}, {x});
   v = global ? global_norm(g, "norm1", v, Activation::relu)
              : g.add("norm1", BatchNorm{.activation = Activation::relu}, {v});
@@ -49,10 +49,10 @@ std::vector<float> gradients(std::int64_t first, std::int64_t batch, bool global
   for (std::int64_t n = 0; n < batch; ++n) {
     const auto position = static_cast<std::uint64_t>(first + n);
     for (std::int64_t i = 0; i < 128; ++i)  // far from zero, where sums of squares lose digits
-      slot.sample.as<float>()[n * 128 + i] =
+      slot.inputs[0].as<float>()[n * 128 + i] =
           5 + to_unit(draw4(random_key(seed, Purpose::test), position, 0, static_cast<std::uint32_t>(i)).v[0]);
-    slot.target.as<std::int32_t>()[n] = static_cast<std::int32_t>(position % 4);
-    slot.weight.as<float>()[n] = 1;
+    slot.inputs[1].as<std::int32_t>()[n] = static_cast<std::int32_t>(position % 4);
+    slot.inputs[2].as<float>()[n] = 1;
     slot.positions.as<std::uint64_t>()[n] = position;
   }
   StepState state;

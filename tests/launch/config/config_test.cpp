@@ -187,9 +187,9 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        "c.yaml:11:33: communication.gradient_dtype: bfloat16 with deterministic: elastic; expected float32: a single "
        "rank rounds nothing"},
       {with("deterministic: elastic\nbatch: {micro: 16}\n"),
-       {"model.batch_norm={statistics: global}"},
-       "command line: model.batch_norm={statistics: global}: model.batch_norm.statistics: global with deterministic: "
-       "elastic; expected micro: the statistics of all ranks depend on their number"},
+       {"model.batch_norm={sync: true}"},
+       "command line: model.batch_norm={sync: true}: model.batch_norm.sync: true with deterministic: elastic; expected "
+       "false: means over all ranks depend on their number"},
       // what stands beside an optimizer's name
       {with("optimizer: {adam: {}, groups: [{match: \"*.bias\"}, {match: \"dens_*\", frozen: true}]}\n"),
        {},
@@ -252,9 +252,9 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        "data: {train: a.h5}\n",
        {},
        "c.yaml:4:43: model.loss.cross_entropy.label_smoothing: got 1; expected a number of at least 0 and below 1"},
-      {"model:\n  input: [4]\n  mlp: {widths: [4]}\n  batch_norm: {statistics: all}\ndata: {train: a.h5}\n",
+      {"model:\n  input: [4]\n  mlp: {widths: [4]}\n  batch_norm: {sync: all}\ndata: {train: a.h5}\n",
        {},
-       "c.yaml:4:28: model.batch_norm.statistics: got all; expected micro or global"},
+       "c.yaml:4:22: model.batch_norm.sync: got all; expected true or false"},
       // the command line
       {std::string(small),
        {"batch.global=abc"},
@@ -388,7 +388,7 @@ optimizer: {sgd: {learning_rate: 0.1, momentum: 0.9, nesterov: true}}
     - flatten
     - dense: {units: 10}
   loss: {cross_entropy: {label_smoothing: 0.1}}
-  batch_norm: {statistics: global}
+  batch_norm: {sync: true}
 data: {train: a.h5}
 precision: bfloat16
 )",

@@ -20,7 +20,7 @@ SumCosts link(double latency, double rate) {
 }
 
 /// 64 MiB of gradients that become complete evenly over a backward of 100 ms.
-constexpr GradientSize gradients{16 << 20, FlatLayout::extras, 1, 1};
+constexpr GradientSize gradients{16 << 20, FlatLayout::extras_for(1, 0), 1, 1};
 RankWork even_work(double backward = 0.1) {
   RankWork work;
   work.before = backward / 2;
@@ -131,11 +131,11 @@ TEST(BucketChoice, TextIsReadBackOrRefused) {
 
 Graph two_layers() {
   Graph graph(8);
-  const ValueId x = graph.add_input(InputRole::sample, "sample", {DType::f32, Shape{8, 100}});
+  const ValueId x = graph.add_input(PortUse::input, "sample", {DType::f32, Shape{8, 100}});
   const ValueId h = graph.add("first", Dense{.units = 200}, {x});
   const ValueId y = graph.add("second", Dense{.units = 10}, {h});
-  const ValueId t = graph.add_input(InputRole::target, "target", {DType::i32, Shape{8}});
-  const ValueId w = graph.add_input(InputRole::weight, "weight", {DType::f32, Shape{8}});
+  const ValueId t = graph.add_input(PortUse::target, "target", {DType::i32, Shape{8}});
+  const ValueId w = graph.add_input(PortUse::weight, "weight", {DType::f32, Shape{8}});
   graph.add("loss", SoftmaxCrossEntropy{}, {y, t, w});
   return graph;
 }

@@ -89,7 +89,7 @@ TEST_F(GroupsTraining, a_frozen_trunk_keeps_its_bits_and_has_neither_gradients_n
     if (const NodeId n = backward_node(step); n >= 0)
       EXPECT_TRUE(plan.graph.nodes()[idx(n)].name == "fc" || plan.graph.nodes()[idx(n)].shape.loss)
           << plan.graph.nodes()[idx(n)].name;
-  const std::size_t fc = 512 * 10 + 16, floats = fc + plan.layout.state_floats + FlatLayout::extras;
+  const std::size_t fc = 512 * 10 + 16, floats = fc + plan.layout.state_floats + plan.layout.extras;
   const MemoryUse memory = memory_use(plan, 1);
   EXPECT_EQ(memory.gradients, floats * sizeof(float));
   EXPECT_EQ(memory.optimizer, floats * sizeof(float));
@@ -109,7 +109,7 @@ TEST_F(GroupsTraining, only_what_is_trained_travels) {
       const std::vector<std::string> overrides = all ? std::vector<std::string>() : std::vector<std::string>{trunk};
       Steps s(config(resnet, overrides, "wire"), std::make_unique<test::AsyncDevice>(), &rank);
       const FlatLayout& layout = s.engine->store().layout();
-      std::size_t floats = layout.state_floats + FlatLayout::extras;
+      std::size_t floats = layout.state_floats + layout.extras;
       for (const FlatParam& p : layout.params)
         if (all || p.name.starts_with("fc.")) floats += (p.size + 15) / 16 * 16;
       EXPECT_EQ(s.step->communication().bytes_per_step, floats * sizeof(float));

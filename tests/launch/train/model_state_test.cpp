@@ -18,9 +18,9 @@ namespace {
 
 Graph small_model() {
   Graph g(4);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{4, 3}});
-  const auto target = g.add_input(InputRole::target, "target", {DType::i32, Shape{4}});
-  const auto weight = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{4}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{4, 3}});
+  const auto target = g.add_input(PortUse::target, "target", {DType::i32, Shape{4}});
+  const auto weight = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{4}});
   const auto logits = g.add("dense", Dense{5, true, Activation::none}, {x});
   g.add("loss", SoftmaxCrossEntropy{}, {logits, target, weight});
   return g;

@@ -51,7 +51,7 @@ train: {steps: 14, ema: {decay: 0.9}, clip_norm: 1.5}
 log: {every_steps: 3}
 communication: {algorithm: fixed_order, bucket_mib: 0.004, last_bucket_mib: 0.002}
 )",
-                                                     test_training::augmented, "batch_norm: {statistics: global}");
+                                                     test_training::augmented, "batch_norm: {sync: true}");
 
 enum class On : std::uint8_t { cpus, nccl, staged };
 

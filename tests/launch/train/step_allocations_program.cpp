@@ -104,9 +104,9 @@ constexpr int ranks = 2;
 
 Graph small_cnn() {
   Graph g(micro);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{micro, 8, 8, 1}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{micro}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{micro}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{micro, 8, 8, 1}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::i32, Shape{micro}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{micro}});
   auto v = g.add("conv2d_1", Conv{.filters = 8, .kernel = {3, 3}, .activation = Activation::relu}, {x});
   v = g.add("maxpool2d_1", MaxPool{}, {v});
   v = g.add("conv2d_2", Conv{.filters = 16, .kernel = {2, 2}, .activation = Activation::relu}, {v});
@@ -148,16 +148,16 @@ long count_steps(const std::string& file, const UpdateRule& rule, comm::Algorith
     const auto loader = io::Loader::training(data, loading);
     StepState state;
     state.learning_rate = 0.01f;
-    state.sum_weight = static_cast<float>(loading.global_batch);
+    state.sum_weight = static_cast<double>(loading.global_batch);
     Trace trace(100);  // wraps in the steps that are counted
     const auto step = [&] {
       reducer.begin_step();
       for (std::int64_t j = 0; j < accumulation; ++j) {
         const io::Batch& batch = loader->next();
         const InputSlot& slot = program.slot(static_cast<int>(j % 2));
-        device->copy(slot.sample.data, batch.sample.data, slot.sample.bytes(), *compute);
-        device->copy(slot.target.data, batch.target.data, slot.target.bytes(), *compute);
-        device->copy(slot.weight.data, batch.weight.data, slot.weight.bytes(), *compute);
+        device->copy(slot.inputs[0].data, batch.sample.data, slot.inputs[0].bytes(), *compute);
+        device->copy(slot.inputs[1].data, batch.target.data, slot.inputs[1].bytes(), *compute);
+        device->copy(slot.inputs[2].data, batch.weight.data, slot.inputs[2].bytes(), *compute);
         device->copy(slot.positions.data, batch.positions.data, slot.positions.bytes(), *compute);
         loader->release();
         program.run({Mode::train, true, j + 1 == accumulation}, static_cast<int>(j % 2), store, state, tree, *compute);

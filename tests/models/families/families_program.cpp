@@ -55,8 +55,8 @@ std::vector<Network> networks() {
 
 class Net : public test::GoldenNet {
  public:
-  Net(const Network& network, Statistics statistics)
-      : GoldenNet(config(network, statistics), batch_size, {Sgd{}}),
+  Net(const Network& network, bool sync)
+      : GoldenNet(config(network, sync), batch_size, {Sgd{}}),
         network_(network),
         golden_(goldens().at(network.name)) {}
 
@@ -142,12 +142,12 @@ class Net : public test::GoldenNet {
   const Json& points() const { return golden_.at("points"); }
 
  private:
-  static ModelConfig config(const Network& network, Statistics statistics) {
+  static ModelConfig config(const Network& network, bool sync) {
     ModelConfig m;
     m.input = network.input;
     m.family = network.family;
-    m.label_smoothing = network.label_smoothing;
-    m.statistics = statistics;
+    m.loss.label_smoothing = network.label_smoothing;
+    m.sync_batch_norm = sync;
     return m;
   }
 
@@ -159,7 +159,7 @@ class Net : public test::GoldenNet {
 class Families : public ::testing::TestWithParam<Network> {};
 
 TEST_P(Families, LossAndEveryGradientAtIndependentPoints) {
-  Net net(GetParam(), Statistics::micro);
+  Net net(GetParam(), false);
   EXPECT_EQ(net.graph().parameter_count(), goldens().at(GetParam().name).at("parameters"));
   ASSERT_EQ(net.points().size(), 20u);
   for (const Json& point : net.points()) {
@@ -170,7 +170,7 @@ TEST_P(Families, LossAndEveryGradientAtIndependentPoints) {
 }
 
 TEST_P(Families, StatisticsOverAllRanksAreThoseOfTheOnlyOne) {
-  Net net(GetParam(), Statistics::global);
+  Net net(GetParam(), true);
   net.check(net.points()[0]);
   net.check_statistics();
 }

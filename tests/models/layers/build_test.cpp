@@ -29,7 +29,11 @@ Layer at(std::string name, OpSpec op, std::vector<std::string> from = {}) {
 }
 
 ModelConfig model(std::vector<std::int64_t> input, std::vector<Layer> layers, Loss loss = Loss::cross_entropy) {
-  return {std::move(input), std::move(layers), loss};
+  ModelConfig m;
+  m.input = std::move(input);
+  m.layers = std::move(layers);
+  m.loss.kind = loss;
+  return m;
 }
 ModelConfig family(std::vector<std::int64_t> input, Family family) {
   ModelConfig m;
@@ -83,7 +87,7 @@ TEST(Build, NumbersLayersByKindAndDropoutsByOrder) {
                                              "dense_2", "loss"}));
   EXPECT_EQ(ids, (std::vector<std::uint32_t>{0, 1}));
   EXPECT_EQ(g.params()[0].name, "conv2d_1.weight");
-  EXPECT_EQ(g.desc(g.input(InputRole::sample)).shape, (Shape{2, 8, 8, 1}));  // channels last
+  EXPECT_EQ(g.desc(g.inputs()[0].value).shape, (Shape{2, 8, 8, 1}));  // channels last
 }
 
 TEST(Build, ADenseLayerMayBeFirstOnAnImage) {
@@ -91,8 +95,17 @@ TEST(Build, ADenseLayerMayBeFirstOnAnImage) {
 }
 
 TEST(Build, KnowsTheTarget) {
-  EXPECT_EQ(target_shape(model({4}, {dense(3)})), Shape{});
-  EXPECT_EQ(target_shape(model({4}, {dense(3)}, Loss::mean_squared_error)), Shape{3});
+  const auto target = [](const ModelConfig& config) {
+    const Graph g = build(config, 2);
+    return g.desc(g.inputs()[g.input_index("target")].value);
+  };
+  EXPECT_EQ(target(model({4}, {dense(3)})), (TensorDesc{DType::i32, Shape{2}}));
+  EXPECT_EQ(target(model({4}, {dense(3)}, Loss::mean_squared_error)), (TensorDesc{DType::f32, Shape{2, 3}}));
+  // A label, or values, at each position.
+  EXPECT_EQ(target(model({6, 4}, {dense(3)})), (TensorDesc{DType::i32, Shape{2, 6}}));
+  EXPECT_EQ(target(model({1, 4, 5}, {conv(3, 1)})), (TensorDesc{DType::i32, Shape{2, 4, 5}}));
+  EXPECT_EQ(target(model({1, 4, 5}, {conv(3, 1)}, Loss::mean_squared_error)),
+            (TensorDesc{DType::f32, Shape{2, 4, 5, 3}}));
 }
 
 struct Misfit {
@@ -113,8 +126,6 @@ TEST(Build, SaysWhichLayerDoesNotFitAndWhy) {
        "layer conv2d_1: a kernel of [5, 5] does not fit its input of shape [1, 4, 4]"},
       {model({1, 4, 4}, {pool(), pool(), pool(), flatten(), dense(2)}), 2,
        "layer maxpool2d_3: a window of [2, 2] does not fit its input of shape [1, 1, 1]"},
-      {model({1, 4, 4}, {conv(4, 3)}), 1,
-       "the loss: the last layer's output has shape [4, 2, 2]; expected [classes]; end with a dense layer"},
       {model({4}, {dense(1)}), 1,
        "the loss: cross_entropy over 1 class; expected at least 2 outputs, or mean_squared_error"},
       {model({4}, {{{}, Activate{}}}), 1,
@@ -303,7 +314,7 @@ TEST(Build, GlobalStatisticsAreMomentsThatAreSummedOverRanks) {
   ModelConfig config =
       model({3, 4, 4}, {conv(4, 1), at("n", BatchNorm{.activation = Activation::relu}), flatten(), dense(2)});
   EXPECT_EQ(node(build(config, 2), "n"), "batch_norm(conv2d_1)");
-  config.statistics = Statistics::global;
+  config.sync_batch_norm = true;
   const Graph g = build(config, 2);
   EXPECT_EQ(node(g, "n_moments"), "batch_moments(conv2d_1)");
   EXPECT_EQ(node(g, "n_sum"), "sum_over_ranks(n_moments)");
@@ -318,10 +329,9 @@ TEST(Build, CastsStandBehindTheInputAndBeforeTheLoss) {
   const Graph g = models::build(config, 2, DType::bf16);
   EXPECT_EQ(node(g, "input_cast"), "cast(input)");
   EXPECT_EQ(node(g, "conv2d_1"), "conv2d(input_cast)");
-  EXPECT_EQ(node(g, "output_cast"), "cast(dense_2)");
-  EXPECT_EQ(node(g, "loss"), "softmax_cross_entropy(output_cast, target, weight)");
+  EXPECT_EQ(node(g, "loss"), "softmax_cross_entropy(dense_2, target, weight)");
   for (const auto& n : g.nodes()) {
-    const bool f32 = n.name == "output_cast" || n.name == "loss";
+    const bool f32 = n.name == "loss";
     EXPECT_EQ(n.shape.out[0].dtype, f32 ? DType::f32 : DType::bf16) << n.name;
     for (const auto& p : n.shape.params) EXPECT_EQ(p.desc.dtype, DType::f32);
   }
@@ -331,7 +341,7 @@ TEST(Build, CastsStandBehindTheInputAndBeforeTheLoss) {
 
 TEST(Build, SmoothsLabels) {
   ModelConfig config = model({4}, {dense(3)});
-  config.label_smoothing = 0.1;
+  config.loss.label_smoothing = 0.1;
   EXPECT_EQ(std::get<SoftmaxCrossEntropy>(build(config, 2).nodes().back().op).label_smoothing, 0.1);
 }
 

@@ -20,7 +20,7 @@ class GoldenNet {
         store_(*device_, program_.plan().layout),
         optimizer_(*device_, rule, store_.layout()) {
     state_.learning_rate = static_cast<float>(base_learning_rate(rule));
-    state_.sum_weight = static_cast<float>(batch);
+    state_.sum_weight = static_cast<double>(batch);
   }
 
   const Graph& graph() const { return program_.plan().graph; }
@@ -33,11 +33,11 @@ class GoldenNet {
   /// Mean loss of these samples (logical order); the gradients are sums over the batch.
   double run(const std::vector<float>& samples, const std::vector<std::int32_t>& labels) {
     const InputSlot& slot = program_.slot(0);
-    const std::vector<float> memory = to_memory(slot.sample.desc, samples);
-    std::copy(memory.begin(), memory.end(), slot.sample.as<float>());
+    const std::vector<float> memory = to_memory(slot.inputs[0].desc, samples);
+    std::copy(memory.begin(), memory.end(), slot.inputs[0].as<float>());
     for (std::size_t n = 0; n < labels.size(); ++n) {
-      slot.target.as<std::int32_t>()[n] = labels[n];
-      slot.weight.as<float>()[n] = 1;
+      slot.inputs[1].as<std::int32_t>()[n] = labels[n];
+      slot.inputs[2].as<float>()[n] = 1;
       slot.positions.as<std::uint64_t>()[n] = n;
     }
     program_.run({Mode::train, true, true}, 0, store_, state_, hooks_, *stream_);

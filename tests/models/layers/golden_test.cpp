@@ -56,7 +56,7 @@ class Net : public test::GoldenNet {
   }
   /// Mean loss of Batch(seed); the gradients are sums over the batch.
   double run(std::uint64_t seed) {
-    const auto elements = static_cast<std::size_t>(graph().desc(graph().input(InputRole::sample)).elements()) /
+    const auto elements = static_cast<std::size_t>(graph().desc(graph().inputs()[0].value).elements()) /
                           static_cast<std::size_t>(batch_size);
     std::vector<float> samples;
     std::vector<std::int32_t> labels;

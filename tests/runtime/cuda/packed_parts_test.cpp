@@ -87,9 +87,9 @@ TEST(PackedParts, are_all_that_pack_writes) {
 TEST(PackedParts, of_the_cpu_are_none_as_its_updates_write_none) {
   const auto device = make_cpu_device(1);
   Graph g(2);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{2, 5, 5, 6}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{2}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{2}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{2, 5, 5, 6}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::i32, Shape{2}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{2}});
   auto v = g.add("conv2d_1", Conv{.filters = 4, .kernel = {3, 3}}, {x});
   v = g.add("flatten_1", Flatten{}, {v});
   v = g.add("dense_1", Dense{.units = 5}, {v});

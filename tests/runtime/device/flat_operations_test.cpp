@@ -48,7 +48,7 @@ TEST_P(FlatOperations, of_norms_decide_as_the_cpus_do) {
         states[i].loss_scale = 2;
         device.kernels().sum_squares(values.data(), n, squares.data(), stream);
         device.kernels().finish_gradients({&states[i], squares.data(), blocks, 0.001}, stream);
-        auto sums = reachable<float>(StepState::sum_count, 3.0f);
+        auto sums = reachable<float>(16, 3.0f);
         device.kernels().finish_step({&states[i], sums.data(), {.dynamic = true, .growth_steps = 1}}, stream);
         stream.synchronize();
       }
@@ -60,7 +60,8 @@ TEST_P(FlatOperations, of_norms_decide_as_the_cpus_do) {
       EXPECT_EQ(states[1].nonfinite_block, bad == 0 ? 0u : n / 2 / norm_block);
       EXPECT_EQ(states[1].loss_scale, bad == 0 ? 4.0f : 1.0f);
       EXPECT_EQ(states[1].applied_steps, states[0].applied_steps);
-      EXPECT_EQ(states[1].sums[StepState::sum_count - 1], 3.0f);
+      EXPECT_EQ(states[1].sums[sums_per_loss - 1], 3.0f);
+      EXPECT_EQ(states[1].tail.joules_samples, 3.0f);
       device_->kernels().finish_gradients({&states[1], nullptr, 0, 0}, *stream_);
       stream_->synchronize();
       EXPECT_EQ(states[1].nonfinite, 0u);

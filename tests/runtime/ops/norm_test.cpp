@@ -219,7 +219,7 @@ TEST_P(Estimates, are_no_less_than_what_a_device_needs) {
         TensorDesc desc = image(2, channels, pixels, pixels);
         desc.dtype = dtype;
         Graph graph(2);
-        const ValueId x = graph.add_input(InputRole::sample, "x", desc);
+        const ValueId x = graph.add_input(PortUse::input, "x", desc);
         graph.add("norm", BatchNorm{}, {x});
         const ValueId moments = graph.add("moments", BatchMoments{}, {x});
         graph.add("normalize", BatchNormalize{}, {x, moments});

@@ -257,7 +257,7 @@ GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(EitherWay);
 /// The graphs of an op, by their keys, each with an engine for it.
 std::map<std::string, std::string> engines_of(const test::AvailableDevice& device, const OpRow& row) {
   Graph graph(row.in.shape[0]);
-  graph.add("op", row.op, {graph.add_input(InputRole::sample, "x", row.in)});
+  graph.add("op", row.op, {graph.add_input(PortUse::input, "x", row.in)});
   std::map<std::string, std::string> engines;
   for (const cuda::CudnnGraph& g : cuda::graphs_of(row.op, row.in, false)) engines[cuda::key_of(g)] = "eng1_k2=3";
   if (device.name == "simulated") return engines;

@@ -16,9 +16,9 @@ constexpr std::int64_t batch = 6;
 /// Stem, then `blocks` residual blocks with squeeze and excitation, dropout, pooling and a head.
 Graph residual_net(int blocks, DType dtype) {
   Graph g(batch);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{batch, 12, 12, 3}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{batch}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{batch}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{batch, 12, 12, 3}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::i32, Shape{batch}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{batch}});
   auto v = dtype == DType::f32 ? x : g.add("in", Cast{dtype}, {x});
   v = g.add("stem", Conv{.filters = 16, .kernel = {3, 3}, .padding = {1, 1}, .bias = false}, {v});
   v = g.add("stem_norm", BatchNorm{.activation = Activation::relu}, {v});
@@ -68,10 +68,10 @@ struct Net {
     for (std::int64_t n = 0; n < batch; ++n) {
       const std::uint64_t position = first_position + static_cast<std::uint64_t>(n);
       for (std::int64_t i = 0; i < 3 * 12 * 12; ++i)
-        slot.sample.as<float>()[n * 3 * 12 * 12 + i] =
+        slot.inputs[0].as<float>()[n * 3 * 12 * 12 + i] =
             2 * to_unit(draw4(random_key(seed, Purpose::test), position, 0, static_cast<std::uint32_t>(i)).v[0]) - 1;
-      slot.target.as<std::int32_t>()[n] = static_cast<std::int32_t>(position % 5);
-      slot.weight.as<float>()[n] = 1;
+      slot.inputs[1].as<std::int32_t>()[n] = static_cast<std::int32_t>(position % 5);
+      slot.inputs[2].as<float>()[n] = 1;
       slot.positions.as<std::uint64_t>()[n] = position;
     }
     program.run(pass, 0, store, state, hooks, *stream);

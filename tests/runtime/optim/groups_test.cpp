@@ -13,9 +13,9 @@ namespace {
 
 Graph model() {
   Graph g(4);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{4, 3}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{4}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{4}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{4, 3}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::i32, Shape{4}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{4}});
   auto v = g.add("layer1_fc", Dense{.units = 7}, {x});
   v = g.add("layer2_fc", Dense{.units = 7}, {v});
   v = g.add("head", Dense{.units = 5}, {v});

@@ -13,9 +13,9 @@ namespace {
 
 Graph cnn(const std::vector<ParameterGroup>& groups = {}) {
   Graph g(4);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{4, 12, 12, 1}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{4}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{4}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{4, 12, 12, 1}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::i32, Shape{4}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{4}});
   auto v = g.add("conv_1", Conv{.filters = 8, .kernel = {3, 3}}, {x});
   v = g.add("norm_1", BatchNorm{}, {v});
   v = g.add("conv_2", Conv{.filters = 8, .kernel = {3, 3}}, {v});
@@ -82,7 +82,7 @@ TEST(FrozenPlan, runs_backward_down_to_the_lowest_trained_layer) {
   for (const Step& step : through.train.steps)
     if (const auto* p = std::get_if<BackwardParams>(&step))
       EXPECT_NE(through.graph.nodes()[idx(p->node)].name, "dense_1");
-  const Analysis analysis(through.graph);
+  const Analysis analysis(through.graph, true);
   for (NodeId n = 0; n < static_cast<NodeId>(through.graph.nodes().size()); ++n) {
     const std::string& name = through.graph.nodes()[idx(n)].name;
     if (name == "dense_1" || name == "norm_1") EXPECT_FALSE(analysis.use_of(n).params_gradient) << name;

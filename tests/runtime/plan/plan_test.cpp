@@ -12,9 +12,9 @@ namespace {
 
 Graph small_cnn(std::int64_t batch) {
   Graph g(batch);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{batch, 12, 12, 1}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{batch}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{batch}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{batch, 12, 12, 1}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::i32, Shape{batch}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{batch}});
   auto v = g.add("conv2d_1", Conv{.filters = 8, .kernel = {3, 3}, .activation = Activation::relu}, {x});
   v = g.add("maxpool2d_1", MaxPool{}, {v});
   v = g.add("flatten_1", Flatten{}, {v});
@@ -130,9 +130,9 @@ TEST(Plan, SharesMemoryOnlyWhereNobodyReadsLater) {
 
 TEST(Plan, NamesAnUnusedLayer) {
   Graph g(2);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{2, 4}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::f32, Shape{2, 4}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{2}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{2, 4}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::f32, Shape{2, 4}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{2}});
   g.add("lost", Dense{.units = 3}, {x});
   g.add("loss", MeanSquaredError{}, {g.add("dense", Dense{.units = 4}, {x}), y, w});
   try {
@@ -146,9 +146,9 @@ TEST(Plan, NamesAnUnusedLayer) {
 /// Two norms in a row, so that the gradient of the second's input may lie over that of its output.
 Graph two_norms() {
   Graph g(8);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{8, 5}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::f32, Shape{8, 4}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{8}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{8, 5}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::f32, Shape{8, 4}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{8}});
   auto v = g.add("first", Dense{.units = 4}, {x});
   v = g.add("batch", BatchNorm{}, {v});
   v = g.add("layer", LayerNorm{}, {v});
@@ -198,19 +198,19 @@ TEST(Plan, WithoutTrainingNeedsTheMemoryOfEvaluationAlone) {
 TEST(Plan, TellsAKernelWhichGradientsNobodyWants) {
   Graph g = two_norms();
   {
-    const Analysis analysis(g);
+    const Analysis analysis(g, true);
     EXPECT_FALSE(analysis.use_of(0).input_gradient);  // of the data
     EXPECT_TRUE(analysis.use_of(1).input_gradient);
     EXPECT_FALSE(analysis.use_of(1).input_gradient_added);
   }
   Graph twice(8);
-  const auto x = twice.add_input(InputRole::sample, "sample", {DType::f32, Shape{8, 5}});
-  const auto y = twice.add_input(InputRole::target, "target", {DType::f32, Shape{8, 5}});
-  const auto w = twice.add_input(InputRole::weight, "weight", {DType::f32, Shape{8}});
+  const auto x = twice.add_input(PortUse::input, "sample", {DType::f32, Shape{8, 5}});
+  const auto y = twice.add_input(PortUse::target, "target", {DType::f32, Shape{8, 5}});
+  const auto w = twice.add_input(PortUse::weight, "weight", {DType::f32, Shape{8}});
   const auto a = twice.add("a", Dense{.units = 5}, {x});
   const auto b = twice.add("b", Dense{.units = 5}, {a});
   twice.add("loss", MeanSquaredError{}, {twice.add("sum", Add{}, {a, b}), y, w});
-  const Analysis analysis(twice);
+  const Analysis analysis(twice, true);
   EXPECT_TRUE(analysis.use_of(1).input_gradient_added);   // the sum, later, leaves its share of a's gradient
   EXPECT_FALSE(analysis.use_of(2).input_gradient_added);  // which is the first to do so
   EXPECT_FALSE(analysis.use_of(3).input_gradient_added);
@@ -218,9 +218,9 @@ TEST(Plan, TellsAKernelWhichGradientsNobodyWants) {
 
 TEST(Plan, KeepsRoomForWhatRecomputationWritesAgain) {
   Graph g(2);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{2, 8, 8, 3}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::f32, Shape{2, 4}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{2}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{2, 8, 8, 3}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::f32, Shape{2, 4}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{2}});
   // No gradient of the data is wanted, so that no step of backward belongs to these two; both write their masks again.
   const auto masked = g.add("dropout", Dropout{.rate = 0.5}, {g.add("pool", MaxPool{}, {x})});
   const auto hidden = g.add("hidden", Dense{.units = 4}, {g.add("flatten", Flatten{}, {masked})});
@@ -243,9 +243,9 @@ TEST(Plan, KeepsRoomForWhatRecomputationWritesAgain) {
 
 TEST(Plan, SumsContributionsOfATiedParameterAndAValueReadTwice) {
   Graph g(2);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{2, 4}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::f32, Shape{2, 4}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{2}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{2, 4}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::f32, Shape{2, 4}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{2}});
   const auto a = g.add("first", Dense{.units = 4}, {x});
   const auto b = g.add("second", Dense{.units = 4}, {a}, {0, 1});  // tied to the first
   g.add("loss", MeanSquaredError{}, {b, y, w});

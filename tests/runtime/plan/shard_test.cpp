@@ -15,9 +15,9 @@ namespace {
 
 Graph mlp() {
   Graph g(4);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{4, 77}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{4}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{4}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{4, 77}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::i32, Shape{4}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{4}});
   auto v = g.add("dense_1", Dense{.units = 501}, {x});
   v = g.add("dense_2", Dense{.units = 203}, {v});
   v = g.add("dense_3", Dense{.units = 10}, {v});

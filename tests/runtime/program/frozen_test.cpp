@@ -24,9 +24,9 @@ constexpr double sum_tolerance = 1e-6;
 
 Graph layered(const std::vector<ParameterGroup>& groups) {
   Graph g(batch);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{batch, 8, 8, 2}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{batch}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{batch}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{batch, 8, 8, 2}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::i32, Shape{batch}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{batch}});
   // Behind an activation: a bias right before a batch norm has a gradient of rounding errors alone.
   auto v = g.add("conv_1", Conv{.filters = 4, .kernel = {3, 3}, .activation = Activation::tanh}, {x});
   v = g.add("batch_1", BatchNorm{.activation = Activation::relu}, {v});
@@ -59,11 +59,11 @@ struct Bound {
     program.pack(store, *stream);
     const InputSlot& slot = program.slot(0);
     const RandomKey key = random_key(seed, Purpose::test);
-    for (std::int64_t i = 0; i < slot.sample.elements(); ++i)
-      slot.sample.as<float>()[i] = 2 * to_unit(draw4(key, static_cast<std::uint64_t>(i), 0, 0).v[0]) - 1;
+    for (std::int64_t i = 0; i < slot.inputs[0].elements(); ++i)
+      slot.inputs[0].as<float>()[i] = 2 * to_unit(draw4(key, static_cast<std::uint64_t>(i), 0, 0).v[0]) - 1;
     for (std::int64_t n = 0; n < batch; ++n) {
-      slot.target.as<std::int32_t>()[n] = static_cast<std::int32_t>(n % 5);
-      slot.weight.as<float>()[n] = 1;
+      slot.inputs[1].as<std::int32_t>()[n] = static_cast<std::int32_t>(n % 5);
+      slot.inputs[2].as<float>()[n] = 1;
     }
     for (int p = 0; p < passes; ++p)
       program.run({Mode::train, p == 0, p + 1 == passes}, 0, store, state_memory[0], hooks, *stream);
@@ -147,9 +147,9 @@ TEST_P(FrozenParameters, leave_the_bits_with_recomputation) {
 /// Dense layers of one shape; `tied`: the third and the fifth have the parameters of the first.
 Graph chain(bool tied) {
   Graph g(batch);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{batch, 64}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{batch}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{batch}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{batch, 64}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::i32, Shape{batch}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{batch}});
   const Dense same{.units = 64};
   std::vector<ParamId> first;
   auto v = x;

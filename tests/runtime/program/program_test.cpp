@@ -21,9 +21,9 @@ constexpr std::uint64_t seed = 11;
 
 Graph small_cnn(std::int64_t batch) {
   Graph g(batch);
-  const auto x = g.add_input(InputRole::sample, "sample", {DType::f32, Shape{batch, 10, 10, 2}});
-  const auto y = g.add_input(InputRole::target, "target", {DType::i32, Shape{batch}});
-  const auto w = g.add_input(InputRole::weight, "weight", {DType::f32, Shape{batch}});
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{batch, 10, 10, 2}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::i32, Shape{batch}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{batch}});
   auto v = g.add("conv2d_1", Conv{.filters = 4, .kernel = {3, 3}, .activation = Activation::relu}, {x});
   v = g.add("maxpool2d_1", MaxPool{}, {v});
   v = g.add("conv2d_2", Conv{.filters = 8, .kernel = {3, 3}}, {v});
@@ -38,15 +38,15 @@ Graph small_cnn(std::int64_t batch) {
 
 /// Fills rows [0, batch) of a slot with the samples at stream positions first, first + 1, ...
 void fill(const InputSlot& slot, std::uint64_t first, float weight = 1) {
-  const std::int64_t batch = slot.sample.desc.shape[0];
-  const std::int64_t elements = slot.sample.elements() / batch;
+  const std::int64_t batch = slot.inputs[0].desc.shape[0];
+  const std::int64_t elements = slot.inputs[0].elements() / batch;
   for (std::int64_t n = 0; n < batch; ++n) {
     const std::uint64_t position = first + static_cast<std::uint64_t>(n);
     for (std::int64_t i = 0; i < elements; ++i)
-      slot.sample.as<float>()[n * elements + i] =
+      slot.inputs[0].as<float>()[n * elements + i] =
           2 * to_unit(draw4(random_key(seed, Purpose::test), position, 0, static_cast<std::uint32_t>(i)).v[0]) - 1;
-    slot.target.as<std::int32_t>()[n] = static_cast<std::int32_t>(position % 5);
-    slot.weight.as<float>()[n] = weight;
+    slot.inputs[1].as<std::int32_t>()[n] = static_cast<std::int32_t>(position % 5);
+    slot.inputs[2].as<float>()[n] = weight;
     slot.positions.as<std::uint64_t>()[n] = position;
   }
 }
@@ -131,7 +131,7 @@ TEST_P(Programs, CountWeightedSamplesOnlyInEvaluationAndHaveNoDropout) {
   fill(four.program.slot(0), 0);
   four.run({Mode::evaluate, true, true});
   fill(eight.program.slot(0), 0);
-  for (int i = 4; i < 8; ++i) eight.program.slot(0).weight.as<float>()[i] = 0;
+  for (int i = 4; i < 8; ++i) eight.program.slot(0).inputs[2].as<float>()[i] = 0;
   eight.run({Mode::evaluate, true, true});
   EXPECT_EQ(eight.sum(weight_sum), 4);
   EXPECT_NEAR(eight.sum(loss_sum), four.sum(loss_sum), 5 * tolerance(four));

@@ -19,7 +19,7 @@ using test::AsyncDevice;
 TEST(StepMemory, keeps_what_the_device_counts_and_gives_it_what_the_host_says) {
   AsyncDevice device;
   const auto stream = device.make_stream(StreamUse::compute);
-  const Buffer sums(device, StepState::sum_count * sizeof(float));
+  const Buffer sums(device, 16 * sizeof(float));
   device.zero(sums.data(), sums.bytes(), *stream);
   StepMemory memory(device);
   EXPECT_EQ(memory.lag(), 2);
@@ -32,7 +32,8 @@ TEST(StepMemory, keeps_what_the_device_counts_and_gives_it_what_the_host_says) {
     step.learning_rate = static_cast<float>(s) * 0.5f;
     step.applied_steps = 1000;  // the device's own: not taken
     memory.begin(step, *stream);
-    memory.write_tail({s == 3 ? 1.0f : 0.0f, static_cast<float>(s), 5}, static_cast<float*>(sums.data()) + 4, *stream);
+    memory.write_tail({s == 3 ? 1.0f : 0.0f, static_cast<float>(s), 5, {}}, 0,
+                      static_cast<float*>(sums.data()) + sums_per_loss, *stream);
     device.kernels().finish_step({&memory.state(), static_cast<float*>(sums.data()), {}}, *stream);
     memory.end(*stream);
     if (memory.under_way() <= memory.lag()) continue;
@@ -40,9 +41,9 @@ TEST(StepMemory, keeps_what_the_device_counts_and_gives_it_what_the_host_says) {
     EXPECT_EQ(done.step, s - 2);
     EXPECT_EQ(done.learning_rate, static_cast<float>(s - 2) * 0.5f);
     EXPECT_EQ(done.applied_steps, 7 + s - 1);
-    EXPECT_EQ(done.sums[4], s - 2 == 3 ? 1 : 0);
-    EXPECT_EQ(done.sums[5], static_cast<float>(s - 2));
-    EXPECT_EQ(done.sums[6], 5);
+    EXPECT_EQ(done.tail.stop, s - 2 == 3 ? 1 : 0);
+    EXPECT_EQ(done.tail.joules, static_cast<float>(s - 2));
+    EXPECT_EQ(done.tail.joules_samples, 5);
   }
   while (memory.under_way() > 0) memory.read();
   EXPECT_THROW(memory.read(), BugError);
@@ -67,24 +68,24 @@ TEST(StepMath, decides_on_an_update_as_the_loss_scale_grows_and_shrinks) {
   EXPECT_EQ(s.grad_norm, 1);  // 8 / (2 * 4)
   EXPECT_EQ(s.gradient_scale, 0.5f);
   EXPECT_EQ(s.nonfinite, 0u);
-  const float sums[StepState::sum_count] = {1, 2, 3};
+  const float sums[16] = {1, 2, 3};
   const LossScaling rule{.dynamic = true, .growth_steps = 2, .minimum = 1, .maximum = 8};
-  close_step(s, sums, rule);
+  close_step(s, sums, rule, {});
   EXPECT_EQ(s.loss_scale, 4);
-  close_step(s, sums, rule);
+  close_step(s, sums, rule, {});
   EXPECT_EQ(s.loss_scale, 8);
-  close_step(s, sums, rule);
-  close_step(s, sums, rule);
+  close_step(s, sums, rule, {});
+  close_step(s, sums, rule, {});
   EXPECT_EQ(s.loss_scale, 8);  // the most
   EXPECT_EQ(s.applied_steps, 4u);
   EXPECT_EQ(s.sums[2], 3);
   judge_gradients(s, HUGE_VAL, 17, 0);
   EXPECT_EQ(s.nonfinite, 1u);
   EXPECT_EQ(s.nonfinite_block, 17u);
-  close_step(s, sums, rule);
+  close_step(s, sums, rule, {});
   EXPECT_EQ(s.applied_steps, 4u);  // skipped
   EXPECT_EQ(s.loss_scale, 4);
-  for (int i = 0; i < 5; ++i) close_step(s, sums, rule);
+  for (int i = 0; i < 5; ++i) close_step(s, sums, rule, {});
   EXPECT_EQ(s.loss_scale, 1);  // the least
 }
 

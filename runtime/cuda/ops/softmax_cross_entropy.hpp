@@ -1,0 +1,122 @@
+// Softmax and cross-entropy: what its kernels are given, and their bodies. Structs of arguments; see grid.hpp.
+// Pointers are device memory that the caller owns until the stream was there.
+#pragma once
+
+#include <bit>
+#include <cmath>
+
+#include "runtime/cuda/ops/loss_sums.hpp"
+#include "runtime/ops/activation_math.hpp"
+
+namespace dtrain::cuda {
+
+struct CrossEntropyPlace {
+  std::int64_t rows, classes;
+  double smoothing;
+  const void* logits;
+  RowLabels labels;
+  RowWeights weights;
+  float* log_sums;  // or null
+};
+/// Workspace: loss_bytes(rows). Sums are written to out[loss_sum_count], or added to it.
+void cross_entropy(const Launch&, Element, const CrossEntropyPlace&, bool add, float* out, void* workspace);
+/// `loss`: index of its seed.
+void cross_entropy_gradient(const Launch&, Element, const CrossEntropyPlace&, const StepState*, int loss,
+                            Slot gradient);
+
+DTRAIN_HOST_DEVICE inline float not_a_number() {
+  return std::bit_cast<float>(0x7FC00000u);
+}
+
+template <class T, int size>
+struct CrossEntropyBody : RowGroup<size> {
+  using Shared = GroupShared<size>;
+  CrossEntropyPlace p;
+  std::int64_t parts;
+  RowLoss* losses;
+
+  template <class Thread>
+  DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared& shared) const {
+    const std::int64_t part = this->index(t);
+    if (part >= parts) return;  // a whole warp or block
+    RowLoss sum;
+    for (std::int64_t row = part; row < p.rows; row += parts) add_row(t, shared, row, sum);
+    if (this->lane(t) == 0) losses[part] = sum;
+  }
+
+  template <class Thread>
+  DTRAIN_HOST_DEVICE void add_row(Thread& t, Shared& shared, std::int64_t row, RowLoss& sum) const {
+    const std::int64_t first = this->lane(t);
+    const float weight = p.weights.of(row);
+    const std::int64_t label = p.labels.of(row);
+    if (weight == 0 || p.labels.ignored_of(label)) {
+      if (first == 0) keep(row, 0);
+      return;
+    }
+    const T* x = static_cast<const T*>(p.logits) + row * p.classes;
+    const bool known = label >= 0 && label < p.classes;
+    const float own = known ? to_float(x[label]) : 0.0f;
+    float largest = to_float(x[0]);
+    for (std::int64_t c = first; c < p.classes; c += size) {
+      const float v = to_float(x[c]);
+      largest = v > largest ? v : largest;
+    }
+    largest = group_max<size>(t, shared, largest);
+    float exponentials = 0, logits = 0;
+    int before = 0;  // classes that come before the label when logits are sorted, equal ones in their order
+    for (std::int64_t c = first; c < p.classes; c += size) {
+      const float v = to_float(x[c]);
+      exponentials += exp_bounded(v - largest);
+      logits += v;
+      before += c < label ? v >= own : c > label ? v > own : 0;
+    }
+    const float log_sum = largest + std::log(group_sum<size>(t, shared, exponentials));
+    before = group_sum<size>(t, shared, before);
+    double aim = (1.0 - p.smoothing) * static_cast<double>(own);
+    if (p.smoothing > 0)
+      aim += p.smoothing * group_sum<size>(t, shared, static_cast<double>(logits)) / static_cast<double>(p.classes);
+    if (first != 0) return;
+    RowLoss result;
+    result.weight = static_cast<double>(weight);
+    result.positions = 1;
+    result.loss = known ? static_cast<double>(weight) * (static_cast<double>(log_sum) - aim)
+                        : static_cast<double>(not_a_number());
+    if (known && own == own) {
+      result.correct = before < 1 ? 1 : 0;
+      result.top5 = before < 5 ? 1 : 0;
+    }
+    keep(row, log_sum);
+    sum.add(result);
+  }
+  DTRAIN_HOST_DEVICE void keep(std::int64_t row, float log_sum) const {
+    if (p.log_sums != nullptr) p.log_sums[row] = log_sum;
+  }
+};
+
+template <class T, int size>
+struct CrossEntropyGradientBody : RowGroup<size> {
+  using Shared = Nothing;
+  CrossEntropyPlace p;
+  const StepState* step;
+  int loss;
+  Slot gradient;
+
+  template <class Thread>
+  DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared&) const {
+    const std::int64_t row = this->index(t);
+    if (row >= p.rows) return;
+    const T* x = static_cast<const T*>(p.logits) + row * p.classes;
+    const float weight = p.weights.of(row), log_sum = p.log_sums[row];
+    const std::int64_t label = p.labels.of(row);
+    const bool skipped = weight == 0 || p.labels.ignored_of(label), known = label >= 0 && label < p.classes;
+    const float w = known ? weight * (step->loss_scale * step->loss_seed[loss]) : not_a_number();
+    const auto share = static_cast<float>(p.smoothing / static_cast<double>(p.classes));
+    const auto aim = static_cast<float>(1.0 - p.smoothing + p.smoothing / static_cast<double>(p.classes));
+    for (std::int64_t c = this->lane(t); c < p.classes; c += size) {
+      const float g = skipped ? 0.0f : w * (exp_bounded(to_float(x[c]) - log_sum) - (c == label ? aim : share));
+      write_slot<1, T>(gradient, row * p.classes + c, Floats<1>{{g}});
+    }
+  }
+};
+
+}  // namespace dtrain::cuda

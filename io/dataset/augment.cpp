@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "io/dataset/convert.hpp"
 #include "io/hdf5/stored.hpp"
 #include "runtime/tensor/error.hpp"
 
@@ -60,25 +61,27 @@ AffineMap Augmenter::Draw::map() const noexcept {
           static_cast<float>(yx), static_cast<float>(yy), static_cast<float>(y0)};
 }
 
-Augmenter::Augmenter(const Dataset& data, const Shape& input, const Normalize& normalize,
-                     std::span<const Augmentation> list, std::uint64_t seed)
-    : list_(list.begin(), list.end()), key_(random_key(seed, Purpose::augment)), type_(data.sample_type()) {
+Augmenter::Augmenter(const Dataset& data, std::size_t index, const Shape& input, const Normalize& normalize,
+                     StoredLayout layout, std::span<const Augmentation> list, std::uint64_t seed)
+    : list_(list.begin(), list.end()), key_(random_key(seed, Purpose::augment)), type_(data.port(index).type) {
+  const DataPort& port = data.port(index);
+  const std::string setting = port_setting(port, "augment"), model = model_name(port);
   if (input.rank() != 3) {
-    throw ConfigError(
-        fmt::format("data.augment: {} needs images; model.input is {}, expected [channels, height, width]",
-                    name_of(list_.at(0)), input.str()));
+    throw ConfigError(fmt::format("{}: {} needs images; {} is {}, expected [channels, height, width]", setting,
+                                  name_of(list_.at(0)), model, input.str()));
   }
-  stored_channels_last_ = fit_input(data, input) == SampleOrder::channels_last;
+  stored_channels_last_ = fit_input(data, index, input, layout) == SampleOrder::channels_last;
   channels_ = static_cast<int>(input[0]);
   height_ = stored_height_ = static_cast<int>(input[1]);
   width_ = stored_width_ = static_cast<int>(input[2]);
   for (const Augmentation& a : list_) {
     const auto* color = std::get_if<ColorJitter>(&a);
     if (color != nullptr && channels_ != 3) {
-      throw ConfigError(fmt::format("data.augment: color_jitter needs 3 channels; model.input is {}", input.str()));
+      throw ConfigError(fmt::format("{}: color_jitter needs 3 channels; {} is {}", setting, model, input.str()));
     }
     if (color != nullptr && size_of(type_) > 1 && !(normalize.scale > 0)) {
-      throw ConfigError("data.augment: color_jitter needs data.normalize.scale above 0: it takes values to 0 ... 1");
+      throw ConfigError(fmt::format("{}: color_jitter needs {} above 0: it takes values to 0 ... 1", setting,
+                                    port_setting(port, "normalize.scale")));
     }
   }
   most_ = type_ == StoredType::u8 ? 255.0f : static_cast<float>(1 / normalize.scale);

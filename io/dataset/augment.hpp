@@ -16,7 +16,8 @@ namespace dtrain::io {
 class Augmenter {
  public:
   /// Throws ConfigError where an augmentation does not suit the images, ShapeError where these do not fit the input.
-  Augmenter(const Dataset&, const Shape& input, const Normalize&, std::span<const Augmentation>, std::uint64_t seed);
+  Augmenter(const Dataset&, std::size_t port, const Shape& input, const Normalize&, StoredLayout,
+            std::span<const Augmentation>, std::uint64_t seed);
 
   /// What one position of the stream drew.
   struct Draw {

@@ -29,42 +29,103 @@ bool is_image(const Shape& sample) {
 
 }  // namespace
 
-SampleOrder fit_input(const Dataset& data, const Shape& input) {
-  const Shape& stored = data.sample_shape();
-  if (is_image(input)) {
-    if (without_ones(stored) == without_ones(input)) {
-      // With one channel, or one row and column, both orders are the same bytes; otherwise equal shapes are [C, H, W].
-      return input[0] == 1 ? SampleOrder::channels_last : SampleOrder::channels_first;
-    }
-    const auto extents = input.extents();
-    std::vector<std::int64_t> last(extents.begin() + 1, extents.end());
-    last.push_back(extents[0]);
-    if (stored == Shape(std::span<const std::int64_t>(last))) return SampleOrder::channels_last;
-  } else if (without_ones(stored) == without_ones(input) || (input.rank() == 1 && stored.elements() == input[0])) {
-    return SampleOrder::plain;
-  }
-  throw ShapeError(fmt::format("{}: {} holds samples of shape {}, but model.input is {}", data.files()[0],
-                               data.sample_key(), stored.str(), input.str()));
+std::string port_setting(const DataPort& port, std::string_view setting) {
+  if (port.use == PortUse::input && port.name == "input") return fmt::format("data.{}", setting);
+  return fmt::format("data.{}.{}.{}", port.use == PortUse::input ? "inputs" : "targets", port.name, setting);
 }
 
-Converter::Converter(const Dataset& data, const Shape& input, const Normalize& normalize) : type_(data.sample_type()) {
-  const SampleOrder order = fit_input(data, input);
+std::string model_name(const DataPort& port) {
+  if (port.use != PortUse::input)
+    return fmt::format("the {} {}", port.use == PortUse::target ? "target" : "weight", port.name);
+  return port.name == "input" ? "model.input" : "model.inputs." + port.name;
+}
+
+SampleOrder fit_input(const Dataset& data, std::size_t index, const Shape& input, StoredLayout layout) {
+  const DataPort& port = data.port(index);
+  std::vector<std::int64_t> held;
+  if (port.ragged() && input.rank() > 0) held.push_back(input[0]);
+  held.insert(held.end(), port.row.extents().begin(), port.row.extents().end());
+  const std::string name = fmt::format("{}: {}", data.files()[0], port.key);
+  if (port.ragged() && (input.rank() > 2 || layout == StoredLayout::channels_first)) {
+    throw ShapeError(fmt::format("{} has samples of different lengths, but {} is {}; expected [length, channels]", name,
+                                 model_name(port), input.str()));
+  }
+  const Shape stored{std::span<const std::int64_t>(held)};
+  const auto extents = input.extents();
+  // With one channel, or one position, both orders are the same bytes.
+  const bool as_written = without_ones(stored) == without_ones(input);
+  if (is_image(input)) {
+    std::vector<std::int64_t> last(extents.begin() + 1, extents.end());
+    last.push_back(extents[0]);
+    const Shape turned{std::span<const std::int64_t>(last)};
+    const bool is_last =
+        stored == turned || (layout == StoredLayout::channels_last && without_ones(stored) == without_ones(turned));
+    // Equal shapes are [C, H, W], unless it is said that they are not.
+    if (as_written && (layout != StoredLayout::channels_last || input[0] == 1))
+      return input[0] == 1 ? SampleOrder::channels_last : SampleOrder::channels_first;
+    if (is_last && layout != StoredLayout::channels_first) return SampleOrder::channels_last;
+  } else if (input.rank() == 2) {
+    const bool turned = without_ones(stored) == without_ones(Shape{input[1], input[0]});
+    const bool same = input[0] == 1 || input[1] == 1;
+    if (layout == StoredLayout::unknown && as_written && turned && !same && !port.ragged()) {
+      throw ShapeError(
+          fmt::format("{} holds samples of shape {}, which may be {} positions of {} channels or {} "
+                      "channels of {} positions; say data.{}.{}.layout: channels_last, or channels_first",
+                      name, stored.str(), input[0], input[1], input[1], input[0],
+                      port.use == PortUse::input ? "inputs" : "targets", port.name));
+    }
+    if (as_written && (layout != StoredLayout::channels_first || same)) return SampleOrder::plain;
+    if (turned && layout == StoredLayout::channels_first) return SampleOrder::channels_first;
+    if (turned && layout == StoredLayout::unknown) {
+      throw ShapeError(
+          fmt::format("{} holds samples of shape {}, but {} is {}, which is [length, channels]; if the "
+                      "file holds [channels, length], say data.{}.{}.layout: channels_first",
+                      name, stored.str(), model_name(port), input.str(),
+                      port.use == PortUse::input ? "inputs" : "targets", port.name));
+    }
+  } else if (as_written || (input.rank() == 1 && stored.elements() == input[0])) {
+    return SampleOrder::plain;
+  }
+  if (port.use == PortUse::target && input.rank() == 1) {
+    throw ShapeError(
+        fmt::format("{} has {} values a sample, but the model gives {}", name, stored.elements(), input.elements()));
+  }
+  const std::string said = layout == StoredLayout::unknown          ? ""
+                           : layout == StoredLayout::channels_first ? ", which is said to be stored channels_first"
+                                                                    : ", which is said to be stored channels_last";
+  throw ShapeError(fmt::format("{} holds samples of shape {}, but {} is {}{}", name, stored.str(), model_name(port),
+                               input.str(), said));
+}
+
+Converter::Converter(const Dataset& data, std::size_t index, const Shape& input, const Normalize& normalize,
+                     StoredLayout layout)
+    : type_(data.port(index).type) {
+  const SampleOrder order = fit_input(data, index, input, layout);
+  const DataPort& port = data.port(index);
   // Where the model flattens at once, channels are those of the stored image.
-  const Shape& image = is_image(input) ? input : data.sample_shape();
+  const Shape& image = is_image(input) ? input : port.row;
   const auto elements = static_cast<std::size_t>(input.elements());
-  channels_ = is_image(image) ? static_cast<std::size_t>(image[0]) : 1;
-  wanted_channels_last_ = is_image(input);
-  stored_channels_last_ = order == SampleOrder::channels_last;
   const std::size_t entries = std::max(normalize.mean.size(), normalize.standard_deviation.size());
-  if (entries > 1 && channels_ != entries && !is_image(image)) {
-    channels_ = elements == entries ? entries : 0;  // features: one entry each
+  if (port.ragged()) length_ = static_cast<std::size_t>(input[0]);
+  if (input.rank() == 2 && (entries <= 1 || static_cast<std::int64_t>(entries) == input[1])) {
+    channels_ = static_cast<std::size_t>(input[1]);
+    wanted_channels_last_ = true;
+    stored_channels_last_ = order == SampleOrder::plain;
+  } else {
+    channels_ = is_image(image) ? static_cast<std::size_t>(image[0]) : 1;
+    wanted_channels_last_ = is_image(input);
+    stored_channels_last_ = order == SampleOrder::channels_last;
+    if (entries > 1 && channels_ != entries && !is_image(image)) {
+      channels_ = elements == entries && !port.ragged() ? entries : 0;  // features: one entry each
+    }
   }
   const auto fits = [&](std::size_t n) { return n <= 1 || n == channels_; };
   if (channels_ == 0 || !fits(normalize.mean.size()) || !fits(normalize.standard_deviation.size())) {
-    throw ConfigError(fmt::format(
-        "data.normalize: mean and standard_deviation need one entry, or one for each channel of {}; they have "
-        "{} and {}",
-        image.str(), normalize.mean.size(), normalize.standard_deviation.size()));
+    throw ConfigError(
+        fmt::format("{}: mean and standard_deviation need one entry, or one for each channel of {}; they have "
+                    "{} and {}",
+                    port_setting(port, "normalize"), (input.rank() == 2 ? input : image).str(), normalize.mean.size(),
+                    normalize.standard_deviation.size()));
   }
   pixels_ = elements / channels_;
   for (std::size_t c = 0; c < channels_; ++c) {
@@ -74,8 +135,8 @@ Converter::Converter(const Dataset& data, const Shape& input, const Normalize& n
     const double standard_deviation = of(normalize.standard_deviation, 1), mean = of(normalize.mean, 0);
     if (!(standard_deviation > 0) || !std::isfinite(standard_deviation) || !std::isfinite(mean) ||
         !std::isfinite(normalize.scale)) {
-      throw ConfigError(
-          "data.normalize: scale, mean and standard_deviation must be finite, standard_deviation above 0");
+      throw ConfigError(fmt::format("{}: scale, mean and standard_deviation must be finite, standard_deviation above 0",
+                                    port_setting(port, "normalize")));
     }
     scale_.push_back(normalize.scale / standard_deviation);
     offset_.push_back(-mean / standard_deviation);
@@ -94,7 +155,7 @@ Converter::Converter(const Dataset& data, const Shape& input, const Normalize& n
   }
 }
 
-std::int64_t Converter::operator()(const std::byte* stored, float* out) const {
+std::int64_t Converter::convert(const std::byte* stored, float* out, std::size_t pixels) const {
   const std::size_t in_pixel = stored_channels_last_ ? channels_ : 1, in_channel = stored_channels_last_ ? 1 : pixels_;
   const std::size_t out_pixel = wanted_channels_last_ ? channels_ : 1,
                     out_channel = wanted_channels_last_ ? 1 : pixels_;
@@ -105,9 +166,9 @@ std::int64_t Converter::operator()(const std::byte* stored, float* out) const {
       const unsigned char* in = bytes + c * in_channel;
       float* to = out + c * out_channel;
       if (in_pixel == 1 && out_pixel == 1) {
-        for (std::size_t p = 0; p < pixels_; ++p) to[p] = table[in[p]];
+        for (std::size_t p = 0; p < pixels; ++p) to[p] = table[in[p]];
       } else {
-        for (std::size_t p = 0; p < pixels_; ++p) to[p * out_pixel] = table[in[p * in_pixel]];
+        for (std::size_t p = 0; p < pixels; ++p) to[p * out_pixel] = table[in[p * in_pixel]];
       }
     }
     return -1;
@@ -122,17 +183,17 @@ std::int64_t Converter::operator()(const std::byte* stored, float* out) const {
       const double scale = scale_[c], offset = offset_[c];
       const std::size_t in_step = in_pixel * sizeof(T);
       if (std::is_same_v<T, float> && identity_ && in_pixel == 1 && out_pixel == 1) {
-        std::memcpy(to, in, pixels_ * sizeof(float));
+        std::memcpy(to, in, pixels * sizeof(float));
         float sum[8]{};
         std::size_t p = 0;
-        for (; p + 8 <= pixels_; p += 8) {
+        for (; p + 8 <= pixels; p += 8) {
           for (std::size_t k = 0; k < 8; ++k) sum[k] += to[p + k] * 0.0f;
         }
-        for (; p < pixels_; ++p) sum[0] += to[p] * 0.0f;
+        for (; p < pixels; ++p) sum[0] += to[p] * 0.0f;
         for (const float s : sum) poison += static_cast<double>(s);
         continue;
       }
-      for (std::size_t p = 0; p < pixels_; ++p) {
+      for (std::size_t p = 0; p < pixels; ++p) {
         T value;
         std::memcpy(&value, in + p * in_step, sizeof value);
         const auto converted = static_cast<float>(static_cast<double>(value) * scale + offset);
@@ -141,7 +202,7 @@ std::int64_t Converter::operator()(const std::byte* stored, float* out) const {
       }
     }
     if (poison == 0) return -1;
-    for (std::size_t i = 0; i < elements(); ++i) {
+    for (std::size_t i = 0; i < channels_ * pixels; ++i) {
       const double value = stored_number(type_, stored + i * sizeof(T));
       if (!std::isfinite(value) || std::abs(value) > static_cast<double>(std::numeric_limits<float>::max())) {
         return static_cast<std::int64_t>(i);

@@ -98,7 +98,10 @@ class Dataset {
 
   /// Throws DataError that names the first of a port's `labels` outside [0, classes) that is not ignored: file, row,
   /// value.
-  void check_labels(std::size_t port, std::int64_t classes) const;
+  void check_labels(std::size_t port, std::int64_t classes, std::optional<std::int64_t> ignore = {}) const;
+
+  /// Throws DataError that names the first row of a ragged port of more than `most` positions.
+  void check_lengths(std::size_t port, std::int64_t most) const;
 
   struct Row {
     const std::byte* data;

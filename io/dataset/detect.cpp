@@ -13,12 +13,12 @@
 namespace dtrain::io {
 namespace {
 
-constexpr std::array<std::string_view, 17> samples{
+constexpr std::array<std::string_view, 17> sample_names{
     "images",  "image",  "samples", "sample",  "data",         "x",      "inputs", "input",      "features",
     "feature", "tokens", "x_train", "train_x", "train_images", "x_test", "test_x", "test_images"};
-constexpr std::array<std::string_view, 15> targets{"labels",  "label",        "targets", "target", "y",
-                                                   "outputs", "output",       "classes", "class",  "y_train",
-                                                   "train_y", "train_labels", "y_test",  "test_y", "test_labels"};
+constexpr std::array<std::string_view, 15> target_names{"labels",  "label",        "targets", "target", "y",
+                                                        "outputs", "output",       "classes", "class",  "y_train",
+                                                        "train_y", "train_labels", "y_test",  "test_y", "test_labels"};
 
 std::string_view last_component(std::string_view path) {
   return path.substr(path.rfind('/') + 1);
@@ -29,16 +29,28 @@ bool same_name(std::string_view a, std::string_view b) {
                     [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
 }
 
+h5::DatasetInfo checked(const h5::File& file, h5::DatasetInfo info) {
+  if (!info.refused.empty()) throw DataError(fmt::format("{}: {} {}", file.path(), info.path, info.refused));
+  return info;
+}
+
+}  // namespace
+
+const h5::File::Listing& PortFinder::listing() {
+  if (!listing_) listing_ = file_.list();
+  return *listing_;
+}
+
 /// The data set to take for `what`, or null; more than one of the same name and depth is an error.
-const h5::DatasetInfo* find(const h5::File& file, const h5::File::Listing& listing,
-                            std::span<const std::string_view> names, std::string_view what, std::string_view setting) {
+const h5::DatasetInfo* PortFinder::find(std::span<const std::string_view> names, std::string_view what,
+                                        std::string_view setting) {
   for (const bool at_root : {true, false}) {
     for (const auto name : names) {
       const h5::DatasetInfo* found = nullptr;
-      for (const h5::DatasetInfo& d : listing.datasets) {
+      for (const h5::DatasetInfo& d : listing().datasets) {
         if ((d.path.rfind('/') == 0) != at_root || !same_name(last_component(d.path), name)) continue;
         if (found != nullptr) {
-          throw DataError(fmt::format("{}: {} and {} could both be the {}; choose one with {}", file.path(),
+          throw DataError(fmt::format("{}: {} and {} could both be the {}; choose one with {}", file_.path(),
                                       found->path, d.path, what, setting));
         }
         found = &d;
@@ -49,48 +61,49 @@ const h5::DatasetInfo* find(const h5::File& file, const h5::File::Listing& listi
   return nullptr;
 }
 
-void check(const h5::File& file, const h5::DatasetInfo& info) {
-  if (!info.refused.empty()) throw DataError(fmt::format("{}: {} {}", file.path(), info.path, info.refused));
+h5::DatasetInfo PortFinder::of_key(const std::string& key) const {
+  return checked(file_, file_.info(key));
 }
 
-}  // namespace
+h5::DatasetInfo PortFinder::samples(const std::string& key) {
+  if (!key.empty()) return of_key(key);
+  const auto* found = find(sample_names, "samples", "data.sample_key");
+  if (found == nullptr) {
+    throw DataError(
+        fmt::format("{}: no data set has a usual name for samples ({}, ...); name it with data.sample_key; "
+                    "the file holds {}",
+                    file_.path(), fmt::join(sample_names.begin(), sample_names.begin() + 6, ", "), listing().text()));
+  }
+  return checked(file_, *found);
+}
+
+std::optional<h5::DatasetInfo> PortFinder::targets(const std::string& key, TargetUse use) {
+  if (!key.empty()) return of_key(key);
+  const auto* found = find(target_names, "targets", "data.target_key");
+  if (found != nullptr) return checked(file_, *found);
+  if (use == TargetUse::automatic) return std::nullopt;
+  throw DataError(
+      fmt::format("{}: no data set has a usual name for {} ({}, ...); name it with data.target_key; the "
+                  "file holds {}",
+                  file_.path(), use == TargetUse::labels ? "labels" : "targets",
+                  fmt::join(target_names.begin(), target_names.begin() + 5, ", "), listing().text()));
+}
+
+h5::DatasetInfo PortFinder::of(const PortSource& port, bool usual) {
+  if (!port.key.empty()) return of_key(port.key);
+  const auto& held = listing().datasets;
+  const auto own = std::find_if(held.begin(), held.end(), [&](const auto& d) { return d.path == '/' + port.name; });
+  const bool short_form = port.name == "input" || port.name == "target";  // whose names say nothing about the file
+  if (own != held.end() && !(usual && short_form)) return checked(file_, *own);
+  if (usual && port.use == PortUse::input) return samples({});
+  if (usual && port.use == PortUse::target) return *targets({}, port.index ? TargetUse::labels : TargetUse::values);
+  return of_key(port.name);  // tells what the file holds instead
+}
 
 Detected detect(const h5::File& file, const std::string& sample_key, const std::string& target_key, TargetUse use) {
-  Detected result;
-  std::optional<h5::File::Listing> listing;
-  const auto listed = [&]() -> const h5::File::Listing& {
-    if (!listing) listing = file.list();
-    return *listing;
-  };
-  if (!sample_key.empty()) {
-    result.sample = file.info(sample_key);
-  } else {
-    const auto* found = find(file, listed(), samples, "samples", "data.sample_key");
-    if (found == nullptr) {
-      throw DataError(
-          fmt::format("{}: no data set has a usual name for samples ({}, ...); name it with data.sample_key; "
-                      "the file holds {}",
-                      file.path(), fmt::join(samples.begin(), samples.begin() + 6, ", "), listed().text()));
-    }
-    result.sample = *found;
-  }
-  check(file, result.sample);
-  if (use == TargetUse::none) return result;
-  if (!target_key.empty()) {
-    result.target = file.info(target_key);
-  } else {
-    const auto* found = find(file, listed(), targets, "targets", "data.target_key");
-    if (found != nullptr) {
-      result.target = *found;
-    } else if (use != TargetUse::automatic) {
-      throw DataError(
-          fmt::format("{}: no data set has a usual name for {} ({}, ...); name it with data.target_key; the "
-                      "file holds {}",
-                      file.path(), use == TargetUse::labels ? "labels" : "targets",
-                      fmt::join(targets.begin(), targets.begin() + 5, ", "), listed().text()));
-    }
-  }
-  if (result.target) check(file, *result.target);
+  PortFinder finder(file);
+  Detected result{finder.samples(sample_key), {}};
+  if (use != TargetUse::none) result.target = finder.targets(target_key, use);
   return result;
 }
 

@@ -1,22 +1,45 @@
-// Which data sets of a file are the samples and the targets; internal to io/.
-// A function on the caller's thread.
+// Which data sets of a file are the samples and the targets, and which one a port reads; internal to io/.
+// A PortFinder borrows the file and keeps a listing of it, on the caller's thread.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "io/dataset/dataset.hpp"
 #include "io/hdf5/hdf5.hpp"
 
 namespace dtrain::io {
 
+/// What a model makes of targets. `automatic`: integers are labels, floats are values.
+enum class TargetUse : std::uint8_t { automatic, none, labels, values };
+
+/// Explicit keys win; else the first of the usual names that the file holds, at the root before in groups. Throws
+/// DataError, with what the file holds, where nothing or more than one fits, or the choice cannot be read.
+class PortFinder {
+ public:
+  explicit PortFinder(const h5::File& file) : file_(file) {}
+  h5::DatasetInfo samples(const std::string& key);
+  /// Nothing where there is none and `automatic` is asked for.
+  std::optional<h5::DatasetInfo> targets(const std::string& key, TargetUse);
+  /// `usual`: the usual names may serve, where the file has no data set of the port's own name.
+  h5::DatasetInfo of(const PortSource&, bool usual);
+  h5::DatasetInfo of_key(const std::string& key) const;
+
+ private:
+  const h5::File::Listing& listing();
+  const h5::DatasetInfo* find(std::span<const std::string_view> names, std::string_view what, std::string_view setting);
+
+  const h5::File& file_;
+  std::optional<h5::File::Listing> listing_;
+};
+
+/// The samples and the targets of a file.
 struct Detected {
   h5::DatasetInfo sample;
   std::optional<h5::DatasetInfo> target;
 };
-
-/// Explicit keys win; else the first of the usual names that the file holds, at the root before in groups. Throws
-/// DataError, with what the file holds, where nothing or more than one fits, or the choice cannot be read.
 Detected detect(const h5::File&, const std::string& sample_key, const std::string& target_key, TargetUse);
 
 }  // namespace dtrain::io

@@ -5,16 +5,20 @@
 
 namespace dtrain::io {
 
-std::optional<HostImageFormat> image_format(const Dataset& data, const Shape& input, const Normalize& normalize) {
-  const Converter fits(data, input, normalize);
-  if (data.sample_type() != StoredType::u8) return std::nullopt;
+std::optional<HostImageFormat> image_format(const Dataset& data, std::size_t port, const Shape& input,
+                                            const Normalize& normalize, StoredLayout layout) {
+  const Converter fits(data, port, input, normalize, layout);
+  const SampleOrder order = fit_input(data, port, input, layout);
+  // Series stored channels first are turned by the host alone.
+  const bool turned = input.rank() != 3 && order == SampleOrder::channels_first && input[0] != 1;
+  if (data.port(port).type != StoredType::u8 || data.port(port).ragged() || turned) return std::nullopt;
   HostImageFormat out;
   ImageFormat& f = out.format;
   if (input.rank() == 3) {
     f.channels = static_cast<std::int32_t>(input[0]);
     f.height = f.stored_height = static_cast<std::int32_t>(input[1]);
     f.width = f.stored_width = static_cast<std::int32_t>(input[2]);
-    f.stored_channels_last = fit_input(data, input) == SampleOrder::channels_last;
+    f.stored_channels_last = order == SampleOrder::channels_last;
   } else {
     if (normalize.mean.size() > 1 || normalize.standard_deviation.size() > 1) return std::nullopt;
     f.width = f.stored_width = static_cast<std::int32_t>(input.elements());

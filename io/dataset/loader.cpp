@@ -13,17 +13,14 @@
 
 #include <fmt/format.h>
 
-#include "io/dataset/augment.hpp"
-#include "io/dataset/convert.hpp"
+#include "io/dataset/port_filler.hpp"
 #include "io/dataset/stream.hpp"
-#include "io/hdf5/stored.hpp"
 #include "runtime/device/host_buffer.hpp"
+#include "runtime/device/weight_sum.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {
 namespace {
-
-constexpr std::size_t alignment = 256;  // as in a Program's input slots, so that one copy takes all of a batch
 
 /// What the ring's entries are made of; addresses stay for the Loader's life.
 struct Slot {
@@ -31,17 +28,25 @@ struct Slot {
   std::vector<std::byte> memory;
   HostBuffer pinned;  // in place of it, where a device wants that
   std::vector<std::uint64_t> indices;
+  std::vector<std::uint64_t> weights;  // of Batch::next_weights
   std::exception_ptr failure;
-  std::byte* raw = nullptr;
   bool ready = false;
+};
+
+/// Memory of one thread.
+struct Scratch {
+  FillScratch fill;
+  std::vector<std::uint64_t> indices;     // of a micro batch whose weights are counted
+  std::vector<std::byte> target, weight;  // of one of its samples
+  std::vector<std::int64_t> held;         // positions of a sample, a port each
 };
 
 ImageDraw image_draw(const Augmenter::Draw& d) {
   return {d.map(), d.color, d.recolored() ? 1u : 0u, d.exact() ? 1u : 0u};
 }
 
-std::size_t padded(std::size_t bytes) {
-  return (bytes + alignment - 1) / alignment * alignment;
+std::size_t bytes_of(Carry carry, const Dataset& data, const PortOptions& port, std::int64_t batch, bool augmented) {
+  return raw_layout(carry, data.port(static_cast<std::size_t>(port.source)).row_bytes, batch, augmented).bytes;
 }
 
 }  // namespace
@@ -51,18 +56,16 @@ struct Loader::State {
       : data(set),
         options(o),
         training(train),
-        converter(set, o.input, o.normalize),
-        stream(set.count(), o.seed, train && o.shuffle, set.blocks()) {
-    if (train && !o.augment.empty()) augmenter.emplace(set, o.input, o.normalize, o.augment, o.seed);
-  }
+        micro_batch(o.layout.batch),
+        fillers(set, options.layout, options.ports, o.seed, train),
+        stream(set.count(), o.seed, train && o.shuffle, set.blocks()) {}
 
   const Dataset& data;
   const LoaderOptions options;
   const bool training;
-  const Converter converter;
-  std::optional<Augmenter> augmenter;
+  const std::int64_t micro_batch;
+  const PortFillers fillers;
   const SampleStream stream;
-  RawLayout layout;                  // of Batch::raw
   std::int64_t batches = 1;          // of a step or a pass
   std::uint64_t begin = 0, end = 0;  // evaluation: this rank's samples
   std::vector<Slot> slots;
@@ -79,39 +82,56 @@ struct Loader::State {
 
   void check() const;
   void make_slots();
+  Scratch make_scratch() const;
   void start();
   void run();
-  void fill(std::uint64_t sequence, Slot&, std::byte* scratch) const;
-  [[noreturn]] void throw_not_finite(std::uint64_t index, const std::byte* stored, std::int64_t element) const;
-  void fill_raw(std::uint64_t valid, Slot&) const;
+  std::uint64_t first_position(std::uint64_t step, std::uint64_t micro) const;
+  void fill(std::uint64_t sequence, Slot&, Scratch&) const;
+  void fill_sample(std::size_t row, Slot&, Scratch&) const;
+  void pad(std::size_t row, Slot&) const;
+  void fill_raw(std::size_t port, std::uint64_t valid, Slot&) const;
+  void count_weights(std::uint64_t step, std::span<std::uint64_t> sums, Scratch&) const;
+  std::uint64_t sample_weight(const LossCount&, std::uint64_t index, std::uint64_t position, Scratch&) const;
 };
 
 void Loader::State::check() const {
   const auto& o = options;
-  if (o.micro_batch < 1 || o.ranks < 1 || o.rank < 0 || o.rank >= o.ranks)
-    throw BugError("loader: rank or micro batch");
-  if (training && (o.global_batch < 1 || o.global_batch % (o.micro_batch * o.ranks) != 0)) {
+  if (micro_batch < 1 || o.ranks < 1 || o.rank < 0 || o.rank >= o.ranks) throw BugError("loader: rank or micro batch");
+  if (training && (o.global_batch < 1 || o.global_batch % (micro_batch * o.ranks) != 0)) {
     throw ConfigError(fmt::format("batch.global {} is not a multiple of batch.micro {} x {} ranks", o.global_batch,
-                                  o.micro_batch, o.ranks));
+                                  micro_batch, o.ranks));
   }
-  if (o.classes > 0) data.check_labels(o.classes);
+  for (std::size_t i = 0; i < o.ports.size(); ++i) {
+    const BatchLayout::Port& port = o.layout.ports[i];
+    if (port.converted != (o.ports[i].carry != Carry::floats)) throw BugError("loader: how a port travels");
+    if (!port.converted) continue;
+    if (bytes_of(o.ports[i].carry, data, o.ports[i], micro_batch, fillers.augmenter(i) != nullptr) != port.raw_bytes)
+      throw BugError("loader: bytes of what travels in place of a port");
+  }
+}
+
+Scratch Loader::State::make_scratch() const {
+  Scratch scratch;
+  fillers.reserve(scratch.fill);
+  scratch.held.resize(fillers.size());
+  if (options.counts.empty()) return scratch;
+  scratch.indices.resize(static_cast<std::size_t>(micro_batch));
+  const auto grow = [this](std::vector<std::byte>& memory, int port) {
+    if (port >= 0) memory.resize(std::max(memory.size(), fillers[static_cast<std::size_t>(port)].bytes()));
+  };
+  for (const LossCount& count : options.counts) {
+    grow(scratch.target, count.target);
+    grow(scratch.weight, count.weight);
+    if (count.weight >= 0) grow(scratch.target, options.ports[static_cast<std::size_t>(count.weight)].target);
+  }
+  return scratch;
 }
 
 void Loader::State::make_slots() {
-  const std::int64_t m = options.micro_batch;
-  const TensorDesc sample = TensorDesc::of_sample(DType::f32, m, options.input.extents());
-  TensorDesc target{DType::i32, Shape{m}};
-  if (data.target() == TargetUse::values) target = {DType::f32, Shape{m, data.target_width()}};
-  const TensorDesc weight{DType::f32, Shape{m}};
-  const TensorDesc positions{DType::u64, Shape{m}};
-
-  layout = raw_layout(options.carry, data.sample_bytes(), m, augmenter.has_value());
-  const bool floats = options.carry == Carry::floats;
+  const std::size_t bytes = options.layout.carried_bytes();
   slots.resize(static_cast<std::size_t>(std::max(2, options.ring)));
   for (Slot& slot : slots) {
-    const std::size_t bytes = layout.bytes + (floats ? padded(sample.bytes()) : 0) + padded(target.bytes()) +
-                              padded(weight.bytes()) + padded(positions.bytes());
-    std::size_t space = bytes + alignment;
+    std::size_t space = bytes + BatchLayout::alignment;
     void* at = nullptr;
     if (options.device != nullptr && options.device->asynchronous()) {
       slot.pinned = HostBuffer(*options.device, space);
@@ -121,21 +141,13 @@ void Loader::State::make_slots() {
       slot.memory.resize(space);
       at = slot.memory.data();
     }
-    slot.indices.resize(static_cast<std::size_t>(m));
-    auto* next = static_cast<std::byte*>(std::align(alignment, bytes, at, space));
-    slot.raw = next;
-    slot.batch.raw = {next, layout.bytes};
-    next += layout.bytes;
-    const auto take = [&next](const TensorDesc& desc) {
-      const Tensor tensor{desc, next};
-      next += padded(desc.bytes());
-      return tensor;
-    };
-    slot.batch.sample = floats ? take(sample) : Tensor{sample, nullptr};
-    slot.batch.target = take(target);
-    if (data.target() == TargetUse::none) slot.batch.target.data = nullptr;
-    slot.batch.weight = take(weight);
-    slot.batch.positions = take(positions);
+    slot.indices.resize(static_cast<std::size_t>(micro_batch));
+    slot.weights.resize(options.counts.size());
+    auto* const memory = static_cast<std::byte*>(std::align(BatchLayout::alignment, bytes, at, space));
+    slot.batch.memory = {memory, bytes};
+    for (std::size_t i = 0; i < options.layout.ports.size(); ++i)
+      slot.batch.ports.push_back(options.layout.value(i, memory));
+    slot.batch.positions = options.layout.positions_in(memory);
     slot.batch.indices = slot.indices;
   }
 }
@@ -145,7 +157,7 @@ void Loader::State::start() {
 }
 
 void Loader::State::run() {
-  std::vector<std::byte> scratch(data.sample_bytes());
+  Scratch scratch = make_scratch();
   std::unique_lock lock(mutex);
   for (;;) {
     work.wait(lock, [this] { return stop || to_fill < consumed + slots.size(); });
@@ -156,7 +168,7 @@ void Loader::State::run() {
     lock.unlock();
     slot.failure = nullptr;
     try {
-      fill(sequence, slot, scratch.data());
+      fill(sequence, slot, scratch);
     } catch (...) {
       slot.failure = std::current_exception();
     }
@@ -167,8 +179,14 @@ void Loader::State::run() {
   }
 }
 
-void Loader::State::fill(std::uint64_t sequence, Slot& slot, std::byte* scratch) const {
-  const auto m = static_cast<std::uint64_t>(options.micro_batch);
+std::uint64_t Loader::State::first_position(std::uint64_t step, std::uint64_t micro) const {
+  return step * static_cast<std::uint64_t>(options.global_batch) +
+         (static_cast<std::uint64_t>(options.rank) * static_cast<std::uint64_t>(batches) + micro) *
+             static_cast<std::uint64_t>(micro_batch);
+}
+
+void Loader::State::fill(std::uint64_t sequence, Slot& slot, Scratch& scratch) const {
+  const auto m = static_cast<std::uint64_t>(micro_batch);
   const std::uint64_t round = sequence / static_cast<std::uint64_t>(batches);
   const std::uint64_t micro = sequence % static_cast<std::uint64_t>(batches);
   Batch& batch = slot.batch;
@@ -177,9 +195,7 @@ void Loader::State::fill(std::uint64_t sequence, Slot& slot, std::byte* scratch)
   std::uint64_t valid = m;
   if (training) {
     batch.step = round;
-    const std::uint64_t first =
-        round * static_cast<std::uint64_t>(options.global_batch) +
-        (static_cast<std::uint64_t>(options.rank) * static_cast<std::uint64_t>(batches) + micro) * m;
+    const std::uint64_t first = first_position(round, micro);
     stream.indices(first, slot.indices);
     for (std::uint64_t i = 0; i < m; ++i) positions[i] = first + i;
   } else {
@@ -189,68 +205,122 @@ void Loader::State::fill(std::uint64_t sequence, Slot& slot, std::byte* scratch)
     for (std::uint64_t i = 0; i < m; ++i) slot.indices[i] = positions[i] = i < valid ? first + i : Batch::no_sample;
   }
   batch.valid = static_cast<std::int64_t>(valid);
+  batch.next_weights = {};
 
-  if (options.carry != Carry::floats) fill_raw(valid, slot);
-  const bool floats = options.carry == Carry::floats;
-  const std::size_t elements = converter.elements();
-  auto* sample = batch.sample.as<float>();
-  auto* weight = batch.weight.as<float>();
-  for (std::uint64_t i = 0; i < valid; ++i) {
-    const std::uint64_t index = slot.indices[i];
-    if (floats) {
-      const std::byte* stored = data.sample(index, scratch);
-      float* to = sample + i * elements;
-      const std::int64_t bad = augmenter ? (*augmenter)(stored, positions[i], to) : converter(stored, to);
-      if (bad >= 0) throw_not_finite(index, stored, bad);
-    }
-    if (data.target() == TargetUse::labels) batch.target.as<std::int32_t>()[i] = data.label(index);
-    if (data.target() == TargetUse::values) {
-      data.values(index, batch.target.as<float>() + i * static_cast<std::uint64_t>(data.target_width()));
-    }
-    weight[i] = 1;
-  }
-  if (valid < m) {
-    if (floats) std::memset(sample + valid * elements, 0, (m - valid) * elements * sizeof(float));
-    std::fill(weight + valid, weight + m, 0.0f);
-    if (batch.target.data != nullptr) {
-      const std::size_t row = batch.target.bytes() / m;
-      std::memset(batch.target.as<std::byte>() + valid * row, 0, (m - valid) * row);
-    }
+  for (std::size_t port = 0; port < fillers.size(); ++port)
+    if (options.ports[port].carry != Carry::floats) fill_raw(port, valid, slot);
+  for (std::uint64_t i = 0; i < valid; ++i) fill_sample(i, slot, scratch);
+  for (std::uint64_t i = valid; i < m; ++i) pad(i, slot);
+  if (training && micro == 0 && !options.counts.empty()) {
+    count_weights(round + 1, slot.weights, scratch);
+    batch.next_weights = slot.weights;
   }
 }
 
-void Loader::State::throw_not_finite(std::uint64_t index, const std::byte* stored, std::int64_t element) const {
-  const StoredType type = data.sample_type();
-  const double value = stored_number(type, stored + static_cast<std::size_t>(element) * size_of(type));
-  throw DataError(fmt::format("{}: value {} is {}; samples must be finite", data.where(index), element, value));
+/// Weights last: they read targets.
+void Loader::State::fill_sample(std::size_t row, Slot& slot, Scratch& scratch) const {
+  const std::uint64_t index = slot.indices[row], position = slot.batch.positions.as<std::uint64_t>()[row];
+  const auto at = [&](std::size_t port) {
+    return slot.batch.ports[port].as<std::byte>() + row * fillers[port].bytes();
+  };
+  for (std::size_t port = 0; port < fillers.size(); ++port) {
+    if (options.ports[port].use == PortUse::weight || options.ports[port].carry != Carry::floats) continue;
+    scratch.held[port] = fillers[port].fill(index, position, scratch.fill, at(port));
+  }
+  for (std::size_t port = 0; port < fillers.size(); ++port) {
+    const WeightFiller* const weights = fillers.weights(port);
+    if (weights == nullptr) continue;
+    weights->fill(index, position, scratch.fill, at(port));
+    if (options.ports[port].target < 0) continue;
+    const auto target = static_cast<std::size_t>(options.ports[port].target);
+    weights->apply_target(at(target), scratch.held[target], at(port));
+  }
+}
+
+void Loader::State::pad(std::size_t row, Slot& slot) const {
+  for (std::size_t port = 0; port < fillers.size(); ++port)
+    if (const Tensor& value = slot.batch.ports[port]; value)
+      fillers[port].pad(value.as<std::byte>() + row * fillers[port].bytes());
 }
 
 /// For a device to convert: bytes are finite whatever they are.
-void Loader::State::fill_raw(std::uint64_t valid, Slot& slot) const {
-  const auto m = static_cast<std::uint64_t>(options.micro_batch);
-  auto* rows = reinterpret_cast<std::uint64_t*>(slot.raw + layout.rows);
-  auto* draws = reinterpret_cast<ImageDraw*>(slot.raw + layout.draws);
+void Loader::State::fill_raw(std::size_t port, std::uint64_t valid, Slot& slot) const {
+  const PortOptions& how = options.ports[port];
+  const Augmenter* const augmenter = fillers.augmenter(port);
+  const auto source = static_cast<std::size_t>(how.source);
+  const std::size_t bytes = data.port(source).row_bytes;
+  const RawLayout layout = raw_layout(how.carry, bytes, micro_batch, augmenter != nullptr);
+  std::byte* const raw = options.layout.raw_in(port, slot.batch.memory.data());
+  auto* rows = reinterpret_cast<std::uint64_t*>(raw + layout.rows);
+  auto* draws = reinterpret_cast<ImageDraw*>(raw + layout.draws);
   const auto* positions = slot.batch.positions.as<std::uint64_t>();
-  for (std::uint64_t i = 0; i < m; ++i) {
-    rows[i] = i >= valid ? ImageBatch::none : options.carry == Carry::rows ? slot.indices[i] : i;
-    if (augmenter) draws[i] = i < valid ? image_draw(augmenter->draw(positions[i])) : ImageDraw{};
-    if (options.carry != Carry::bytes || i >= valid) continue;
-    std::byte* const to = slot.raw + layout.stored + i * data.sample_bytes();
-    const std::byte* const from = data.sample(slot.indices[i], to);  // perhaps in memory of its own
-    if (from != to) std::memcpy(to, from, data.sample_bytes());
+  for (std::uint64_t i = 0; i < static_cast<std::uint64_t>(micro_batch); ++i) {
+    rows[i] = i >= valid ? ImageBatch::none : how.carry == Carry::rows ? slot.indices[i] : i;
+    if (augmenter != nullptr) draws[i] = i < valid ? image_draw(augmenter->draw(positions[i])) : ImageDraw{};
+    if (how.carry != Carry::bytes || i >= valid) continue;
+    std::byte* const to = raw + layout.stored + i * bytes;
+    const std::byte* const from = data.row(source, slot.indices[i], to).data;  // perhaps in memory of its own
+    if (from != to) std::memcpy(to, from, bytes);
   }
 }
 
-void check_augment(const Dataset& data, const Shape& input, const Normalize& normalize,
-                   std::span<const Augmentation> list) {
-  const Converter fits(data, input, normalize);
-  if (!list.empty()) const Augmenter suits(data, input, normalize, list, 0);
+void Loader::State::count_weights(std::uint64_t step, std::span<std::uint64_t> sums, Scratch& scratch) const {
+  std::fill(sums.begin(), sums.end(), 0);
+  for (std::uint64_t micro = 0; micro < static_cast<std::uint64_t>(batches); ++micro) {
+    const std::uint64_t first = first_position(step, micro);
+    stream.indices(first, scratch.indices);
+    for (std::size_t i = 0; i < scratch.indices.size(); ++i)
+      for (std::size_t k = 0; k < sums.size(); ++k)
+        sums[k] += sample_weight(options.counts[k], scratch.indices[i], first + i, scratch);
+  }
+}
+
+std::uint64_t Loader::State::sample_weight(const LossCount& count, std::uint64_t index, std::uint64_t position,
+                                           Scratch& scratch) const {
+  // The weights of one sample are worked out as a batch has them.
+  const float* weights = nullptr;
+  std::int64_t given = 0;  // of them
+  int target_filled = -1;  // which target `scratch` holds
+  const auto fill_target = [&](int target) {
+    if (target < 0 || target == target_filled) return;
+    const auto t = static_cast<std::size_t>(target);
+    scratch.held[t] = fillers[t].fill(index, position, scratch.fill, scratch.target.data());
+    target_filled = target;
+  };
+  if (count.weight >= 0) {
+    const auto w = static_cast<std::size_t>(count.weight);
+    const int target = options.ports[w].target;
+    fillers[w].fill(index, position, scratch.fill, scratch.weight.data());
+    if (target >= 0) {
+      fill_target(target);
+      fillers.weights(w)->apply_target(scratch.target.data(), scratch.held[static_cast<std::size_t>(target)],
+                                       scratch.weight.data());
+    }
+    weights = reinterpret_cast<const float*>(scratch.weight.data());
+    given = fillers[w].positions();
+  }
+  const IndexFiller* const labels =
+      count.target >= 0 ? fillers.labels(static_cast<std::size_t>(count.target)) : nullptr;
+  const bool ignores = labels != nullptr && count.ignore;
+  if (ignores) fill_target(count.target);
+  const std::int64_t positions =
+      count.target >= 0 ? fillers[static_cast<std::size_t>(count.target)].positions() : given;
+  std::uint64_t sum = 0;
+  for (std::int64_t p = 0; p < positions; ++p) {
+    if (ignores && labels->at(scratch.target.data(), p) == *count.ignore) continue;
+    sum += weights == nullptr ? weight_units(1.0f) : weight_units(weights[given == positions ? p : 0]);
+  }
+  return sum;
+}
+
+void check_ports(const Dataset& data, const BatchLayout& layout, std::span<const PortOptions> ports) {
+  const PortFillers suit(data, layout, ports, 0, true);
 }
 
 std::unique_ptr<Loader> Loader::training(const Dataset& data, const LoaderOptions& options) {
   auto state = std::make_unique<State>(data, options, true);
   state->check();
-  state->batches = options.global_batch / (options.micro_batch * options.ranks);
+  state->batches = options.global_batch / (state->micro_batch * options.ranks);
   state->make_slots();
   return start(std::move(state));
 }
@@ -262,7 +332,7 @@ std::unique_ptr<Loader> Loader::evaluation(const Dataset& data, const LoaderOpti
   state->begin = part_begin(n, static_cast<std::uint64_t>(options.rank), ranks);
   state->end = part_begin(n, static_cast<std::uint64_t>(options.rank) + 1, ranks);
   const auto largest = static_cast<std::int64_t>((n + ranks - 1) / ranks);
-  state->batches = (largest + options.micro_batch - 1) / options.micro_batch;
+  state->batches = (largest + state->micro_batch - 1) / state->micro_batch;
   state->make_slots();
   return start(std::move(state));
 }
@@ -339,6 +409,13 @@ void Loader::seek(std::uint64_t step) {
     s.consumed = s.to_fill = step * static_cast<std::uint64_t>(s.batches);
   }
   s.work.notify_all();
+}
+
+std::vector<std::uint64_t> Loader::loss_weights(std::uint64_t step) const {
+  std::vector<std::uint64_t> sums(state_->options.counts.size());
+  Scratch scratch = state_->make_scratch();
+  state_->count_weights(step, sums, scratch);
+  return sums;
 }
 
 double Loader::waited_seconds() const noexcept {

@@ -266,12 +266,26 @@ void Column::read_all(std::byte* out, int threads) const {
 
 void Column::read_rows(std::uint64_t first, std::uint64_t count, std::byte* out, int threads) const {
   if (first == 0 && count == rows_) return read_all(out, threads);
-  if (mode_ == Mode::direct) return read_direct(first, count, out);
-  for (std::uint64_t row = first; row < first + count; ++row) read_row(row, out + (row - first) * row_bytes_);
+  read_range(first, count, out);
 }
 
 void Column::read_row(std::uint64_t row, std::byte* out) const {
-  if (mode_ == Mode::direct) return read_direct(row, 1, out);
+  read_range(row, 1, out);
+}
+
+void Column::read_range(std::uint64_t first, std::uint64_t count, std::byte* out) const {
+  if (mode_ == Mode::direct) return read_direct(first, count, out);
+  while (count > 0) {
+    const std::uint64_t run = std::min(count, band_rows_ - first % band_rows_);
+    read_of_band(first, run, out);
+    first += run;
+    count -= run;
+    out += run * row_bytes_;
+  }
+}
+
+/// Rows of one band.
+void Column::read_of_band(std::uint64_t row, std::uint64_t count, std::byte* out) const {
   const std::uint64_t wanted = row / band_rows_;
   Band* band = nullptr;
   {
@@ -312,7 +326,7 @@ void Column::read_row(std::uint64_t row, std::byte* out) const {
     ++band->pins;
     band->used = ++clock_;
   }
-  std::memcpy(out, band->bytes.data() + (row - wanted * band_rows_) * row_bytes_, row_bytes_);
+  std::memcpy(out, band->bytes.data() + (row - wanted * band_rows_) * row_bytes_, count * row_bytes_);
   const std::lock_guard lock(mutex_);
   if (--band->pins == 0) changed_.notify_all();
 }

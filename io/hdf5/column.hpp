@@ -61,6 +61,8 @@ class Column {
   void read_all(std::byte* out, int threads) const;
   /// The rows [first, first + count).
   void read_rows(std::uint64_t first, std::uint64_t count, std::byte* out, int threads) const;
+  /// The same on this thread; allocates nothing after a while.
+  void read_range(std::uint64_t first, std::uint64_t count, std::byte* out) const;
   /// One row to `out`. Throws DataError.
   void read_row(std::uint64_t row, std::byte* out) const;
 
@@ -77,6 +79,7 @@ class Column {
   std::shared_ptr<const OpenDataset> open_now() const;
   std::uint64_t rows_of(std::uint64_t band) const noexcept;
   void read_direct(std::uint64_t first, std::uint64_t rows, std::byte* out) const;
+  void read_of_band(std::uint64_t row, std::uint64_t count, std::byte* out) const;
   void read_band(std::uint64_t band, std::byte* out) const;
   void read_band_chunks(std::uint64_t band, std::byte* out) const;
   void read_band_library(std::uint64_t band, std::byte* out) const;

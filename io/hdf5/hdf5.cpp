@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "runtime/config/document.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io::h5 {
@@ -424,7 +425,14 @@ DatasetInfo File::info(const std::string& dataset) const {
   const Lock lock;
   std::string why;
   const Handle found = open_path(file_.get(), dataset, why);
-  if (!found) throw DataError(fmt::format("{}: {} {}; the file holds {}", path_, dataset, why, list().text()));
+  if (!found) {
+    const Listing held = list();
+    std::vector<std::string> names;
+    for (const DatasetInfo& d : held.datasets) names.push_back(d.path);
+    const std::string near = nearest_name(dataset.starts_with('/') ? dataset : "/" + dataset, names);
+    throw DataError(fmt::format("{}: {} {}; the file holds {}{}", path_, dataset, why, held.text(),
+                                near.empty() ? "" : fmt::format("; did you mean {}?", near)));
+  }
   return describe(found.get(), dataset.starts_with('/') ? dataset : "/" + dataset, bytes_);
 }
 

@@ -174,6 +174,12 @@ Json to_json(const EvalMetrics& e) {
   return eval;
 }
 
+double EvalMetrics::first_accuracy() const {
+  for (const LossMetrics& m : losses)
+    if (m.accuracy >= 0) return m.accuracy;
+  return accuracy;
+}
+
 void MetricsFile::write(std::int64_t step, const EvalMetrics& e) {
   put(Json{{"step", step}, {"eval", to_json(e)}});
 }

@@ -81,6 +81,8 @@ struct EvalMetrics {
   double top5_accuracy = -1;
   std::vector<LossMetrics> losses = {};  // where there are several
   bool averaged = false;                 // of the moving average of the parameters
+  /// Of the first loss that has one; < 0: none.
+  double first_accuracy() const;
 };
 
 /// {"loss": .., "accuracy": ..}: what is there, as metrics.jsonl, summary.json and `dtrain eval` have it.

@@ -67,21 +67,35 @@ void Saving::recall_loss_scale(RunStatus& status) const {
   status.good_steps = *found_->state.good_steps;
 }
 
+/// The metrics of an evaluation, as they are written.
+template <class Value>
+EvalMetrics Saving::recalled_eval(const Value& value) const {
+  EvalMetrics eval;
+  eval.loss = value("eval_loss", 0);
+  eval.accuracy = value("eval_accuracy", -1);
+  eval.top5_accuracy = value("eval_top5_accuracy", -1);
+  eval.averaged = value("eval_averaged", 0) != 0;
+  const auto losses = models::losses_of(config_.model);
+  for (std::size_t k = 0; k < losses.size() && losses.size() > 1; ++k)
+    eval.losses.push_back({losses[k].name, value("eval_loss/" + losses[k].name, 0),
+                           value("eval_accuracy/" + losses[k].name, -1),
+                           value("eval_top5_accuracy/" + losses[k].name, -1)});
+  return eval;
+}
+
 /// What a summary says beside the parameters is as of the checkpoint.
 void Saving::recall(RunStatus& status) const {
   status.step = status.first_step = static_cast<std::int64_t>(found_->state.step);
   status.applied = found_->state.applied_steps;
   recall_loss_scale(status);
   const auto& metrics = found_->state.metrics;
-  const auto value = [&](const char* name, double otherwise) {
+  const auto value = [&](const std::string& name, double otherwise) {
     const auto at = metrics.find(name);
     return at == metrics.end() ? otherwise : at->second;
   };
   status.loss = value("train_loss", 0);
   status.evaluated_step = static_cast<std::int64_t>(value("eval_step", -1));
-  if (status.evaluated_step >= 0 && !config_.data.eval.files.empty())
-    status.eval = EvalMetrics{value("eval_loss", 0), value("eval_accuracy", -1), value("eval_top5_accuracy", -1),
-                              value("eval_averaged", 0) != 0};
+  if (status.evaluated_step >= 0 && !config_.data.eval.files.empty()) status.eval = recalled_eval(value);
 }
 
 /// The best so far is of this directory and of the same measure, or it is forgotten. Newer steps than the one that the
@@ -168,9 +182,13 @@ io::RunState Saving::run_state(const RunStatus& status) const {
   s.metrics["train_loss"] = status.loss;
   if (status.eval) {
     s.metrics["eval_step"] = static_cast<double>(status.evaluated_step);
-    s.metrics["eval_loss"] = status.eval->loss;
-    if (status.eval->accuracy >= 0) s.metrics["eval_accuracy"] = status.eval->accuracy;
-    if (status.eval->top5_accuracy >= 0) s.metrics["eval_top5_accuracy"] = status.eval->top5_accuracy;
+    const auto put = [&s](const auto& m, const std::string& of) {
+      s.metrics["eval_loss" + of] = m.loss;
+      if (m.accuracy >= 0) s.metrics["eval_accuracy" + of] = m.accuracy;
+      if (m.top5_accuracy >= 0) s.metrics["eval_top5_accuracy" + of] = m.top5_accuracy;
+    };
+    put(*status.eval, "");
+    for (const LossMetrics& m : status.eval->losses) put(m, "/" + m.name);
     if (status.eval->averaged) s.metrics["eval_averaged"] = 1;
   }
   if (status.best) {
@@ -194,7 +212,7 @@ void Saving::tell(const io::SaveReport& report, RunStatus& status) {
 bool Saving::is_best(RunStatus& status) {
   if (config_.checkpoint.best == io::Best::none || !status.eval || status.evaluated_step != status.step) return false;
   const bool loss = config_.checkpoint.best == io::Best::loss;
-  const double value = loss ? status.eval->loss : status.eval->accuracy;
+  const double value = loss ? status.eval->loss : status.eval->first_accuracy();
   if (std::isnan(value)) return false;
   if (status.best && (loss ? value >= status.best->value : value <= status.best->value)) return false;
   best_before_ = status.best;

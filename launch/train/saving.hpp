@@ -47,6 +47,8 @@ class Saving {
  private:
   io::RunState run_state(const RunStatus&) const;
   void recall(RunStatus&) const;
+  template <class Value>
+  EvalMetrics recalled_eval(const Value&) const;
   void recall_loss_scale(RunStatus&) const;
   void recall_best(RunStatus&);
   void write(RunStatus&, ModelState&);

@@ -36,6 +36,7 @@
 #include "launch/train/saving.hpp"
 #include "launch/train/train_step.hpp"
 #include "runtime/config/version.hpp"
+#include "runtime/optim/step_math.hpp"
 
 namespace dtrain::launch {
 

@@ -205,6 +205,15 @@ std::optional<Chosen> read_one_of(const Document& d, const std::vector<std::stri
   return std::nullopt;
 }
 
+Document with_alone_as(Document map, const std::string& field) {
+  const auto alone = std::find_if(map.entries.begin(), map.entries.end(), [](const auto& e) { return e.alone; });
+  if (alone == map.entries.end() || map.find(field) != nullptr) return map;
+  Document value = Document::string(alone->key);
+  value.place = alone->value.place;
+  *alone = {field, alone->place, std::move(value)};
+  return map;
+}
+
 std::pair<Document, Document> split_entries(const Document& d, const std::vector<std::string>& names) {
   std::pair<Document, Document> parts(d, Document::map());
   if (d.kind != Document::Kind::map) return parts;

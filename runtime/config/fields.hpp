@@ -67,6 +67,8 @@ Document schema_one_of(const std::vector<std::string>& names, const std::vector<
 /// Where a map has several entries: reports and drops those that are neither a kind nor may stand beside one.
 void drop_unknown(Document& map, const std::vector<std::string>& kinds, const std::vector<std::string>& beside,
                   Reader&);
+/// The map in which what stood alone in its place (Document::Entry::alone) is the value of that field.
+Document with_alone_as(Document map, const std::string& field);
 /// The map without the entries of these names, and the map of those alone.
 std::pair<Document, Document> split_entries(const Document&, const std::vector<std::string>& names);
 
@@ -262,6 +264,48 @@ class OneOf final : public Type<T> {
   std::vector<std::function<bool(const T&)>> is_;
   std::optional<Table<T>> beside_;
 };
+
+/// The fields of S, or one of them alone: `/images` for `{key: /images}`.
+template <class S, class Member>
+class TableOrField final : public Type<S> {
+ public:
+  /// `alone`: whether nothing but that field need be written.
+  TableOrField(Table<S> table, std::string field, Member S::*member, TypePtr<Member> type,
+               std::function<bool(const S&)> alone)
+      : table_(std::move(table)),
+        field_(std::move(field)),
+        member_(member),
+        type_(std::move(type)),
+        alone_(std::move(alone)) {}
+  void read(const Document& d, S& into, Reader& r) const override {
+    if (d.kind != Document::Kind::map) return type_->read(d, into.*member_, r);
+    table_.read(fields::with_alone_as(d, field_), into, r);
+  }
+  Document write(const S& value) const override {
+    return alone_(value) ? type_->write(value.*member_) : table_.write(value);
+  }
+  Document schema() const override {
+    return Document::map().set("anyOf", Document::list({type_->schema(), table_.schema()}));
+  }
+  std::string expected() const override { return type_->expected() + ", or a map"; }
+  void reference(std::vector<ReferenceSection>& to, const std::string& path) const override {
+    table_.reference(to, path);
+  }
+
+ private:
+  Table<S> table_;
+  std::string field_;
+  Member S::*member_;
+  TypePtr<Member> type_;
+  std::function<bool(const S&)> alone_;
+};
+
+template <class S, class Member>
+TypePtr<S> table_or_field(Table<S> table, std::string field, Member S::*member, TypePtr<Member> type,
+                          std::function<bool(const S&)> alone) {
+  return std::make_shared<TableOrField<S, Member>>(std::move(table), std::move(field), member, std::move(type),
+                                                   std::move(alone));
+}
 
 template <class S>
 TypePtr<S> shared(Table<S> table) {

@@ -73,4 +73,11 @@ class Kernel {
   virtual void backward(const OpArgs&, const OpGrads&, Stream&) = 0;
 };
 
+/// Of an op whose output is its input's memory.
+class ViewKernel final : public Kernel {
+ public:
+  void forward(const OpArgs&, Stream&) override {}
+  void backward(const OpArgs&, const OpGrads&, Stream&) override {}
+};
+
 }  // namespace dtrain

@@ -51,7 +51,9 @@ struct Program::State {
   std::array<InputSlot, slots> input_slots;
   std::array<Tensor, slots> positions;  // what OpArgs::positions views
   std::array<Calls, slots> calls;
-  const float* bound = nullptr;           // the store that `calls` points into
+  const float* bound = nullptr;          // the store that `calls` points into
+  std::vector<ParamId> params_in_store;  // by parameter of the graph
+  std::vector<StateId> states_in_store;
   std::vector<bool> stale;                // by node: its packed parameters are not those of the store
   std::vector<PackedCopy> packed_copies;  // by place in the layout
   std::vector<bool> left_by_update;       // by node: all of its packed parameters are among these
@@ -110,10 +112,10 @@ struct Program::State {
       if (!node.shape.loss)
         call.out_gradients.push_back(arena_tensor(pass.blocks, pass.gradient[idx(v)], plan.graph.desc(v)));
     }
-    for (ParamId p : node.params) call.params.push_back(store.param(p));
+    for (ParamId p : node.params) call.params.push_back(store.param(params_in_store[idx(p)]));
     for (StateId id : node.states) {
-      call.state.push_back(store.state(id));
-      call.state_sums.push_back(store.state_sums(id));
+      call.state.push_back(store.state(states_in_store[idx(id)]));
+      call.state_sums.push_back(store.state_sums(states_in_store[idx(id)]));
     }
     for (std::size_t i = 0; i < node.shape.saved.size(); ++i)
       call.saved.push_back(arena_tensor(pass.blocks, pass.saved[idx(n)][i], node.shape.saved[i]));
@@ -138,12 +140,29 @@ struct Program::State {
       call.param_first = pass.param_first[idx(n)];
       for (std::size_t i = 0; i < node.params.size(); ++i)
         if (!plan.graph.frozen(node.params[i]))
-          call.param_slots[i] = {store.gradient(node.params[i]), Write::overwrite};
+          call.param_slots[i] = {store.gradient(params_in_store[idx(node.params[i])]), Write::overwrite};
     }
     return call;
   }
 
+  /// Another graph's parameters may lie in the store: names say which is which.
+  void find_in(const FlatLayout& layout) {
+    const auto find = [](const auto& places, const auto& wanted, const char* what) {
+      const auto at = std::find_if(places.begin(), places.end(), [&](const auto& p) { return p.name == wanted.name; });
+      if (at == places.end()) throw ShapeError(fmt::format("the model has no {} {}", what, wanted.name));
+      if (at->shape != wanted.shape)
+        throw ShapeError(
+            fmt::format("the {} {} has shape {}; expected {}", what, wanted.name, at->shape.str(), wanted.shape.str()));
+      return at->id;
+    };
+    params_in_store.clear();
+    states_in_store.clear();
+    for (const GraphParam& p : plan.graph.params()) params_in_store.push_back(find(layout.params, p, "parameter"));
+    for (const GraphState& s : plan.graph.states()) states_in_store.push_back(find(layout.states, s, "state"));
+  }
+
   void bind_all(const ParameterStore& store) {
+    find_in(store.layout());
     for (int s = 0; s < slots; ++s) {
       Calls& c = calls[idx(s)];
       c.train.clear();

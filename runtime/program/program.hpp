@@ -79,7 +79,8 @@ class Program {
   void parameters_changed(Changed = Changed::anyhow) noexcept;
   /// Refreshes those packed copies at once.
   void pack(const ParameterStore&, Stream&, Changed = Changed::anyhow);
-  /// Train: forward, backward into `store`'s gradients; loss sums are added to (or, in the first micro batch,
+  /// `store` may be another graph's: parameters and states are found by their names. Throws ShapeError where it lacks
+  /// one. Train: forward, backward into `store`'s gradients; loss sums are added to (or, in the first micro batch,
   /// overwrite) store.loss_sums(k). Evaluate: forward only; loss sums likewise.
   void run(const Pass&, int slot, const ParameterStore& store, const StepState&, StepHooks&, Stream&);
   /// The next training passes record this where forward ends; null: nothing.

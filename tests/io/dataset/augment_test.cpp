@@ -11,6 +11,7 @@
 
 #include "io/dataset/stream.hpp"
 #include "runtime/input/augment_math.hpp"
+#include "tests/io/dataset/short_form.hpp"
 #include "tests/io/hdf5/hdf5_files.hpp"
 
 namespace dtrain::io {
@@ -18,6 +19,7 @@ namespace {
 
 using testing::Folder;
 using testing::pixel;
+using testing::ShortForm;
 using testing::Spec;
 using testing::write_images;
 using Json = nlohmann::json;
@@ -78,11 +80,11 @@ class Augment : public ::testing::Test {
   Augment() { write_images(folder_ / "a.h5", 40, {height, width, 3}); }
   Augmenter make(const std::vector<Augmentation>& list, std::uint64_t seed = 3) {
     if (!set_) set_.emplace(open(folder_ / "a.h5"));
-    return {*set_, Shape{3, height, width}, normalize_, list, seed};
+    return {*set_, 0, Shape{3, height, width}, normalize_, StoredLayout::unknown, list, seed};
   }
   std::vector<float> run(const Augmenter& augmenter, std::uint64_t sample, std::uint64_t position) {
     std::vector<float> out(height * width * 3, -1000.0f);
-    EXPECT_EQ(augmenter(set_->sample(sample, nullptr), position, out.data()), -1);
+    EXPECT_EQ(augmenter(set_->row(0, sample, nullptr).data, position, out.data()), -1);
     return out;
   }
   /// The normalized value of a stored pixel; 0 outside.
@@ -222,11 +224,11 @@ TEST_F(Augment, FloatsAndChannelsFirstGiveTheSame) {
                                                 {Rotation{30}},
                                                 {RandomResizedCrop{}, ColorJitter{0.3, 0.3, 0.3, 0.1}}}) {
     const auto bytes = make(list);
-    const Augmenter other(floats, Shape{3, height, width}, normalize_, list, 3);
+    const Augmenter other(floats, 0, Shape{3, height, width}, normalize_, StoredLayout::unknown, list, 3);
     for (std::uint64_t p = 0; p < 40; ++p) {
       const auto expected = run(bytes, p, p);
       std::vector<float> out(expected.size());
-      ASSERT_EQ(other(floats.sample(p, nullptr), p, out.data()), -1);
+      ASSERT_EQ(other(floats.row(0, p, nullptr).data, p, out.data()), -1);
       for (std::size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], expected[i], 2e-5);
     }
   }
@@ -234,7 +236,7 @@ TEST_F(Augment, FloatsAndChannelsFirstGiveTheSame) {
 
 TEST_F(Augment, NeitherRanksNorThreadsNorMicroBatchesMatter) {
   const Dataset set = open(folder_ / "a.h5");
-  LoaderOptions options;
+  ShortForm options;
   options.input = Shape{3, height, width};
   options.normalize = normalize_;
   options.augment = {RandomCrop{4}, Flip{}, Rotation{10}, ColorJitter{0.2, 0.2, 0.2, 0.05}};
@@ -248,11 +250,11 @@ TEST_F(Augment, NeitherRanksNorThreadsNorMicroBatchesMatter) {
       options.ranks = ranks;
       options.micro_batch = micro;
       options.threads = threads;
-      const auto loader = Loader::training(set, options);
+      const auto loader = testing::training(set, options);
       for (std::int64_t i = 0; i < 5 * loader->batches(); ++i) {
         const Batch& batch = loader->next();
         for (std::int64_t k = 0; k < micro; ++k) {
-          const float* sample = batch.sample.as<float>() + static_cast<std::size_t>(k) * elements;
+          const float* sample = batch.ports[0].as<float>() + static_cast<std::size_t>(k) * elements;
           const std::vector<float> values(sample, sample + elements);
           const auto [entry, first] = expected.try_emplace(batch.positions.as<std::uint64_t>()[k], values);
           ASSERT_TRUE(entry->second == values) << "position " << entry->first << " on " << ranks << " ranks";
@@ -270,20 +272,27 @@ TEST_F(Augment, NeitherRanksNorThreadsNorMicroBatchesMatter) {
   EXPECT_NE(expected.at(0), expected.at(static_cast<std::uint64_t>(again)));
   options.rank = 0;
   options.ranks = 1;
-  const auto evaluation = Loader::evaluation(set, options);
+  const auto evaluation = testing::evaluation(set, options);
   const Batch& plain = evaluation->next();
-  for (int c = 0; c < 3; ++c) EXPECT_EQ(plain.sample.as<float>()[c], value(0, 0, 0, c));
+  for (int c = 0; c < 3; ++c) EXPECT_EQ(plain.ports[0].as<float>()[c], value(0, 0, 0, c));
 }
 
 TEST_F(Augment, RefusesWhatDoesNotSuit) {
   const Dataset set = open(folder_ / "a.h5");
   const std::vector<Augmentation> flip{Flip{}}, color{ColorJitter{}};
-  EXPECT_HAS(testing::message_of<ConfigError>([&] { check_augment(set, Shape{3 * height * width}, {}, flip); }),
+  const auto check = [](const Dataset& data, const Shape& input, const std::vector<Augmentation>& list) {
+    ShortForm form;
+    form.input = input;
+    form.augment = list;
+    const LoaderOptions options = testing::options_of(data, form, false);
+    check_ports(data, options.layout, options.ports);
+  };
+  EXPECT_HAS(testing::message_of<ConfigError>([&] { check(set, Shape{3 * height * width}, flip); }),
              "flip needs images");
-  check_augment(set, Shape{3 * height * width}, {}, {});
+  check(set, Shape{3 * height * width}, {});
   write_images(folder_ / "gray.h5", 4, {1, 6, 5});
   EXPECT_HAS(testing::message_of<ConfigError>([&] {
-               check_augment(open(folder_ / "gray.h5"), Shape{1, 6, 5}, {}, color);
+               check(open(folder_ / "gray.h5"), Shape{1, 6, 5}, color);
              }),
              "color_jitter needs 3 channels");
 }

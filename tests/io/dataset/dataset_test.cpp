@@ -69,18 +69,18 @@ TEST(Dataset, ReadsEveryStorageInMemoryAndNot) {
       SCOPED_TRACE(c.name);
       ASSERT_EQ(set->count(), 203u);
       EXPECT_EQ(set->in_memory(), cache > 0);
-      EXPECT_EQ(set->sample_shape(), (Shape{1, 6, 5}));
-      EXPECT_EQ(set->sample_type(), StoredType::u8);
-      EXPECT_EQ(set->target(), TargetUse::labels);
-      EXPECT_EQ(set->class_count(), 10);
-      EXPECT_EQ(set->sample_key(), "/images");
-      EXPECT_EQ(set->target_key(), "/labels");
-      std::vector<std::byte> scratch(set->sample_bytes());
+      EXPECT_EQ(set->port(0).row, (Shape{1, 6, 5}));
+      EXPECT_EQ(set->port(0).type, StoredType::u8);
+      EXPECT_TRUE(set->port(1).labels);
+      EXPECT_EQ(set->port(1).class_count, 10);
+      EXPECT_EQ(set->port(0).key, "/images");
+      EXPECT_EQ(set->port(1).key, "/labels");
+      std::vector<std::byte> scratch(set->port(0).row_bytes);
       for (std::uint64_t k = 0; k < 203; ++k) {
         const std::uint64_t i = k * 101 % 203;
-        const auto* row = reinterpret_cast<const std::uint8_t*>(set->sample(i, scratch.data()));
+        const auto* row = reinterpret_cast<const std::uint8_t*>(set->row(0, i, scratch.data()).data);
         for (std::uint64_t j = 0; j < 30; ++j) ASSERT_EQ(row[j], pixel(i, j)) << i << " " << j;
-        ASSERT_EQ(set->label(i), testing::label_of(i));
+        ASSERT_EQ(set->label(1, i), testing::label_of(i));
       }
       if (fingerprint.empty()) fingerprint = set->fingerprint();
       EXPECT_EQ(set->fingerprint(), fingerprint);
@@ -108,11 +108,11 @@ void check_type(hid_t little, hid_t big, hid_t memory, StoredType expected) {
         file.add("x", spec, values.data());
       }
       const auto set = open(path, uncached());
-      EXPECT_EQ(set->sample_type(), expected);
-      EXPECT_EQ(set->target(), TargetUse::none);
-      std::vector<std::byte> scratch(set->sample_bytes());
+      EXPECT_EQ(set->port(0).type, expected);
+      EXPECT_EQ(set->ports().size(), 1u);
+      std::vector<std::byte> scratch(set->port(0).row_bytes);
       for (std::uint64_t i = 0; i < 3; ++i) {
-        EXPECT_EQ(std::memcmp(set->sample(i, scratch.data()), values.data() + 2 * i, 2 * sizeof(T)), 0)
+        EXPECT_EQ(std::memcmp(set->row(0, i, scratch.data()).data, values.data() + 2 * i, 2 * sizeof(T)), 0)
             << name_of(expected);
       }
     }
@@ -138,13 +138,13 @@ TEST(Dataset, ShardsAreOneSetAndGlobsAreSorted) {
   const auto shards = open(folder / "part-*.h5", uncached());
   ASSERT_EQ(shards->count(), 70u);
   EXPECT_EQ(shards->files(), (std::vector<std::string>{folder / "part-02.h5", folder / "part-10.h5"}));
-  std::vector<std::byte> scratch(shards->sample_bytes());
+  std::vector<std::byte> scratch(shards->port(0).row_bytes);
   for (std::uint64_t i = 0; i < 70; ++i) {
-    EXPECT_EQ(static_cast<std::uint8_t>(shards->sample(i, scratch.data())[29]), pixel(i, 29));
-    EXPECT_EQ(shards->label(i), testing::label_of(i));
+    EXPECT_EQ(static_cast<std::uint8_t>(shards->row(0, i, scratch.data()).data[29]), pixel(i, 29));
+    EXPECT_EQ(shards->label(1, i), testing::label_of(i));
   }
   EXPECT_EQ(shards->fingerprint(), open(folder / "all.h5")->fingerprint()) << "resharding is no change of data";
-  EXPECT_EQ(shards->where(50), (folder / "part-10.h5") + ": /images, row 0");
+  EXPECT_EQ(shards->where(0, 50), (folder / "part-10.h5") + ": /images, row 0");
 }
 
 TEST(Dataset, FingerprintSeesLabelsSamplesAndShapes) {
@@ -171,33 +171,31 @@ TEST(Dataset, DetectsUsualNamesAndTakesKeys) {
        {std::pair{"X", "Y"}, {"data", "target"}, {"x_train", "y_train"}, {"train/Features", "train/Labels"}}) {
     write(folder / "a.h5", xs, ys);
     const auto set = open(folder / "a.h5");
-    EXPECT_EQ(set->sample_key(), std::string("/") + xs);
-    EXPECT_EQ(set->target_key(), std::string("/") + ys);
-    EXPECT_EQ(set->target(), TargetUse::values);
-    EXPECT_EQ(set->target_width(), 1);
-    float value = 0;
-    set->values(2, &value);
-    EXPECT_EQ(value, 3);
+    EXPECT_EQ(set->port(0).key, std::string("/") + xs);
+    EXPECT_EQ(set->port(1).key, std::string("/") + ys);
+    EXPECT_FALSE(set->port(1).index);
+    EXPECT_EQ(set->port(1).row.elements(), 1);
+    EXPECT_EQ(stored_number(set->port(1).type, set->row(1, 2, nullptr).data), 3);
   }
   write(folder / "a.h5", "foo", "train/bar");
   const auto text = message_of([&] { open(folder / "a.h5"); });
   EXPECT_HAS(text, "/foo float32 [4, 3]");
   EXPECT_HAS(text, "/train/bar float32 [4]");
   EXPECT_HAS(text, "data.sample_key");
-  DatasetOptions keys;
-  keys.sample_key = "foo";
-  keys.target_key = "/train/bar";
-  EXPECT_EQ(open(folder / "a.h5", keys)->count(), 4u);
-  keys.target_key = "/train/baz";
-  EXPECT_HAS(message_of([&] { open(folder / "a.h5", keys); }), "/train/baz does not exist; the file holds /foo");
-  keys.target_key = "/train";
-  EXPECT_HAS(message_of([&] { open(folder / "a.h5", keys); }), "is a group");
-  DatasetOptions labels;
-  labels.sample_key = "foo";
-  labels.target = TargetUse::labels;
-  EXPECT_HAS(message_of([&] { open(folder / "a.h5", labels); }), "data.target_key");
-  labels.target_key = "/train/bar";
-  EXPECT_HAS(message_of([&] { open(folder / "a.h5", labels); }), "the loss needs integer class labels");
+  const auto with = [](const std::string& sample, const std::string& target, bool labels = false) {
+    DatasetOptions options;
+    options.ports = {{"input", PortUse::input, false, sample, {}, {}},
+                     {"target", PortUse::target, labels, target, {}, {}}};
+    return options;
+  };
+  EXPECT_EQ(open(folder / "a.h5", with("foo", "/train/bar"))->count(), 4u);
+  const auto missing = message_of([&] { open(folder / "a.h5", with("foo", "/train/baz")); });
+  EXPECT_HAS(missing, "/train/baz does not exist; the file holds /foo");
+  EXPECT_HAS(missing, "; did you mean /train/bar?");
+  EXPECT_HAS(message_of([&] { open(folder / "a.h5", with("foo", "/train")); }), "is a group");
+  EXPECT_HAS(message_of([&] { open(folder / "a.h5", with("foo", "", true)); }), "data.target_key");
+  EXPECT_HAS(message_of([&] { open(folder / "a.h5", with("foo", "/train/bar", true)); }),
+             "the loss needs integer class labels");
 
   {
     H5File both(folder / "b.h5");
@@ -282,7 +280,7 @@ TEST(Dataset, HostileFilesAreRefused) {
   EXPECT_HAS(message_of([&] { open(folder / "link.h5"); }),
              "/images is an external link, which dtrain does not follow");
   DatasetOptions key;
-  key.sample_key = "images";
+  key.ports = {{"input", PortUse::input, false, "images", {}, {}}};
   EXPECT_HAS(message_of([&] { open(folder / "link.h5", key); }), "external link");
   {
     H5File file(folder / "soft.h5");
@@ -429,9 +427,9 @@ TEST(Dataset, LabelsOutOfRangeAreNamedByFileRowAndValue) {
     file.add("labels", {{10, 1}, H5T_STD_U8LE, H5T_NATIVE_INT64, {}, -1, false, false, false, ""}, labels.data());
   }
   const Dataset set(std::vector<std::string>{folder / "a.h5", folder / "b.h5"});
-  EXPECT_EQ(set.class_count(), 13);
-  set.check_labels(13);
-  const auto text = message_of([&] { set.check_labels(10); });
+  EXPECT_EQ(set.port(1).class_count, 13);
+  set.check_labels(1, 13);
+  const auto text = message_of([&] { set.check_labels(1, 10); });
   EXPECT_HAS(text, "b.h5: /labels, row 7: the label is 12, but the model has 10 classes");
   {
     H5File file(folder / "c.h5");
@@ -457,10 +455,10 @@ TEST(Dataset, ManyThreadsReadTheSameBands) {
   std::atomic<int> wrong{0};
   for (std::uint64_t t = 0; t < 8; ++t) {
     threads.emplace_back([&, t] {
-      std::vector<std::byte> scratch(set->sample_bytes());
+      std::vector<std::byte> scratch(set->port(0).row_bytes);
       for (std::uint64_t k = 0; k < 2000; ++k) {
         const std::uint64_t i = (k * 617 + t * 113) % 1000;
-        if (static_cast<std::uint8_t>(set->sample(i, scratch.data())[7]) != pixel(i, 7)) ++wrong;
+        if (static_cast<std::uint8_t>(set->row(0, i, scratch.data()).data[7]) != pixel(i, 7)) ++wrong;
       }
     });
   }

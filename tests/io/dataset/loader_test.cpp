@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "io/dataset/stream.hpp"
+#include "tests/io/dataset/short_form.hpp"
 #include "tests/io/hdf5/hdf5_files.hpp"
 
 namespace dtrain::io {
@@ -18,6 +19,7 @@ using testing::Folder;
 using testing::H5File;
 using testing::message_of;
 using testing::pixel;
+using testing::ShortForm;
 using testing::Spec;
 using testing::write_images;
 
@@ -27,8 +29,8 @@ Dataset open(const std::string& path, double cache_mib = 1024) {
   return Dataset(std::vector<std::string>{path}, options);
 }
 
-LoaderOptions images(std::int64_t global, std::int64_t micro, int rank = 0, int ranks = 1) {
-  LoaderOptions o;
+ShortForm images(std::int64_t global, std::int64_t micro, int rank = 0, int ranks = 1) {
+  ShortForm o;
   o.input = Shape{1, 6, 5};
   o.normalize.scale = 1.0 / 255;
   o.global_batch = global;
@@ -55,7 +57,7 @@ TEST(Loader, EqualsANaiveReferenceOnAnyNumberOfRanks) {
         auto options = images(global, micro, rank, ranks);
         options.threads = 1 + rank;
         options.ring = 2 + rank;
-        const auto loader = Loader::training(set, options);
+        const auto loader = testing::training(set, options);
         const std::int64_t a = static_cast<std::int64_t>(global) / (ranks * micro);
         ASSERT_EQ(loader->batches(), a);
         for (std::uint64_t s = 0; s < steps; ++s) {
@@ -64,17 +66,17 @@ TEST(Loader, EqualsANaiveReferenceOnAnyNumberOfRanks) {
             ASSERT_EQ(batch.step, s);
             ASSERT_EQ(batch.micro, j);
             ASSERT_EQ(batch.valid, micro);
-            ASSERT_EQ(batch.sample.desc.shape, (Shape{micro, 6, 5, 1}));
+            ASSERT_EQ(batch.ports[0].desc.shape, (Shape{micro, 6, 5, 1}));
             for (int i = 0; i < micro; ++i) {
               const std::uint64_t p = s * global + static_cast<std::uint64_t>((rank * a + j) * micro + i);
               ASSERT_EQ(batch.positions.as<std::uint64_t>()[i], p);
               std::uint64_t index = 0;
               stream.indices(p, std::span(&index, 1));
               ASSERT_EQ(batch.indices[static_cast<std::size_t>(i)], index);
-              ASSERT_EQ(batch.target.as<std::int32_t>()[i], testing::label_of(index));
-              ASSERT_EQ(batch.weight.as<float>()[i], 1.0f);
+              ASSERT_EQ(batch.ports[1].as<std::int32_t>()[i], testing::label_of(index));
+              ASSERT_EQ(batch.ports.back().as<float>()[i], 1.0f);
               for (std::uint64_t k = 0; k < 30; ++k) {
-                ASSERT_EQ(batch.sample.as<float>()[static_cast<std::uint64_t>(i) * 30 + k],
+                ASSERT_EQ(batch.ports[0].as<float>()[static_cast<std::uint64_t>(i) * 30 + k],
                           static_cast<float>(pixel(index, k) * (1.0 / 255)));
               }
               seen[s].insert(p);
@@ -98,7 +100,7 @@ TEST(Loader, SeekContinuesWhereAnotherRunStopped) {
   const Dataset set = open(folder / "a.h5");
   auto options = images(20, 5, 1, 2);
   options.threads = 3;
-  const auto loader = Loader::training(set, options);
+  const auto loader = testing::training(set, options);
   for (const std::uint64_t step : {7, 0, 1000000, 3, 3}) {
     loader->seek(step);
     for (int k = 0; k < 6; ++k) {
@@ -121,7 +123,7 @@ TEST(Loader, EvaluationIsExactlyTheSet) {
       std::map<std::uint64_t, int> seen;
       std::set<std::int64_t> batches;
       for (int rank = 0; rank < ranks; ++rank) {
-        const auto loader = Loader::evaluation(set, images(1, micro, rank, ranks));
+        const auto loader = testing::evaluation(set, images(1, micro, rank, ranks));
         batches.insert(loader->batches());
         if (pass > 0) loader->seek(5);
         for (int round = 0; round < 2; ++round) {  // the next pass is the same again
@@ -129,18 +131,18 @@ TEST(Loader, EvaluationIsExactlyTheSet) {
             const Batch& batch = loader->next();
             ASSERT_EQ(batch.micro, j);
             for (int i = 0; i < micro; ++i) {
-              const float weight = batch.weight.as<float>()[i];
+              const float weight = batch.ports.back().as<float>()[i];
               ASSERT_EQ(weight, i < batch.valid ? 1.0f : 0.0f);
               if (round == 0) weights += static_cast<double>(weight);
               const std::uint64_t index = batch.indices[static_cast<std::size_t>(i)];
               if (weight == 0) {
                 ASSERT_EQ(index, Batch::no_sample);
-                ASSERT_EQ(batch.target.as<std::int32_t>()[i], 0);
-                for (int k = 0; k < 30; ++k) ASSERT_EQ(batch.sample.as<float>()[i * 30 + k], 0.0f);
+                ASSERT_EQ(batch.ports[1].as<std::int32_t>()[i], 0);
+                for (int k = 0; k < 30; ++k) ASSERT_EQ(batch.ports[0].as<float>()[i * 30 + k], 0.0f);
                 continue;
               }
               if (round == 0) ++seen[index];
-              ASSERT_EQ(batch.target.as<std::int32_t>()[i], testing::label_of(index));
+              ASSERT_EQ(batch.ports[1].as<std::int32_t>()[i], testing::label_of(index));
             }
             loader->release();
           }
@@ -166,12 +168,12 @@ TEST(Loader, LaysImagesOutChannelsLastAndNormalizesByChannel) {
       options.input = flat ? Shape{60} : Shape{3, 4, 5};
       options.normalize = {1.0 / 255, {0.1, 0.2, 0.3}, {0.5, 0.25, 2}};
       if (flat && hwc) options.normalize = {1.0 / 255, {0.1}, {0.5}};  // four rows are no three channels
-      EXPECT_EQ(fit_input(set, options.input), flat  ? SampleOrder::plain
-                                               : hwc ? SampleOrder::channels_last
-                                                     : SampleOrder::channels_first);
-      const auto loader = Loader::training(set, options);
+      EXPECT_EQ(fit_input(set, 0, options.input), flat  ? SampleOrder::plain
+                                                  : hwc ? SampleOrder::channels_last
+                                                        : SampleOrder::channels_first);
+      const auto loader = testing::training(set, options);
       const Batch& batch = loader->next();
-      const auto* out = batch.sample.as<float>();
+      const auto* out = batch.ports[0].as<float>();
       for (std::uint64_t i = 0; i < 4; ++i) {
         for (std::uint64_t c = 0; c < 3; ++c) {
           for (std::uint64_t p = 0; p < 20; ++p) {
@@ -200,22 +202,22 @@ TEST(Loader, FloatsAndTheirTargets) {
     file.add("y", {{12, 2}, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, {}, -1, false, false, false, ""}, y.data());
   };
   write();
-  LoaderOptions options;
+  ShortForm options;
   options.input = Shape{3};
   options.global_batch = options.micro_batch = 5;
   for (const double cache : {0.0, 10.0}) {
     const Dataset set = open(folder / "a.h5", cache);
-    const auto loader = Loader::training(set, options);
+    const auto loader = testing::training(set, options);
     for (int k = 0; k < 10; ++k) {
       const Batch& batch = loader->next();
-      ASSERT_EQ(batch.sample.desc.shape, (Shape{5, 3}));
-      ASSERT_EQ(batch.target.desc.shape, (Shape{5, 2}));
-      ASSERT_EQ(batch.target.desc.dtype, DType::f32);
+      ASSERT_EQ(batch.ports[0].desc.shape, (Shape{5, 3}));
+      ASSERT_EQ(batch.ports[1].desc.shape, (Shape{5, 2}));
+      ASSERT_EQ(batch.ports[1].desc.dtype, DType::f32);
       for (std::size_t i = 0; i < 5; ++i) {
         const std::size_t index = batch.indices[i];
         for (std::size_t j = 0; j < 3; ++j)
-          ASSERT_EQ(batch.sample.as<float>()[i * 3 + j], static_cast<float>(x[index * 3 + j]));
-        for (std::size_t j = 0; j < 2; ++j) ASSERT_EQ(batch.target.as<float>()[i * 2 + j], y[index * 2 + j]);
+          ASSERT_EQ(batch.ports[0].as<float>()[i * 3 + j], static_cast<float>(x[index * 3 + j]));
+        for (std::size_t j = 0; j < 2; ++j) ASSERT_EQ(batch.ports[1].as<float>()[i * 2 + j], y[index * 2 + j]);
       }
       loader->release();
     }
@@ -226,7 +228,7 @@ TEST(Loader, FloatsAndTheirTargets) {
     write();
     const Dataset set = open(folder / "a.h5");
     options.shuffle = false;
-    const auto loader = Loader::training(set, options);
+    const auto loader = testing::training(set, options);
     loader->next();
     loader->release();
     for (int k = 0; k < 2; ++k) {
@@ -239,7 +241,7 @@ TEST(Loader, FloatsAndTheirTargets) {
   y[9] = std::numeric_limits<float>::infinity();
   write();
   const Dataset set = open(folder / "a.h5");
-  const auto loader = Loader::training(set, options);
+  const auto loader = testing::training(set, options);
   EXPECT_HAS(message_of([&] { loader->next(); }), "a.h5: /y, row 4: value 1 is inf");
 }
 
@@ -256,13 +258,12 @@ TEST(Loader, FloatImagesKeepTheirBits) {
   options.normalize = {};
   for (const bool flat : {false, true}) {
     options.input = flat ? Shape{24} : Shape{2, 4, 3};
-    const auto loader = Loader::training(set, options);
+    const auto loader = testing::training(set, options);
     const Batch& batch = loader->next();
-    EXPECT_EQ(batch.target.data, nullptr);
     for (std::size_t i = 0; i < 3; ++i) {
       for (std::size_t c = 0; c < 2; ++c) {
         for (std::size_t p = 0; p < 12; ++p) {
-          const float* row = batch.sample.as<float>() + i * 24;
+          const float* row = batch.ports[0].as<float>() + i * 24;
           ASSERT_EQ(flat ? row[c * 12 + p] : row[p * 2 + c], x[batch.indices[i] * 24 + c * 12 + p]);
         }
       }
@@ -275,21 +276,21 @@ TEST(Loader, WrongSettingsAreClearErrors) {
   write_images(folder / "a.h5", 50);
   const Dataset set = open(folder / "a.h5");
   auto options = images(20, 8);
-  EXPECT_HAS(message_of<ConfigError>([&] { Loader::training(set, options); }),
+  EXPECT_HAS(message_of<ConfigError>([&] { testing::training(set, options); }),
              "batch.global 20 is not a multiple of batch.micro 8");
   options = images(20, 10);
   options.input = Shape{3, 32, 32};
-  const auto text = message_of<ShapeError>([&] { Loader::training(set, options); });
+  const auto text = message_of<ShapeError>([&] { testing::training(set, options); });
   EXPECT_HAS(text, "/images holds samples of shape [1, 6, 5], but model.input is [3, 32, 32]");
   options = images(20, 10);
   options.classes = 9;
-  EXPECT_HAS(message_of([&] { Loader::training(set, options); }), "the label is 9, but the model has 9 classes");
+  EXPECT_HAS(message_of([&] { testing::training(set, options); }), "the label is 9, but the model has 9 classes");
   options = images(20, 10);
   options.normalize.mean = {1, 2, 3};
-  EXPECT_HAS(message_of<ConfigError>([&] { Loader::training(set, options); }), "data.normalize");
+  EXPECT_HAS(message_of<ConfigError>([&] { testing::training(set, options); }), "data.normalize");
   options.normalize = {};
   options.normalize.standard_deviation = {0};
-  EXPECT_HAS(message_of<ConfigError>([&] { Loader::training(set, options); }), "deviation above 0");
+  EXPECT_HAS(message_of<ConfigError>([&] { testing::training(set, options); }), "deviation above 0");
 }
 
 TEST(Loader, SeveralBatchesMayBeHeld) {
@@ -298,11 +299,11 @@ TEST(Loader, SeveralBatchesMayBeHeld) {
   const Dataset set = open(folder / "a.h5");
   auto options = images(10, 5);
   options.ring = 3;
-  const auto loader = Loader::training(set, options);
+  const auto loader = testing::training(set, options);
   const Batch* before = &loader->next();
   for (int k = 1; k < 50; ++k) {
     const Batch* now = &loader->next();
-    ASSERT_NE(before->sample.data, now->sample.data);
+    ASSERT_NE(before->ports[0].data, now->ports[0].data);
     ASSERT_EQ(before->positions.as<std::uint64_t>()[0] + 5, now->positions.as<std::uint64_t>()[0]);
     EXPECT_THROW(loader->next(), BugError) << "the ring is full";
     loader->release();
@@ -324,7 +325,7 @@ TEST(Loader, StopsAtAnyMoment) {
     auto options = images(64, 32);
     options.threads = 1 + k % 5;
     options.ring = 2 + k % 7;
-    const auto loader = Loader::training(set, options);
+    const auto loader = testing::training(set, options);
     for (int j = 0; j < k % 9; ++j) {
       loader->next();
       if (j % 2 == 0) std::this_thread::sleep_for(std::chrono::microseconds(50 * (k % 3)));
@@ -342,11 +343,12 @@ TEST(Loader, ManyThreadsKeepTheOrder) {
   auto one = images(16, 4), many = images(16, 4);
   many.threads = 8;
   many.ring = 16;
-  const auto a = Loader::training(set, one), b = Loader::training(set, many);
+  const auto a = testing::training(set, one), b = testing::training(set, many);
   for (int k = 0; k < 2000; ++k) {
     const Batch &x = a->next(), &y = b->next();
     ASSERT_TRUE(std::equal(x.indices.begin(), x.indices.end(), y.indices.begin()));
-    ASSERT_TRUE(std::equal(x.sample.as<float>(), x.sample.as<float>() + x.sample.elements(), y.sample.as<float>()));
+    ASSERT_TRUE(
+        std::equal(x.ports[0].as<float>(), x.ports[0].as<float>() + x.ports[0].elements(), y.ports[0].as<float>()));
     a->release();
     b->release();
   }

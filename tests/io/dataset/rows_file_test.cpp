@@ -40,14 +40,17 @@ TEST(RowsFile, HoldsTheRowsOfAllRanksInOrder) {
     EXPECT_TRUE(std::filesystem::exists(path));
   });
   const std::string files[] = {path};
-  const Dataset data(files, {"logits", "class", TargetUse::labels});
+  DatasetOptions options;
+  options.ports = {{"input", PortUse::input, false, "logits", {}, {}},
+                   {"target", PortUse::target, true, "class", {}, {}}};
+  const Dataset data(files, options);
   ASSERT_EQ(data.count(), rows);
-  std::vector<std::byte> scratch(data.sample_bytes());
+  std::vector<std::byte> scratch(data.port(0).row_bytes);
   for (std::uint64_t i = 0; i < rows; ++i) {
     float row[3];
-    std::memcpy(row, data.sample(i, scratch.data()), sizeof row);
+    std::memcpy(row, data.row(0, i, scratch.data()).data, sizeof row);
     for (std::size_t k = 0; k < 3; ++k) ASSERT_EQ(row[k], static_cast<float>(i * 3 + k));
-    ASSERT_EQ(data.label(i), static_cast<std::int32_t>(i));
+    ASSERT_EQ(data.label(1, i), static_cast<std::int32_t>(i));
   }
 }
 

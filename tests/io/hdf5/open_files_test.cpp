@@ -38,7 +38,7 @@ class OpenFilesTest : public ::testing::Test {
     return count;
   }
   static bool right(const Dataset& set, std::uint64_t index, std::byte* scratch) {
-    const std::byte* row = set.sample(index, scratch);
+    const std::byte* row = set.row(0, index, scratch).data;
     for (std::uint64_t j = 0; j < 30; ++j)
       if (static_cast<std::uint8_t>(row[j]) != pixel(index, j)) return false;
     return true;
@@ -130,7 +130,7 @@ TEST_F(OpenFilesTest, ReadsWhatIsNeededWhenItIsNeeded) {
   for (std::uint64_t i = 0; i < 600; ++i) {
     if (i / rows != 30) ASSERT_TRUE(right(set, i, scratch.data()));
   }
-  EXPECT_HAS(message_of([&] { set.sample(305, scratch.data()); }), "s-30.h5: cannot be read: No such file");
+  EXPECT_HAS(message_of([&] { set.row(0, 305, scratch.data()).data; }), "s-30.h5: cannot be read: No such file");
 }
 
 TEST_F(OpenFilesTest, NoticesAFileThatWasReplaced) {
@@ -143,7 +143,7 @@ TEST_F(OpenFilesTest, NoticesAFileThatWasReplaced) {
   ASSERT_TRUE(right(set, 3, scratch.data()));
   ASSERT_TRUE(right(set, 599, scratch.data()));
   write_images(path(0), rows, {1, 6, 5}, {}, 17);
-  EXPECT_HAS(message_of([&] { set.sample(3, scratch.data()); }),
+  EXPECT_HAS(message_of([&] { set.row(0, 3, scratch.data()).data; }),
              "s-00.h5: was replaced or changed while it was in use");
 }
 

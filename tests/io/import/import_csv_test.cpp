@@ -1,5 +1,6 @@
 #include "io/import/import_csv.hpp"
 
+#include <cstring>
 #include <filesystem>
 #include <limits>
 
@@ -37,15 +38,15 @@ class ImportCsv : public ::testing::Test {
     const Dataset set(std::vector<std::string>{folder_ / "t.h5"});
     std::vector<float> values;
     for (std::uint64_t i = 0; i < set.count(); ++i) {
-      const auto* row = reinterpret_cast<const float*>(set.sample(i, nullptr));
-      values.insert(values.end(), row, row + set.sample_shape()[0]);
+      const auto* row = reinterpret_cast<const float*>(set.row(0, i, nullptr).data);
+      values.insert(values.end(), row, row + set.port(0).row[0]);
     }
     return values;
   }
   std::vector<int> labels() {
     const Dataset set(std::vector<std::string>{folder_ / "t.h5"});
     std::vector<int> values;
-    for (std::uint64_t i = 0; i < set.count(); ++i) values.push_back(set.label(i));
+    for (std::uint64_t i = 0; i < set.count(); ++i) values.push_back(set.label(1, i));
     return values;
   }
   Folder folder_;
@@ -74,7 +75,7 @@ TEST_F(ImportCsv, IndicesTargetsAndSeveralFiles) {
   EXPECT_EQ(features(), (std::vector<float>{3, 7, 11}));
   const Dataset set(std::vector<std::string>{folder_ / "t.h5"});
   float y[2];
-  set.values(1, y);
+  std::memcpy(y, set.row(1, 1, nullptr).data, sizeof y);
   EXPECT_EQ(y[0], 8);
   EXPECT_EQ(y[1], 5);
   // The same through gzip, a header in both files, and by name.

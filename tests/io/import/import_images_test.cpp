@@ -173,12 +173,12 @@ TEST(ImportImages, FolderAndArchivesGiveTheSameBytesWithAnyThreads) {
     }
   }
   const Dataset set(std::vector<std::string>{folder / "folder.h5"});
-  EXPECT_EQ(set.sample_shape(), (Shape{18, 25, 3}));
+  EXPECT_EQ(set.port(0).row, (Shape{18, 25, 3}));
   const std::vector<int> labels{0, 1, 1, 2, 2};
-  for (std::uint64_t i = 0; i < 5; ++i) EXPECT_EQ(set.label(i), labels[i]);
-  const auto* first = reinterpret_cast<const std::uint8_t*>(set.sample(0, nullptr));
+  for (std::uint64_t i = 0; i < 5; ++i) EXPECT_EQ(set.label(1, i), labels[i]);
+  const auto* first = reinterpret_cast<const std::uint8_t*>(set.row(0, 0, nullptr).data);
   EXPECT_EQ(largest_difference(first, bytes_of(goldens().at("png").at("rgb"))), 0);
-  const auto* fourth = reinterpret_cast<const std::uint8_t*>(set.sample(3, nullptr));
+  const auto* fourth = reinterpret_cast<const std::uint8_t*>(set.row(0, 3, nullptr).data);
   EXPECT_LE(largest_difference(fourth, bytes_of(goldens().at("jpeg").at("rgb"))), 1);
 }
 
@@ -223,7 +223,7 @@ TEST(ImportImages, BrokenFilesAreCountedNamedRefusedOrDropped) {
   const Dataset set(std::vector<std::string>{folder / "d.h5"});
   ASSERT_EQ(set.count(), 144u);
   for (std::uint64_t i = 0; i < 144; ++i) {
-    const auto* pixels = reinterpret_cast<const std::uint8_t*>(set.sample(i, nullptr));
+    const auto* pixels = reinterpret_cast<const std::uint8_t*>(set.row(0, i, nullptr).data);
     ASSERT_LE(largest_difference(pixels, bytes_of(goldens().at("jpeg").at("rgb"))), 1);
   }
   for (const auto& entry : std::filesystem::directory_iterator(folder / ""))

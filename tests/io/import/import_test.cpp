@@ -50,11 +50,11 @@ TEST(ImportMnist, PlainAndGzipGiveTheSameFile) {
   EXPECT_EQ(testing::slurp(folder / "new/sub/plain.h5"), testing::slurp(folder / "gz.h5"));
   const Dataset set(std::vector<std::string>{folder / "gz.h5"});
   EXPECT_EQ(set.count(), 25u);
-  EXPECT_EQ(set.sample_shape(), (Shape{1, 6, 5}));
+  EXPECT_EQ(set.port(0).row, (Shape{1, 6, 5}));
   for (std::uint64_t i = 0; i < 25; ++i) {
-    EXPECT_EQ(set.label(i), static_cast<int>(i % 10));
+    EXPECT_EQ(set.label(1, i), static_cast<int>(i % 10));
     for (std::uint64_t j = 0; j < 30; ++j)
-      EXPECT_EQ(static_cast<unsigned>(set.sample(i, nullptr)[j]), (i * 30 + j) * 7 % 251);
+      EXPECT_EQ(static_cast<unsigned>(set.row(0, i, nullptr).data[j]), (i * 30 + j) * 7 % 251);
   }
 }
 
@@ -111,13 +111,13 @@ TEST(ImportMnist, TheRealOne) {
   import_mnist(from + "t10k-images-idx3-ubyte.gz", from + "t10k-labels-idx1-ubyte.gz", folder / "test.h5");
   const Dataset set(std::vector<std::string>{folder / "test.h5"});
   ASSERT_EQ(set.count(), 10000u);
-  EXPECT_EQ(set.class_count(), 10);
+  EXPECT_EQ(set.port(1).class_count, 10);
   double sum = 0;
   for (std::uint64_t i = 0; i < 10000; ++i) {
-    for (std::size_t j = 0; j < 784; ++j) sum += static_cast<double>(set.sample(i, nullptr)[j]);
+    for (std::size_t j = 0; j < 784; ++j) sum += static_cast<double>(set.row(0, i, nullptr).data[j]);
   }
   EXPECT_NEAR(sum / (10000 * 784 * 255.0), 0.1325, 1e-4);  // the known mean of the test images
-  EXPECT_EQ(set.label(0), 7);
+  EXPECT_EQ(set.label(1, 0), 7);
   EXPECT_HAS(inspect(folder / "test.h5").text, "samples of each: 980 1135 1032 1010 982 892 958 1028 974 1009");
 }
 
@@ -129,17 +129,16 @@ TEST(MakeRegression, HoldsItsTruth) {
   const auto truth = make_regression(folder / "r.h5", options);
   ASSERT_EQ(truth.weight.size(), 10u);
   const Dataset set(std::vector<std::string>{folder / "r.h5"});
-  EXPECT_EQ(set.sample_shape(), (Shape{10}));
-  EXPECT_EQ(set.target(), TargetUse::values);
-  EXPECT_EQ(set.target_width(), 1);
+  EXPECT_EQ(set.port(0).row, (Shape{10}));
+  EXPECT_FALSE(set.port(1).index);
+  EXPECT_EQ(set.port(1).row.elements(), 1);
   double squares = 0, mean = 0;
   for (std::uint64_t i = 0; i < set.count(); ++i) {
-    const auto* x = reinterpret_cast<const float*>(set.sample(i, nullptr));
-    float y = 0;
-    set.values(i, &y);
+    const auto* x = reinterpret_cast<const float*>(set.row(0, i, nullptr).data);
+    const double y = stored_number(set.port(1).type, set.row(1, i, nullptr).data);
     double predicted = static_cast<double>(truth.bias);
     for (std::size_t f = 0; f < 10; ++f) predicted += static_cast<double>(x[f]) * static_cast<double>(truth.weight[f]);
-    squares += (static_cast<double>(y) - predicted) * (static_cast<double>(y) - predicted);
+    squares += (y - predicted) * (y - predicted);
     mean += static_cast<double>(x[3]);
   }
   EXPECT_NEAR(std::sqrt(squares / 4000), 0.05, 0.003);  // five deviations of the estimate

@@ -29,12 +29,12 @@ std::string run(const std::vector<std::string>& from, const std::string& out, co
 /// Sample numbers of a set that write_images made, by their content.
 std::vector<std::uint64_t> numbers(const Dataset& set, std::uint64_t n) {
   std::vector<std::uint64_t> found;
-  std::vector<std::byte> scratch(set.sample_bytes());
+  std::vector<std::byte> scratch(set.port(0).row_bytes);
   for (std::uint64_t i = 0; i < set.count(); ++i) {
-    const std::byte* row = set.sample(i, scratch.data());
+    const std::byte* row = set.row(0, i, scratch.data()).data;
     for (std::uint64_t k = 0; k < n; ++k) {
-      bool same = set.label(i) == label_of(k);
-      for (std::size_t j = 0; same && j < set.sample_bytes(); ++j)
+      bool same = set.label(1, i) == label_of(k);
+      for (std::size_t j = 0; same && j < set.port(0).row_bytes; ++j)
         same = static_cast<std::uint8_t>(row[j]) == pixel(k, j);
       if (same) found.push_back(k);
     }
@@ -158,13 +158,13 @@ TEST(Repack, RefusesOrDropsWhatCannotBeTrainedOn) {
   EXPECT_HAS(run({folder / "bad.h5"}, folder / "out.h5", options), "36 samples");
   const Dataset set(std::vector<std::string>{folder / "out.h5"});
   ASSERT_EQ(set.count(), 36u);
-  EXPECT_EQ(set.class_count(), 4);
+  EXPECT_EQ(set.port(1).class_count, 4);
   std::vector<std::byte> scratch(8);
   std::uint64_t expected = 0;
   for (std::uint64_t i = 0; i < 36; ++i, ++expected) {
     while (expected == 7 || expected == 8 || expected == 20 || expected == 21) ++expected;
     float value = 0;
-    std::memcpy(&value, set.sample(i, scratch.data()), sizeof value);
+    std::memcpy(&value, set.row(0, i, scratch.data()).data, sizeof value);
     ASSERT_EQ(value, static_cast<float>(expected));
   }
   options.classes = 0;

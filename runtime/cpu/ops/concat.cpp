@@ -1,4 +1,4 @@
-// Ops that move values without computing: concatenation, another element type, and the view.
+// Channels of several values behind each other.
 #include <cstring>
 #include <vector>
 
@@ -58,54 +58,10 @@ class ConcatKernel final : public Kernel {
   int threads_;
 };
 
-template <class From, class To>
-class CastKernel final : public Kernel {
- public:
-  CastKernel(std::int64_t elements, int threads) : elements_(elements), threads_(threads) {}
-  void forward(const OpArgs& a, Stream&) override { convert<From, To>(a.in[0], a.out[0], false); }
-  void backward(const OpArgs&, const OpGrads& g, Stream&) override {
-    if (g.in[0].write != Write::none) convert<To, From>(g.out[0], g.in[0].grad, g.in[0].write == Write::accumulate);
-  }
-
- private:
-  template <class A, class B>
-  void convert(const Tensor& from, const Tensor& to, bool add) const {
-    const A* a = from.as<A>();
-    B* b = to.as<B>();
-    parallel_chunks(elements_, task_elements, threads_, [=](std::int64_t begin, std::int64_t end) {
-      write_elements(b, begin, end, add, [=](std::int64_t i) { return to_float(a[i]); });
-    });
-  }
-
-  std::int64_t elements_;
-  int threads_;
-};
-
-class ViewKernel final : public Kernel {
- public:
-  void forward(const OpArgs&, Stream&) override {}
-  void backward(const OpArgs&, const OpGrads&, Stream&) override {}
-};
-
-template <class T>
-using CastFromF32 = CastKernel<float, T>;
-template <class T>
-using CastFromBf16 = CastKernel<Bf16, T>;
-
 }  // namespace
 
 std::unique_ptr<Kernel> make(const Concat&, Inputs in, int threads) {
   return make_for<ConcatKernel>(in[0].dtype, in, threads);
-}
-std::unique_ptr<Kernel> make(const Cast& op, Inputs in, int threads) {
-  if (in[0].dtype == DType::bf16) return make_for<CastFromBf16>(op.to, in[0].elements(), threads);
-  return make_for<CastFromF32>(op.to, in[0].elements(), threads);
-}
-std::unique_ptr<Kernel> make(const Flatten&, Inputs, int /*threads*/) {
-  return std::make_unique<ViewKernel>();
-}
-std::unique_ptr<Kernel> make(const SumOverRanks&, Inputs, int /*threads*/) {
-  return std::make_unique<ViewKernel>();
 }
 
 }  // namespace dtrain::cpu

@@ -1,0 +1,455 @@
+#include "io/dataset/port_filler.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <type_traits>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "io/hdf5/stored.hpp"
+#include "runtime/tensor/error.hpp"
+
+namespace dtrain::io {
+namespace {
+
+/// Calls f with a value of the C++ type of an index value.
+template <class F>
+decltype(auto) with_index_type(DType type, F&& f) {
+  switch (type) {
+    case DType::u8:
+      return f(std::uint8_t{});
+    case DType::u16:
+      return f(std::uint16_t{});
+    default:
+      break;
+  }
+  return f(std::int32_t{});
+}
+
+/// The largest index value that a type holds, and 1.
+std::int64_t end_of(DType type) {
+  return with_index_type(type, [](auto tag) -> std::int64_t { return std::numeric_limits<decltype(tag)>::max(); }) + 1;
+}
+
+bool holds(DType type, std::int64_t value) {
+  return with_index_type(type, [value](auto tag) {
+    return value >= std::numeric_limits<decltype(tag)>::min() && value <= std::numeric_limits<decltype(tag)>::max();
+  });
+}
+
+/// Extents of a sample in memory: without the batch, and without the channels of numbers.
+std::vector<std::int64_t> positions_of(const TensorDesc& desc) {
+  const auto all = desc.shape.extents();
+  const bool channels = !desc.is_index() && all.size() > 1;
+  return {all.begin() + 1, all.end() - (channels ? 1 : 0)};
+}
+
+std::int64_t product(std::span<const std::int64_t> extents) {
+  std::int64_t result = 1;
+  for (const auto e : extents) result *= e;
+  return result;
+}
+
+std::vector<std::int64_t> without_ones(std::span<const std::int64_t> extents) {
+  std::vector<std::int64_t> result;
+  std::copy_if(extents.begin(), extents.end(), std::back_inserter(result), [](std::int64_t e) { return e != 1; });
+  return result;
+}
+
+bool is_weight(const PortOptions& options) {
+  return options.use == PortUse::weight;
+}
+
+}  // namespace
+
+void Follower::follow(std::uint64_t position, const std::byte* from, const std::byte* outside, std::byte* to) const {
+  const AffineMap map = image_.draw(position).map();
+  for (int y = 0; y < height_; ++y) {
+    for (int x = 0; x < width_; ++x, to += pixel_bytes_) {
+      const ImagePoint p = source_of(map, x, y);
+      const bool inside = p.x >= 0 && p.y >= 0 && p.x < static_cast<float>(width_) && p.y < static_cast<float>(height_);
+      const std::byte* pixel = outside;
+      if (inside) {
+        const auto row = static_cast<std::size_t>(p.y), column = static_cast<std::size_t>(p.x);
+        pixel = from + (row * static_cast<std::size_t>(width_) + column) * pixel_bytes_;
+      }
+      std::memcpy(to, pixel, pixel_bytes_);
+    }
+  }
+}
+
+// ---- what all kinds have -------------------------------------------------------------------------------------------
+
+PortFiller::PortFiller(const Dataset& data, const BatchLayout& layout, std::span<const PortOptions> ports,
+                       std::size_t port)
+    : data_(data), options_(ports[port]), desc_(layout.ports[port].desc) {
+  bytes_ = desc_.bytes() / static_cast<std::size_t>(desc_.batch());
+  // Weights have no channels: [m, positions...].
+  const std::vector<std::int64_t> extents =
+      is_weight(options_) ? std::vector<std::int64_t>(desc_.shape.extents().begin() + 1, desc_.shape.extents().end())
+                          : positions_of(desc_);
+  positions_ = product(extents);
+  per_step_ = extents.empty() ? 1 : positions_ / std::max<std::int64_t>(1, extents[0]);
+}
+
+void PortFiller::reserve(FillScratch& scratch) const {
+  const std::size_t wanted = options_.source >= 0 && !stored().labels ? stored().scratch_bytes() : 0;
+  if (scratch.stored.size() < wanted) scratch.stored.resize(wanted);
+}
+
+void PortFiller::pad(std::byte* to) const {
+  std::memset(to, 0, bytes_);
+}
+
+std::string PortFiller::position_text(std::int64_t flat) const {
+  const auto extents = desc_.shape.extents().subspan(1);
+  if (extents.size() < 2) return fmt::format("position {}", flat);
+  std::vector<std::int64_t> at(extents.size());
+  for (std::size_t i = extents.size(); i-- > 0; flat /= extents[i]) at[i] = flat % extents[i];
+  return fmt::format("position [{}]", fmt::join(at, ", "));
+}
+
+// ---- numbers -------------------------------------------------------------------------------------------------------
+
+NumberFiller::NumberFiller(const Dataset& data, const BatchLayout& layout, std::span<const PortOptions> ports,
+                           std::size_t port, const Augmenter* augmenter, const Augmenter* followed)
+    : PortFiller(data, layout, ports, port),
+      converter_(data, static_cast<std::size_t>(options_.source), desc_.sample(), options_.normalize, options_.layout),
+      augmenter_(augmenter) {
+  if (desc_.dtype != DType::f32) throw BugError("loader: numbers that are no float32");
+  if (stored().ragged()) data.check_lengths(static_cast<std::size_t>(options_.source), desc_.sample()[0]);
+  if (followed != nullptr) {
+    const Shape sample = desc_.sample();
+    follower_.emplace(*followed, sample[1], sample[2], static_cast<std::size_t>(sample[0]) * sizeof(float));
+  }
+}
+
+void NumberFiller::reserve(FillScratch& scratch) const {
+  PortFiller::reserve(scratch);
+  const std::size_t wanted = follower_ ? bytes_ + static_cast<std::size_t>(desc_.channels()) * sizeof(float) : 0;
+  if (scratch.value.size() < wanted) scratch.value.resize(wanted);
+}
+
+std::int64_t NumberFiller::fill(std::uint64_t index, std::uint64_t position, FillScratch& scratch,
+                                std::byte* to) const {
+  const Dataset::Row held = row(index, scratch);
+  auto* const out = reinterpret_cast<float*>(follower_ ? scratch.value.data() : to);
+  std::int64_t bad = -1;
+  if (stored().ragged()) {
+    std::memset(to, 0, bytes_);
+    bad = converter_(held.data, held.length, out);
+  } else {
+    bad = augmenter_ != nullptr ? (*augmenter_)(held.data, position, out) : converter_(held.data, out);
+  }
+  if (bad >= 0) throw_not_finite(index, held.data, bad);
+  if (follower_) {
+    std::byte* const outside = scratch.value.data() + bytes_;
+    std::memset(outside, 0, scratch.value.size() - bytes_);
+    follower_->follow(position, scratch.value.data(), outside, to);
+  }
+  return stored().ragged() ? std::min(held.length, positions_) : positions_;
+}
+
+void NumberFiller::throw_not_finite(std::uint64_t index, const std::byte* bytes, std::int64_t element) const {
+  const StoredType type = stored().type;
+  const double value = stored_number(type, bytes + static_cast<std::size_t>(element) * size_of(type));
+  throw DataError(fmt::format("{}: value {} is {}; {} must be finite", where(index), element, value,
+                              options_.use == PortUse::input ? "samples" : "targets"));
+}
+
+// ---- index values --------------------------------------------------------------------------------------------------
+
+IndexFiller::IndexFiller(const Dataset& data, const BatchLayout& layout, std::span<const PortOptions> ports,
+                         std::size_t port, const Augmenter* followed)
+    : PortFiller(data, layout, ports, port),
+      end_(options_.limit > 0 ? options_.limit : end_of(desc_.dtype)),
+      padding_(options_.use == PortUse::target ? options_.ignore.value_or(0) : 0) {
+  const DataPort& held = stored();
+  const std::string name = fmt::format("{}: {}", data.files()[0], held.key);
+  if (!held.index) throw BugError(fmt::format("loader: {} was not opened as index values", held.name));
+  if (end_ > end_of(desc_.dtype)) {
+    throw BugError(fmt::format("loader: {} has {} values, more than its type holds", held.name, options_.limit));
+  }
+  if (options_.ignore && !holds(desc_.dtype, *options_.ignore)) {
+    throw ConfigError(
+        fmt::format("the target {}: ignore: {} is no {}, which the labels are; expected a number of that "
+                    "type, such as {}",
+                    held.name, *options_.ignore, name_of(desc_.dtype), end_of(desc_.dtype) - 1));
+  }
+  std::vector<std::int64_t> extents;
+  if (held.ragged() && desc_.shape.rank() > 1) extents.push_back(desc_.shape[1]);
+  extents.insert(extents.end(), held.row.extents().begin(), held.row.extents().end());
+  const std::vector<std::int64_t> wanted = positions_of(desc_);
+  if (without_ones(extents) != without_ones(wanted) || (held.ragged() && wanted.empty())) {
+    if (wanted.empty()) {
+      std::vector<std::int64_t> all{static_cast<std::int64_t>(data.count())};
+      all.insert(all.end(), extents.begin(), extents.end());
+      const bool labels = options_.use == PortUse::target;
+      throw DataError(fmt::format("{} {} [{}]: {} must be one integer a sample, [{}]{}", name, name_of(held.type),
+                                  fmt::join(all, ", "), labels ? "labels" : held.name, data.count(),
+                                  labels ? "; one-hot rows are not labels" : ""));
+    }
+    throw ShapeError(fmt::format("{} holds {} {}, but {} has [{}] a sample", name,
+                                 held.ragged() ? "positions of shape" : "samples of shape", held.row.str(),
+                                 model_name(held), fmt::join(wanted, ", ")));
+  }
+  if (held.labels) data.check_labels(static_cast<std::size_t>(options_.source), end_, options_.ignore);
+  if (held.ragged()) data.check_lengths(static_cast<std::size_t>(options_.source), desc_.shape[1]);
+  if (followed != nullptr) follower_.emplace(*followed, desc_.shape[1], desc_.shape[2], size_of(desc_.dtype));
+}
+
+void IndexFiller::reserve(FillScratch& scratch) const {
+  PortFiller::reserve(scratch);
+  const std::size_t wanted = follower_ ? bytes_ + size_of(desc_.dtype) : 0;
+  if (scratch.value.size() < wanted) scratch.value.resize(wanted);
+}
+
+void IndexFiller::put(std::byte* to, std::int64_t first, std::int64_t count, std::int64_t value) const {
+  with_index_type(desc_.dtype, [&](auto tag) {
+    auto* const values = reinterpret_cast<decltype(tag)*>(to);
+    std::fill_n(values + first, count, static_cast<decltype(tag)>(value));
+  });
+}
+
+void IndexFiller::pad(std::byte* to) const {
+  put(to, 0, positions_, padding_);
+}
+
+std::int64_t IndexFiller::at(const std::byte* sample, std::int64_t position) const {
+  return with_index_type(
+      desc_.dtype, [&](auto tag) -> std::int64_t { return reinterpret_cast<const decltype(tag)*>(sample)[position]; });
+}
+
+std::int64_t IndexFiller::fill(std::uint64_t index, std::uint64_t position, FillScratch& scratch, std::byte* to) const {
+  if (stored().labels) {  // checked when the set was opened
+    put(to, 0, 1, data_.label(static_cast<std::size_t>(options_.source), index));
+    return 1;
+  }
+  const Dataset::Row held = row(index, scratch);
+  const std::int64_t count = stored().ragged() ? held.length * per_step_ : positions_;
+  std::byte* const out = follower_ ? scratch.value.data() : to;
+  const bool sound = with_stored_type(stored().type, [&](auto stored_tag) {
+    using From = decltype(stored_tag);
+    if constexpr (std::is_floating_point_v<From>) {
+      return false;
+    } else {
+      return with_index_type(desc_.dtype, [&](auto tag) {
+        using To = decltype(tag);
+        auto* const values = reinterpret_cast<To*>(out);
+        const auto end = static_cast<std::uint64_t>(end_);
+        // Without `ignore` this is a value that is in range or refused anyway.
+        const std::int64_t ignore = options_.ignore.value_or(0);
+        bool good = true;
+        for (std::int64_t i = 0; i < count; ++i) {
+          From value;
+          std::memcpy(&value, held.data + static_cast<std::size_t>(i) * sizeof value, sizeof value);
+          const auto wide = static_cast<std::int64_t>(value);
+          good &= static_cast<std::uint64_t>(wide) < end || wide == ignore;
+          values[i] = static_cast<To>(value);
+        }
+        return good;
+      });
+    }
+  });
+  if (!sound) throw_range(index, held.data, count);
+  put(out, count, positions_ - count, padding_);
+  if (follower_) {
+    std::byte* const outside = scratch.value.data() + bytes_;
+    put(outside, 0, 1, padding_);
+    follower_->follow(position, scratch.value.data(), outside, to);
+  }
+  return count;
+}
+
+void IndexFiller::throw_range(std::uint64_t index, const std::byte* bytes, std::int64_t count) const {
+  const StoredType type = stored().type;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t value = stored_integer(type, bytes + static_cast<std::size_t>(i) * size_of(type));
+    if ((value >= 0 && value < end_) || value == options_.ignore) continue;
+    const std::string at = positions_ > 1 ? ", " + position_text(i) : std::string();
+    std::string range;
+    if (options_.limit == 0) {
+      range = fmt::format("; expected 0 to {}", end_ - 1);
+    } else if (options_.use == PortUse::target) {
+      range = fmt::format(", but the model has {} classes (0 to {})", end_, end_ - 1);
+    } else {
+      range = fmt::format(", but the vocabulary has {} (0 to {})", end_, end_ - 1);
+    }
+    if (options_.ignore) range += fmt::format(", or {}, which is ignored", *options_.ignore);
+    throw DataError(fmt::format("{}{}: the value is {}{}", where(index), at, value, range));
+  }
+  throw BugError("loader: an index value out of range that is none");
+}
+
+// ---- weights -------------------------------------------------------------------------------------------------------
+
+WeightFiller::WeightFiller(const Dataset& data, const BatchLayout& layout, std::span<const PortOptions> ports,
+                           std::size_t port, const PortFiller* target, const Augmenter* followed)
+    : PortFiller(data, layout, ports, port), target_(target), labels_(dynamic_cast<const IndexFiller*>(target)) {
+  if (desc_.dtype != DType::f32) throw BugError("loader: weights that are no float32");
+  if (target != nullptr) {
+    by_position_ = target->positions() == positions_;
+    ignore_ = ports[static_cast<std::size_t>(options_.target)].ignore;
+    if (!by_position_ && positions_ != 1) throw BugError("loader: weights that do not fit their target");
+  }
+  if (!options_.class_weights.empty() && (labels_ == nullptr || !by_position_))
+    throw BugError("loader: class weights without labels of the weights' positions");
+  for (const double w : options_.class_weights) {
+    if (!(w >= 0) || !std::isfinite(w))
+      throw ConfigError(fmt::format("class_weights: {}; expected finite numbers of at least 0", w));
+  }
+  if (options_.source < 0) return;
+  const DataPort& held = stored();
+  const std::string name = fmt::format("{}: {}", data.files()[0], held.key);
+  std::vector<std::int64_t> extents;
+  if (held.ragged() && desc_.shape.rank() > 1) extents.push_back(desc_.shape[1]);
+  extents.insert(extents.end(), held.row.extents().begin(), held.row.extents().end());
+  const bool one = !held.ragged() && held.row.elements() == 1;
+  if (!one && without_ones(extents) != without_ones(desc_.shape.extents().subspan(1))) {
+    throw ShapeError(fmt::format("{} holds weights of shape {}, but {} has [{}] a sample", name, held.row.str(),
+                                 model_name(held), fmt::join(desc_.shape.extents().subspan(1), ", ")));
+  }
+  if (held.ragged()) data.check_lengths(static_cast<std::size_t>(options_.source), desc_.shape[1]);
+  if (followed != nullptr && !one) follower_.emplace(*followed, desc_.shape[1], desc_.shape[2], sizeof(float));
+}
+
+void WeightFiller::reserve(FillScratch& scratch) const {
+  PortFiller::reserve(scratch);
+  const std::size_t wanted = follower_ ? bytes_ : 0;
+  if (scratch.value.size() < wanted) scratch.value.resize(wanted);
+}
+
+void WeightFiller::read_weights(std::uint64_t index, FillScratch& scratch, float* to) const {
+  const Dataset::Row held = row(index, scratch);
+  const StoredType type = stored().type;
+  const std::int64_t count = stored().ragged()              ? held.length * per_step_
+                             : stored().row.elements() == 1 ? 1
+                                                            : positions_;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double value = stored_number(type, held.data + static_cast<std::size_t>(i) * size_of(type));
+    to[i] = static_cast<float>(value);
+    if (value >= 0 && std::isfinite(to[i])) continue;
+    const std::string at = count > 1 ? ", " + position_text(i) : std::string();
+    throw DataError(
+        fmt::format("{}{}: the weight is {}; weights must be finite and at least 0", where(index), at, value));
+  }
+  const bool one = count == 1 && !stored().ragged();
+  std::fill(to + count, to + positions_, one ? to[0] : 0.0f);
+}
+
+std::int64_t WeightFiller::fill(std::uint64_t index, std::uint64_t position, FillScratch& scratch,
+                                std::byte* to) const {
+  auto* const out = reinterpret_cast<float*>(to);
+  if (options_.source < 0) {
+    std::fill_n(out, positions_, 1.0f);
+  } else if (!follower_) {
+    read_weights(index, scratch, out);
+  } else {
+    constexpr float outside = 0;
+    read_weights(index, scratch, reinterpret_cast<float*>(scratch.value.data()));
+    follower_->follow(position, scratch.value.data(), reinterpret_cast<const std::byte*>(&outside), to);
+  }
+  return positions_;
+}
+
+void WeightFiller::apply_target(const std::byte* target, std::int64_t held, std::byte* to) const {
+  if (!by_position_) return;
+  auto* const out = reinterpret_cast<float*>(to);
+  std::fill(out + held, out + positions_, 0.0f);
+  if (labels_ == nullptr || (!ignore_ && options_.class_weights.empty())) return;
+  const std::vector<double>& classes = options_.class_weights;
+  for (std::int64_t i = 0; i < held; ++i) {
+    const std::int64_t label = labels_->at(target, i);
+    if (label == ignore_) {
+      out[i] = 0;
+    } else if (!classes.empty()) {
+      const auto c = static_cast<std::size_t>(label);
+      out[i] = c < classes.size() ? static_cast<float>(static_cast<double>(out[i]) * classes[c]) : 0.0f;
+    }
+  }
+}
+
+// ---- all of a layout -----------------------------------------------------------------------------------------------
+
+namespace {
+
+/// The augmenter of the image that a port follows; null where it follows none, or nothing moves.
+const Augmenter* followed_by(const BatchLayout& layout, std::span<const PortOptions> ports, std::size_t port,
+                             std::span<const std::unique_ptr<Augmenter>> augmenters) {
+  int follow = ports[port].follow;
+  // Weights of positions lie where their target lies.
+  if (follow < 0 && is_weight(ports[port]) && ports[port].target >= 0)
+    follow = ports[static_cast<std::size_t>(ports[port].target)].follow;
+  if (follow < 0) return nullptr;
+  const auto image = static_cast<std::size_t>(follow);
+  const TensorDesc &of = layout.ports[image].desc, &desc = layout.ports[port].desc;
+  const bool weight = is_weight(ports[port]);
+  if (weight && desc.shape.rank() < 3) return nullptr;  // one for all of a sample
+  const auto pixels = [](const TensorDesc& d, bool channels) {
+    return d.shape.rank() == (channels ? 4 : 3) ? Shape{d.shape[1], d.shape[2]} : Shape{};
+  };
+  const Shape wanted = pixels(of, true);
+  if (wanted.rank() == 0 || pixels(desc, !weight && !desc.is_index()) != wanted) {
+    throw ConfigError(fmt::format("{} follows {}, so both need the same height and width; they are {} and {}",
+                                  layout.ports[port].name, layout.ports[image].name, desc.sample_str(),
+                                  of.sample_str()));
+  }
+  return augmenters[image].get();
+}
+
+}  // namespace
+
+PortFillers::PortFillers(const Dataset& data, const BatchLayout& layout, std::span<const PortOptions> ports,
+                         std::uint64_t seed, bool training)
+    : augmenters_(ports.size()), fillers_(ports.size()), weights_(ports.size()), indices_(ports.size()) {
+  if (ports.size() != layout.ports.size()) throw BugError("loader: options of other ports than the layout has");
+  for (std::size_t i = 0; i < ports.size(); ++i) {
+    const PortOptions& o = ports[i];
+    if (!is_weight(o) && (o.source < 0 || static_cast<std::size_t>(o.source) >= data.ports().size()))
+      throw BugError(fmt::format("loader: nothing to fill {} with", layout.ports[i].name));
+    if (!training || o.augment.empty()) continue;
+    const auto source = static_cast<std::size_t>(o.source);
+    augmenters_[i] = std::make_unique<Augmenter>(data, source, layout.ports[i].desc.sample(), o.normalize, o.layout,
+                                                 o.augment, seed);
+  }
+  for (std::size_t i = 0; i < ports.size(); ++i) {
+    if (is_weight(ports[i])) continue;
+    const Augmenter* followed = followed_by(layout, ports, i, augmenters_);
+    if (layout.ports[i].desc.is_index()) {
+      auto filler = std::make_unique<IndexFiller>(data, layout, ports, i, followed);
+      indices_[i] = filler.get();
+      fillers_[i] = std::move(filler);
+    } else {
+      fillers_[i] = std::make_unique<NumberFiller>(data, layout, ports, i, augmenters_[i].get(), followed);
+    }
+  }
+  for (std::size_t i = 0; i < ports.size(); ++i) {
+    if (!is_weight(ports[i])) continue;
+    const int target = ports[i].target;
+    auto filler = std::make_unique<WeightFiller>(
+        data, layout, ports, i, target < 0 ? nullptr : fillers_[static_cast<std::size_t>(target)].get(),
+        followed_by(layout, ports, i, augmenters_));
+    weights_[i] = filler.get();
+    fillers_[i] = std::move(filler);
+  }
+  for (std::size_t i = 0; i < ports.size(); ++i) {
+    if (ports[i].use != PortUse::target || !data.port(static_cast<std::size_t>(ports[i].source)).ragged()) continue;
+    const bool masked = std::any_of(weights_.begin(), weights_.end(),
+                                    [&](const WeightFiller* w) { return w != nullptr && w->masks(*fillers_[i]); });
+    if (masked || (indices_[i] != nullptr && ports[i].ignore)) continue;
+    throw ConfigError(
+        fmt::format("the target {} has samples of different lengths; its loss needs ignore, or a weight a "
+                    "position, to leave out what is behind them",
+                    layout.ports[i].name));
+  }
+}
+
+void PortFillers::reserve(FillScratch& scratch) const {
+  for (const auto& filler : fillers_) filler->reserve(scratch);
+}
+
+}  // namespace dtrain::io

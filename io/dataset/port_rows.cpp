@@ -1,0 +1,184 @@
+#include "io/dataset/port_rows.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include <fmt/format.h>
+
+#include "io/hdf5/stored.hpp"
+#include "runtime/tensor/error.hpp"
+
+namespace dtrain::io {
+namespace {
+
+bool is_float(StoredType type) {
+  return type == StoredType::f32 || type == StoredType::f64;
+}
+
+Shape extents_from(const h5::DatasetInfo& info, std::size_t first) {
+  const std::vector<std::int64_t> extents(info.dims.begin() + static_cast<std::ptrdiff_t>(first), info.dims.end());
+  return Shape(std::span<const std::int64_t>(extents));
+}
+
+}  // namespace
+
+std::size_t ShardList::shard_of(std::uint64_t row) const noexcept {
+  // Mostly one file; else a search over the first rows.
+  if (first.size() == 2) return 0;
+  return static_cast<std::size_t>(std::upper_bound(first.begin(), first.end(), row) - first.begin() - 1);
+}
+
+PortRows::PortRows(const PortSource& source) : ignore_(source.ignore) {
+  port_.name = source.name;
+  port_.use = source.use;
+  port_.index = source.index;
+}
+
+std::uint64_t PortRows::add(const std::string& path, const h5::DatasetInfo& info, const h5::DatasetInfo* offsets,
+                            const std::shared_ptr<OpenFiles>& open_files, const ShardList& before) {
+  Shard shard;
+  shard.values = std::make_unique<Column>(path, info, open_files);
+  const Shape row = extents_from(info, 1);
+  if (port_.index && is_float(*info.type)) {
+    throw DataError(port_.use == PortUse::target ? fmt::format("{}: {} is {}, but the loss needs integer class labels",
+                                                               path, info.path, info.type_text)
+                                                 : fmt::format("{}: {} is {}, but the model's input {} takes integers",
+                                                               path, info.path, info.type_text, port_.name));
+  }
+  if (shards_.empty()) {
+    port_.key = info.path;
+    port_.offsets = offsets != nullptr ? offsets->path : "";
+    port_.type = *info.type;
+    port_.row = row;
+    port_.row_bytes = info.row_bytes();
+    port_.labels = port_.use == PortUse::target && port_.index && offsets == nullptr && row.elements() == 1;
+  } else {
+    // Targets of [N] and [N, 1] are the same.
+    const bool alike = port_.use == PortUse::input ? row == port_.row : row.elements() == port_.row.elements();
+    if (!alike || *info.type != port_.type) {
+      throw DataError(fmt::format("{}: {} differs from {}, which has {} {} a {}; shards must agree", path, info.text(),
+                                  before.files[0], name_of(port_.type), port_.row.str(),
+                                  port_.ragged() ? "position" : "sample"));
+    }
+  }
+  if (offsets != nullptr) read_offsets(path, *offsets, info.rows(), shard);
+  const std::uint64_t rows = offsets != nullptr ? shard.offsets.size() - 1 : info.rows();
+  shards_.push_back(std::move(shard));
+  return rows;
+}
+
+void PortRows::read_offsets(const std::string& path, const h5::DatasetInfo& info, std::uint64_t positions,
+                            Shard& shard) {
+  if (is_float(*info.type) || info.dims.size() != 1 || info.rows() < 1) {
+    throw DataError(fmt::format(
+        "{}: {} cannot be the offsets of {}; expected one integer more than there are samples, from 0 to {}", path,
+        info.text(), port_.key, positions));
+  }
+  const Column column(path, info);
+  std::vector<std::byte> raw(column.rows() * column.row_bytes());
+  column.read_all(raw.data(), 1);
+  shard.offsets.resize(column.rows());
+  for (std::size_t i = 0; i < shard.offsets.size(); ++i) {
+    const std::int64_t value = stored_integer(*info.type, raw.data() + i * column.row_bytes());
+    const std::int64_t least = i == 0 ? 0 : static_cast<std::int64_t>(shard.offsets[i - 1]);
+    if (value < least || static_cast<std::uint64_t>(value) > positions) {
+      throw DataError(
+          fmt::format("{}: {}, row {}: the offset is {}; offsets must not fall, and lie within the {} "
+                      "positions of {}",
+                      path, info.path, i, value, positions, port_.key));
+    }
+    shard.offsets[i] = static_cast<std::uint64_t>(value);
+    if (i > 0) port_.longest = std::max(port_.longest, value - least);
+  }
+}
+
+void PortRows::read_labels(const ShardList& list) {
+  if (!port_.labels) return;
+  const Column& column = *shards_.back().values;
+  std::vector<std::byte> raw(column.rows() * column.row_bytes());
+  column.read_all(raw.data(), 1);
+  const std::size_t first = labels_.size();
+  labels_.resize(first + static_cast<std::size_t>(column.rows()));
+  for (std::size_t i = 0; first + i < labels_.size(); ++i) {
+    const std::int64_t value = stored_integer(port_.type, raw.data() + i * column.row_bytes());
+    const bool ignored = value == ignore_;
+    if (!ignored && (value < 0 || value >= std::numeric_limits<std::int32_t>::max()))
+      throw DataError(fmt::format("{}: the label is {}; labels count from 0", where(list, first + i), value));
+    labels_[first + i] = static_cast<std::int32_t>(value);
+    if (!ignored) port_.class_count = std::max(port_.class_count, value + 1);
+  }
+  shards_.back().values.reset();  // the labels are all that is read of it
+}
+
+double PortRows::stored_bytes() const noexcept {
+  double positions = 0;
+  for (const Shard& shard : shards_)
+    if (shard.values) positions += static_cast<double>(shard.values->rows());
+  return positions * static_cast<double>(port_.row_bytes);
+}
+
+void PortRows::load(const ShardList& list, std::uint64_t begin, std::uint64_t end, int threads) {
+  if (!has_rows()) return;
+  kept_begin_ = begin;
+  kept_end_ = end;
+  struct Run {
+    std::size_t shard;
+    std::uint64_t first, count;  // positions
+  };
+  std::vector<Run> runs;
+  std::uint64_t positions = 0;
+  for (std::size_t s = 0; s < shards_.size(); ++s) {
+    const std::uint64_t first = std::max(list.first[s], begin), last = std::min(list.first[s + 1], end);
+    if (first >= last) continue;
+    Run run{s, first - list.first[s], last - first};
+    if (port_.ragged()) {
+      const auto& offsets = shards_[s].offsets;
+      run.count = offsets[run.first + run.count] - offsets[run.first];
+      run.first = offsets[run.first];
+      shards_[s].memory = (static_cast<std::ptrdiff_t>(positions) - static_cast<std::ptrdiff_t>(run.first)) *
+                          static_cast<std::ptrdiff_t>(port_.row_bytes);
+    }
+    positions += run.count;
+    runs.push_back(run);
+  }
+  memory_.resize(static_cast<std::size_t>(positions) * port_.row_bytes);
+  std::byte* to = memory_.data();
+  for (const Run& run : runs) {
+    if (run.count > 0) shards_[run.shard].values->read_rows(run.first, run.count, to, threads);
+    to += run.count * port_.row_bytes;
+  }
+}
+
+Dataset::Row PortRows::row(const ShardList& list, std::uint64_t index, std::byte* scratch) const {
+  const bool kept = index >= kept_begin_ && index < kept_end_;
+  if (!port_.ragged()) {
+    if (kept) return {memory_.data() + (index - kept_begin_) * port_.row_bytes, 1};
+    const std::size_t s = list.shard_of(index);
+    shards_[s].values->read_row(index - list.first[s], scratch);
+    return {scratch, 1};
+  }
+  const std::size_t s = list.shard_of(index);
+  const Shard& shard = shards_[s];
+  const std::uint64_t begin = shard.offsets[index - list.first[s]], end = shard.offsets[index - list.first[s] + 1];
+  const auto length = static_cast<std::int64_t>(end - begin);
+  if (kept) {
+    const auto at = shard.memory + static_cast<std::ptrdiff_t>(begin) * static_cast<std::ptrdiff_t>(port_.row_bytes);
+    return {memory_.data() + at, length};
+  }
+  if (length > 0) shard.values->read_range(begin, end - begin, scratch);
+  return {scratch, length};
+}
+
+std::int64_t PortRows::length(const ShardList& list, std::uint64_t index) const noexcept {
+  if (!port_.ragged()) return 1;
+  const std::size_t s = list.shard_of(index);
+  const auto& offsets = shards_[s].offsets;
+  return static_cast<std::int64_t>(offsets[index - list.first[s] + 1] - offsets[index - list.first[s]]);
+}
+
+std::string PortRows::where(const ShardList& list, std::uint64_t index) const {
+  const std::size_t s = list.shard_of(index);
+  return fmt::format("{}: {}, row {}", list.files[s], port_.key, index - list.first[s]);
+}
+
+}  // namespace dtrain::io

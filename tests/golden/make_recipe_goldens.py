@@ -8,7 +8,7 @@ initial values are PyTorch's defaults, which are dtrain's. Draws (initial values
 PyTorch's own generator: results agree as those of different seeds do.
 
 recipes.json, by recipe: "recipe" (settings() of the file: a test refuses results of another recipe) and "results", for each
-seed {"loss": of all losses with their factors, "losses": by name, "accuracy": by name, weighted as the loss is}.
+seed {"loss": of all losses with their factors, "losses": by name, "accuracy": by name}.
 """
 import json
 import math
@@ -130,22 +130,23 @@ def losses_of(config):
 
 
 def sums(kind, fields, outputs, targets):
-    """Sums over the positions: of weight x loss, of weights, of weight x correct."""
+    """Sums over the positions: of weight x loss, of weights, of correct ones, of positions that are not ignored."""
     value, target = outputs[fields.get("of", next(iter(outputs)))], targets[fields["target"]]
     if kind == "mean_squared_error":
-        return (value - target).square().mean(1).sum(), torch.tensor(float(len(value))), torch.zeros(())
+        return (value - target).square().mean(1).sum(), len(value), 0, len(value)
     ignore, classes = fields.get("ignore", -100), torch.tensor(fields.get("class_weights", [1.0] * value.shape[1]), dtype=torch.float32)
     weights = torch.where(target == ignore, 0.0, classes[torch.where(target == ignore, 0, target)])
     loss = F.cross_entropy(value, target, classes, ignore_index=ignore, reduction="sum")
-    return loss, weights.sum(), (weights * (value.detach().argmax(1) == target)).sum()
+    return loss, weights.sum(), (value.detach().argmax(1) == target).sum(), (target != ignore).sum()
 
 
 class Data:
     def __init__(self, folder, config, model, evaluate):
         data = config["data"]
         where = data["eval"] if evaluate else data["train"]
-        keys = {"inputs": dict(data.get("inputs", {"input": "x"})), "targets": dict(data.get("targets", {"target": "y"}))}
-        self.settings = {name: value if isinstance(value, dict) else {"key": value} for name, value in (keys["inputs"] | keys["targets"]).items()}
+        keys = {"inputs": data.get("inputs", {"input": "x"}), "targets": data.get("targets", {"target": "y"})}
+        self.settings = {name: value if isinstance(value, dict) else {"key": value}
+                         for part in keys.values() for name, value in part.items()}
         if isinstance(where, dict):
             for part in keys:
                 for name, other in where[part].items():
@@ -196,7 +197,7 @@ def rate(config, step, steps):
 
 def evaluate(model, data, losses):
     model.eval()
-    total = {name: np.zeros(3) for name in losses}
+    total = {name: np.zeros(4) for name in losses}
     with torch.no_grad():
         for begin in range(0, len(data), 128):
             inputs, targets = data.take(torch.arange(begin, min(begin + 128, len(data))), None)
@@ -206,7 +207,7 @@ def evaluate(model, data, losses):
     model.train()
     by_name = {name: float(t[0] / t[1]) for name, t in total.items()}
     return {"loss": sum(by_name[name] * factor for name, (_, _, factor) in losses.items()), "losses": by_name,
-            "accuracy": {name: float(t[2] / t[1]) for name, t in total.items() if losses[name][0] == "cross_entropy"}}
+            "accuracy": {name: float(t[2] / t[3]) for name, t in total.items() if losses[name][0] == "cross_entropy"}}
 
 
 def train(config, folder, seed):
@@ -224,7 +225,7 @@ def train(config, folder, seed):
         inputs, targets = data.take(order[step * batch:(step + 1) * batch], draws)
         outputs, loss = model(inputs), 0
         for kind, fields, factor in losses.values():
-            of_loss, weight, _ = sums(kind, fields, outputs, targets)
+            of_loss, weight, _, _ = sums(kind, fields, outputs, targets)
             loss = loss + factor * of_loss / weight
         optimizer.zero_grad()
         loss.backward()
@@ -234,7 +235,6 @@ def train(config, folder, seed):
 
 def main(folder, *names):
     path = HERE / "recipes.json"
-    golden = json.loads(path.read_text()) if path.exists() else {}
     for name in names or ("waveforms-conv1d", "solids-conv3d", "shakespeare-conv", "price-tags", "canvas-unet"):
         text = (RECIPES / f"{name}.yaml").read_text()
         results = []
@@ -242,6 +242,7 @@ def main(folder, *names):
             results.append(train(yaml.safe_load(text), pathlib.Path(folder), seed))
             print(f"{name}, seed {seed}: {results[-1]}", flush=True)
         rounded = json.loads(json.dumps(results), parse_float=lambda text: round(float(text), 5))
+        golden = json.loads(path.read_text()) if path.exists() else {}
         golden[name] = {"recipe": settings(text), "results": rounded}
         path.write_text(json.dumps(golden, indent=1) + "\n")
 

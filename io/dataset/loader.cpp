@@ -84,7 +84,7 @@ struct Loader::State {
   void make_slots();
   Scratch make_scratch() const;
   void start();
-  void run();
+  void run(Scratch&);
   std::uint64_t first_position(std::uint64_t step, std::uint64_t micro) const;
   void fill(std::uint64_t sequence, Slot&, Scratch&) const;
   void fill_sample(std::size_t row, Slot&, Scratch&) const;
@@ -153,11 +153,11 @@ void Loader::State::make_slots() {
 }
 
 void Loader::State::start() {
-  for (int i = 0; i < std::max(1, options.threads); ++i) threads.emplace_back([this] { run(); });
+  for (int i = 0; i < std::max(1, options.threads); ++i)
+    threads.emplace_back([this, scratch = make_scratch()]() mutable { run(scratch); });
 }
 
-void Loader::State::run() {
-  Scratch scratch = make_scratch();
+void Loader::State::run(Scratch& scratch) {
   std::unique_lock lock(mutex);
   for (;;) {
     work.wait(lock, [this] { return stop || to_fill < consumed + slots.size(); });

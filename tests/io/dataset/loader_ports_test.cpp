@@ -5,6 +5,8 @@
 #include <limits>
 #include <vector>
 
+#include <fmt/format.h>
+
 #include "io/dataset/augment.hpp"
 #include "io/dataset/loader.hpp"
 #include "tests/io/dataset/port_batch.hpp"

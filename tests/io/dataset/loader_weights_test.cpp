@@ -5,6 +5,8 @@
 #include <map>
 #include <vector>
 
+#include <fmt/format.h>
+
 #include "io/dataset/augment.hpp"
 #include "io/dataset/loader.hpp"
 #include "runtime/device/weight_sum.hpp"

@@ -1,5 +1,6 @@
 #include "io/hdf5/open_files.hpp"
 
+#include <array>
 #include <filesystem>
 
 #include <fmt/format.h>
@@ -7,7 +8,6 @@
 
 #include "io/dataset/dataset.hpp"
 #include "io/dataset/loader.hpp"
-#include "tests/io/dataset/short_form.hpp"
 #include "tests/io/hdf5/hdf5_files.hpp"
 
 namespace dtrain::io {
@@ -68,11 +68,19 @@ TEST_F(OpenFilesTest, NoMoreThanTheBoundAreOpen) {
     all.open_files = 1000;
     const Dataset other = open(all);
     EXPECT_EQ(set.fingerprint(), other.fingerprint());
-    testing::ShortForm loading;
-    loading.input = Shape{1, 6, 5};
-    loading.global_batch = loading.micro_batch = 50;
+    Graph graph(50);
+    graph.add_input(PortUse::input, "input",
+                    TensorDesc::of_sample(DType::f32, 50, std::array<std::int64_t, 3>{1, 6, 5}));
+    graph.add_input(PortUse::target, "target", {DType::i32, Shape{50}});
+    LoaderOptions loading;
+    loading.layout = batch_layout(graph);
+    loading.ports.resize(2);
+    loading.ports[0].source = 0;
+    loading.ports[1].source = 1;
+    loading.ports[1].use = PortUse::target;
+    loading.global_batch = 50;
     loading.threads = 3;
-    const auto a = testing::training(set, loading), b = testing::training(other, loading);
+    const auto a = Loader::training(set, loading), b = Loader::training(other, loading);
     for (int step = 0; step < 20; ++step) {
       const Batch &x = a->next(), &y = b->next();
       ASSERT_EQ(std::memcmp(x.memory.data(), y.memory.data(), x.memory.size()), 0);

@@ -4,12 +4,14 @@
 #include <mutex>
 #include <optional>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "comm/collective/reducer.hpp"
 #include "comm/world/local.hpp"
 #include "runtime/ops/kernels.hpp"
 #include "runtime/optim/step_math.hpp"
+#include "runtime/optim/update.hpp"
 #include "runtime/optim/update_math.hpp"
 #include "runtime/program/micro_batch_tree.hpp"
 #include "runtime/program/program.hpp"

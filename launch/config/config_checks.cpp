@@ -106,14 +106,14 @@ class Checks {
   void check_normalize() {
     const RunConfig& c = config_;
     for (const models::ModelInput& input : models::inputs_of(c.model)) {
-      const auto port = io::port_config(c.data, PortUse::input, input.name, false);
-      if (!port || input.shape.empty()) continue;
+      const io::PortConfig port = io::port_config(c.data, PortUse::input, input.name, false);
+      if (input.shape.empty()) continue;
       const bool short_form = c.model.inputs.empty();
       const std::string section = find_named(c.data.inputs, input.name) == nullptr
                                       ? "data.normalize"
                                       : fmt::format("data.inputs.{}.normalize", input.name);
-      for (const auto& [name, size] : {std::pair("mean", port->normalize.mean.size()),
-                                       std::pair("standard_deviation", port->normalize.standard_deviation.size())}) {
+      for (const auto& [name, size] : {std::pair("mean", port.normalize.mean.size()),
+                                       std::pair("standard_deviation", port.normalize.standard_deviation.size())}) {
         // Channels stand first in the shape of an image, last in that of a series.
         const std::int64_t channels = input.shape.size() == 2 ? input.shape[1] : input.shape[0];
         if (size <= 1 || static_cast<std::int64_t>(size) == channels) continue;

@@ -43,17 +43,18 @@ TEST(DataConfig, TheShortFormIsWrittenAsItWas) {
   const Loaded got = load(map({{"train", text("a.h5")}, {"eval", text("b.h5")}, {"target_key", text("price")}}));
   EXPECT_TRUE(got.problems.empty());
   EXPECT_EQ(got.data.eval.files, std::vector<std::string>{"b.h5"});
-  EXPECT_EQ(to_flow(data_table()->write(got.data)),
-            "{train: a.h5, eval: b.h5, sample_key: \"\", target_key: price, shuffle: true, normalize: {scale: 1, mean: [], "
-            "standard_deviation: []}, augment: [], prefetch_threads: 1, prefetch_batches: 4, open_files: auto, "
-            "device_cache_mib: 4096, cache_mib: 1024}");
+  EXPECT_EQ(
+      to_flow(data_table()->write(got.data)),
+      "{train: a.h5, eval: b.h5, sample_key: \"\", target_key: price, shuffle: true, normalize: {scale: 1, mean: [], "
+      "standard_deviation: []}, augment: [], prefetch_threads: 1, prefetch_batches: 4, open_files: auto, "
+      "device_cache_mib: 4096, cache_mib: 1024}");
   EXPECT_EQ(to_flow(data_table()->write(load(map({{"train", text("a.h5")}})).data)).substr(0, 24),
             "{train: a.h5, eval: [], ");
   const auto x = port_config(got.data, PortUse::input, "input", false);
   const auto y = port_config(got.data, PortUse::target, "target", true);
-  EXPECT_EQ(x->key, "");
-  EXPECT_EQ(y->key, "price");
-  EXPECT_FALSE(port_config(got.data, PortUse::weight, "weight", false));
+  EXPECT_EQ(x.key, "");
+  EXPECT_EQ(y.key, "price");
+  EXPECT_EQ(port_config(got.data, PortUse::weight, "w", false).key, "") << "the data set of that name";
 }
 
 TEST(DataConfig, PortsByNameReadAndWritten) {
@@ -72,20 +73,20 @@ TEST(DataConfig, PortsByNameReadAndWritten) {
   EXPECT_TRUE(got.problems.empty()) << got.problems[0];
   EXPECT_EQ(names_of(got.data.inputs), (std::vector<std::string>{"image", "words"})) << "in their order";
   const auto image_port = port_config(got.data, PortUse::input, "image", false);
-  EXPECT_EQ(image_port->key, "/x");
-  EXPECT_EQ(image_port->layout, StoredLayout::channels_last);
-  EXPECT_EQ(image_port->normalize.scale, 0.5);
-  EXPECT_EQ(image_port->augment.size(), 1u);
+  EXPECT_EQ(image_port.key, "/x");
+  EXPECT_EQ(image_port.layout, StoredLayout::channels_last);
+  EXPECT_EQ(image_port.normalize.scale, 0.5);
+  EXPECT_EQ(image_port.augment.size(), 1u);
   const auto image_test = port_config(got.data, PortUse::input, "image", true);
-  EXPECT_EQ(image_test->key, "/x_test");
-  EXPECT_EQ(image_test->normalize.scale, 0.5) << "the rest is as in training";
-  EXPECT_EQ(image_test->layout, StoredLayout::channels_last);
+  EXPECT_EQ(image_test.key, "/x_test");
+  EXPECT_EQ(image_test.normalize.scale, 0.5) << "the rest is as in training";
+  EXPECT_EQ(image_test.layout, StoredLayout::channels_last);
   const auto words_test = port_config(got.data, PortUse::input, "words", true);
-  EXPECT_EQ(words_test->key, "/w_test");
-  EXPECT_EQ(words_test->offsets, "/o");
-  EXPECT_EQ(port_config(got.data, PortUse::target, "map", true)->follow, "image");
-  EXPECT_EQ(port_config(got.data, PortUse::weight, "w", true)->key, "/weight");
-  EXPECT_EQ(port_config(got.data, PortUse::input, "other", false)->key, "") << "the data set of that name";
+  EXPECT_EQ(words_test.key, "/w_test");
+  EXPECT_EQ(words_test.offsets, "/o");
+  EXPECT_EQ(port_config(got.data, PortUse::target, "map", true).follow, "image");
+  EXPECT_EQ(port_config(got.data, PortUse::weight, "w", true).key, "/weight");
+  EXPECT_EQ(port_config(got.data, PortUse::input, "other", false).key, "") << "the data set of that name";
 
   const std::string written = to_flow(data_table()->write(got.data));
   EXPECT_HAS(written, "eval: {files: b.h5, inputs: {image: /x_test, words: /w_test}}");
@@ -123,12 +124,14 @@ TEST(DataConfig, WrongKeysAndValuesAreNamedWithTheirPlace) {
   };
   EXPECT_HAS(problem(with("inptus", map({}))), "data: unknown key \"inptus\"");
   EXPECT_HAS(problem(with("inptus", map({}))), "did you mean inputs?");
-  EXPECT_HAS(problem(with("inputs", map({{"image", map({{"offests", text("/x")}})}}))),
-             "data.inputs.image: unknown key \"offests\"; expected one of key, offsets, layout, normalize, augment, follow; "
-             "did you mean offsets?");
+  EXPECT_HAS(
+      problem(with("inputs", map({{"image", map({{"offests", text("/x")}})}}))),
+      "data.inputs.image: unknown key \"offests\"; expected one of key, offsets, layout, normalize, augment, follow; "
+      "did you mean offsets?");
   EXPECT_HAS(problem(with("targets", map({{"y", map({{"augment", Document::list()}})}}))),
              "data.targets.y: unknown key \"augment\"; expected one of key, offsets, layout, normalize, follow");
-  EXPECT_HAS(problem(with("weights", map({{"w", map({{"normalize", map({})}})}}))), "expected one of key, offsets, follow");
+  EXPECT_HAS(problem(with("weights", map({{"w", map({{"normalize", map({})}})}}))),
+             "expected one of key, offsets, follow");
   EXPECT_HAS(problem(with("inputs", map({{"image", map({{"layout", text("channels_frist")}})}}))),
              "data.inputs.image.layout: ");
   EXPECT_HAS(problem(with("inputs", map({{"image", map({{"layout", text("channels_frist")}})}}))),

@@ -71,12 +71,12 @@ GradientReducer::GradientReducer(Device& device, Collective& collective, const P
     if (sharded_) p.gathered = device.make_event();
     if (sharded_ && !scatters_) {
       for (int r = 0; r < shard.ranks; ++r) {
-        const Bucket owned = share_of(layout_, b, {r, shard.ranks});
+        const Bucket owned = shard_of(layout_, b, {r, shard.ranks});
         p.owned_params.push_back(view(DType::f32, store.params(), owned.begin, owned.end));
       }
     }
     if (scatters_) {
-      const Bucket own = share_of(layout_, b, shard);
+      const Bucket own = shard_of(layout_, b, shard);
       p.own_gradients = view(DType::f32, store.gradients(), own.begin, own.end);
       p.params = view(DType::f32, store.params(), params.begin, params.end);
       p.own_params = view(DType::f32, store.params(), own.begin, own.end);
@@ -224,7 +224,7 @@ void GradientReducer::gather_now(Stream& compute, Gather gather) {
 void GradientReducer::gather_squares(std::span<double> squares, Stream& compute) {
   gather_now(compute, [&](std::size_t b, const Pending&) {
     const Bucket all = parameters_of(layout_, b);
-    const Bucket own = share_of(layout_, b, {collective_.rank(), collective_.size()});
+    const Bucket own = shard_of(layout_, b, {collective_.rank(), collective_.size()});
     collective_.all_gather(view(DType::f64, squares.data(), own.begin / norm_block, own.end / norm_block),
                            view(DType::f64, squares.data(), all.begin / norm_block, all.end / norm_block), *stream_);
   });

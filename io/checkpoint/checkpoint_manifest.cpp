@@ -264,7 +264,7 @@ std::uint64_t align_up(std::uint64_t bytes) noexcept {
   return (bytes + checkpoint_alignment - 1) / checkpoint_alignment * checkpoint_alignment;
 }
 
-std::array<std::uint64_t, 2> share_of(std::uint64_t total, int rank, int size) noexcept {
+std::array<std::uint64_t, 2> part_of(std::uint64_t total, int rank, int size) noexcept {
   const auto lines = total / checkpoint_alignment, r = static_cast<std::uint64_t>(rank),
              n = static_cast<std::uint64_t>(size);
   // lines * r could pass 2^64 only for states beyond the cap.

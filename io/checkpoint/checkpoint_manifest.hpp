@@ -43,7 +43,7 @@ std::string step_name(std::uint64_t step);  // "step-000000500"
 bool parse_step_name(const std::string& name, std::uint64_t& step);
 std::uint64_t align_up(std::uint64_t bytes) noexcept;
 /// Shard [begin, end) of rank `rank` of `size` in a stream of `total` bytes.
-std::array<std::uint64_t, 2> share_of(std::uint64_t total, int rank, int size) noexcept;
+std::array<std::uint64_t, 2> part_of(std::uint64_t total, int rank, int size) noexcept;
 /// Offsets and total from names, dtypes and shapes; no checksums.
 Manifest lay_out(std::span<const StateTensor> tensors);
 

@@ -133,7 +133,7 @@ std::optional<SaveReport> CheckpointWriter::save(const RunState& state, std::spa
   if (s.base == state.step) return earlier;
   const auto start = Clock::now();
   s.manifest = lay_out(tensors);
-  const auto [begin, end] = share_of(s.manifest.total_bytes, s.group.rank(), s.group.size());
+  const auto [begin, end] = part_of(s.manifest.total_bytes, s.group.rank(), s.group.size());
   s.snapshot.take(tensors, s.manifest, begin, end);
   // One exchange: the step, the layout, each tensor's checksum; with it rank 0's name for the attempt.
   s.unique = s.group.rank() == 0 ? make_run_id() : std::string();
@@ -206,7 +206,7 @@ void CheckpointWriter::State::end_attempt(const std::vector<std::string>& status
     if (statuses[rank][0] == failed && error.empty()) {
       error = group.size() > 1 ? fmt::format("rank {}: {}", rank, text) : text;
     }
-    const auto [begin, end] = share_of(manifest.total_bytes, static_cast<int>(rank), group.size());
+    const auto [begin, end] = part_of(manifest.total_bytes, static_cast<int>(rank), group.size());
     manifest.shards.push_back({begin, end, text});
   }
   if (group.rank() != 0) return;

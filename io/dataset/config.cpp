@@ -278,7 +278,7 @@ TypePtr<DataConfig> data_table() {
              "by the losses' names, in place of target_key")
         .shown_if([](const DataConfig& d) { return !d.targets.empty(); });
     data.add("weights", &DataConfig::weights, map_of(weight_type(), "weights"),
-             "by the losses' names; those that are not named here are 1")
+             "by the losses' names; a weight that is not named here is the data set of its name")
         .shown_if([](const DataConfig& d) { return !d.weights.empty(); });
     for (const char* field : {"sample_key", "normalize", "augment"}) data.exclusive("inputs", field);
     data.exclusive("targets", "target_key");
@@ -308,7 +308,7 @@ TypePtr<DataConfig> data_table() {
 
 // ---- what holds for a port ------------------------------------------------------------------------------------------
 
-std::optional<PortConfig> port_config(const DataConfig& data, PortUse use, const std::string& name, bool evaluation) {
+PortConfig port_config(const DataConfig& data, PortUse use, const std::string& name, bool evaluation) {
   const auto pick = [use](const auto& section) -> const auto& {
     return use == PortUse::input ? section.inputs : use == PortUse::target ? section.targets : section.weights;
   };
@@ -317,13 +317,11 @@ std::optional<PortConfig> port_config(const DataConfig& data, PortUse use, const
   const PortConfig* const given = find_named(named, name);
   if (given != nullptr) {
     port = *given;
-  } else if (use == PortUse::weight) {
-    return std::nullopt;
   } else if (named.empty() && use == PortUse::input) {
     port.key = data.sample_key;
     port.normalize = data.normalize;
     port.augment = data.augment;
-  } else if (named.empty()) {
+  } else if (named.empty() && use == PortUse::target) {
     port.key = data.target_key;
   }
   const EvalPortConfig* const other = evaluation ? find_named(pick(data.eval), name) : nullptr;

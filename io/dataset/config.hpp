@@ -4,10 +4,7 @@
 
 #include <array>
 #include <cstdint>
-#include <optional>
-#include <span>
 #include <string>
-#include <utility>
 #include <variant>
 #include <vector>
 
@@ -88,9 +85,9 @@ struct DataConfig {
   double device_cache_mib = 4096;  // the same of a GPU's memory, for sets of bytes
 };
 
-/// What the configuration says of this input, target or weight of the model, for training or for evaluation; empty
-/// where it says nothing. Nothing for a weight without a data set: all are 1.
-std::optional<PortConfig> port_config(const DataConfig&, PortUse, const std::string& name, bool evaluation);
+/// What the configuration says of this input, target or weight of the model, for training or for evaluation. Where it
+/// says nothing, a port reads the data set of its name.
+PortConfig port_config(const DataConfig&, PortUse, const std::string& name, bool evaluation);
 
 /// What is wrong with the names of a data section for a model with these inputs, targets and weights (whose graph may
 /// have more of them): unknown names, with the nearest, and short forms where several could be meant.

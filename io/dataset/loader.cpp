@@ -84,7 +84,7 @@ struct Loader::State {
   void make_slots();
   Scratch make_scratch() const;
   void start();
-  void run();
+  void run(Scratch&);
   std::uint64_t first_position(std::uint64_t step, std::uint64_t micro) const;
   void fill(std::uint64_t sequence, Slot&, Scratch&) const;
   void fill_sample(std::size_t row, Slot&, Scratch&) const;
@@ -105,6 +105,7 @@ void Loader::State::check() const {
     const BatchLayout::Port& port = o.layout.ports[i];
     if (port.converted != (o.ports[i].carry != Carry::floats)) throw BugError("loader: how a port travels");
     if (!port.converted) continue;
+    if (o.ports[i].follow >= 0) throw BugError("loader: only the host lets a port follow another");
     if (bytes_of(o.ports[i].carry, data, o.ports[i], micro_batch, fillers.augmenter(i) != nullptr) != port.raw_bytes)
       throw BugError("loader: bytes of what travels in place of a port");
   }
@@ -153,11 +154,11 @@ void Loader::State::make_slots() {
 }
 
 void Loader::State::start() {
-  for (int i = 0; i < std::max(1, options.threads); ++i) threads.emplace_back([this] { run(); });
+  for (int i = 0; i < std::max(1, options.threads); ++i)
+    threads.emplace_back([this, scratch = make_scratch()]() mutable { run(scratch); });
 }
 
-void Loader::State::run() {
-  Scratch scratch = make_scratch();
+void Loader::State::run(Scratch& scratch) {
   std::unique_lock lock(mutex);
   for (;;) {
     work.wait(lock, [this] { return stop || to_fill < consumed + slots.size(); });
@@ -306,9 +307,23 @@ std::uint64_t Loader::State::sample_weight(const LossCount& count, std::uint64_t
   const std::int64_t positions =
       count.target >= 0 ? fillers[static_cast<std::size_t>(count.target)].positions() : given;
   std::uint64_t sum = 0;
-  for (std::int64_t p = 0; p < positions; ++p) {
-    if (ignores && labels->at(scratch.target.data(), p) == *count.ignore) continue;
-    sum += weights == nullptr ? weight_units(1.0f) : weight_units(weights[given == positions ? p : 0]);
+  float last = 1;
+  std::uint64_t units = weight_units(last);  // of `last`: neighbours often weigh alike
+  const auto add = [&](std::int64_t p) {
+    const float weight = weights == nullptr ? 1.0f : weights[given == positions ? p : 0];
+    if (weight != last) {
+      last = weight;
+      units = weight_units(weight);
+    }
+    sum += units;
+  };
+  if (ignores) {
+    labels->visit(scratch.target.data(), [&](const auto* values) {
+      for (std::int64_t p = 0; p < positions; ++p)
+        if (static_cast<std::int64_t>(values[p]) != *count.ignore) add(p);
+    });
+  } else {
+    for (std::int64_t p = 0; p < positions; ++p) add(p);
   }
   return sum;
 }

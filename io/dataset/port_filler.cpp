@@ -16,20 +16,6 @@
 namespace dtrain::io {
 namespace {
 
-/// Calls f with a value of the C++ type of an index value.
-template <class F>
-decltype(auto) with_index_type(DType type, F&& f) {
-  switch (type) {
-    case DType::u8:
-      return f(std::uint8_t{});
-    case DType::u16:
-      return f(std::uint16_t{});
-    default:
-      break;
-  }
-  return f(std::int32_t{});
-}
-
 /// The largest index value that a type holds, and 1.
 std::int64_t end_of(DType type) {
   return with_index_type(type, [](auto tag) -> std::int64_t { return std::numeric_limits<decltype(tag)>::max(); }) + 1;
@@ -219,11 +205,6 @@ void IndexFiller::pad(std::byte* to) const {
   put(to, 0, positions_, padding_);
 }
 
-std::int64_t IndexFiller::at(const std::byte* sample, std::int64_t position) const {
-  return with_index_type(
-      desc_.dtype, [&](auto tag) -> std::int64_t { return reinterpret_cast<const decltype(tag)*>(sample)[position]; });
-}
-
 std::int64_t IndexFiller::fill(std::uint64_t index, std::uint64_t position, FillScratch& scratch, std::byte* to) const {
   if (stored().labels) {  // checked when the set was opened
     put(to, 0, 1, data_.label(static_cast<std::size_t>(options_.source), index));
@@ -298,6 +279,14 @@ WeightFiller::WeightFiller(const Dataset& data, const BatchLayout& layout, std::
   }
   if (!options_.class_weights.empty() && (labels_ == nullptr || !by_position_))
     throw BugError("loader: class weights without labels of the weights' positions");
+  // Labels are checked against their limit before they choose a weight.
+  if (!options_.class_weights.empty()) {
+    const std::int64_t classes = ports[static_cast<std::size_t>(options_.target)].limit;
+    if (static_cast<std::int64_t>(options_.class_weights.size()) != classes) {
+      throw ConfigError(fmt::format("class_weights: {} numbers; expected one for each of {} classes",
+                                    options_.class_weights.size(), classes));
+    }
+  }
   for (const double w : options_.class_weights) {
     if (!(w >= 0) || !std::isfinite(w))
       throw ConfigError(fmt::format("class_weights: {}; expected finite numbers of at least 0", w));
@@ -361,16 +350,17 @@ void WeightFiller::apply_target(const std::byte* target, std::int64_t held, std:
   auto* const out = reinterpret_cast<float*>(to);
   std::fill(out + held, out + positions_, 0.0f);
   if (labels_ == nullptr || (!ignore_ && options_.class_weights.empty())) return;
-  const std::vector<double>& classes = options_.class_weights;
-  for (std::int64_t i = 0; i < held; ++i) {
-    const std::int64_t label = labels_->at(target, i);
-    if (label == ignore_) {
-      out[i] = 0;
-    } else if (!classes.empty()) {
-      const auto c = static_cast<std::size_t>(label);
-      out[i] = c < classes.size() ? static_cast<float>(static_cast<double>(out[i]) * classes[c]) : 0.0f;
+  const std::span<const double> classes = options_.class_weights;
+  labels_->visit(target, [&](const auto* labels) {
+    for (std::int64_t i = 0; i < held; ++i) {
+      const auto label = static_cast<std::int64_t>(labels[i]);
+      if (label == ignore_) {
+        out[i] = 0;
+      } else if (!classes.empty()) {
+        out[i] = static_cast<float>(static_cast<double>(out[i]) * classes[static_cast<std::size_t>(label)]);
+      }
     }
-  }
+  });
 }
 
 // ---- all of a layout -----------------------------------------------------------------------------------------------

@@ -15,6 +15,20 @@
 
 namespace dtrain::io {
 
+/// Calls f with a value of the C++ type of an index value.
+template <class F>
+decltype(auto) with_index_type(DType type, F&& f) {
+  switch (type) {
+    case DType::u8:
+      return f(std::uint8_t{});
+    case DType::u16:
+      return f(std::uint16_t{});
+    default:
+      break;
+  }
+  return f(std::int32_t{});
+}
+
 /// Memory of one thread: a stored row, and a converted sample.
 struct FillScratch {
   std::vector<std::byte> stored, value;
@@ -96,8 +110,11 @@ class IndexFiller final : public PortFiller {
   void reserve(FillScratch&) const override;
   void pad(std::byte* to) const override;
   std::int64_t fill(std::uint64_t index, std::uint64_t position, FillScratch&, std::byte* to) const override;
-  /// The value at a position of a filled sample.
-  std::int64_t at(const std::byte* sample, std::int64_t position) const;
+  /// Calls f with the values of a filled sample: a pointer of their type.
+  template <class F>
+  void visit(const std::byte* sample, F&& f) const {
+    with_index_type(desc_.dtype, [&](auto tag) { f(reinterpret_cast<const decltype(tag)*>(sample)); });
+  }
 
  private:
   void put(std::byte* to, std::int64_t first, std::int64_t count, std::int64_t value) const;

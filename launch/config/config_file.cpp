@@ -7,7 +7,6 @@
 #include <fstream>
 #include <limits>
 #include <optional>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <variant>
@@ -16,6 +15,7 @@
 #include <nlohmann/json.hpp>
 #include <xxhash.h>
 
+#include "launch/config/config_checks.hpp"
 #include "launch/config/tables.hpp"
 #include "launch/config/yaml.hpp"
 #include "models/model/build.hpp"
@@ -141,7 +141,9 @@ class Loader {
       problems_.insert(problems_.end(), reader_.problems().begin(), reader_.problems().end());
       for (const auto& [path, place] : reader_.places())
         if (place.source > 0) out_.places.emplace(path, located({place, path, {}}));
-      check();
+      check_config(
+          out_.config, root_.find("model") != nullptr, [this](std::string_view path) { return sound(path); },
+          [this](const std::string& field, const std::string& text) { problem(field, text); });
     }
     throw_problems();
     derive();
@@ -201,167 +203,6 @@ class Loader {
 
   void problem(const std::string& field, const std::string& text) {
     problems_.push_back({nearest(reader_.places(), field, Place{1, 0, 0}), field, text});
-  }
-
-  /// What no single field can tell.
-  void check() {
-    const RunConfig& c = out_.config;
-    if (c.name.find('/') != std::string::npos || c.name == "." || c.name == "..")
-      problem("name", fmt::format("name: got {}; expected a name that can be a folder's", json_string(c.name)));
-    if (c.precision == DType::f16 && c.device == DeviceChoice::cpu)
-      problem("precision", "precision: float16 with device: cpu; expected bfloat16 or float32, or device: cuda");
-    if (c.communication.gradient_dtype == DType::f16) {
-      problem("communication.gradient_dtype",
-              "communication.gradient_dtype: sums of float16 gradients overflow; expected float32 or bfloat16");
-    }
-    if (c.deterministic == Deterministic::elastic) check_elastic();
-    if (sound("batch")) {
-      const auto [global, micro] = std::pair(c.batch.global, c.batch.micro);
-      if (micro > 0 && global % micro != 0) {
-        problem("batch.micro",
-                fmt::format("batch.micro: {} does not divide batch.global {}; expected a divisor of it, or auto", micro,
-                            global));
-      }
-    }
-    if (const auto* sgd = std::get_if<Sgd>(&c.optimizer.kind);
-        sgd != nullptr && sgd->nesterov && sgd->momentum == 0 && sound("optimizer")) {
-      problem("optimizer.sgd.nesterov", "optimizer.sgd.nesterov: true without momentum; expected momentum above 0");
-    }
-    if (const auto* lars = std::get_if<Lars>(&c.optimizer.kind);
-        lars != nullptr && lars->nesterov && lars->momentum == 0 && sound("optimizer")) {
-      problem("optimizer.lars.nesterov", "optimizer.lars.nesterov: true without momentum; expected momentum above 0");
-    }
-    if (sound("schedule") && c.schedule.decay == Schedule::Decay::step && c.schedule.every_steps == 0) {
-      problem("schedule.decay", "schedule.every_steps: 0 with decay: step; expected an integer of at least 1");
-    }
-    if (sound("model") && sound("data")) {
-      check_ports();
-      check_normalize();
-    }
-    if (sound("train")) check_loss_scale();
-    if (sound("model") && sound("data") && sound("checkpoint")) check_best();
-    if (sound("model") && root_.find("model") != nullptr) check_model();
-  }
-
-  /// Bits that do not depend on the number of ranks come from fixed micro batches, added in one balanced tree.
-  void check_elastic() {
-    const RunConfig& c = out_.config;
-    if (c.communication.gradient_dtype != DType::f32) {
-      problem("communication.gradient_dtype",
-              "communication.gradient_dtype: bfloat16 with deterministic: elastic; expected float32: a single rank "
-              "rounds nothing");
-    }
-    if (sound("model") && c.model.sync_batch_norm) {
-      problem("model.batch_norm.sync",
-              "model.batch_norm.sync: true with deterministic: elastic; expected false: means over all ranks depend on "
-              "their number");
-    }
-    if (!sound("batch")) return;
-    const std::int64_t global = c.batch.global, micro = c.batch.micro;
-    std::int64_t parts = 1;  // a suggestion: up to 8 ranks, or accumulation
-    while (parts < 8 && global % (2 * parts) == 0) parts *= 2;
-    if (micro == 0) {
-      problem("deterministic", fmt::format("batch.micro: auto with deterministic: elastic, whose bits depend on it; "
-                                           "expected a number, such as {}",
-                                           global / parts));
-    } else if (global % micro == 0 && !std::has_single_bit(static_cast<std::uint64_t>(global / micro))) {
-      problem("batch.micro",
-              fmt::format("batch.micro: {} makes {} micro batches of batch.global {}; deterministic: elastic expected "
-                          "a power of two of them, such as batch.micro: {}",
-                          micro, global / micro, global, global / parts));
-    }
-  }
-
-  void check_best() {
-    const RunConfig& c = out_.config;
-    if (c.checkpoint.best == io::Best::none) return;
-    if (c.data.eval.files.empty())
-      problem("checkpoint.best",
-              fmt::format("checkpoint.best: {} without data.eval; expected none, or data to evaluate on",
-                          io::name_of(c.checkpoint.best)));
-    if (c.checkpoint.best == io::Best::accuracy && !models::has_accuracy(c.model))
-      problem("checkpoint.best", "checkpoint.best: accuracy, but only cross_entropy has one; expected none or loss");
-  }
-
-  /// A mean or standard deviation a channel, of every input of numbers.
-  void check_normalize() {
-    const RunConfig& c = out_.config;
-    for (const models::ModelInput& input : models::inputs_of(c.model)) {
-      const auto port = io::port_config(c.data, PortUse::input, input.name, false);
-      if (!port || input.shape.empty()) continue;
-      const bool short_form = c.model.inputs.empty();
-      const std::string section = find_named(c.data.inputs, input.name) == nullptr
-                                      ? "data.normalize"
-                                      : fmt::format("data.inputs.{}.normalize", input.name);
-      for (const auto& [name, size] : {std::pair("mean", port->normalize.mean.size()),
-                                       std::pair("standard_deviation", port->normalize.standard_deviation.size())}) {
-        // Channels stand first in the shape of an image, last in that of a series.
-        const std::int64_t channels = input.shape.size() == 2 ? input.shape[1] : input.shape[0];
-        if (size <= 1 || static_cast<std::int64_t>(size) == channels) continue;
-        const std::string field = fmt::format("{}.{}", section, name);
-        problem(field, fmt::format("{}: {} numbers; expected 1, or {}: one a channel of {}", field, size, channels,
-                                   short_form ? "model.input" : "model.inputs." + input.name));
-      }
-    }
-  }
-
-  void check_loss_scale() {
-    const DynamicLossScale& s = out_.config.train.dynamic_loss_scale;
-    if (s.minimum > s.initial || s.initial > s.maximum)
-      problem("train.dynamic_loss_scale",
-              fmt::format("train.dynamic_loss_scale: initial is {}; expected a scale from minimum ({}) to maximum ({})",
-                          s.initial, s.minimum, s.maximum));
-  }
-
-  void check_model() {
-    const RunConfig& c = out_.config;
-    // How many samples a rank computes at once depends on the ranks; two are the least that a batch norm accepts.
-    const std::int64_t batch = c.batch.micro > 0 ? c.batch.micro : std::min<std::int64_t>(c.batch.global, 2);
-    try {
-      Graph graph = models::build(c.model, batch, sound("precision") ? c.precision : DType::f32);
-      if (sound("optimizer")) check_groups(graph);
-    } catch (const models::LayerError& e) {
-      problem("model." + place_of(e), fmt::format("model: {}", e.what()));
-    } catch (const ShapeError& e) {
-      problem("model.input", e.what());
-    }
-  }
-
-  /// Where in the model's section the layer, the input, the output or the loss stands that an error begins with.
-  std::string place_of(const models::LayerError& e) const {
-    const models::ModelConfig& model = out_.config.model;
-    std::istringstream words(e.what());
-    std::string what, name;
-    words >> what >> name;
-    if (!name.empty() && name.back() == ':') name.pop_back();
-    if (what == "input") return "inputs." + name;
-    if (what == "output") return "outputs." + name;
-    if (what == "loss") return "losses." + name;
-    const std::string_view family = models::family_name(model.family);
-    return family.empty() ? fmt::format("layers.{}", std::min(e.layer(), model.layers.size() - 1))
-                          : std::string(family);
-  }
-
-  /// Names in the data section are the model's.
-  void check_ports() {
-    const RunConfig& c = out_.config;
-    io::PortNames names;
-    for (const models::ModelInput& input : models::inputs_of(c.model)) names.inputs.push_back(input.name);
-    for (const models::ModelLoss& loss : models::losses_of(c.model)) {
-      names.targets.push_back(loss.target);
-      if (!loss.weight.empty()) names.weights.push_back(loss.weight);
-    }
-    for (const io::PortProblem& p : io::port_problems(c.data, names)) problem(p.field, p.text);
-  }
-
-  void check_groups(Graph& graph) {
-    const std::vector<ParameterGroup>& groups = out_.config.optimizer.groups;
-    try {
-      apply_groups(graph, groups);
-    } catch (const ConfigError& e) {
-      const std::string text = e.what();
-      problem(text.substr(0, text.find(':')), text);
-    }
   }
 
   void throw_problems() {

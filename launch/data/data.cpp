@@ -15,9 +15,8 @@ std::vector<io::PortSource> sources_of(const RunConfig& config, const std::vecto
       return s.use == port.use && s.name == port.data;
     });
     if (known) continue;
-    const auto where = io::port_config(config.data, port.use, port.data, use == DataUse::evaluation);
-    if (!where) continue;
-    sources.push_back({port.data, port.use, port.indices, where->key, where->offsets, port.ignore});
+    const io::PortConfig where = io::port_config(config.data, port.use, port.data, use == DataUse::evaluation);
+    sources.push_back({port.data, port.use, port.indices, where.key, where.offsets, port.ignore});
   }
   return sources;
 }
@@ -43,12 +42,12 @@ io::PortOptions options_of(const RunConfig& config, const std::vector<models::Po
   options.ignore = port.ignore;
   options.target = port.target;
   options.class_weights = port.class_weights;
-  const auto said = io::port_config(config.data, port.use, port.data, use == DataUse::evaluation);
-  if (!said) return options;
-  options.layout = said->layout;
-  options.normalize = said->normalize;
-  if (use == DataUse::training) options.augment = said->augment;
-  if (!said->follow.empty()) options.follow = place_of(ports, PortUse::input, said->follow);
+  if (options.source < 0) return options;
+  const io::PortConfig said = io::port_config(config.data, port.use, port.data, use == DataUse::evaluation);
+  options.layout = said.layout;
+  options.normalize = said.normalize;
+  if (use == DataUse::training) options.augment = said.augment;
+  if (!said.follow.empty()) options.follow = place_of(ports, PortUse::input, said.follow);
   return options;
 }
 

@@ -84,7 +84,7 @@ void ModelState::pull() {
   for (std::size_t m = 0; m < moments_.size(); ++m) {
     auto* shard = static_cast<float*>(moments_[m].range());
     for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
-      const Bucket own = share_of(layout, b, optimizer_.shard());
+      const Bucket own = shard_of(layout, b, optimizer_.shard());
       const std::size_t floats = own.end - own.begin;
       gather_bucket(b, {{DType::f32, Shape{static_cast<std::int64_t>(floats)}}, shard}, *stream);
       shard += floats;
@@ -104,7 +104,7 @@ void ModelState::gather_bucket(std::size_t bucket, const Tensor& own, Stream& st
     return collective_.all_gather(own, flat_view(to, parameters_of(layout, bucket)), stream);
   const Shard shard = optimizer_.shard();
   for (int r = 0; r < shard.ranks; ++r) {
-    const Bucket part = share_of(layout, bucket, {r, shard.ranks});
+    const Bucket part = shard_of(layout, bucket, {r, shard.ranks});
     if (part.begin == part.end) continue;
     if (r == shard.rank) device_.copy(to + part.begin, own.data, own.bytes(), stream);
     collective_.broadcast(flat_view(to, part), r, stream);
@@ -133,7 +133,7 @@ template <class Visit>
 void ModelState::each_shard(std::size_t moment, Visit visit) {
   float* own = moments_[moment].as<float>();
   for (std::size_t b = 0; b < store_.layout().buckets.size(); ++b) {
-    const Bucket shard = share_of(store_.layout(), b, optimizer_.shard());
+    const Bucket shard = shard_of(store_.layout(), b, optimizer_.shard());
     const std::size_t floats = shard.end - shard.begin;
     visit(images_[moment].data() + shard.begin, own, floats);
     own += floats;

@@ -112,6 +112,10 @@ void Reporter::summarize(const RunStatus& status, const Device& device, const st
     if (status.eval->averaged) say("the test is of the averaged parameters");
     if (status.eval->accuracy >= 0) say(fmt::format("test accuracy {:.4f}", status.eval->accuracy));
     if (status.eval->top5_accuracy >= 0) say(fmt::format("test top-5 accuracy {:.4f}", status.eval->top5_accuracy));
+    for (const LossMetrics& m : status.eval->losses) {
+      if (m.accuracy >= 0) say(fmt::format("test {} accuracy {:.4f}", m.name, m.accuracy));
+      say(fmt::format("test {} loss {:.4f}", m.name, m.loss));
+    }
     say(fmt::format("test loss {:.4f}", status.eval->loss));
   }
   if (scaling_.dynamic && status.skipped() > 0)

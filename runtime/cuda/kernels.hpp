@@ -101,7 +101,7 @@ void batch_statistics(const Launch&, Element, const BatchNormPlace&, const void*
 /// What a library kept in `mean` and `inverse`, added to the step's sums.
 void add_statistics(const Launch&, const BatchNormPlace&, const Statistics&);
 void statistics_of_moments(const Launch&, const BatchNormPlace&, const double* moments, const Statistics&);
-/// y = act(...). `spread`: 1 / deviation, or a variance where `running`.
+/// y = act(...). `spread`: 1 / standard deviation, or a variance where `running`.
 void normalize(const Launch&, Element, const BatchNormPlace&, const void* x, const float* centre, const float* spread,
                bool running, const float* weight, const float* bias, void* y);
 

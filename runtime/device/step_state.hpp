@@ -39,7 +39,7 @@ struct StepState {
   std::uint32_t nonfinite_block = 0;            // the last block of norm_block gradients with such a one
   double ended_weight[max_losses] = {};         // loss_weight of the step that `sums` are of
   float sums[max_losses * sums_per_loss] = {};  // by loss, over all ranks: LossSums
-  StepTail tail;                                // summed over all ranks
+  StepTail tail = {};                           // summed over all ranks
 
   /// Bytes of the first part, and of the first two.
   static constexpr std::size_t host_bytes = 32, kept_bytes = 152;

@@ -71,8 +71,10 @@ ValueId Graph::add(std::string name, OpSpec op, std::vector<ValueId> in, const s
 
 void Graph::add_loss(std::string name, OpSpec op, std::vector<ValueId> in, double factor, bool counted) {
   const std::size_t before = losses_.size();
-  add(std::move(name), op, std::move(in));
+  const bool taken = std::any_of(nodes_.begin(), nodes_.end(), [&name](const auto& node) { return node.name == name; });
+  add(taken ? name + "_loss" : name, op, std::move(in));
   if (losses_.size() == before) throw BugError(fmt::format("{} is no loss", name_of(op)));
+  losses_.back().name = std::move(name);
   losses_.back().factor = factor;
   losses_.back().counted = counted;
 }

@@ -37,7 +37,7 @@ struct GraphOutput {
 
 /// A loss that the gradients come from. The step's loss is the sum over these of factor * sum / weight of the loss.
 struct GraphLoss {
-  std::string name;  // and that of the node
+  std::string name;  // and that of the node; with "_loss" behind it where a layer has that name
   NodeId node = -1;
   double factor = 1;
   bool counted = false;  // some positions are ignored or weigh other than 1: its sum of weights is another each step

@@ -69,7 +69,7 @@ void Optimizer::update_states(const ParameterStore& store, const StepState& step
 
 void Optimizer::update_bucket(const ParameterStore& store, std::size_t bucket, const StepState& step, Stream& stream) {
   if (sharded() && whole_) throw BugError("a bucket may cut through parameters that are updated as a whole");
-  const Bucket range = share_of(store.layout(), bucket, shard_);
+  const Bucket range = shard_of(store.layout(), bucket, shard_);
   if (range.begin == range.end) return;
   UpdateArgs args = arguments(store, step);
   args.begin = range.begin;
@@ -89,7 +89,7 @@ std::span<double> Optimizer::block_squares(const ParameterStore& store, Stream& 
   if (sharded() && !whole_) {
     device_.zero(squares_.data(), squares_.bytes(), stream);
     for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
-      const Bucket own = share_of(layout, b, shard_);
+      const Bucket own = shard_of(layout, b, shard_);
       device_.kernels().sum_squares(store.gradients() + own.begin, own.end - own.begin,
                                     squares + own.begin / norm_block, stream);
     }

@@ -29,16 +29,16 @@ Bucket parameters_of(const FlatLayout& layout, std::size_t bucket) {
   return {std::min(b.begin, layout.param_floats), std::min(b.end, layout.param_floats)};
 }
 
-Bucket share_of(const FlatLayout& layout, std::size_t bucket, Shard shard) {
+Bucket shard_of(const FlatLayout& layout, std::size_t bucket, Shard shard) {
   const Bucket all = parameters_of(layout, bucket);
   const auto rank = static_cast<std::size_t>(shard.rank), ranks = static_cast<std::size_t>(shard.ranks);
   if (ranks > 1 && !layout.whole_shards.empty())
     return {std::clamp(layout.whole_shards.at(rank), all.begin, all.end),
             std::clamp(layout.whole_shards.at(rank + 1), all.begin, all.end)};
-  const std::size_t share = (all.end - all.begin) / ranks;
-  if (share * ranks != all.end - all.begin)
+  const std::size_t floats = (all.end - all.begin) / ranks;
+  if (floats * ranks != all.end - all.begin)
     throw BugError(fmt::format("bucket {} cannot be shared by {} ranks", bucket, ranks));
-  return {all.begin + rank * share, all.begin + (rank + 1) * share};
+  return {all.begin + rank * floats, all.begin + (rank + 1) * floats};
 }
 
 std::size_t optimizer_state_floats(const FlatLayout& layout, Shard shard) {
@@ -77,7 +77,7 @@ std::vector<std::size_t> cut_whole_shards(std::span<const FlatParam> params, std
 
 std::vector<Bucket> cut_buckets(std::size_t total, const BucketOptions& o, std::size_t tail) {
   const auto floats = [](double mib) { return static_cast<std::size_t>(mib * 1024 * 1024 / sizeof(float)); };
-  // Floats: cuts stay 4 KiB apart from each other and aligned for every kernel, a share at least.
+  // Floats: cuts stay 4 KiB apart from each other and aligned for every kernel, a shard at least.
   const std::size_t grain = norm_block * static_cast<std::size_t>(o.whole ? 1 : o.shards);
   const auto at_least = static_cast<std::size_t>(std::max(o.at_least, 1));
   std::size_t largest = std::min(floats(o.bucket_mib), std::max(total / at_least, floats(o.smallest_mib)));

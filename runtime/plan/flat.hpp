@@ -80,7 +80,7 @@ struct BucketOptions {
   double last_bucket_mib = 1;  // the last one is what is exposed: smaller
   int at_least = 4;            // aim for so many buckets where the model is small ...
   double smallest_mib = 0.25;  // ... but not for smaller ones than this
-  int shards = 1;              // the parameters of every bucket are cut into so many equal shares of whole norm blocks
+  int shards = 1;              // the parameters of every bucket are cut into so many equal shards of whole norm blocks
   bool whole = false;          // shards end where parameters end; they are unequal, and buckets are as with one shard
 };
 
@@ -90,9 +90,9 @@ struct Shard {
 };
 /// The trained parameters of a bucket: without what lies behind the last one.
 Bucket parameters_of(const FlatLayout&, std::size_t bucket);
-/// The rank's share of them, which may be empty where shards are whole. The layout was planned for so many shards.
-Bucket share_of(const FlatLayout&, std::size_t bucket, Shard);
-/// Floats of one of a rank's buffers of optimizer state: laid out like the parameters, or its shares one after another.
+/// The rank's shard of them, which may be empty where shards are whole. The layout was planned for so many shards.
+Bucket shard_of(const FlatLayout&, std::size_t bucket, Shard);
+/// Floats of one of a rank's buffers of optimizer state: laid out like the parameters, or its shards one after another.
 std::size_t optimizer_state_floats(const FlatLayout&, Shard);
 /// The same of the rank that has most.
 std::size_t most_optimizer_state_floats(const FlatLayout&, int shards);

@@ -38,7 +38,7 @@ FlatLayout make_layout(const Graph& graph, const BucketOptions& options) {
     }
   };
   place(false);
-  // Equal shares of buckets, and no block of a norm in two of them; or whole parameters.
+  // Equal shards of buckets, and no block of a norm in two of them; or whole parameters.
   const bool equal = options.shards > 1 && !options.whole;
   layout.param_floats = offset = aligned(offset, equal ? norm_block * static_cast<std::size_t>(options.shards) : 1);
   if (options.shards > 1 && options.whole)

@@ -39,20 +39,20 @@ int main(int argc, char** argv) {
   io::DatasetOptions in_memory;
   in_memory.cache_mib = 1e6;
   const io::Dataset set(std::vector<std::string>{argv[1]}, in_memory);
-  const std::int64_t height = set.sample_shape()[0], width = set.sample_shape()[1];
+  const std::int64_t height = set.port(0).row[0], width = set.port(0).row[1];
   const auto n = std::min<std::uint64_t>(set.count(), 100);
   const Shape input{3, height, width};
   const io::Normalize normalize{1.0 / 255, {0.491, 0.482, 0.447}, {0.247, 0.243, 0.262}};
   std::vector<float> out(static_cast<std::size_t>(3 * height * width));
-  const io::Converter convert(set, input, normalize);
-  const double plain = microseconds(n, [&](std::uint64_t i) { convert(set.sample(i, nullptr), out.data()); });
+  const io::Converter convert(set, 0, input, normalize);
+  const double plain = microseconds(n, [&](std::uint64_t i) { convert(set.row(0, i, nullptr).data, out.data()); });
   fmt::print("{} images of {}x{}x3 (uint8) to normalized float32, one thread\n", n, height, width);
   fmt::print("{:44} {:8.2f} us\n", "plain", plain);
   const auto row = [&](const std::string& name, const std::vector<io::Augmentation>& list) {
-    const io::Augmenter augment(set, input, normalize, list, 1);
+    const io::Augmenter augment(set, 0, input, normalize, io::StoredLayout::unknown, list, 1);
     std::uint64_t position = 0;
     const double time =
-        microseconds(n, [&](std::uint64_t i) { augment(set.sample(i, nullptr), position++, out.data()); });
+        microseconds(n, [&](std::uint64_t i) { augment(set.row(0, i, nullptr).data, position++, out.data()); });
     fmt::print("{:44} {:8.2f} us  {:6.2f} x plain\n", name, time, time / plain);
   };
   row("random_crop, flip", {io::RandomCrop{4}, io::Flip{}});

@@ -24,10 +24,20 @@ int main(int argc, char** argv) {
     set_options.cache_mib = std::atof(argv[5]);
     const io::Dataset set(std::vector<std::string>{argv[1]}, set_options);
     const auto opened = std::chrono::steady_clock::now();
+    const std::int64_t size = std::atoll(argv[2]);
+    Graph graph(size);
+    graph.add_input(PortUse::input, "input", TensorDesc::of_sample(DType::f32, size, set.port(0).row.extents()));
+    graph.add_input(PortUse::target, "target", {DType::i32, Shape{size}});
+    graph.add_input(PortUse::weight, "weight", {DType::f32, Shape{size}});
     io::LoaderOptions options;
-    options.input = set.sample_shape();
-    options.normalize = {1.0 / 255, {0.1307}, {0.3081}};
-    options.global_batch = options.micro_batch = std::atoll(argv[2]);
+    options.layout = batch_layout(graph);
+    options.ports.resize(3);
+    options.ports[0].source = 0;
+    options.ports[0].normalize = {1.0 / 255, {0.1307}, {0.3081}};
+    options.ports[1].use = PortUse::target;
+    options.ports[1].source = 1;
+    options.ports[2].use = PortUse::weight;
+    options.global_batch = size;
     options.threads = std::atoi(argv[4]);
     const long steps = std::atol(argv[3]);
     const auto loader = io::Loader::training(set, options);
@@ -37,16 +47,16 @@ int main(int argc, char** argv) {
     for (long s = 0; s < steps; ++s) {
       const io::Batch& batch = loader->next();
       // Both sides touch each batch alike, so that nothing is left undone.
-      const float* x = batch.sample.as<float>();
+      const float* x = batch.ports[0].as<float>();
       float part[16]{};
-      const std::int64_t n = batch.sample.elements();
+      const std::int64_t n = batch.ports[0].elements();
       std::int64_t i = 0;
       for (; i + 16 <= n; i += 16) {
         for (int k = 0; k < 16; ++k) part[k] += x[i + k];
       }
       for (; i < n; ++i) part[0] += x[i];
       for (const float p : part) sum += static_cast<double>(p);
-      for (std::int64_t k = 0; k < batch.valid; ++k) labels += batch.target.as<std::int32_t>()[k];
+      for (std::int64_t k = 0; k < batch.valid; ++k) labels += batch.ports[1].as<std::int32_t>()[k];
       loader->release();
     }
     const auto end = std::chrono::steady_clock::now();

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the reference values in this folder with PyTorch: ops.json, optimizers.json and models.json.
+"""Makes the reference values in this folder with PyTorch: ops.json, optimizers.json, average.json and models.json.
 
     python3 tests/golden/make_goldens.py        # needs numpy and torch (CPU); a minute
 
@@ -12,12 +12,14 @@ positions; series N, T, C; a flattened image counts C, H, W). Gradients are thos
 
 ops.json, by row: "seed"; input i = scale * signed(D(seed, i, 0)) (scale: 1, activations 4); parameter p =
 signed(D(seed, 100 + p, 0)); gradient of the output = signed(D(seed, 200, 0)). A row NAME_bf16 is NAME with inputs,
-gradient of the output and weights of two and more dimensions rounded to bfloat16. Losses: logits 3 * signed; label n =
-raw D(seed, 1, 0)[n] % classes; weight n = n % 3 (so 0, 1, 2, 0, ...); target of the mean squared error = input 1.
+gradient of the output and weights of two and more dimensions rounded to bfloat16. Losses: logits 3 * signed (rounded again
+in _bf16); label n = raw D(seed, 1, 0)[n] % classes, by position; weight n = n % 3 (so 0, 1, 2, 0, ...), by sample or
+position; target of the mean squared error = input 1, which is not rounded.
 Dropout: StepState.seed = seed, layer id 3, positions 1000 * n + 7. Batch norms: running mean = signed(D(seed, 300, 0)),
 running variance = 0.5 + |signed(D(seed, 301, 0))|; a second micro batch x = signed(D(seed, 50, 0)); moments are those
 of x and of another rank's signed(D(seed, 51, 0)).
-Fields: "out", "grad_in" (by input), "grad_params" (weight, bias); losses: "sums" {loss, weight, correct} and "grad_in";
+Fields: "out", "grad_in" (by input), "grad_params" (weight, bias); losses: "sums" {loss, weight, correct, among the five largest,
+positions} and "grad_in";
 batch norms: "evaluation", the output with the running statistics, and "statistics", the sums over both micro batches of
 mean and unbiased variance.
 
@@ -176,6 +178,49 @@ def series(function):
     return lambda x, *params: function(x.transpose(1, 2), *params).transpose(1, 2)
 
 
+# seed, shape of the value, whether each position has a weight, smoothing and ignored label of a cross-entropy
+LOSSES = {
+    "softmax_cross_entropy": (14, (7, 10), False, (0, -100)),
+    "mean_squared_error": (15, (7, 5), False, None),
+    "cross_entropy_series": (130, (3, 5, 11), False, (0, -100)),
+    "cross_entropy_images": (131, (2, 6, 3, 4), True, (0, 2)),
+    "cross_entropy_volumes": (132, (3, 4, 2, 3, 2), False, (0.1, 1)),
+    "squared_error_series": (133, (3, 5, 3), True, None),
+    "squared_error_images": (134, (3, 2, 3, 4), False, None),
+    "squared_error_volumes": (135, (2, 17, 2, 3, 2), True, None),
+}
+
+
+def loss_row(seed, shape, each, entropy, half=False):
+    f = torch.nn.functional
+    dtype = rounded if half else lambda t: t
+    # Series are [N, T, C]; PyTorch takes classes as the second extent.
+    channels = (lambda t: t.transpose(1, 2)) if len(shape) == 3 else lambda t: t
+    x = dtype(signed(seed, 0, 0, shape))
+    if entropy:
+        x = dtype((3 * x.float()).double())
+    x.requires_grad_()
+    y = channels(x)
+    positions = (y.shape[0],) + tuple(y.shape[2:])
+    weights = positions if each else (shape[0],) + (1,) * (len(positions) - 1)
+    weight = torch.tensor([float(i % 3) for i in range(math.prod(weights))], dtype=torch.float64).reshape(weights)
+    weight = weight.expand(positions)
+    if entropy:
+        smoothing, ignore = entropy
+        labels = torch.tensor((draws(seed, TEST, 1, 0, math.prod(positions)) % y.shape[1]).astype(np.int64))
+        labels = labels.reshape(positions)
+        loss = f.cross_entropy(y, labels, reduction="none", ignore_index=ignore, label_smoothing=smoothing) * weight
+        weight = weight * (labels != ignore)
+        before = (y > y.gather(1, labels.unsqueeze(1))).sum(1)
+        hits = [float(((before < most) & (weight > 0)).sum()) for most in (1, 5)]
+    else:
+        loss = ((y - channels(signed(seed, 1, 0, shape))) ** 2).mean(1) * weight
+        hits = [0.0, 0.0]
+    loss.sum().backward()
+    sums = [loss.sum().item(), weight.sum().item(), *hits, float((weight > 0).sum())]
+    return {"seed": seed, "sums": sums, "grad_in": [numbers(x.grad, 6 if half else 9)]}
+
+
 def make_ops():
     f = torch.nn.functional
     # seed, shapes of inputs and parameters, function, scale of the inputs
@@ -272,21 +317,8 @@ def make_ops():
         rows["embedding_images" + suffix] = embedding_row(104, (2, 3, 4), 5, 8, half)
         for name, (seed, shape, activation, moments) in norms.items():
             rows[name + suffix] = norm_row(seed, shape, activation, half, moments)
-    seed, n, classes = 14, 7, 10
-    x = (3 * signed(seed, 0, 0, (n, classes)).float()).double().requires_grad_()
-    labels = torch.tensor((draws(seed, TEST, 1, 0, n) % classes).astype(np.int64))
-    weight = torch.tensor([float(i % 3) for i in range(n)], dtype=torch.float64)
-    loss = (f.cross_entropy(x, labels, reduction="none") * weight).sum()
-    loss.backward()
-    correct = float(((x.argmax(1) == labels) & (weight > 0)).sum())
-    rows["softmax_cross_entropy"] = {"seed": seed, "sums": [loss.item(), weight.sum().item(), correct],
-                                     "grad_in": [numbers(x.grad)]}
-    seed = 15
-    x = signed(seed, 0, 0, (n, 5)).requires_grad_()
-    loss = (((x - signed(seed, 1, 0, (n, 5))) ** 2).mean(1) * weight).sum()
-    loss.backward()
-    rows["mean_squared_error"] = {"seed": seed, "sums": [loss.item(), weight.sum().item(), 0.0],
-                                  "grad_in": [numbers(x.grad)]}
+        for name, row in LOSSES.items():
+            rows[name + suffix] = loss_row(*row, half=half)
     return rows
 
 

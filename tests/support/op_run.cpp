@@ -124,7 +124,6 @@ std::vector<float> rounded_to(DType dtype, std::vector<float> values) {
 
 /// Fills the inputs that are not op_table's, and describes all.
 std::vector<TensorDesc> OpRun::describe() {
-  const std::int64_t n = row_.in.shape[0];
   std::vector<TensorDesc> descs{row_.in};
   descs.insert(descs.end(), row_.more_in.begin(), row_.more_in.end());
   const auto draw = [&](const TensorDesc& desc, std::uint64_t item) {
@@ -144,20 +143,22 @@ std::vector<TensorDesc> OpRun::describe() {
     moments = moments_of(row_.in, {x, draw(row_.in, 51)});
     descs.push_back({DType::f64, Shape{static_cast<std::int64_t>(moments.size())}});
   }
+  const Shape positions(row_.in.shape.extents().first(static_cast<std::size_t>(row_.in.shape.rank()) - 1));
   if (std::holds_alternative<SoftmaxCrossEntropy>(row_.op)) {
     for (float& v : x) v *= 3.0f;
-    for (std::int64_t i = 0; i < n; ++i)
+    if (row_.in.dtype != DType::f32) x = rounded_to(DType::bf16, x);
+    for (std::int64_t i = 0; i < row_.in.rows(); ++i)
       labels.push_back(
           static_cast<std::int32_t>(raw_draw(row_.seed, 1, 0, i) % static_cast<std::uint32_t>(row_.in.channels())));
-    descs.push_back({DType::i32, Shape{n}});
+    descs.push_back({row_.labels, positions});
   }
   if (std::holds_alternative<MeanSquaredError>(row_.op)) {
     targets = signed_draws(row_.seed, 1, row_.in.elements());
-    descs.push_back(row_.in);
+    descs.push_back({DType::f32, row_.in.shape});
   }
   if (is_loss(row_)) {
-    for (std::int64_t i = 0; i < n; ++i) weights.push_back(static_cast<float>(i % 3));
-    descs.push_back({DType::f32, Shape{n}});
+    descs.push_back({DType::f32, row_.weighs_positions ? positions : Shape{row_.in.batch()}});
+    for (std::int64_t i = 0; i < descs.back().elements(); ++i) weights.push_back(static_cast<float>(i % 3));
   }
   return descs;
 }
@@ -279,7 +280,8 @@ OpArgs OpRun::args(Pass pass) {
           packed_.empty() ? Tensor{} : packed_[0].tensor,
           {{DType::u8, Shape{static_cast<std::int64_t>(workspace_.bytes())}}, workspace_.data()},
           pass,
-          *step_.tensor.as<StepState>()};
+          *step_.tensor.as<StepState>(),
+          loss};
 }
 
 void OpRun::upload() {
@@ -288,7 +290,7 @@ void OpRun::upload() {
   };
   for (std::size_t i = 0; i < inputs.size(); ++i) put(host_of(in_views_[i]), inputs[i]);
   if (!moments.empty()) put_bytes(in_views_[1], moments);
-  if (!labels.empty()) put_bytes(in_views_[1], labels);
+  if (!labels.empty()) put(host_of(in_views_[1]), std::vector<float>(labels.begin(), labels.end()));
   if (!targets.empty()) put(host_of(in_views_[1]), targets);
   if (!weights.empty()) put_bytes(in_views_[2], weights);
   for (std::size_t p = 0; p < params.size(); ++p) put(host_of(param_views_[p]), params[p]);

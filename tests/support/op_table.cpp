@@ -118,11 +118,16 @@ const std::vector<OpRow>& op_table() {
         {"upsample3d_linear", 120, Upsample{{2, 1, 4}, Upsample::Mode::linear}, volume(1, 3, 3, 1, 3)},
         {"softmax_cross_entropy", 14, SoftmaxCrossEntropy{}, matrix(7, 10)},
         {"mean_squared_error", 15, MeanSquaredError{}, matrix(7, 5)},
+        {"cross_entropy_series", 130, SoftmaxCrossEntropy{}, series(3, 5, 11)},
+        {"cross_entropy_images", 131, SoftmaxCrossEntropy{0, 2}, image(2, 6, 3, 4), {}, 1, 0, DType::u8, true},
+        {"cross_entropy_volumes", 132, SoftmaxCrossEntropy{0.1, 1}, volume(3, 4, 2, 3, 2), {}, 1, 0, DType::u16},
+        {"squared_error_series", 133, MeanSquaredError{}, series(3, 5, 3), {}, 1, 0, DType::i32, true},
+        {"squared_error_images", 134, MeanSquaredError{}, image(3, 2, 3, 4)},
+        {"squared_error_volumes", 135, MeanSquaredError{}, volume(2, 17, 2, 3, 2), {}, 1, 0, DType::i32, true},
     };
     const std::size_t rows_in_f32 = table.size();
     for (const DType half : {DType::bf16, DType::f16})
-      for (std::size_t i = 0; i < rows_in_f32; ++i)
-        if (!is_loss(table[i])) table.push_back(in_half(table[i], half));
+      for (std::size_t i = 0; i < rows_in_f32; ++i) table.push_back(in_half(table[i], half));
     return table;
   }();
   return rows;
@@ -157,6 +162,16 @@ const std::vector<OpRow>& large_ops() {
     for (const std::int64_t classes : {1, 33, 1500}) {
       rows.push_back({"cross_entropy", 86, SoftmaxCrossEntropy{0.1}, matrix(300, classes)});
       rows.push_back({"squared_error", 87, MeanSquaredError{}, matrix(300, classes)});
+      rows.push_back({"cross_entropy_positions",
+                      88,
+                      SoftmaxCrossEntropy{0, 0},
+                      image(5, classes, 7, 9),
+                      {},
+                      1,
+                      0,
+                      DType::u16,
+                      true});
+      rows.push_back({"squared_error_positions", 89, MeanSquaredError{}, series(5, 63, classes)});
     }
     rows.push_back({"linear", 88, Dense{129, true, Activation::relu}, matrix(64, 300)});
     rows.push_back({"conv", 89, Conv{24, {3, 3}, {1, 1}, {1, 1}, true, Activation::relu}, image(3, 40, 17, 13)});

@@ -19,6 +19,8 @@ struct OpRow {
   std::vector<TensorDesc> more_in{};  // of the other inputs; BatchNormalize adds moments
   float scale = 1;                    // of the inputs
   std::uint32_t vocabulary = 0;       // index values are below it
+  DType labels = DType::i32;          // of a cross-entropy
+  bool weighs_positions = false;      // a loss: a weight for each of them, not for a sample
 };
 /// What the row computes in.
 DType dtype_of(const OpRow&);
@@ -91,6 +93,7 @@ class OpRun {
   void set_grads(float value);
   const OpShape& shape() const { return shape_; }
   StepState& step;  // as the device finds it in the next call
+  int loss = 0;     // which of a graph's losses it is
   std::vector<std::int32_t> labels;
   std::vector<float> targets, weights;
 

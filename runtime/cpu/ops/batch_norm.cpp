@@ -62,7 +62,7 @@ class BatchNormKernel final : public Kernel {
   }
 
  private:
-  /// Mean and 1 / deviation of the batch to `saved`, mean and unbiased variance to the step's sums.
+  /// Mean and 1 / standard deviation of the batch to `saved`, mean and unbiased variance to the step's sums.
   void keep_statistics(const OpArgs& a) const {
     const std::int64_t channels = lines_.channels;
     const double* moments = nullptr;

@@ -227,8 +227,8 @@ class OperationGraph : public fe::graph::Graph {
     const TensorPtr x = operand("x", shape, g.dtype), weight = operand("weight", line, DType::f32);
     TensorPtr mean = operand("mean", statistics, DType::f32), inverse = operand("inverse", statistics, DType::f32);
     if (g.relu) {
-      // The one pattern that cuDNN knows: what relu saw from the same mean and deviation, and its gradient of dy's
-      // type.
+      // The one pattern that cuDNN knows: what relu saw from the same mean and standard deviation, and its gradient of
+      // dy's type.
       const TensorPtr bias = operand("bias", line, DType::f32, last_ + 4);
       const TensorPtr seen =
           batchnorm_inference(x, mean, inverse, weight, bias, fe::graph::Batchnorm_inference_attributes());

@@ -50,9 +50,9 @@ bool is_product(const Conv&) noexcept;
 ConvolutionGraph bare(ConvolutionGraph) noexcept;
 
 /// Batch norm of a micro batch in training, or layer norm of rows. x, y and their gradients are of `dtype`, the rest is
-/// float: weight and bias, and mean and 1 / deviation of each channel (batch) or row (layer). `relu` (batch): forward
-/// ends with it; backward works its input out again and begins with its gradient. Operands: forward x, weight, bias, y,
-/// mean, inverse; backward dy, x, weight, mean, inverse, dx, dweight, dbias, [bias, with relu].
+/// float: weight and bias, and mean and 1 / standard deviation of each channel (batch) or row (layer). `relu` (batch):
+/// forward ends with it; backward works its input out again and begins with its gradient. Operands: forward x, weight,
+/// bias, y, mean, inverse; backward dy, x, weight, mean, inverse, dx, dweight, dbias, [bias, with relu].
 struct NormGraph {
   enum class Kind : std::uint8_t { batch, layer } kind = Kind::batch;
   bool backward = false;

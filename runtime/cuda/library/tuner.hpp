@@ -36,8 +36,8 @@ struct Candidate {
 };
 
 /// Half word `i` of scratch memory: numbers of either sign between 0.007 and 2 in each of the float types. There are 64
-/// of them, so that windows have several largest elements. `far_from_zero`: 8 numbers from 1 on that are 57 deviations
-/// away from zero in bfloat16 and float32.
+/// of them, so that windows have several largest elements. `far_from_zero`: 8 numbers from 1 on that are 57 standard
+/// deviations away from zero in bfloat16 and float32.
 std::uint16_t scratch_number(std::size_t i, bool far_from_zero = false) noexcept;
 
 /// Whether two makers' results are the same but for rounding; bytes (places in a window) have to be equal.

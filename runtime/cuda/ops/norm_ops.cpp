@@ -19,7 +19,7 @@ float* floats(void* p) {
 /// The graphs of a norm, those that are quicker than own kernels, and the workspace they need.
 class NormGraphs {
  public:
-  /// `statistics`: elements of mean and of 1 / deviation. `behind` (or empty): see OwnKernels.
+  /// `statistics`: elements of mean and of 1 / standard deviation. `behind` (or empty): see OwnKernels.
   void prepare_forward(CudaContext& context, NormGraph graph, const TensorDesc& in, std::int64_t statistics,
                        const OpUse& use, const OwnKernels& own) {
     if (context.options.own_norms || !use.trained) return;

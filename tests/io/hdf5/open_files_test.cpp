@@ -1,5 +1,6 @@
 #include "io/hdf5/open_files.hpp"
 
+#include <array>
 #include <filesystem>
 
 #include <fmt/format.h>
@@ -67,15 +68,22 @@ TEST_F(OpenFilesTest, NoMoreThanTheBoundAreOpen) {
     all.open_files = 1000;
     const Dataset other = open(all);
     EXPECT_EQ(set.fingerprint(), other.fingerprint());
+    Graph graph(50);
+    graph.add_input(PortUse::input, "input",
+                    TensorDesc::of_sample(DType::f32, 50, std::array<std::int64_t, 3>{1, 6, 5}));
+    graph.add_input(PortUse::target, "target", {DType::i32, Shape{50}});
     LoaderOptions loading;
-    loading.input = Shape{1, 6, 5};
-    loading.global_batch = loading.micro_batch = 50;
+    loading.layout = batch_layout(graph);
+    loading.ports.resize(2);
+    loading.ports[0].source = 0;
+    loading.ports[1].source = 1;
+    loading.ports[1].use = PortUse::target;
+    loading.global_batch = 50;
     loading.threads = 3;
     const auto a = Loader::training(set, loading), b = Loader::training(other, loading);
     for (int step = 0; step < 20; ++step) {
       const Batch &x = a->next(), &y = b->next();
-      ASSERT_EQ(std::memcmp(x.sample.data, y.sample.data, x.sample.bytes()), 0);
-      ASSERT_EQ(std::memcmp(x.target.data, y.target.data, x.target.bytes()), 0);
+      ASSERT_EQ(std::memcmp(x.memory.data(), y.memory.data(), x.memory.size()), 0);
       a->release();
       b->release();
     }

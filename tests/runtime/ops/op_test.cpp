@@ -241,8 +241,7 @@ std::vector<Case> large_cases_beside_cpu() {
     if (device.name == "cpu") continue;
     for (const OpRow& row : test::large_ops())
       for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
-        if ((dtype == DType::f32 || !test::is_loss(row)) && (dtype != DType::f16 || has_float16(device, row.op)))
-          all.push_back({device, test::in_dtype(row, dtype)});
+        if (dtype != DType::f16 || has_float16(device, row.op)) all.push_back({device, test::in_dtype(row, dtype)});
   }
   return all;
 }

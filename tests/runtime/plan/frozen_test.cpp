@@ -177,10 +177,10 @@ TEST(WholeShards, leave_parameters_and_buckets_where_they_are_without_shards) {
   for (int r = 0; r < 3; ++r)  // every float has one owner
     for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
       EXPECT_EQ(layout.buckets[b].end, alone.buckets[b].end);
-      const Bucket share = share_of(layout, b, {r, 3});
-      if (share.begin == share.end) continue;
-      EXPECT_EQ(share.begin, at);
-      at = share.end;
+      const Bucket shard = shard_of(layout, b, {r, 3});
+      if (shard.begin == shard.end) continue;
+      EXPECT_EQ(shard.begin, at);
+      at = shard.end;
     }
   EXPECT_EQ(at, layout.param_floats);
 }

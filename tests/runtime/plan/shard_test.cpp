@@ -45,10 +45,10 @@ TEST(Shards, AreEqualSharesOfWholeNormBlocksAndMoveNoParameter) {
     std::size_t at = 0;
     for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
       for (int r = 0; r < ranks; ++r) {
-        const Bucket shard = share_of(layout, b, {r, ranks});
+        const Bucket shard = shard_of(layout, b, {r, ranks});
         EXPECT_EQ(shard.begin, at);
         EXPECT_EQ(shard.begin % norm_block, 0u);
-        EXPECT_EQ(shard.end - shard.begin, share_of(layout, b, {0, ranks}).end - share_of(layout, b, {0, ranks}).begin);
+        EXPECT_EQ(shard.end - shard.begin, shard_of(layout, b, {0, ranks}).end - shard_of(layout, b, {0, ranks}).begin);
         at = shard.end;
       }
     }

@@ -1,0 +1,200 @@
+#include "launch/config/config_checks.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <optional>
+#include <sstream>
+#include <utility>
+#include <variant>
+
+#include <fmt/format.h>
+
+#include "models/model/build.hpp"
+
+namespace dtrain::launch {
+
+namespace {
+
+class Checks {
+ public:
+  Checks(const RunConfig& config, bool has_model, const std::function<bool(std::string_view)>& sound,
+         const std::function<void(const std::string&, const std::string&)>& problem)
+      : config_(config), has_model_(has_model), sound_(sound), problem_(problem) {}
+
+  void check() {
+    const RunConfig& c = config_;
+    if (c.name.find('/') != std::string::npos || c.name == "." || c.name == "..")
+      problem_("name", fmt::format("name: got {}; expected a name that can be a folder's", json_string(c.name)));
+    if (c.precision == DType::f16 && c.device == DeviceChoice::cpu)
+      problem_("precision", "precision: float16 with device: cpu; expected bfloat16 or float32, or device: cuda");
+    if (c.communication.gradient_dtype == DType::f16) {
+      problem_("communication.gradient_dtype",
+               "communication.gradient_dtype: sums of float16 gradients overflow; expected float32 or bfloat16");
+    }
+    if (c.deterministic == Deterministic::elastic) check_elastic();
+    if (sound_("batch")) {
+      const auto [global, micro] = std::pair(c.batch.global, c.batch.micro);
+      if (micro > 0 && global % micro != 0) {
+        problem_("batch.micro",
+                 fmt::format("batch.micro: {} does not divide batch.global {}; expected a divisor of it, or auto",
+                             micro, global));
+      }
+    }
+    if (const auto* sgd = std::get_if<Sgd>(&c.optimizer.kind);
+        sgd != nullptr && sgd->nesterov && sgd->momentum == 0 && sound_("optimizer")) {
+      problem_("optimizer.sgd.nesterov", "optimizer.sgd.nesterov: true without momentum; expected momentum above 0");
+    }
+    if (const auto* lars = std::get_if<Lars>(&c.optimizer.kind);
+        lars != nullptr && lars->nesterov && lars->momentum == 0 && sound_("optimizer")) {
+      problem_("optimizer.lars.nesterov", "optimizer.lars.nesterov: true without momentum; expected momentum above 0");
+    }
+    if (sound_("schedule") && c.schedule.decay == Schedule::Decay::step && c.schedule.every_steps == 0) {
+      problem_("schedule.decay", "schedule.every_steps: 0 with decay: step; expected an integer of at least 1");
+    }
+    if (sound_("model") && sound_("data")) {
+      check_ports();
+      check_normalize();
+    }
+    if (sound_("train")) check_loss_scale();
+    if (sound_("model") && sound_("data") && sound_("checkpoint")) check_best();
+    if (sound_("model") && has_model_) check_model();
+  }
+
+ private:
+  /// Bits that do not depend on the number of ranks come from fixed micro batches, added in one balanced tree.
+  void check_elastic() {
+    const RunConfig& c = config_;
+    if (c.communication.gradient_dtype != DType::f32) {
+      problem_("communication.gradient_dtype",
+               "communication.gradient_dtype: bfloat16 with deterministic: elastic; expected float32: a single rank "
+               "rounds nothing");
+    }
+    if (sound_("model") && c.model.sync_batch_norm) {
+      problem_(
+          "model.batch_norm.sync",
+          "model.batch_norm.sync: true with deterministic: elastic; expected false: means over all ranks depend on "
+          "their number");
+    }
+    if (!sound_("batch")) return;
+    const std::int64_t global = c.batch.global, micro = c.batch.micro;
+    std::int64_t parts = 1;  // a suggestion: up to 8 ranks, or accumulation
+    while (parts < 8 && global % (2 * parts) == 0) parts *= 2;
+    if (micro == 0) {
+      problem_("deterministic", fmt::format("batch.micro: auto with deterministic: elastic, whose bits depend on it; "
+                                            "expected a number, such as {}",
+                                            global / parts));
+    } else if (global % micro == 0 && !std::has_single_bit(static_cast<std::uint64_t>(global / micro))) {
+      problem_("batch.micro",
+               fmt::format("batch.micro: {} makes {} micro batches of batch.global {}; deterministic: elastic expected "
+                           "a power of two of them, such as batch.micro: {}",
+                           micro, global / micro, global, global / parts));
+    }
+  }
+
+  void check_best() {
+    const RunConfig& c = config_;
+    if (c.checkpoint.best == io::Best::none) return;
+    if (c.data.eval.files.empty())
+      problem_("checkpoint.best",
+               fmt::format("checkpoint.best: {} without data.eval; expected none, or data to evaluate on",
+                           io::name_of(c.checkpoint.best)));
+    if (c.checkpoint.best == io::Best::accuracy && !models::has_accuracy(c.model))
+      problem_("checkpoint.best", "checkpoint.best: accuracy, but only cross_entropy has one; expected none or loss");
+  }
+
+  /// A mean or standard deviation a channel, of every input of numbers.
+  void check_normalize() {
+    const RunConfig& c = config_;
+    for (const models::ModelInput& input : models::inputs_of(c.model)) {
+      const io::PortConfig port = io::port_config(c.data, PortUse::input, input.name, false);
+      if (input.shape.empty()) continue;
+      const bool short_form = c.model.inputs.empty();
+      const std::string section = find_named(c.data.inputs, input.name) == nullptr
+                                      ? "data.normalize"
+                                      : fmt::format("data.inputs.{}.normalize", input.name);
+      for (const auto& [name, size] : {std::pair("mean", port.normalize.mean.size()),
+                                       std::pair("standard_deviation", port.normalize.standard_deviation.size())}) {
+        // Channels stand first in the shape of an image, last in that of a series.
+        const std::int64_t channels = input.shape.size() == 2 ? input.shape[1] : input.shape[0];
+        if (size <= 1 || static_cast<std::int64_t>(size) == channels) continue;
+        const std::string field = fmt::format("{}.{}", section, name);
+        problem_(field, fmt::format("{}: {} numbers; expected 1, or {}: one a channel of {}", field, size, channels,
+                                    short_form ? "model.input" : "model.inputs." + input.name));
+      }
+    }
+  }
+
+  void check_loss_scale() {
+    const DynamicLossScale& s = config_.train.dynamic_loss_scale;
+    if (s.minimum > s.initial || s.initial > s.maximum)
+      problem_(
+          "train.dynamic_loss_scale",
+          fmt::format("train.dynamic_loss_scale: initial is {}; expected a scale from minimum ({}) to maximum ({})",
+                      s.initial, s.minimum, s.maximum));
+  }
+
+  void check_model() {
+    const RunConfig& c = config_;
+    // How many samples a rank computes at once depends on the ranks; two are the least that a batch norm accepts.
+    const std::int64_t batch = c.batch.micro > 0 ? c.batch.micro : std::min<std::int64_t>(c.batch.global, 2);
+    try {
+      Graph graph = models::build(c.model, batch, sound_("precision") ? c.precision : DType::f32);
+      if (sound_("optimizer")) check_groups(graph);
+    } catch (const models::LayerError& e) {
+      problem_("model." + place_of(e), fmt::format("model: {}", e.what()));
+    } catch (const ShapeError& e) {
+      problem_("model.input", e.what());
+    }
+  }
+
+  /// Where in the model's section the layer, the input, the output or the loss stands that an error begins with.
+  std::string place_of(const models::LayerError& e) const {
+    const models::ModelConfig& model = config_.model;
+    std::istringstream words(e.what());
+    std::string what, name;
+    words >> what >> name;
+    if (!name.empty() && name.back() == ':') name.pop_back();
+    if (what == "input") return "inputs." + name;
+    if (what == "output") return "outputs." + name;
+    if (what == "loss") return "losses." + name;
+    const std::string_view family = models::family_name(model.family);
+    return family.empty() ? fmt::format("layers.{}", std::min(e.layer(), model.layers.size() - 1))
+                          : std::string(family);
+  }
+
+  /// Names in the data section are the model's.
+  void check_ports() {
+    const RunConfig& c = config_;
+    io::PortNames names;
+    for (const models::ModelInput& input : models::inputs_of(c.model)) names.inputs.push_back(input.name);
+    for (const models::ModelLoss& loss : models::losses_of(c.model)) {
+      names.targets.push_back(loss.target);
+      if (!loss.weight.empty()) names.weights.push_back(loss.weight);
+    }
+    for (const io::PortProblem& p : io::port_problems(c.data, names)) problem_(p.field, p.text);
+  }
+
+  void check_groups(Graph& graph) {
+    const std::vector<ParameterGroup>& groups = config_.optimizer.groups;
+    try {
+      apply_groups(graph, groups);
+    } catch (const ConfigError& e) {
+      const std::string text = e.what();
+      problem_(text.substr(0, text.find(':')), text);
+    }
+  }
+
+  const RunConfig& config_;
+  const bool has_model_;
+  const std::function<bool(std::string_view)>& sound_;
+  const std::function<void(const std::string&, const std::string&)>& problem_;
+};
+
+}  // namespace
+
+void check_config(const RunConfig& config, bool has_model, const std::function<bool(std::string_view)>& sound,
+                  const std::function<void(const std::string& field, const std::string& text)>& problem) {
+  Checks(config, has_model, sound, problem).check();
+}
+
+}  // namespace dtrain::launch

@@ -159,8 +159,8 @@ class Data:
                 if isinstance(model.inputs[name], dict):
                     x = x.long()
                 else:
-                    scale = self.settings[name].get("normalize", data.get("normalize") or {}).get("scale", 1)
-                    x = x.float() * scale
+                    n = self.settings[name].get("normalize", data.get("normalize", {}))
+                    x = (x.float() * n.get("scale", 1) - n.get("mean", 0)) / n.get("standard_deviation", 1)
                     x = x.transpose(1, 2).contiguous() if x.ndim == 3 else x
                 self.inputs[name] = x
             for name in keys["targets"]:

@@ -34,8 +34,20 @@ bool is_view(const GraphNode& node) noexcept {
 }
 
 Analysis::Analysis(const Graph& g, bool training)
-    : graph(g), root(g.values().size()), wants_gradient(g.values().size()), consumers(g.values().size()) {
+    : graph(g),
+      root(g.values().size()),
+      reaches_loss(g.nodes().size()),
+      wants_gradient(g.values().size()),
+      consumers(g.values().size()) {
   std::iota(root.begin(), root.end(), 0);
+  std::vector<bool> leads(g.values().size());  // to a loss
+  for (std::size_t n = g.nodes().size(); n-- > 0;) {
+    const GraphNode& node = g.nodes()[n];
+    reaches_loss[n] =
+        node.shape.loss || std::any_of(node.out.begin(), node.out.end(), [&](ValueId v) { return leads[idx(v)]; });
+    if (reaches_loss[n])
+      for (ValueId v : node.in) leads[idx(v)] = true;
+  }
   for (NodeId n = 0; n < static_cast<NodeId>(g.nodes().size()); ++n) {
     const GraphNode& node = g.nodes()[idx(n)];
     bool trained = trains_parameters(node);
@@ -62,6 +74,18 @@ Analysis::Analysis(const Graph& g, bool training)
                       });
     if (!used) throw ShapeError(fmt::format("layer {}: nothing reads its output", node.name));
   }
+  if (!training) return;
+  std::vector<bool> trained(g.params().size());
+  for (const GraphNode& node : g.nodes())
+    for (const ParamId p : node.params)
+      if (reaches(node)) trained[idx(p)] = true;
+  for (const GraphNode& node : g.nodes())
+    for (const ParamId p : node.params)
+      if (!trained[idx(p)] && !g.frozen(p))
+        throw ShapeError(
+            fmt::format("layer {}: no loss reads what it leads to, so that {} cannot be trained; give its "
+                        "output a loss, or freeze it with optimizer.groups",
+                        node.name, g.params()[idx(p)].name));
 }
 
 OpUse Analysis::use_of(NodeId n) const {

@@ -29,13 +29,14 @@ bool is_view(const GraphNode&) noexcept;
 struct Analysis {
   const Graph& graph;
   std::vector<ValueId> root;
+  std::vector<bool> reaches_loss;              // by node: a loss reads what it leads to
   std::vector<bool> wants_gradient;            // by root value: something upstream is trained
   std::vector<std::vector<NodeId>> consumers;  // by root value, in node order; views are not consumers
 
   /// Throws ShapeError where a layer is of no use or, for `training`, the graph cannot be trained.
   Analysis(const Graph&, bool training);
   bool input_gradient(const GraphNode& node, std::size_t i) const {
-    return (node.shape.differentiable >> i & 1u) && wants_gradient[idx(root[idx(node.in[i])])];
+    return reaches(node) && (node.shape.differentiable >> i & 1u) && wants_gradient[idx(root[idx(node.in[i])])];
   }
   bool any_input_gradient(const GraphNode& node) const {
     for (std::size_t i = 0; i < node.in.size(); ++i)
@@ -44,8 +45,10 @@ struct Analysis {
   }
   /// Backward gives gradients of some of its parameters.
   bool trains_parameters(const GraphNode& node) const {
-    return std::any_of(node.params.begin(), node.params.end(), [this](ParamId p) { return !graph.frozen(p); });
+    return reaches(node) &&
+           std::any_of(node.params.begin(), node.params.end(), [this](ParamId p) { return !graph.frozen(p); });
   }
+  bool reaches(const GraphNode& node) const { return reaches_loss[idx(&node - graph.nodes().data())]; }
   OpUse use_of(NodeId) const;
 };
 

@@ -87,7 +87,8 @@ std::vector<Step> forward_steps(const Analysis& a, const FlatLayout* layout) {
 void append_backward_steps(const Analysis& a, const FlatLayout& layout, std::vector<Step>& steps) {
   std::vector<int> readers(a.graph.params().size(), 0);
   for (const auto& node : a.graph.nodes())
-    for (ParamId p : node.params) ++readers[idx(p)];
+    if (a.reaches(node))
+      for (ParamId p : node.params) ++readers[idx(p)];
   const std::span<const FlatParam> trained = layout.trained();
   std::size_t next_param = 0, next_bucket = 0;
   for (NodeId n = static_cast<NodeId>(a.graph.nodes().size()) - 1; n >= 0; --n) {

@@ -143,6 +143,54 @@ TEST(Plan, NamesAnUnusedLayer) {
   }
 }
 
+/// A trunk with a head that a loss reads, and one that is only an output. `weights`: of that head.
+Graph two_heads(bool weights) {
+  Graph g(2);
+  const auto x = g.add_input(PortUse::input, "sample", {DType::f32, Shape{2, 4}});
+  const auto y = g.add_input(PortUse::target, "target", {DType::f32, Shape{2, 3}});
+  const auto w = g.add_input(PortUse::weight, "weight", {DType::f32, Shape{2}});
+  const auto trunk = g.add("trunk", Dense{.units = 3}, {x});
+  const auto scores = g.add("scores", Dense{.units = 3}, {trunk});
+  const auto other =
+      weights ? g.add("other", Dense{.units = 2}, {trunk}) : g.add("sigmoid", Activate{Activation::sigmoid}, {scores});
+  g.add_output("scores", scores);
+  g.add_output("other", other);
+  g.add_loss("loss", MeanSquaredError{}, {scores, y, w});
+  return g;
+}
+
+TEST(Plan, WhatNoLossReadsHasNoBackward) {
+  const Plan plan = make_plan(two_heads(false), {});
+  const auto node = [&](const std::string& name) {
+    for (std::size_t n = 0; n < plan.graph.nodes().size(); ++n)
+      if (plan.graph.nodes()[n].name == name) return static_cast<NodeId>(n);
+    return NodeId{-1};
+  };
+  int backward = 0, forward = 0;
+  for (const Step& step : plan.train.steps) {
+    if (backward_node(step) == node("sigmoid")) ++backward;
+    if (const auto* f = std::get_if<Forward>(&step)) forward += f->node == node("sigmoid");
+  }
+  EXPECT_EQ(backward, 0);
+  EXPECT_EQ(forward, 1);
+  EXPECT_NE(plan.train.gradient[static_cast<std::size_t>(plan.graph.outputs()[0].value)], -1);
+}
+
+TEST(Plan, NamesALayerThatNoLossCanTrain) {
+  try {
+    make_plan(two_heads(true), {});
+    FAIL() << "expected a ShapeError";
+  } catch (const ShapeError& e) {
+    EXPECT_STREQ(e.what(),
+                 "layer other: no loss reads what it leads to, so that other.weight cannot be trained; give "
+                 "its output a loss, or freeze it with optimizer.groups");
+  }
+  Graph frozen = two_heads(true);
+  for (ParamId p = 0; p < static_cast<ParamId>(frozen.params().size()); ++p)
+    if (frozen.params()[static_cast<std::size_t>(p)].name.starts_with("other.")) frozen.set_update(p, {.frozen = true});
+  EXPECT_NO_THROW(make_plan(std::move(frozen), {}));
+}
+
 /// Two norms in a row, so that the gradient of the second's input may lie over that of its output.
 Graph two_norms() {
   Graph g(8);

@@ -123,6 +123,7 @@ class StepBench {
     choices.recall(config_.log.directory);  // of the run that is timed, where there is one
     tune_buckets(config_, *graph_, batch_.accumulation, world_, sums, choices);
     choices.prepare(engine_->device(), [&] { prepare(); });
+    start();
     time_steps();
     if (!options_.brief) {
       alone([&] { time_layers(); });
@@ -157,7 +158,12 @@ class StepBench {
     loader_ = io::Loader::training(*data_, sets[0].options);
     step_->model().initialize(engine_->plan().graph, config_.seed);
     status_.loss_scale = loss_scaling(config_).initial;
-    step_->start(status_, sum_weights(*group_, loader_->loss_weights(0)));
+  }
+
+  void start() {
+    std::vector<std::uint64_t> weights;  // reading them may fail on one rank alone
+    group_->agree([&] { weights = loader_->loss_weights(0); });
+    step_->start(status_, sum_weights(*group_, weights));
     engine_->pack();
     loader_->seek(0);
   }

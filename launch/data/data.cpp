@@ -76,12 +76,13 @@ models::StoredPorts stored_ports(const io::Dataset& data, const io::Dataset* oth
     if (set == nullptr) continue;
     for (const io::DataPort& port : set->ports()) {
       if (port.index) {
-        const auto [known, fresh] = stored.index_types.emplace(port.name, index_type(port.type));
+        const auto [known, fresh] =
+            stored.index_types.emplace(models::StoredPorts::Name{port.use, port.name}, index_type(port.type));
         if (known->second != index_type(port.type)) known->second = DType::i32;
       }
-      if (port.use == PortUse::weight ? port.row.rank() > 0 || port.ragged()
+      if (port.use == PortUse::weight ? port.row.elements() > 1 || port.ragged()
                                       : port.use == PortUse::target && port.ragged())
-        stored.by_position.insert(port.name);
+        stored.by_position.emplace(port.use, port.name);
     }
   }
   return stored;

@@ -53,7 +53,9 @@ void check_same_model(const io::FoundCheckpoint& found, const LoadedConfig& inpu
   if (input.config.checkpoint.force) return;
   std::map<std::string, std::pair<std::string, std::string>> fields;
   const auto of_model = [](const std::string& f) {
-    return f.starts_with("model.") || f.starts_with("data.normalize.");
+    const bool port = f.starts_with("data.inputs.") || f.starts_with("data.targets.");
+    return f.starts_with("model.") || f.starts_with("data.normalize.") ||
+           (port && f.find(".normalize.") != std::string::npos);
   };
   for (const auto& [field, value] : fields_of(found.state.configuration, found.state.fields))
     if (of_model(field)) fields[field].first = value;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -92,6 +93,7 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
 EvalMetrics Evaluator::metrics(std::span<const double> sums) const {
   const Graph& graph = engine_.plan().graph;
   EvalMetrics result;
+  bool weighed = false;
   for (const GraphLoss& loss : graph.losses()) {
     const std::span<const double> of = sums.subspan(result.losses.size() * loss_sum_count, loss_sum_count);
     const GraphNode& node = graph.nodes()[static_cast<std::size_t>(loss.node)];
@@ -101,9 +103,10 @@ EvalMetrics Evaluator::metrics(std::span<const double> sums) const {
       // Of five classes or fewer every label would be among the five.
       if (graph.desc(node.in[0]).channels() > 5) m.top5_accuracy = of[top5_sum] / of[position_sum];
     }
-    if (of[weight_sum] > 0) result.loss += loss.factor * m.loss;
+    if (of[weight_sum] > 0) result.loss += loss.factor * m.loss, weighed = true;
     result.losses.push_back(std::move(m));
   }
+  if (!weighed) result.loss = std::numeric_limits<double>::quiet_NaN();  // nothing was compared: no best of all
   if (result.losses.size() == 1) {
     result.accuracy = result.losses[0].accuracy;
     result.top5_accuracy = result.losses[0].top5_accuracy;

@@ -206,7 +206,8 @@ class Trainer {
     }
     // Initialization and files are equal on all ranks; the broadcast makes that a fact and not a hope.
     model.broadcast();
-    const auto weights = loader_->loss_weights(static_cast<std::uint64_t>(status_.step));
+    std::vector<std::uint64_t> weights;  // reading them may fail on one rank alone
+    group_->agree([&] { weights = loader_->loss_weights(static_cast<std::uint64_t>(status_.step)); });
     step_->start(status_, sum_weights(*group_, weights));
     engine_->pack();
     loader_->seek(static_cast<std::uint64_t>(status_.step));

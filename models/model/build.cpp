@@ -56,16 +56,23 @@ class Builder {
   }
 
  private:
-  DType index_type(const std::string& port) const {
-    const auto stored = stored_.index_types.find(port);
-    return stored == stored_.index_types.end() ? DType::i32 : stored->second;
+  /// The type that is stored, or a wider one that holds all values: those in [0, limit), and the label that is ignored.
+  DType index_type(PortUse use, const std::string& port, std::int64_t limit, std::optional<std::int64_t> ignore) const {
+    const auto stored = stored_.index_types.find({use, port});
+    if (stored == stored_.index_types.end()) return DType::i32;
+    const auto holds = [&](std::int64_t most) {
+      return limit - 1 <= most && (!ignore || (*ignore >= 0 && *ignore <= most));
+    };
+    if (stored->second == DType::u8 && holds(255)) return DType::u8;
+    return stored->second != DType::i32 && holds(65535) ? DType::u16 : DType::i32;
   }
 
   void add_input(const ModelInput& input) {
     if (input.indices()) {
       std::vector<std::int64_t> extents{graph_.batch()};
       extents.insert(extents.end(), input.shape.begin(), input.shape.end());
-      const TensorDesc desc{index_type(input.name), Shape(std::span<const std::int64_t>(extents))};
+      const TensorDesc desc{index_type(PortUse::input, input.name, input.vocabulary, {}),
+                            Shape(std::span<const std::int64_t>(extents))};
       inputs_read_.push_back(graph_.add_input(PortUse::input, input.name, desc, input.vocabulary));
     } else {
       const auto desc = TensorDesc::of_sample(DType::f32, graph_.batch(), input.shape);
@@ -160,8 +167,6 @@ class Builder {
     for (std::size_t i = 0; i < outputs_.size(); ++i) graph_.add_output(outputs_[i].name, output_value(i));
     if (graph_.params().empty())
       throw ShapeError("the loss: no layer has parameters to train; expected a dense or conv2d layer");
-    if (ports.losses.size() > max_losses)
-      throw ShapeError(fmt::format("{} losses; expected at most {}", ports.losses.size(), max_losses));
     std::vector<ValueId> values(ports.all.size(), -1);
     std::vector<ValueId> read;
     for (const PortLoss& loss : ports.losses) {
@@ -221,12 +226,30 @@ class Builder {
 
   void add_target(const Ports& ports, const PortLoss& loss, ValueId output, std::vector<ValueId>& values) {
     const auto index = static_cast<std::size_t>(loss.target);
-    if (values[index] >= 0) return;
     const Port& port = ports.all[index];
     const TensorDesc& out = graph_.desc(output);
-    values[index] = port.indices ? graph_.add_input(PortUse::target, port.name,
-                                                    {index_type(port.name), positions_of(output)}, out.channels())
-                                 : graph_.add_input(PortUse::target, port.name, {DType::f32, out.shape});
+    if (values[index] >= 0) {
+      const std::int64_t limit = graph_.inputs()[index_of(values[index])].limit;
+      if (port.indices && limit != out.channels())
+        throw ShapeError(
+            fmt::format("loss {}: its output has {} classes, but another loss reads the target {} with {}; "
+                        "expected the same",
+                        loss.loss.name, out.channels(), port.name, limit));
+      return;
+    }
+    values[index] =
+        port.indices ? graph_.add_input(
+                           PortUse::target, port.name,
+                           {index_type(PortUse::target, port.name, out.channels(), port.ignore), positions_of(output)},
+                           out.channels())
+                     : graph_.add_input(PortUse::target, port.name, {DType::f32, out.shape});
+  }
+
+  std::size_t index_of(ValueId value) const {
+    const auto& inputs = graph_.inputs();
+    return static_cast<std::size_t>(
+        std::find_if(inputs.begin(), inputs.end(), [value](const GraphInput& i) { return i.value == value; }) -
+        inputs.begin());
   }
 
   void add_weight(const Ports& ports, const PortLoss& loss, ValueId output, std::vector<ValueId>& values) {

@@ -10,11 +10,12 @@ namespace dtrain::models {
 
 namespace {
 
-constexpr const char* sample_weight = "weight";  // the port of losses without weights of their own
-
 class PortList {
  public:
-  explicit PortList(const StoredPorts& stored) : stored_(stored) {}
+  PortList(const StoredPorts& stored, const std::vector<ModelLoss>& losses) : stored_(stored) {
+    for (const ModelLoss& loss : losses)
+      if (loss.weight == without_weights_) without_weights_ = "weight of samples";
+  }
 
   int find(const std::string& name, PortUse use) const {
     for (std::size_t i = 0; i < ports_.all.size(); ++i)
@@ -42,23 +43,25 @@ class PortList {
     ports_.losses.push_back(std::move(of_port));
   }
 
-  /// Losses whose weights come to the same share a port.
+  /// Losses whose weights come to the same share a port. Weights of positions lie where those of a target lie.
   void add_weight(PortLoss& of_port) {
     const ModelLoss& loss = of_port.loss;
-    const bool padded = stored_.by_position.contains(loss.target);
+    const bool padded = stored_.by_position.contains({PortUse::target, loss.target});
     const bool by_label = padded || !loss.class_weights.empty();
+    const bool by_position = by_label || stored_.by_position.contains({PortUse::weight, loss.weight});
     of_port.counted = by_label || loss.ignore || !loss.weight.empty();
-    const std::string name = by_label ? loss.name + ".weight" : loss.weight.empty() ? sample_weight : loss.weight;
-    of_port.weight = by_label ? -1 : find(name, PortUse::weight);
+    const int target = by_position ? of_port.target : -1;
+    for (std::size_t i = 0; i < ports_.all.size() && !by_label; ++i) {
+      const Port& port = ports_.all[i];
+      if (port.use == PortUse::weight && port.data == loss.weight && port.target == target &&
+          port.class_weights.empty())
+        of_port.weight = static_cast<int>(i);
+    }
     if (of_port.weight >= 0) return;
-    of_port.weight = add({name,
-                          PortUse::weight,
-                          loss.weight,
-                          false,
-                          {},
-                          by_label ? of_port.target : -1,
-                          loss.class_weights,
-                          by_label || stored_.by_position.contains(loss.weight)});
+    std::string name = loss.weight.empty() ? without_weights_ : loss.weight;
+    if (by_label || find(name, PortUse::weight) >= 0) name = loss.name + ".weight";
+    of_port.weight =
+        add({std::move(name), PortUse::weight, loss.weight, false, {}, target, loss.class_weights, by_position});
   }
 
   Ports take() {
@@ -68,15 +71,17 @@ class PortList {
 
  private:
   const StoredPorts& stored_;
+  std::string without_weights_ = "weight";  // the port of losses without weights of their own
   Ports ports_;
 };
 
 }  // namespace
 
 Ports ports_of(const ModelConfig& model, const StoredPorts& stored) {
-  PortList list(stored);
+  const std::vector<ModelLoss> losses = losses_of(model);
+  PortList list(stored, losses);
   for (const ModelInput& input : inputs_of(model)) list.add({input.name, PortUse::input, input.name, input.indices()});
-  for (const ModelLoss& loss : losses_of(model)) list.add_target(loss);
+  for (const ModelLoss& loss : losses) list.add_target(loss);
   return list.take();
 }
 

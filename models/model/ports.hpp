@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "models/model/config.hpp"
@@ -17,8 +18,9 @@ namespace dtrain::models {
 
 /// What data sets say of the ports, where they are known.
 struct StoredPorts {
-  std::map<std::string, DType> index_types;  // of index values; where nothing is said: i32
-  std::set<std::string> by_position;         // weights of data with one a position, and targets of ragged rows
+  using Name = std::pair<PortUse, std::string>;
+  std::map<Name, DType> index_types;  // of index values; where nothing is said: i32
+  std::set<Name> by_position;         // weights of data with one a position, and targets of ragged rows
 };
 
 struct Port {

@@ -8,7 +8,8 @@ namespace dtrain {
 
 ValueId Graph::add_input(PortUse use, std::string name, TensorDesc desc, std::int64_t limit) {
   for (const GraphInput& input : inputs_)
-    if (input.name == name) throw ShapeError(fmt::format("input {}: the name is taken by another input", name));
+    if (input.name == name && input.use == use)
+      throw ShapeError(fmt::format("input {}: the name is taken by another input", name));
   const auto value = static_cast<ValueId>(values_.size());
   values_.push_back({name, desc, -1});
   inputs_.push_back({std::move(name), use, value, limit});

@@ -87,7 +87,7 @@ class Graph {
   /// `batch`: samples of one micro batch. Shape of a sample as users write it: [C, H, W] or [features].
   explicit Graph(std::int64_t batch) : batch_(batch) {}
 
-  /// Throws ShapeError where the name is taken.
+  /// Throws ShapeError where another input of that use has the name.
   ValueId add_input(PortUse use, std::string name, TensorDesc desc, std::int64_t limit = 0);
   /// Infers shapes and creates parameters `name.weight`, ... and kept states; throws ShapeError that names the layer.
   /// `shared_params`: reuse these parameters instead of creating own ones (tied weights).
@@ -115,7 +115,7 @@ class Graph {
   /// Of a sample, which a loss compares: its sum of weights over so many samples is this times them if it is not
   /// counted.
   std::int64_t positions_of(const GraphLoss&) const;
-  /// Which of inputs() has the name. Throws BugError where none has.
+  /// The first of inputs() with the name. Throws BugError where none has it.
   std::size_t input_index(std::string_view name) const;
   const TensorDesc& desc(ValueId v) const { return values_[static_cast<std::size_t>(v)].desc; }
   std::int64_t parameter_count() const noexcept;

@@ -91,11 +91,51 @@ ModelConfig tied() {
 TEST(Ports, IndexValuesHaveTheTypeThatIsStored) {
   EXPECT_EQ(inputs_of(build(tied(), 2, DType::f32)),
             (Strings{"words input int32 [2, 6]", "target target int32 [2, 6]", "weight weight float32 [2]"}));
-  const StoredPorts stored{{{"words", DType::u8}, {"target", DType::u16}}, {}};
+  const StoredPorts stored{{{{PortUse::input, "words"}, DType::u8}, {{PortUse::target, "target"}, DType::u16}}, {}};
   const Graph g = build(tied(), 2, DType::f32, stored);
   EXPECT_EQ(inputs_of(g),
             (Strings{"words input uint8 [2, 6]", "target target uint16 [2, 6]", "weight weight float32 [2]"}));
   EXPECT_EQ(g.inputs()[0].limit, 11);
+  // Wider than stored where a value of the model, or the ignored label, is no byte.
+  ModelConfig wide = tied();
+  wide.inputs[0].vocabulary = 300;
+  wide.layers = {layer("table", Embedding{300, 8}), layer("", Dense{300})};
+  const StoredPorts bytes{{{{PortUse::input, "words"}, DType::u8}, {{PortUse::target, "target"}, DType::u8}}, {}};
+  EXPECT_EQ(inputs_of(build(wide, 2, DType::f32, bytes)),
+            (Strings{"words input uint16 [2, 6]", "target target uint16 [2, 6]", "weight weight float32 [2]"}));
+  ModelConfig negative = tied();
+  negative.loss.ignore = -100;
+  EXPECT_EQ(inputs_of(build(negative, 2, DType::f32, bytes))[1], "target target int32 [2, 6]");
+}
+
+TEST(Ports, AWeightThatIsCalledWeightIsNotTheOneOfLossesWithout) {
+  ModelConfig m = two_of_each();
+  m.losses[1].weight = "weight";
+  const Ports ports = ports_of(m);
+  ASSERT_EQ(ports.all.size(), 6u);
+  EXPECT_EQ(ports.all[4].name, "weight of samples");
+  EXPECT_EQ(ports.all[4].data, "");
+  EXPECT_EQ(ports.all[5].name, "weight");
+  EXPECT_EQ(ports.all[5].data, "weight");
+  EXPECT_EQ(ports.losses[0].weight, 4);
+  EXPECT_EQ(ports.losses[1].weight, 5);
+}
+
+TEST(Ports, WeightsOfPositionsLieWhereTheirTargetLies) {
+  ModelConfig m = tied();
+  m.loss.weight = "w";
+  EXPECT_EQ(ports_of(m).all.back().target, -1);
+  EXPECT_EQ(ports_of(m, {{}, {{PortUse::weight, "w"}}}).all.back().target, 1);
+}
+
+TEST(Ports, AnInputMayBeATargetToo) {
+  ModelConfig m;
+  m.inputs = {{"image", {1, 4, 4}, 0}};
+  m.layers = {layer("", Conv{1, {1, 1}})};
+  m.losses = {loss("copy", Loss::mean_squared_error, "", "image")};
+  EXPECT_EQ(
+      inputs_of(build(m, 2, DType::f32)),
+      (Strings{"image input float32 [2, 4, 4, 1]", "image target float32 [2, 4, 4, 1]", "weight weight float32 [2]"}));
 }
 
 TEST(Ports, TiedLayersShareOneParameter) {
@@ -124,9 +164,10 @@ TEST(Ports, WeightsAreSharedWhereTheyAreTheSame) {
 
   m = tied();
   m.loss.weight = "w";
-  EXPECT_EQ(inputs_of(build(m, 2, DType::f32, {{}, {"w"}})).back(), "w weight float32 [2, 6]");
+  EXPECT_EQ(inputs_of(build(m, 2, DType::f32, {{}, {{PortUse::weight, "w"}}})).back(), "w weight float32 [2, 6]");
   // Rows of different lengths: what lies behind the end weighs nothing.
-  EXPECT_EQ(inputs_of(build(tied(), 2, DType::f32, {{}, {"target"}})).back(), "loss.weight weight float32 [2, 6]");
+  EXPECT_EQ(inputs_of(build(tied(), 2, DType::f32, {{}, {{PortUse::target, "target"}}})).back(),
+            "loss.weight weight float32 [2, 6]");
 }
 
 struct Mistake {
@@ -162,8 +203,12 @@ TEST(Ports, SaysWhatIsWrong) {
        "loss class: class_weights: 2 weights for 4 classes; expected one a class"},
       {with(two_of_each(), [](auto& m) { m.outputs.pop_back(), m.losses.pop_back(); }),
        "layer price: nothing reads its output; expected its name in the `from` of a later layer, or in model.outputs"},
-      {with(two_of_each(), [](auto& m) { m.losses[0].target = "image"; }),
-       "input image: the name is taken by another input"},
+      {with(two_of_each(),
+            [](auto& m) {
+              m.losses[1] = loss("two", Loss::cross_entropy, "value", "label");
+              m.layers[4].op = Dense{2};
+            }),
+       "loss two: its output has 2 classes, but another loss reads the target label with 4; expected the same"},
       {with(tied(), [](auto& m) { m.layers[1].op = Dense{.units = 12}; }),
        "layer dense_1: shares table.weight of shape [11, 8] but needs [12, 8]"},
       {with(tied(), [](auto& m) { m.layers[1].tie = "tabel"; }),

@@ -299,8 +299,10 @@ WeightFiller::WeightFiller(const Dataset& data, const BatchLayout& layout, std::
   extents.insert(extents.end(), held.row.extents().begin(), held.row.extents().end());
   const bool one = !held.ragged() && held.row.elements() == 1;
   if (!one && without_ones(extents) != without_ones(desc_.shape.extents().subspan(1))) {
-    throw ShapeError(fmt::format("{} holds weights of shape {}, but {} has [{}] a sample", name, held.row.str(),
-                                 model_name(held), fmt::join(desc_.shape.extents().subspan(1), ", ")));
+    const auto wanted = desc_.shape.extents().subspan(1);
+    throw ShapeError(fmt::format("{} holds weights of shape {}, but {} has {} a sample", name, held.row.str(),
+                                 model_name(held),
+                                 wanted.empty() ? "one number" : fmt::format("[{}]", fmt::join(wanted, ", "))));
   }
   if (held.ragged()) data.check_lengths(static_cast<std::size_t>(options_.source), desc_.shape[1]);
   if (followed != nullptr && !one) follower_.emplace(*followed, desc_.shape[1], desc_.shape[2], sizeof(float));

@@ -70,6 +70,7 @@ class AsyncKernel final : public Kernel {
     Tensor packed, workspace, grad_out;
     Pass pass;
     const StepState* step = nullptr;
+    int loss = 0;
     std::atomic<bool> busy{true};
     bool kept = false;  // by a recording
 
@@ -88,6 +89,7 @@ class AsyncKernel final : public Kernel {
       workspace = a.workspace;
       pass = a.pass;
       step = &a.step;
+      loss = a.loss;
     }
     void to_real() {
       for (auto* list : {&in, &out, &params, &state, &saved, &state_sums, &positions, &out_grads})
@@ -120,7 +122,7 @@ class AsyncKernel final : public Kernel {
   void run(Call& c) {
     if (c.kind == Call::Kind::pack) return inner_->pack(c.params, c.packed, at_once_);
     const OpArgs args{c.in,        c.out,    c.params,    c.state, c.saved, c.state_sums,
-                      c.positions, c.packed, c.workspace, c.pass,  *c.step};
+                      c.positions, c.packed, c.workspace, c.pass,  *c.step, c.loss};
     if (c.kind == Call::Kind::forward) inner_->forward(args, at_once_);
     if (c.kind == Call::Kind::activation) inner_->backward_activation(args, c.grad_out, at_once_);
     if (c.kind == Call::Kind::backward) inner_->backward(args, {c.out_grads, c.in_slots, c.param_slots}, at_once_);

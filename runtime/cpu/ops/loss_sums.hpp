@@ -27,6 +27,10 @@ struct LossSums {
     auto* sums = a.workspace.as<RowLoss>();
     parallel_chunks(parts, grain(rows / parts), threads, [&](std::int64_t from, std::int64_t to) {
       for (std::int64_t p = from; p < to; ++p) {
+        if (parts == rows) {
+          sums[p] = f(p);
+          continue;
+        }
         sums[p] = {};
         for (std::int64_t row = p * rows / parts; row < (p + 1) * rows / parts; ++row) sums[p].add(f(row));
       }

@@ -65,28 +65,29 @@ class SoftmaxCrossEntropyKernel final : public Kernel {
     const RowLabels labels = labels_of(a);
     const RowWeights weights = sums_.weights(a);
     float* saved = a.saved.empty() ? nullptr : a.saved[0].as<float>();
-    sums_.forward(a, [&](std::int64_t row) {
+    const T* const logits = a.in[0].as<T>();
+    sums_.forward(a, [=, n = classes_, smoothing = smoothing_](std::int64_t row) {
       RowLoss result;
       if (saved) saved[row] = 0;
       const float weight = weights.of(row);
       if (weight == 0) return result;  // whatever its label is
       const std::int64_t label = labels.of(row);
       if (labels.ignored_of(label)) return result;
-      const T* x = a.in[0].as<T>() + row * classes_;
-      const float max = row_max(x, classes_);
-      const float lse = max + std::log(row_exp_sum(x, classes_, max));
+      const T* x = logits + row * n;
+      const float max = row_max(x, n);
+      const float lse = max + std::log(row_exp_sum(x, n, max));
       if (saved) saved[row] = lse;
       result.weight = static_cast<double>(weight);
       result.positions = 1;
-      if (label < 0 || label >= classes_) {
+      if (label < 0 || label >= n) {
         result.loss = std::numeric_limits<double>::quiet_NaN();
         return result;
       }
       const float own = to_float(x[label]);
-      double aim = (1.0 - smoothing_) * static_cast<double>(own);
-      if (smoothing_ > 0) aim += smoothing_ * row_sum(x, classes_) / static_cast<double>(classes_);
+      double aim = (1.0 - smoothing) * static_cast<double>(own);
+      if (smoothing > 0) aim += smoothing * row_sum(x, n) / static_cast<double>(n);
       result.loss = static_cast<double>(weight) * (static_cast<double>(lse) - aim);
-      const std::int64_t rank = own == own ? rank_of(x, classes_, label) : classes_;
+      const std::int64_t rank = own == own ? rank_of(x, n, label) : n;
       if (rank < 1) result.correct = 1;
       if (rank < 5) result.top5 = 1;
       return result;
@@ -102,21 +103,28 @@ class SoftmaxCrossEntropyKernel final : public Kernel {
     const bool add = g.in[0].write == Write::accumulate;
     const auto share = static_cast<float>(smoothing_ / static_cast<double>(classes_));
     const auto aim = static_cast<float>(1.0 - smoothing_ + smoothing_ / static_cast<double>(classes_));
-    sums_.each_row([&](std::int64_t row) {
-      const T* x = a.in[0].as<T>() + row * classes_;
-      T* gx = g.in[0].grad.as<T>() + row * classes_;
+    const T* const logits = a.in[0].as<T>();
+    T* const gradient = g.in[0].grad.as<T>();
+    sums_.each_row([=, n = classes_](std::int64_t row) {
+      const T* x = logits + row * n;
+      T* gx = gradient + row * n;
       const std::int64_t label = labels.of(row);
       const float weight = weights.of(row);
       if (weight == 0 || labels.ignored_of(label)) {
         if (!add)
-          for (std::int64_t c = 0; c < classes_; ++c) gx[c] = from_float<T>(0.0f);
+          for (std::int64_t c = 0; c < n; ++c) gx[c] = from_float<T>(0.0f);
         return;
       }
-      const bool known = label >= 0 && label < classes_;
+      const bool known = label >= 0 && label < n;
       const float w = known ? weight * seed : std::numeric_limits<float>::quiet_NaN(), lse = saved[row];
       const float before = known && add ? to_float(gx[label]) : 0.0f;
-      write_elements(gx, 0, classes_, add,
-                     [=](std::int64_t c) { return w * (exp_bounded(to_float(x[c]) - lse) - share); });
+      // Plain loops: rows are short, and `omp simd` would take what is left of a vector one by one.
+      if (add) {
+        for (std::int64_t c = 0; c < n; ++c)
+          gx[c] = from_float<T>(to_float(gx[c]) + w * (exp_bounded(to_float(x[c]) - lse) - share));
+      } else {
+        for (std::int64_t c = 0; c < n; ++c) gx[c] = from_float<T>(w * (exp_bounded(to_float(x[c]) - lse) - share));
+      }
       if (known) {
         const float own = w * (exp_bounded(to_float(x[label]) - lse) - aim);
         gx[label] = from_float<T>(add ? before + own : own);

@@ -294,6 +294,20 @@ TEST(LoaderWeights, WeightsThatAreNoneAreNamed) {
   const Dataset fives = other.open({folder / "b.h5"});
   EXPECT_HAS(message_of<ShapeError>([&] { Loader::training(fives, other.of(2)); }),
              "/five holds weights of shape [5], but the weight five has [6, 6] a sample");
+  PortBatch samples;
+  samples.port(weight, "five", DType::f32, {});
+  const Dataset again = samples.open({folder / "b.h5"});
+  EXPECT_HAS(message_of<ShapeError>([&] { Loader::training(again, samples.of(2)); }),
+             "/five holds weights of shape [5], but the weight five has one number a sample");
+  // Class weights are one a class.
+  PortBatch classes;
+  classes.port(label, "map", DType::u8, {6, 6}).limit = 256;
+  PortOptions& by_class = classes.port(weight, "w", DType::f32, {6, 6}, "-");
+  by_class.target = 0;
+  by_class.class_weights = {1, 2};
+  const Dataset maps = classes.open({folder / "b.h5"});
+  EXPECT_HAS(message_of<ConfigError>([&] { Loader::training(maps, classes.of(2)); }),
+             "class_weights: 2 numbers; expected one for each of 256 classes");
 }
 
 TEST(LoaderWeights, AFilesWeightOfSamplesHoldsForTheirPositions) {

@@ -1,9 +1,10 @@
 """The recipes of models/data/make_examples.py on two ranks, seed 1: each is better than a trivial baseline by MARGINS, and
 where PyTorch gets with the same recipe on three seeds (tests/golden/recipes.json, made by make_recipe_goldens.py).
 
-Where PyTorch gets: from its best to its worst loss, widened on both sides by twice the distance of the two: of three draws
-and a fourth of one normal distribution, the fourth lies there 95 times in 100. Three draws may lie close together by chance,
-so by a tenth of the middle one at least."""
+Where PyTorch gets: from its best to its worst loss, widened on both sides by the square of their ratio: of three draws and a
+fourth of one distribution (normal, of the logarithms), the fourth lies there 95 times in 100. Three draws may lie close
+together by chance, so by a tenth at least. Without `follow` the U-Net's loss is 3.6 times as large, without class weights a
+quarter: both are outside."""
 import json
 import os
 import re
@@ -13,16 +14,16 @@ import harness
 
 MAKER = os.path.join(harness.ROOT, "models", "data", "make_examples.py")
 GOLDEN = os.path.join(harness.ROOT, "tests", "golden", "recipes.json")
-CHANCE, LEAST = 2, 0.1
+POWER, LEAST = 2, 1.1
 
 # Of the baselines below.
 MARGINS = {
-    "waveforms-conv1d": 0.65,  # of accuracy, above that of the most frequent class
-    "solids-conv3d": 0.55,     # the same
+    "waveforms-conv1d": 0.7,   # of accuracy, above that of the most frequent class
+    "solids-conv3d": 0.65,     # the same
     "shakespeare-conv": 0.3,   # nats a character, below what frequencies of pairs of characters reach
     "price-tags digit": 0.75,  # of accuracy, above that of the most frequent digit
     "price-tags price": 0.8,   # of the squared error that is left to who sees the table alone or the digit alone
-    "canvas-unet": 1.0,        # nats a pixel, below what the (weighted) frequencies of the classes reach
+    "canvas-unet": 1.2,        # nats a pixel, below what the (weighted) frequencies of the classes reach
 }
 
 
@@ -58,12 +59,12 @@ class Recipes(harness.Case):
         names = list(theirs["results"][0]["losses"])
         ours = ours["losses"] if len(names) > 1 else {names[0]: ours}
         for name in names:
-            best, middle, worst = sorted(seed["losses"][name] for seed in theirs["results"])
-            room = max(CHANCE * (worst - best), LEAST * middle)
-            print(f"{recipe}, {name}: loss {ours[name]['loss']:.5f}; PyTorch {best:.5f} to {worst:.5f}, widened by {room:.5f}",
-                  flush=True)
-            self.assertGreaterEqual(ours[name]["loss"], best - room)
-            self.assertLessEqual(ours[name]["loss"], worst + room)
+            losses = [seed["losses"][name] for seed in theirs["results"]]
+            room = max((max(losses) / min(losses)) ** POWER, LEAST)
+            least, most = min(losses) / room, max(losses) * room
+            print(f"{recipe}, {name}: loss {ours[name]['loss']:.5f}; PyTorch {losses}, accepted {least:.5f} to {most:.5f}", flush=True)
+            self.assertGreaterEqual(ours[name]["loss"], least)
+            self.assertLessEqual(ours[name]["loss"], most)
         return ours
 
     def check_accuracy(self, what, accuracy, baseline):

@@ -43,7 +43,7 @@ void add_kinds(OneOf<Layer>& layers) {
                "what it reads: layers before it by name, or input; by default the layer before")
           .shown_if([](const Layer& layer) { return !layer.from.empty(); });
       if constexpr (requires { Op::may_tie; }) {
-        table.add("tie", &Layer::tie, text(), "a layer before it whose weight, of an equal shape, is this one's, too")
+        table.add("tie", &Layer::tie, text(), "an earlier layer: both use one weight, so that their shapes are equal")
             .shown_if([](const Layer& layer) { return !layer.tie.empty(); });
       }
       layers.add(kind.name, std::move(table), [is = kind.is](const Layer& layer) {

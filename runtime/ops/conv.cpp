@@ -53,7 +53,8 @@ OpShape Conv::infer(std::span<const TensorDesc> in) const {
   std::vector<std::int64_t> weight{filters, channels};
   weight.insert(weight.end(), kernel.begin(), kernel.end());
   OpShape shape;
-  shape.out = {with_channels(with_positions(x, WindowSizes{"kernel", kernel, stride, pads(), dilation}.count(x)), filters)};
+  shape.out = {
+      with_channels(with_positions(x, WindowSizes{"kernel", kernel, stride, pads(), dilation}.count(x)), filters)};
   add_affine_params(shape, Shape(std::span<const std::int64_t>(weight)), window, filters, bias, weight_init);
   shape.backward_reads = {1, activation == Activation::none ? 0u : 1u};
   shape.epilogue = activation != Activation::none;

@@ -56,9 +56,7 @@ std::vector<Network> networks() {
 class Net : public test::GoldenNet {
  public:
   Net(const Network& network, bool sync)
-      : GoldenNet(config(network, sync), batch_size, {Sgd{}}),
-        network_(network),
-        golden_(goldens().at(network.name)) {}
+      : GoldenNet(config(network, sync), batch_size, {Sgd{}}), network_(network), golden_(goldens().at(network.name)) {}
 
   void fill(std::uint64_t seed) {
     for (std::size_t p = 0; p < graph().params().size(); ++p) {

@@ -254,6 +254,11 @@ std::string name_of(const Augmentation& augmentation) {
   return augmentation_names[augmentation.index()];
 }
 
+bool moves(const std::vector<Augmentation>& augment) {
+  return std::any_of(augment.begin(), augment.end(),
+                     [](const Augmentation& a) { return !std::holds_alternative<ColorJitter>(a); });
+}
+
 TypePtr<DataConfig> data_table() {
   static const TypePtr<DataConfig> table = [] {
     Table<DataConfig> data("Where samples come from and how they are prepared.");

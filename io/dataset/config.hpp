@@ -45,6 +45,8 @@ struct ColorJitter {
 using Augmentation = std::variant<RandomCrop, RandomResizedCrop, Flip, Rotation, Scaling, ColorJitter>;
 /// As users write it.
 std::string name_of(const Augmentation&);
+/// Whether any of them changes where pixels lie.
+bool moves(const std::vector<Augmentation>&);
 
 /// How a file stores images, volumes or series, where that is said.
 enum class StoredLayout : std::uint8_t { unknown, channels_first, channels_last };

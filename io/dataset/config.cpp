@@ -160,7 +160,7 @@ bool is_plain(const Normalize& n) {
 void add_key(Table<PortConfig>& table) {
   table
       .add("key", &PortConfig::key, text_or_empty(),
-           "HDF5 path of the data set; empty: the one of this name, or for the first of them a usual name")
+           "HDF5 path of the data set; empty: the one of this name, or for `input` and `target` a usual name")
       .shown_if([](const PortConfig& p) { return !p.key.empty(); });
   table
       .add("offsets", &PortConfig::offsets, text_or_empty(),

@@ -53,7 +53,7 @@ enum class StoredLayout : std::uint8_t { unknown, channels_first, channels_last 
 
 /// Where an input, a target or a weight of the model comes from, and what is done to its values.
 struct PortConfig {
-  std::string key;      // HDF5 path; empty: the data set of the port's name, or one of the usual names
+  std::string key;      // HDF5 path; empty: the data set of the port's name; of `input` and `target` a usual name
   std::string offsets;  // HDF5 path of where each sample begins in `key`, and the last one ends; empty: a row a sample
   StoredLayout layout = StoredLayout::unknown;
   Normalize normalize;                // inputs and targets of numbers

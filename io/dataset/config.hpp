@@ -92,9 +92,11 @@ struct DataConfig {
 PortConfig port_config(const DataConfig&, PortUse, const std::string& name, bool evaluation);
 
 /// What is wrong with the names of a data section for a model with these inputs, targets and weights (whose graph may
-/// have more of them): unknown names, with the nearest, and short forms where several could be meant.
+/// have more of them): unknown names, with the nearest, short forms where several could be meant, and settings that
+/// would do nothing.
 struct PortNames {
   std::vector<std::string> inputs, targets, weights;
+  std::vector<std::string> index_inputs{}, label_targets{};  // those of integers
 };
 struct PortProblem {
   std::string field, text;  // "data.inputs.wrods", the message

@@ -160,7 +160,7 @@ bool is_plain(const Normalize& n) {
 void add_key(Table<PortConfig>& table) {
   table
       .add("key", &PortConfig::key, text_or_empty(),
-           "HDF5 path of the data set; empty: the one of this name, or for the first of them a usual name")
+           "HDF5 path of the data set; empty: the one of this name, or for `input` and `target` a usual name")
       .shown_if([](const PortConfig& p) { return !p.key.empty(); });
   table
       .add("offsets", &PortConfig::offsets, text_or_empty(),
@@ -252,6 +252,11 @@ TypePtr<EvalConfig> eval_type() {
 
 std::string name_of(const Augmentation& augmentation) {
   return augmentation_names[augmentation.index()];
+}
+
+bool moves(const std::vector<Augmentation>& augment) {
+  return std::any_of(augment.begin(), augment.end(),
+                     [](const Augmentation& a) { return !std::holds_alternative<ColorJitter>(a); });
 }
 
 TypePtr<DataConfig> data_table() {
@@ -349,20 +354,67 @@ void check_names(const Named<T>& given, const std::vector<std::string>& names, c
   }
 }
 
-void check_follow(const Named<PortConfig>& ports, const std::vector<std::string>& inputs, const std::string& section,
+/// The image at the end of a chain of inputs that follow each other; empty where it has none.
+std::string followed_at_last(const Named<PortConfig>& inputs, std::string name) {
+  for (std::size_t i = 0; i <= inputs.size(); ++i) {
+    const PortConfig* const given = find_named(inputs, name);
+    if (given == nullptr || given->follow.empty()) return name;
+    name = given->follow;
+  }
+  return {};  // a circle
+}
+
+void check_follow(const Named<PortConfig>& ports, const Named<PortConfig>& inputs,
+                  const std::vector<std::string>& names, const std::string& section,
                   std::vector<PortProblem>& problems) {
   for (const auto& [name, port] : ports) {
     if (port.follow.empty()) continue;
-    const bool itself = section == "data.inputs" && port.follow == name;
-    if (!itself && std::find(inputs.begin(), inputs.end(), port.follow) != inputs.end()) continue;
-    const std::string near = itself ? std::string() : nearest_name(port.follow, inputs);
     const std::string field = fmt::format("{}.{}.follow", section, name);
-    problems.push_back(
-        {field,
-         fmt::format("{}: {}; expected {}{}", field,
-                     itself ? "an input cannot follow itself" : fmt::format("the model has no input {}", port.follow),
-                     fields::expected_choice(inputs), near.empty() ? "" : fmt::format("; did you mean {}?", near))});
+    const auto report = [&, &field = field](const std::string& what, const std::string& expected) {
+      problems.push_back({field, fmt::format("{}: {}; expected {}", field, what, expected)});
+    };
+    const bool itself = section == "data.inputs" && port.follow == name;
+    if (itself) {
+      report("an input cannot follow itself", fields::expected_choice(names));
+    } else if (std::find(names.begin(), names.end(), port.follow) == names.end()) {
+      const std::string near = nearest_name(port.follow, names);
+      report(fmt::format("the model has no input {}", port.follow),
+             fields::expected_choice(names) + (near.empty() ? "" : fmt::format("; did you mean {}?", near)));
+    } else if (!port.augment.empty()) {
+      report("an input with augment cannot follow another", "one of them");
+    } else if (const PortConfig* const next = find_named(inputs, port.follow); next && !next->follow.empty()) {
+      const std::string image = followed_at_last(inputs, port.follow);
+      report(fmt::format("{} itself follows {}", port.follow, next->follow),
+             image.empty() || image == name ? "an input that follows none" : image);
+    }
   }
+}
+
+/// Settings of numbers where there are integers, which stay as they are.
+void check_integers(const DataConfig& data, const PortNames& names, std::vector<PortProblem>& problems) {
+  const auto report = [&problems](const std::string& field, const std::string& name, std::string_view what) {
+    problems.push_back({field, fmt::format("{}: {} has {}, which are read as they are; expected this for numbers alone",
+                                           field, name, what)});
+  };
+  const auto check = [&report](const Named<PortConfig>& given, const Named<EvalPortConfig>& other,
+                               const std::vector<std::string>& integers, const std::string& use,
+                               std::string_view what) {
+    for (const std::string& name : integers) {
+      const std::string section = fmt::format("data.{}.{}", use, name);
+      if (const PortConfig* const port = find_named(given, name)) {
+        if (!is_plain(port->normalize)) report(section + ".normalize", name, what);
+        if (port->layout != StoredLayout::unknown) report(section + ".layout", name, what);
+        if (!port->augment.empty()) report(section + ".augment", name, what);
+      }
+      if (const EvalPortConfig* const port = find_named(other, name); port && port->layout != StoredLayout::unknown)
+        report(fmt::format("data.eval.{}.{}.layout", use, name), name, what);
+    }
+  };
+  check(data.inputs, data.eval.inputs, names.index_inputs, "inputs", "index values");
+  check(data.targets, data.eval.targets, names.label_targets, "targets", "labels");
+  if (!data.inputs.empty() || names.inputs.size() != 1 || names.index_inputs.empty()) return;
+  if (!is_plain(data.normalize)) report("data.normalize", names.inputs[0], "index values");
+  if (!data.augment.empty()) report("data.augment", names.inputs[0], "index values");
 }
 
 /// A setting of the short form, which means the only one of its kind.
@@ -383,9 +435,10 @@ std::vector<PortProblem> port_problems(const DataConfig& data, const PortNames& 
   check_names(data.eval.inputs, names.inputs, "data.eval.inputs", "input", problems);
   check_names(data.eval.targets, names.targets, "data.eval.targets", "target", problems);
   check_names(data.eval.weights, names.weights, "data.eval.weights", "weight", problems);
-  check_follow(data.inputs, names.inputs, "data.inputs", problems);
-  check_follow(data.targets, names.inputs, "data.targets", problems);
-  check_follow(data.weights, names.inputs, "data.weights", problems);
+  check_follow(data.inputs, data.inputs, names.inputs, "data.inputs", problems);
+  check_follow(data.targets, data.inputs, names.inputs, "data.targets", problems);
+  check_follow(data.weights, data.inputs, names.inputs, "data.weights", problems);
+  check_integers(data, names, problems);
   check_short(!data.sample_key.empty(), "data.sample_key", "data.inputs.NAME.key", names.inputs, "input", problems);
   check_short(!is_plain(data.normalize), "data.normalize", "data.inputs.NAME.normalize", names.inputs, "input",
               problems);

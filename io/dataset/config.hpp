@@ -45,13 +45,15 @@ struct ColorJitter {
 using Augmentation = std::variant<RandomCrop, RandomResizedCrop, Flip, Rotation, Scaling, ColorJitter>;
 /// As users write it.
 std::string name_of(const Augmentation&);
+/// Whether any of them changes where pixels lie.
+bool moves(const std::vector<Augmentation>&);
 
 /// How a file stores images, volumes or series, where that is said.
 enum class StoredLayout : std::uint8_t { unknown, channels_first, channels_last };
 
 /// Where an input, a target or a weight of the model comes from, and what is done to its values.
 struct PortConfig {
-  std::string key;      // HDF5 path; empty: the data set of the port's name, or one of the usual names
+  std::string key;      // HDF5 path; empty: the data set of the port's name; of `input` and `target` a usual name
   std::string offsets;  // HDF5 path of where each sample begins in `key`, and the last one ends; empty: a row a sample
   StoredLayout layout = StoredLayout::unknown;
   Normalize normalize;                // inputs and targets of numbers
@@ -90,9 +92,11 @@ struct DataConfig {
 PortConfig port_config(const DataConfig&, PortUse, const std::string& name, bool evaluation);
 
 /// What is wrong with the names of a data section for a model with these inputs, targets and weights (whose graph may
-/// have more of them): unknown names, with the nearest, and short forms where several could be meant.
+/// have more of them): unknown names, with the nearest, short forms where several could be meant, and settings that
+/// would do nothing.
 struct PortNames {
   std::vector<std::string> inputs, targets, weights;
+  std::vector<std::string> index_inputs{}, label_targets{};  // those of integers
 };
 struct PortProblem {
   std::string field, text;  // "data.inputs.wrods", the message

@@ -114,7 +114,7 @@ void Dataset::State::open_file(const h5::File& file, const std::vector<PortSourc
   const std::uint64_t first = list.count();
   std::uint64_t count = 0;
   std::string counted;
-  bool usual_input = true, usual_target = true;  // only the first of them may have a usual name
+  bool usual_input = true, usual_target = true;  // only the first of them, `input` or `target`, may have a usual name
   for (std::size_t i = 0; i < sources.size(); ++i) {
     const PortSource& source = sources[i];
     bool& usual = source.use == PortUse::input ? usual_input : usual_target;

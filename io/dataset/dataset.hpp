@@ -24,7 +24,7 @@ struct PortSource {
   std::string name;  // of the model's input, for messages
   PortUse use = PortUse::input;
   bool index = false;     // integers (tokens, categories, labels, label maps) that stay integers; else numbers
-  std::string key{};      // HDF5 path; empty: /NAME, or for the first input and the first target one of the usual names
+  std::string key{};      // HDF5 path; empty: /NAME, or where that is `input` or `target` one of the usual names
   std::string offsets{};  // HDF5 path of [rows + 1] offsets: the values of all samples lie one after another in `key`,
                           // sample i at [offsets[i], offsets[i + 1]); empty: a row a sample
   std::optional<std::int64_t> ignore{};  // of labels: this one may lie outside of every range

@@ -93,11 +93,19 @@ h5::DatasetInfo PortFinder::of(const PortSource& port, bool usual) {
   if (!port.key.empty()) return of_key(port.key);
   const auto& held = listing().datasets;
   const auto own = std::find_if(held.begin(), held.end(), [&](const auto& d) { return d.path == '/' + port.name; });
-  const bool short_form = port.name == "input" || port.name == "target";  // whose names say nothing about the file
-  if (own != held.end() && !(usual && short_form)) return checked(file_, *own);
-  if (usual && port.use == PortUse::input) return samples({});
-  if (usual && port.use == PortUse::target) return *targets({}, port.index ? TargetUse::labels : TargetUse::values);
-  return of_key(port.name);  // tells what the file holds instead
+  // Only the names of the short form say nothing about the file.
+  const bool any = usual && port.name == (port.use == PortUse::input ? "input" : "target");
+  if (own != held.end() && !any) return checked(file_, *own);
+  if (any && port.use == PortUse::input) return samples({});
+  if (any && port.use == PortUse::target) return *targets({}, port.index ? TargetUse::labels : TargetUse::values);
+  try {
+    return of_key(port.name);
+  } catch (const DataError& e) {  // which tells what the file holds instead
+    const std::string_view section = port.use == PortUse::input    ? "inputs"
+                                     : port.use == PortUse::target ? "targets"
+                                                                   : "weights";
+    throw DataError(fmt::format("{} (data.{}.{} says which one is read)", e.what(), section, port.name));
+  }
 }
 
 Detected detect(const h5::File& file, const std::string& sample_key, const std::string& target_key, TargetUse use) {

@@ -23,7 +23,8 @@ class PortFinder {
   h5::DatasetInfo samples(const std::string& key);
   /// Nothing where there is none and `automatic` is asked for.
   std::optional<h5::DatasetInfo> targets(const std::string& key, TargetUse);
-  /// `usual`: the usual names may serve, where the file has no data set of the port's own name.
+  /// `usual`: the usual names may serve, where the port has the name of the short form; else it is the data set of its
+  /// own name.
   h5::DatasetInfo of(const PortSource&, bool usual);
   h5::DatasetInfo of_key(const std::string& key) const;
 

@@ -13,7 +13,7 @@
 
 #include <fmt/format.h>
 
-#include "io/dataset/port_filler.hpp"
+#include "io/dataset/port_fillers.hpp"
 #include "io/dataset/stream.hpp"
 #include "runtime/device/host_buffer.hpp"
 #include "runtime/device/weight_sum.hpp"

@@ -92,6 +92,10 @@ enum class SampleOrder : std::uint8_t {
 SampleOrder fit_input(const Dataset&, std::size_t port, const Shape& input,
                       StoredLayout layout = StoredLayout::unknown);
 
+/// Whether an input of the graph has a value, or one for each channel, at each pixel of an image: the same height and
+/// width.
+bool lies_over(const TensorDesc&, PortUse, const TensorDesc& image);
+
 /// Throws what Loader's construction would throw for a set that does not suit the model: shapes, types, labels outside
 /// their range, augmentations. Of the layout only descriptions are looked at.
 void check_ports(const Dataset&, const BatchLayout&, std::span<const PortOptions>);

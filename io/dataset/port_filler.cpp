@@ -46,10 +46,6 @@ std::vector<std::int64_t> without_ones(std::span<const std::int64_t> extents) {
   return result;
 }
 
-bool is_weight(const PortOptions& options) {
-  return options.use == PortUse::weight;
-}
-
 }  // namespace
 
 void Follower::follow(std::uint64_t position, const std::byte* from, const std::byte* outside, std::byte* to) const {
@@ -363,85 +359,6 @@ void WeightFiller::apply_target(const std::byte* target, std::int64_t held, std:
       }
     }
   });
-}
-
-// ---- all of a layout -----------------------------------------------------------------------------------------------
-
-namespace {
-
-/// The augmenter of the image that a port follows; null where it follows none, or nothing moves.
-const Augmenter* followed_by(const BatchLayout& layout, std::span<const PortOptions> ports, std::size_t port,
-                             std::span<const std::unique_ptr<Augmenter>> augmenters) {
-  int follow = ports[port].follow;
-  // Weights of positions lie where their target lies.
-  if (follow < 0 && is_weight(ports[port]) && ports[port].target >= 0)
-    follow = ports[static_cast<std::size_t>(ports[port].target)].follow;
-  if (follow < 0) return nullptr;
-  const auto image = static_cast<std::size_t>(follow);
-  const TensorDesc &of = layout.ports[image].desc, &desc = layout.ports[port].desc;
-  const bool weight = is_weight(ports[port]);
-  if (weight && desc.shape.rank() < 3) return nullptr;  // one for all of a sample
-  const auto pixels = [](const TensorDesc& d, bool channels) {
-    return d.shape.rank() == (channels ? 4 : 3) ? Shape{d.shape[1], d.shape[2]} : Shape{};
-  };
-  const Shape wanted = pixels(of, true);
-  if (wanted.rank() == 0 || pixels(desc, !weight && !desc.is_index()) != wanted) {
-    throw ConfigError(fmt::format("{} follows {}, so both need the same height and width; they are {} and {}",
-                                  layout.ports[port].name, layout.ports[image].name, desc.sample_str(),
-                                  of.sample_str()));
-  }
-  return augmenters[image].get();
-}
-
-}  // namespace
-
-PortFillers::PortFillers(const Dataset& data, const BatchLayout& layout, std::span<const PortOptions> ports,
-                         std::uint64_t seed, bool training)
-    : augmenters_(ports.size()), fillers_(ports.size()), weights_(ports.size()), indices_(ports.size()) {
-  if (ports.size() != layout.ports.size()) throw BugError("loader: options of other ports than the layout has");
-  for (std::size_t i = 0; i < ports.size(); ++i) {
-    const PortOptions& o = ports[i];
-    if (!is_weight(o) && (o.source < 0 || static_cast<std::size_t>(o.source) >= data.ports().size()))
-      throw BugError(fmt::format("loader: nothing to fill {} with", layout.ports[i].name));
-    if (!training || o.augment.empty()) continue;
-    const auto source = static_cast<std::size_t>(o.source);
-    augmenters_[i] = std::make_unique<Augmenter>(data, source, layout.ports[i].desc.sample(), o.normalize, o.layout,
-                                                 o.augment, seed);
-  }
-  for (std::size_t i = 0; i < ports.size(); ++i) {
-    if (is_weight(ports[i])) continue;
-    const Augmenter* followed = followed_by(layout, ports, i, augmenters_);
-    if (layout.ports[i].desc.is_index()) {
-      auto filler = std::make_unique<IndexFiller>(data, layout, ports, i, followed);
-      indices_[i] = filler.get();
-      fillers_[i] = std::move(filler);
-    } else {
-      fillers_[i] = std::make_unique<NumberFiller>(data, layout, ports, i, augmenters_[i].get(), followed);
-    }
-  }
-  for (std::size_t i = 0; i < ports.size(); ++i) {
-    if (!is_weight(ports[i])) continue;
-    const int target = ports[i].target;
-    auto filler = std::make_unique<WeightFiller>(
-        data, layout, ports, i, target < 0 ? nullptr : fillers_[static_cast<std::size_t>(target)].get(),
-        followed_by(layout, ports, i, augmenters_));
-    weights_[i] = filler.get();
-    fillers_[i] = std::move(filler);
-  }
-  for (std::size_t i = 0; i < ports.size(); ++i) {
-    if (ports[i].use != PortUse::target || !data.port(static_cast<std::size_t>(ports[i].source)).ragged()) continue;
-    const bool masked = std::any_of(weights_.begin(), weights_.end(),
-                                    [&](const WeightFiller* w) { return w != nullptr && w->masks(*fillers_[i]); });
-    if (masked || (indices_[i] != nullptr && ports[i].ignore)) continue;
-    throw ConfigError(
-        fmt::format("the target {} has samples of different lengths; its loss needs ignore, or a weight a "
-                    "position, to leave out what is behind them",
-                    layout.ports[i].name));
-  }
-}
-
-void PortFillers::reserve(FillScratch& scratch) const {
-  for (const auto& filler : fillers_) filler->reserve(scratch);
 }
 
 }  // namespace dtrain::io

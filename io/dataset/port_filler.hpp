@@ -29,6 +29,10 @@ decltype(auto) with_index_type(DType type, F&& f) {
   return f(std::int32_t{});
 }
 
+inline bool is_weight(const PortOptions& options) noexcept {
+  return options.use == PortUse::weight;
+}
+
 /// Memory of one thread: a stored row, and a converted sample.
 struct FillScratch {
   std::vector<std::byte> stored, value;
@@ -142,27 +146,6 @@ class WeightFiller final : public PortFiller {
   const IndexFiller* labels_ = nullptr;  // the target, where it has labels
   std::optional<std::int64_t> ignore_;
   bool by_position_ = false;  // a weight for each of the target's positions
-};
-
-/// The fillers of all ports of a layout, and the augmenters that they share.
-class PortFillers {
- public:
-  /// `training`: with augmentation.
-  PortFillers(const Dataset&, const BatchLayout&, std::span<const PortOptions>, std::uint64_t seed, bool training);
-
-  std::size_t size() const noexcept { return fillers_.size(); }
-  const PortFiller& operator[](std::size_t port) const { return *fillers_[port]; }
-  const Augmenter* augmenter(std::size_t port) const { return augmenters_[port].get(); }
-  /// Null where the port has no weights.
-  const WeightFiller* weights(std::size_t port) const { return weights_[port]; }
-  const IndexFiller* labels(std::size_t port) const { return indices_[port]; }
-  void reserve(FillScratch&) const;
-
- private:
-  std::vector<std::unique_ptr<Augmenter>> augmenters_;
-  std::vector<std::unique_ptr<PortFiller>> fillers_;
-  std::vector<const WeightFiller*> weights_;
-  std::vector<const IndexFiller*> indices_;
 };
 
 }  // namespace dtrain::io

@@ -166,9 +166,15 @@ class Checks {
   void check_ports() {
     const RunConfig& c = config_;
     io::PortNames names;
-    for (const models::ModelInput& input : models::inputs_of(c.model)) names.inputs.push_back(input.name);
+    for (const models::ModelInput& input : models::inputs_of(c.model)) {
+      names.inputs.push_back(input.name);
+      if (input.indices()) names.index_inputs.push_back(input.name);
+    }
     for (const models::ModelLoss& loss : models::losses_of(c.model)) {
       names.targets.push_back(loss.target);
+      const auto known = std::find(names.label_targets.begin(), names.label_targets.end(), loss.target);
+      if (loss.kind == models::Loss::cross_entropy && known == names.label_targets.end())
+        names.label_targets.push_back(loss.target);
       if (!loss.weight.empty()) names.weights.push_back(loss.weight);
     }
     for (const io::PortProblem& p : io::port_problems(c.data, names)) problem_(p.field, p.text);

@@ -51,6 +51,27 @@ io::PortOptions options_of(const RunConfig& config, const std::vector<models::Po
   return options;
 }
 
+/// What moves with an image without being told: in the short form a target that lies over the only input, and a loss's
+/// weights that lie over its target.
+void follow_by_itself(const RunConfig& config, const Graph& graph, const models::Ports& ports,
+                      std::vector<io::PortOptions>& options) {
+  const auto of = [](int port) { return static_cast<std::size_t>(port); };
+  const auto over = [&graph](std::size_t port, int image) {
+    const GraphInput &input = graph.inputs()[port], &under = graph.inputs()[static_cast<std::size_t>(image)];
+    return io::lies_over(graph.desc(input.value), input.use, graph.desc(under.value));
+  };
+  const bool short_form = config.data.inputs.empty() && config.data.targets.empty() && io::moves(config.data.augment);
+  if (short_form && models::inputs_of(config.model).size() == 1) {
+    for (std::size_t i = 0; i < options.size(); ++i)
+      if (options[i].use == PortUse::target && over(i, 0)) options[i].follow = 0;
+  }
+  for (const models::PortLoss& loss : ports.losses) {
+    io::PortOptions& weight = options[of(loss.weight)];
+    const int image = options[of(loss.target)].follow;
+    if (weight.follow < 0 && image >= 0 && over(of(loss.weight), image)) weight.follow = image;
+  }
+}
+
 DType index_type(io::StoredType type) {
   return type == io::StoredType::u8 ? DType::u8 : type == io::StoredType::u16 ? DType::u16 : DType::i32;
 }
@@ -95,6 +116,7 @@ io::LoaderOptions loader_options(const RunConfig& config, const Graph& graph, co
   loading.layout = batch_layout(graph);
   for (std::size_t i = 0; i < graph.inputs().size(); ++i)
     loading.ports.push_back(options_of(config, ports.all, ports.all.at(i), graph.inputs()[i], data, use));
+  follow_by_itself(config, graph, ports, loading.ports);
   if (use == DataUse::training)
     for (const models::PortLoss& loss : ports.losses)
       if (loss.counted) loading.counts.push_back({loss.target, loss.weight, loss.loss.ignore});

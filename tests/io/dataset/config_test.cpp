@@ -180,6 +180,89 @@ TEST(DataConfig, NamesThatTheModelDoesNotHave) {
             "data.normalize: the model has 2 inputs (a, b); expected data.inputs.NAME.normalize for each of them");
 }
 
+/// The text of the problem at a field; there are so many in all.
+std::string problem_at(const DataConfig& data, const PortNames& names, const std::string& field,
+                       std::size_t count = 1) {
+  const auto problems = port_problems(data, names);
+  EXPECT_EQ(problems.size(), count);
+  for (const auto& p : problems)
+    if (p.field == field) return p.text;
+  ADD_FAILURE() << field;
+  return "";
+}
+
+TEST(DataConfig, WhatIsFollowedFollowsNoOther) {
+  const PortNames names{{"image", "depth", "mask"}, {"map"}, {"w"}};
+  DataConfig data;
+  data.inputs = {{"image", {}}, {"depth", {}}, {"mask", {}}};
+  data.targets = {{"map", {}}};
+  data.weights = {{"w", {}}};
+  PortConfig &image = data.inputs[0].second, &depth = data.inputs[1].second, &mask = data.inputs[2].second;
+  image.augment = {Flip{}};
+  depth.follow = "image";
+  EXPECT_TRUE(port_problems(data, names).empty());
+  data.targets[0].second.follow = "depth";
+  EXPECT_EQ(problem_at(data, names, "data.targets.map.follow"),
+            "data.targets.map.follow: depth itself follows image; expected image");
+  data.targets[0].second.follow = "image";
+  data.weights[0].second.follow = "mask";
+  mask.follow = "depth";
+  EXPECT_HAS(problem_at(data, names, "data.weights.w.follow", 2), "mask itself follows depth; expected image");
+  EXPECT_HAS(problem_at(data, names, "data.inputs.mask.follow", 2), "depth itself follows image; expected image");
+  mask.follow.clear();
+  data.weights.clear();
+  depth.augment = {Flip{}};
+  EXPECT_EQ(problem_at(data, names, "data.inputs.depth.follow"),
+            "data.inputs.depth.follow: an input with augment cannot follow another; expected one of them");
+  depth.augment.clear();
+  image.augment.clear();
+  image.follow = "depth";
+  data.targets.clear();
+  EXPECT_HAS(problem_at(data, names, "data.inputs.image.follow", 2),
+             "depth itself follows image; expected an input that follows none");
+}
+
+TEST(DataConfig, SettingsOfNumbersForIntegersAreReported) {
+  const PortNames names{{"words", "image"}, {"y", "price"}, {}, {"words"}, {"y"}};
+  DataConfig data;
+  data.inputs = {{"words", {}}, {"image", {}}};
+  data.targets = {{"y", {}}, {"price", {}}};
+  data.eval.targets = {{"y", {}}, {"price", {}}};
+  PortConfig &image = data.inputs[1].second, &price = data.targets[1].second;
+  image.normalize.scale = price.normalize.scale = 0.5;
+  image.layout = price.layout = StoredLayout::channels_first;
+  image.augment = {Flip{}};
+  data.eval.targets[1].second.layout = StoredLayout::channels_last;
+  EXPECT_TRUE(port_problems(data, names).empty());
+  data.inputs[0].second.normalize.mean = {1};
+  EXPECT_EQ(problem_at(data, names, "data.inputs.words.normalize"),
+            "data.inputs.words.normalize: words has index values, which are read as they are; expected this for "
+            "numbers alone");
+  data.inputs[0].second = {};
+  data.inputs[0].second.layout = StoredLayout::channels_first;
+  problem_at(data, names, "data.inputs.words.layout");
+  data.inputs[0].second = {};
+  data.inputs[0].second.augment = {Flip{}};
+  problem_at(data, names, "data.inputs.words.augment");
+  data.inputs[0].second = {};
+  data.targets[0].second.normalize.scale = 2;
+  EXPECT_HAS(problem_at(data, names, "data.targets.y.normalize"), "y has labels, which are read as they are");
+  data.targets[0].second = {};
+  data.targets[0].second.layout = StoredLayout::channels_last;
+  problem_at(data, names, "data.targets.y.layout");
+  data.targets[0].second = {};
+  data.eval.targets[0].second.layout = StoredLayout::channels_last;
+  problem_at(data, names, "data.eval.targets.y.layout");
+
+  DataConfig brief;
+  brief.normalize.scale = 0.5;
+  brief.augment = {Flip{}};
+  const PortNames one{{"text"}, {"target"}, {}, {"text"}, {"target"}};
+  EXPECT_HAS(problem_at(brief, one, "data.normalize", 2), "data.normalize: text has index values");
+  EXPECT_HAS(problem_at(brief, one, "data.augment", 2), "data.augment: text has index values");
+  EXPECT_TRUE(port_problems(brief, {{"input"}, {"target"}, {}, {}, {"target"}}).empty());
+}
+
 TEST(DataConfig, TheReferencePageAndTheSchemaKnowThePorts) {
   std::vector<ReferenceSection> sections;
   data_table()->reference(sections, "data");

@@ -245,6 +245,57 @@ TEST(LoaderPorts, AnImageAndItsCopyAsALabelMapStayAlike) {
              "map follows image, so both need the same height and width; they are [48] and [1, 8, 6]");
 }
 
+TEST(LoaderPorts, WhatLiesOverAnImageThatMovesMustFollowIt) {
+  const Folder folder;
+  {
+    H5File file(folder / "a.h5");
+    add(file, "image", {4, 3, 8, 6}, std::vector<std::uint8_t>(4 * 144));
+    add(file, "maps", {4, 8, 6}, std::vector<std::uint8_t>(4 * 48));
+    add(file, "depth", {4, 2, 8, 6}, std::vector<float>(4 * 96));
+    add(file, "w", {4, 8, 6}, std::vector<float>(4 * 48, 1));
+    add(file, "one", {4}, std::vector<float>(4, 1));
+    add(file, "small", {4, 6, 8}, std::vector<std::uint8_t>(4 * 48));
+  }
+  struct Over {
+    PortUse use;
+    std::string name;
+    DType type;
+    std::vector<std::int64_t> sample;
+    std::string key;
+  };
+  const auto open = [&](const Over& over, const std::vector<Augmentation>& list, int follow) {
+    PortBatch ports;
+    ports.port(in, "image", DType::f32, {3, 8, 6}).augment = list;
+    ports.port(over.use, over.name, over.type, over.sample, over.key).follow = follow;
+    const Dataset set = ports.open({folder / "a.h5"});
+    const LoaderOptions options = ports.of(2);
+    check_ports(set, options.layout, options.ports);
+    Loader::evaluation(set, options);
+  };
+  const Over map{label, "map", DType::u8, {8, 6}, "/maps"}, depth{label, "depth", DType::f32, {2, 8, 6}, "/depth"},
+      weights{weight, "w", DType::f32, {8, 6}, "/w"};
+  const std::pair<const Over*, const char*> cases[]{{&map, "data.targets.map: {key: /maps, follow: image}"},
+                                                    {&depth, "data.targets.depth: {key: /depth, follow: image}"},
+                                                    {&weights, "data.weights.w: {key: /w, follow: image}"}};
+  for (const auto& [over, advice] : cases) {
+    for (const std::vector<Augmentation>& list : {std::vector<Augmentation>{RandomCrop{}},
+                                                  {ColorJitter{}, Flip{}},
+                                                  {RandomResizedCrop{}},
+                                                  {Rotation{}},
+                                                  {Scaling{}}}) {
+      EXPECT_HAS(message_of<ConfigError>([&] { open(*over, list, -1); }), advice);
+      open(*over, list, 0);
+    }
+    open(*over, {ColorJitter{0.5}}, -1);
+    open(*over, {}, -1);
+  }
+  EXPECT_HAS(message_of<ConfigError>([&] { open(map, {Flip{}}, -1); }),
+             "data.targets.map: it has a value for each pixel of image, whose augment moves pixels; expected follow: "
+             "image, as in data.targets.map: {");
+  open({weight, "one", DType::f32, {8, 6}, "/one"}, {Flip{}}, -1);
+  open({label, "small", DType::u8, {6, 8}, "/small"}, {Flip{}}, -1);
+}
+
 // ---- the order in which a file stores
 // ---------------------------------------------------------------------------------
 

@@ -207,12 +207,29 @@ TEST(Ports, NamesThatTheFileDoesNotHave) {
                open({folder / "a.h5"}, {input("image", "images"), ragged(input("text"), "begins")});
              }),
              "begins does not exist");
-  // Only the first input may have a usual name.
-  EXPECT_EQ(open({folder / "a.h5"}, {input("picture")}).port(0).key, "/images");
   EXPECT_HAS(message_of([&] {
                open({folder / "a.h5"}, {input("table"), input("picture")});
              }),
              "picture does not exist");
+}
+
+// Whatever else the file holds under a usual name: a model that names its inputs and targets means those.
+TEST(Ports, OnlyTheNamesOfTheShortFormStandForTheUsualOnes) {
+  const Folder folder;
+  write_all(folder / "a.h5", 6);
+  EXPECT_EQ(open({folder / "a.h5"}, {input("input")}).port(0).key, "/images");
+  EXPECT_EQ(open({folder / "a.h5"}, {input("input"), target("target", "", true)}).port(1).key, "/label");
+  const auto text = message_of([&] { open({folder / "a.h5"}, {input("image")}); });
+  EXPECT_HAS(text, "a.h5: image does not exist; the file holds ");
+  EXPECT_HAS(text, "; did you mean /images? (data.inputs.image says which one is read)");
+  EXPECT_HAS(message_of([&] {
+               open({folder / "a.h5"}, {input("words", "", true), target("labels", "", true)});
+             }),
+             "did you mean /label? (data.targets.labels says which one is read)");
+  EXPECT_HAS(message_of([&] {
+               open({folder / "a.h5"}, {input("words", "", true), {"weights", PortUse::weight, false, {}, {}, {}}});
+             }),
+             "did you mean /weight? (data.weights.weights says which one is read)");
 }
 
 TEST(Ports, NumbersOfRowsThatDiffer) {

@@ -1,0 +1,117 @@
+#include "io/dataset/port_fillers.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "runtime/tensor/error.hpp"
+
+namespace dtrain::io {
+
+bool lies_over(const TensorDesc& desc, PortUse use, const TensorDesc& image) {
+  const auto pixels = [](const TensorDesc& d, bool channels) {
+    return d.shape.rank() == (channels ? 4 : 3) ? Shape{d.shape[1], d.shape[2]} : Shape{};
+  };
+  const Shape wanted = image.is_index() ? Shape{} : pixels(image, true);
+  return wanted.rank() > 0 && pixels(desc, use != PortUse::weight && !desc.is_index()) == wanted;
+}
+
+namespace {
+
+/// The image's place among the ports that this one follows, or -1.
+int followed_image(std::span<const PortOptions> ports, std::size_t port) {
+  // Weights of positions lie where their target lies.
+  if (ports[port].follow < 0 && is_weight(ports[port]) && ports[port].target >= 0)
+    return ports[static_cast<std::size_t>(ports[port].target)].follow;
+  return ports[port].follow;
+}
+
+/// The augmenter of the image that a port follows; null where it follows none, or nothing moves.
+const Augmenter* followed_by(const BatchLayout& layout, std::span<const PortOptions> ports, std::size_t port,
+                             std::span<const std::unique_ptr<Augmenter>> augmenters) {
+  const int follow = followed_image(ports, port);
+  if (follow < 0) return nullptr;
+  const auto image = static_cast<std::size_t>(follow);
+  const TensorDesc &of = layout.ports[image].desc, &desc = layout.ports[port].desc;
+  if (is_weight(ports[port]) && desc.shape.rank() < 3) return nullptr;  // one for all of a sample
+  if (!lies_over(desc, ports[port].use, of)) {
+    throw ConfigError(fmt::format("{} follows {}, so both need the same height and width; they are {} and {}",
+                                  layout.ports[port].name, layout.ports[image].name, desc.sample_str(),
+                                  of.sample_str()));
+  }
+  return augmenters[image].get();
+}
+
+/// What lies over an image that moves and does not move with it would be trained at wrong places. Of weights: of the
+/// file, a number a pixel.
+void check_followed(const Dataset& data, const BatchLayout& layout, std::span<const PortOptions> ports,
+                    std::size_t port) {
+  const PortOptions& options = ports[port];
+  if (options.use == PortUse::input || options.source < 0 || followed_image(ports, port) >= 0) return;
+  const DataPort& held = data.port(static_cast<std::size_t>(options.source));
+  if (is_weight(options) && held.row.elements() == 1) return;
+  for (std::size_t image = 0; image < ports.size(); ++image) {
+    if (!moves(ports[image].augment) || !lies_over(layout.ports[port].desc, options.use, layout.ports[image].desc))
+      continue;
+    const std::string section = fmt::format("data.{}.{}", is_weight(options) ? "weights" : "targets", held.name);
+    throw ConfigError(fmt::format(
+        "{}: it has a value for each pixel of {}, whose augment moves pixels; expected follow: {}, as in "
+        "{}: {{key: {}, follow: {}}}",
+        section, layout.ports[image].name, layout.ports[image].name, section, held.key, layout.ports[image].name));
+  }
+}
+
+}  // namespace
+
+PortFillers::PortFillers(const Dataset& data, const BatchLayout& layout, std::span<const PortOptions> ports,
+                         std::uint64_t seed, bool training)
+    : augmenters_(ports.size()), fillers_(ports.size()), weights_(ports.size()), indices_(ports.size()) {
+  if (ports.size() != layout.ports.size()) throw BugError("loader: options of other ports than the layout has");
+  for (std::size_t i = 0; i < ports.size(); ++i) {
+    const PortOptions& o = ports[i];
+    if (!is_weight(o) && (o.source < 0 || static_cast<std::size_t>(o.source) >= data.ports().size()))
+      throw BugError(fmt::format("loader: nothing to fill {} with", layout.ports[i].name));
+    if (!training || o.augment.empty()) continue;
+    const auto source = static_cast<std::size_t>(o.source);
+    augmenters_[i] = std::make_unique<Augmenter>(data, source, layout.ports[i].desc.sample(), o.normalize, o.layout,
+                                                 o.augment, seed);
+  }
+  for (std::size_t i = 0; i < ports.size() && training; ++i) check_followed(data, layout, ports, i);
+  for (std::size_t i = 0; i < ports.size(); ++i) {
+    if (is_weight(ports[i])) continue;
+    const Augmenter* followed = followed_by(layout, ports, i, augmenters_);
+    if (layout.ports[i].desc.is_index()) {
+      auto filler = std::make_unique<IndexFiller>(data, layout, ports, i, followed);
+      indices_[i] = filler.get();
+      fillers_[i] = std::move(filler);
+    } else {
+      fillers_[i] = std::make_unique<NumberFiller>(data, layout, ports, i, augmenters_[i].get(), followed);
+    }
+  }
+  for (std::size_t i = 0; i < ports.size(); ++i) {
+    if (!is_weight(ports[i])) continue;
+    const int target = ports[i].target;
+    auto filler = std::make_unique<WeightFiller>(
+        data, layout, ports, i, target < 0 ? nullptr : fillers_[static_cast<std::size_t>(target)].get(),
+        followed_by(layout, ports, i, augmenters_));
+    weights_[i] = filler.get();
+    fillers_[i] = std::move(filler);
+  }
+  for (std::size_t i = 0; i < ports.size(); ++i) {
+    if (ports[i].use != PortUse::target || !data.port(static_cast<std::size_t>(ports[i].source)).ragged()) continue;
+    const bool masked = std::any_of(weights_.begin(), weights_.end(),
+                                    [&](const WeightFiller* w) { return w != nullptr && w->masks(*fillers_[i]); });
+    if (masked || (indices_[i] != nullptr && ports[i].ignore)) continue;
+    throw ConfigError(
+        fmt::format("the target {} has samples of different lengths; its loss needs ignore, or a weight a "
+                    "position, to leave out what is behind them",
+                    layout.ports[i].name));
+  }
+}
+
+void PortFillers::reserve(FillScratch& scratch) const {
+  for (const auto& filler : fillers_) filler->reserve(scratch);
+}
+
+}  // namespace dtrain::io

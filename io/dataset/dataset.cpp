@@ -69,7 +69,7 @@ struct Dataset::State {
   BlockLayout blocks;
 
   void open(const DatasetOptions&);
-  void open_file(const h5::File&, const std::vector<PortSource>&);
+  void open_file(const h5::File&, const std::vector<PortSource>&, bool evaluation);
   std::vector<PortSource> detected(const h5::File&);
   void load(const DatasetOptions&);
   void make_fingerprint();
@@ -109,8 +109,8 @@ std::vector<PortSource> Dataset::State::detected(const h5::File& file) {
   return sources;
 }
 
-void Dataset::State::open_file(const h5::File& file, const std::vector<PortSource>& sources) {
-  PortFinder finder(file);
+void Dataset::State::open_file(const h5::File& file, const std::vector<PortSource>& sources, bool evaluation) {
+  PortFinder finder(file, evaluation);
   const std::uint64_t first = list.count();
   std::uint64_t count = 0;
   std::string counted;
@@ -145,7 +145,7 @@ void Dataset::State::open(const DatasetOptions& options) {
     if (automatic) sources = detected(file);
     if (rows.empty())
       for (const PortSource& source : sources) rows.emplace_back(source);
-    open_file(file, sources);
+    open_file(file, sources, options.evaluation);
   }
   for (const PortRows& r : rows) ports.push_back(r.port());
 }

@@ -37,6 +37,7 @@ struct DatasetOptions {
   // Only these parts of the samples, out of so many, will be read again and again (evaluation): what is kept in memory.
   int part = 0, parts = 1;
   std::size_t open_files = 0;  // at a time; 0: a quarter of what the process may open
+  bool evaluation = false;     // of a file with both halves, x_train and x_test or groups of these names, the second
 };
 
 /// A port as the files have it.

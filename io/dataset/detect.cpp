@@ -4,6 +4,8 @@
 #include <array>
 #include <cctype>
 #include <span>
+#include <string_view>
+#include <utility>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -13,12 +15,14 @@
 namespace dtrain::io {
 namespace {
 
-constexpr std::array<std::string_view, 17> sample_names{
-    "images",  "image",  "samples", "sample",  "data",         "x",      "inputs", "input",      "features",
-    "feature", "tokens", "x_train", "train_x", "train_images", "x_test", "test_x", "test_images"};
-constexpr std::array<std::string_view, 15> target_names{"labels",  "label",        "targets", "target", "y",
-                                                        "outputs", "output",       "classes", "class",  "y_train",
-                                                        "train_y", "train_labels", "y_test",  "test_y", "test_labels"};
+constexpr std::array<std::string_view, 11> sample_names{"images", "image", "samples",  "sample",  "data",  "x",
+                                                        "inputs", "input", "features", "feature", "tokens"};
+constexpr std::array<std::string_view, 9> target_names{"labels",  "label",  "targets", "target", "y",
+                                                       "outputs", "output", "classes", "class"};
+// A file may hold both halves: x_train and x_test, train_labels and test_labels, or groups of these names.
+constexpr std::array<std::string_view, 2> training_words{"train", "training"};
+constexpr std::array<std::string_view, 7> evaluation_words{"test", "val",        "valid", "validation",
+                                                           "eval", "evaluation", "dev"};
 
 std::string_view last_component(std::string_view path) {
   return path.substr(path.rfind('/') + 1);
@@ -27,6 +31,22 @@ std::string_view last_component(std::string_view path) {
 bool same_name(std::string_view a, std::string_view b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                     [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
+}
+
+bool is_any(std::string_view word, std::span<const std::string_view> words) {
+  return std::any_of(words.begin(), words.end(), [word](std::string_view w) { return same_name(word, w); });
+}
+
+/// "x_train" as "x" and "train"; the second is empty where the name says nothing of a half.
+std::pair<std::string_view, std::string_view> split_half(std::string_view name) {
+  const auto half = [](std::string_view word) {
+    return is_any(word, training_words) || is_any(word, evaluation_words);
+  };
+  if (const auto at = name.find('_'); at != name.npos && half(name.substr(0, at)))
+    return {name.substr(at + 1), name.substr(0, at)};
+  if (const auto at = name.rfind('_'); at != name.npos && half(name.substr(at + 1)))
+    return {name.substr(0, at), name.substr(at + 1)};
+  return {name, {}};
 }
 
 h5::DatasetInfo checked(const h5::File& file, h5::DatasetInfo info) {
@@ -41,14 +61,37 @@ const h5::File::Listing& PortFinder::listing() {
   return *listing_;
 }
 
-/// The data set to take for `what`, or null; more than one of the same name and depth is an error.
+int PortFinder::half_of(std::string_view path) const {
+  const auto says = [this](std::string_view word) {
+    if (is_any(word, training_words)) return evaluation_ ? -1 : 1;
+    return is_any(word, evaluation_words) ? (evaluation_ ? 1 : -1) : 0;
+  };
+  if (const int half = says(split_half(last_component(path)).second); half != 0) return half;
+  for (std::size_t begin = 1; begin < path.size();) {
+    const std::size_t end = std::min(path.find('/', begin), path.size());
+    if (const int half = says(path.substr(begin, end - begin)); half != 0 && end < path.size()) return half;
+    begin = end + 1;
+  }
+  return 0;
+}
+
+/// The data set to take for `what`, or null; more than one of the same name, half and depth is an error. Where a file
+/// says nothing of halves, its root comes before its groups.
 const h5::DatasetInfo* PortFinder::find(std::span<const std::string_view> names, std::string_view what,
                                         std::string_view setting) {
-  for (const bool at_root : {true, false}) {
+  struct Place {
+    int half;
+    bool root;
+  };
+  constexpr Place of_training[] = {{0, true}, {1, true}, {1, false}, {0, false}, {-1, true}, {-1, false}};
+  constexpr Place of_evaluation[] = {{1, true}, {1, false}, {0, true}, {0, false}, {-1, true}, {-1, false}};
+  for (const Place place : evaluation_ ? of_evaluation : of_training) {
     for (const auto name : names) {
       const h5::DatasetInfo* found = nullptr;
       for (const h5::DatasetInfo& d : listing().datasets) {
-        if ((d.path.rfind('/') == 0) != at_root || !same_name(last_component(d.path), name)) continue;
+        if ((d.path.rfind('/') == 0) != place.root || half_of(d.path) != place.half ||
+            !same_name(split_half(last_component(d.path)).first, name))
+          continue;
         if (found != nullptr) {
           throw DataError(fmt::format("{}: {} and {} could both be the {}; choose one with {}", file_.path(),
                                       found->path, d.path, what, setting));

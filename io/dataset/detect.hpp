@@ -19,7 +19,8 @@ enum class TargetUse : std::uint8_t { automatic, none, labels, values };
 /// DataError, with what the file holds, where nothing or more than one fits, or the choice cannot be read.
 class PortFinder {
  public:
-  explicit PortFinder(const h5::File& file) : file_(file) {}
+  /// `evaluation`: of the halves of a file, x_train and x_test or groups train and test, that of evaluation is meant.
+  explicit PortFinder(const h5::File& file, bool evaluation = false) : file_(file), evaluation_(evaluation) {}
   h5::DatasetInfo samples(const std::string& key);
   /// Nothing where there is none and `automatic` is asked for.
   std::optional<h5::DatasetInfo> targets(const std::string& key, TargetUse);
@@ -32,7 +33,11 @@ class PortFinder {
   const h5::File::Listing& listing();
   const h5::DatasetInfo* find(std::span<const std::string_view> names, std::string_view what, std::string_view setting);
 
+  /// Whether a path says that it is of the half that is meant (1), of the other (-1), or nothing (0).
+  int half_of(std::string_view path) const;
+
   const h5::File& file_;
+  bool evaluation_;
   std::optional<h5::File::Listing> listing_;
 };
 

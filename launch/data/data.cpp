@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+
 namespace dtrain::launch {
 
 namespace {
@@ -82,7 +84,15 @@ io::Dataset open_data(const RunConfig& config, const std::vector<std::string>& p
                       int part, int parts) {
   const models::Ports ports = models::ports_of(config.model);
   return io::Dataset(patterns, {sources_of(config, ports.all, use), cache_mib, part, parts,
-                                static_cast<std::size_t>(config.data.open_files)});
+                                static_cast<std::size_t>(config.data.open_files), use == DataUse::evaluation});
+}
+
+std::string same_set_text(const io::Dataset& train, const io::Dataset& eval) {
+  if (train.fingerprint() != eval.fingerprint()) return {};
+  return fmt::format(
+      "data.eval holds the samples of data.train ({}: {}): the evaluation says nothing of samples that "
+      "were not trained with",
+      eval.files().front(), eval.port(0).key);
 }
 
 io::Dataset open_inputs(const RunConfig& config, const std::vector<std::string>& patterns) {

@@ -120,6 +120,8 @@ class Check {
     plan_ = make_plan(training_graph(config_, split_.micro, stored), plan_options(config_, ranks_));
     notes_.push_back("workspaces and packed parameters are stated upper bounds: no device was asked");
     notes_.insert(notes_.end(), absent.begin(), absent.end());
+    if (train && eval)
+      if (const std::string text = same_set_text(*train, *eval); !text.empty()) notes_.push_back(text);
     if (train) check_data(config_, plan_.graph, stored, *train, DataUse::training);
     if (eval) check_data(config_, plan_.graph, stored, *eval, DataUse::evaluation);
     data_.train_samples = train ? static_cast<std::int64_t>(train->count()) : 0;

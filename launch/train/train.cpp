@@ -102,6 +102,8 @@ class Trainer {
     if (!config_.data.eval.files.empty())
       eval_data_.emplace(
           open_data(config_, config_.data.eval.files, DataUse::evaluation, cache, world_.rank(), world_.size()));
+    if (eval_data_)
+      if (const std::string text = same_set_text(*train_data_, *eval_data_); !text.empty()) report_.warn(text);
     stored_ = stored_ports(*train_data_, eval_data_ ? &*eval_data_ : nullptr);
     graph_.emplace(training_graph(config_, batch_.micro, stored_));
     check_data(config_, *graph_, stored_, *train_data_, DataUse::training);

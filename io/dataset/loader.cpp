@@ -7,6 +7,7 @@
 #include <exception>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -36,10 +37,19 @@ struct Slot {
 /// Memory of one thread.
 struct Scratch {
   FillScratch fill;
-  std::vector<std::uint64_t> indices;     // of a micro batch whose weights are counted
-  std::vector<std::byte> target, weight;  // of one of its samples
-  std::vector<std::int64_t> held;         // positions of a sample, a port each
+  std::vector<std::int64_t> held;     // positions of a sample, a port each
+  std::vector<std::uint64_t> counts;  // of a micro batch, in loss_weights()
+  // Of a micro batch whose weights are counted, and of one of its samples the ports that say what it weighs.
+  std::vector<std::uint64_t> indices;
+  std::vector<std::vector<std::byte>> values;
+  std::vector<bool> filled;
 };
+
+/// Units of a weight of nearly 2^31, at which sums stop: two of them still fit into one.
+constexpr std::uint64_t most_units = (std::uint64_t{1} << 63) - 1;
+std::uint64_t added(std::uint64_t sum, std::uint64_t units) {
+  return std::min(sum + std::min(units, most_units), most_units);
+}
 
 ImageDraw image_draw(const Augmenter::Draw& d) {
   return {d.map(), d.color, d.recolored() ? 1u : 0u, d.exact() ? 1u : 0u};
@@ -90,7 +100,8 @@ struct Loader::State {
   void fill_sample(std::size_t row, Slot&, Scratch&) const;
   void pad(std::size_t row, Slot&) const;
   void fill_raw(std::size_t port, std::uint64_t valid, Slot&) const;
-  void count_weights(std::uint64_t step, std::span<std::uint64_t> sums, Scratch&) const;
+  void count_weights(std::uint64_t step, std::uint64_t micro, std::span<std::uint64_t> sums, Scratch&) const;
+  const std::byte* counted_value(int port, std::uint64_t index, std::uint64_t position, Scratch&) const;
   std::uint64_t sample_weight(const LossCount&, std::uint64_t index, std::uint64_t position, Scratch&) const;
 };
 
@@ -116,14 +127,19 @@ Scratch Loader::State::make_scratch() const {
   fillers.reserve(scratch.fill);
   scratch.held.resize(fillers.size());
   if (options.counts.empty()) return scratch;
+  scratch.counts.resize(options.counts.size());
   scratch.indices.resize(static_cast<std::size_t>(micro_batch));
-  const auto grow = [this](std::vector<std::byte>& memory, int port) {
-    if (port >= 0) memory.resize(std::max(memory.size(), fillers[static_cast<std::size_t>(port)].bytes()));
+  scratch.filled.resize(fillers.size());
+  scratch.values.resize(fillers.size());
+  const auto reserve = [&](int port) {
+    if (port < 0) return;
+    const auto i = static_cast<std::size_t>(port);
+    scratch.values[i].resize(fillers[i].bytes());
   };
   for (const LossCount& count : options.counts) {
-    grow(scratch.target, count.target);
-    grow(scratch.weight, count.weight);
-    if (count.weight >= 0) grow(scratch.target, options.ports[static_cast<std::size_t>(count.weight)].target);
+    reserve(count.target);
+    reserve(count.weight);
+    if (count.weight >= 0) reserve(options.ports[static_cast<std::size_t>(count.weight)].target);
   }
   return scratch;
 }
@@ -212,10 +228,10 @@ void Loader::State::fill(std::uint64_t sequence, Slot& slot, Scratch& scratch) c
     if (options.ports[port].carry != Carry::floats) fill_raw(port, valid, slot);
   for (std::uint64_t i = 0; i < valid; ++i) fill_sample(i, slot, scratch);
   for (std::uint64_t i = valid; i < m; ++i) pad(i, slot);
-  if (training && micro == 0 && !options.counts.empty()) {
-    count_weights(round + 1, slot.weights, scratch);
-    batch.next_weights = slot.weights;
-  }
+  if (!training || options.counts.empty()) return;
+  // Each micro batch counts its like of the next step: threads share that as they share the filling.
+  count_weights(round + 1, micro, slot.weights, scratch);
+  batch.next_weights = slot.weights;
 }
 
 /// Weights last: they read targets.
@@ -234,7 +250,7 @@ void Loader::State::fill_sample(std::size_t row, Slot& slot, Scratch& scratch) c
     weights->fill(index, position, scratch.fill, at(port));
     if (options.ports[port].target < 0) continue;
     const auto target = static_cast<std::size_t>(options.ports[port].target);
-    weights->apply_target(at(target), scratch.held[target], at(port));
+    weights->apply_target(index, at(target), scratch.held[target], at(port));
   }
 }
 
@@ -265,45 +281,46 @@ void Loader::State::fill_raw(std::size_t port, std::uint64_t valid, Slot& slot) 
   }
 }
 
-void Loader::State::count_weights(std::uint64_t step, std::span<std::uint64_t> sums, Scratch& scratch) const {
+void Loader::State::count_weights(std::uint64_t step, std::uint64_t micro, std::span<std::uint64_t> sums,
+                                  Scratch& scratch) const {
   std::fill(sums.begin(), sums.end(), 0);
-  for (std::uint64_t micro = 0; micro < static_cast<std::uint64_t>(batches); ++micro) {
-    const std::uint64_t first = first_position(step, micro);
-    stream.indices(first, scratch.indices);
-    for (std::size_t i = 0; i < scratch.indices.size(); ++i)
-      for (std::size_t k = 0; k < sums.size(); ++k)
-        sums[k] += sample_weight(options.counts[k], scratch.indices[i], first + i, scratch);
+  const std::uint64_t first = first_position(step, micro);
+  stream.indices(first, scratch.indices);
+  for (std::size_t i = 0; i < scratch.indices.size(); ++i) {
+    std::fill(scratch.filled.begin(), scratch.filled.end(), false);
+    for (std::size_t k = 0; k < sums.size(); ++k)
+      sums[k] = added(sums[k], sample_weight(options.counts[k], scratch.indices[i], first + i, scratch));
   }
+}
+
+/// A target or weights of the sample that is counted, as a batch has them; made once for all losses.
+const std::byte* Loader::State::counted_value(int port, std::uint64_t index, std::uint64_t position,
+                                              Scratch& scratch) const {
+  const auto i = static_cast<std::size_t>(port);
+  std::byte* const value = scratch.values[i].data();
+  if (scratch.filled[i]) return value;
+  scratch.held[i] = fillers[i].fill(index, position, scratch.fill, value);
+  scratch.filled[i] = true;
+  const WeightFiller* const weights = fillers.weights(i);
+  const int target = options.ports[i].target;
+  if (weights != nullptr && target >= 0) {
+    const std::byte* const of_target = counted_value(target, index, position, scratch);
+    weights->apply_target(index, of_target, scratch.held[static_cast<std::size_t>(target)], value);
+  }
+  return value;
 }
 
 std::uint64_t Loader::State::sample_weight(const LossCount& count, std::uint64_t index, std::uint64_t position,
                                            Scratch& scratch) const {
-  // The weights of one sample are worked out as a batch has them.
   const float* weights = nullptr;
   std::int64_t given = 0;  // of them
-  int target_filled = -1;  // which target `scratch` holds
-  const auto fill_target = [&](int target) {
-    if (target < 0 || target == target_filled) return;
-    const auto t = static_cast<std::size_t>(target);
-    scratch.held[t] = fillers[t].fill(index, position, scratch.fill, scratch.target.data());
-    target_filled = target;
-  };
   if (count.weight >= 0) {
-    const auto w = static_cast<std::size_t>(count.weight);
-    const int target = options.ports[w].target;
-    fillers[w].fill(index, position, scratch.fill, scratch.weight.data());
-    if (target >= 0) {
-      fill_target(target);
-      fillers.weights(w)->apply_target(scratch.target.data(), scratch.held[static_cast<std::size_t>(target)],
-                                       scratch.weight.data());
-    }
-    weights = reinterpret_cast<const float*>(scratch.weight.data());
-    given = fillers[w].positions();
+    weights = reinterpret_cast<const float*>(counted_value(count.weight, index, position, scratch));
+    given = fillers[static_cast<std::size_t>(count.weight)].positions();
   }
   const IndexFiller* const labels =
       count.target >= 0 ? fillers.labels(static_cast<std::size_t>(count.target)) : nullptr;
   const bool ignores = labels != nullptr && count.ignore;
-  if (ignores) fill_target(count.target);
   const std::int64_t positions =
       count.target >= 0 ? fillers[static_cast<std::size_t>(count.target)].positions() : given;
   std::uint64_t sum = 0;
@@ -315,10 +332,10 @@ std::uint64_t Loader::State::sample_weight(const LossCount& count, std::uint64_t
       last = weight;
       units = weight_units(weight);
     }
-    sum += units;
+    sum = added(sum, units);
   };
   if (ignores) {
-    labels->visit(scratch.target.data(), [&](const auto* values) {
+    labels->visit(counted_value(count.target, index, position, scratch), [&](const auto* values) {
       for (std::int64_t p = 0; p < positions; ++p)
         if (static_cast<std::int64_t>(values[p]) != *count.ignore) add(p);
     });
@@ -426,10 +443,27 @@ void Loader::seek(std::uint64_t step) {
   s.work.notify_all();
 }
 
+void Loader::add_weights(std::span<const std::uint64_t> of_micro_batch, std::span<std::uint64_t> sums) const {
+  const std::vector<LossCount>& counts = state_->options.counts;
+  if (of_micro_batch.size() != counts.size() || sums.size() != counts.size())
+    throw BugError("loader: a batch does not say what the next step weighs");
+  for (std::size_t k = 0; k < sums.size(); ++k) {
+    sums[k] = added(sums[k], of_micro_batch[k]);
+    if (sums[k] < most_units) continue;
+    throw DataError(
+        fmt::format("the weights of loss {} add up to more than 2^31 a step; divide them all by a number: only "
+                    "their ratios matter",
+                    counts[k].name.empty() ? std::to_string(k) : counts[k].name));
+  }
+}
+
 std::vector<std::uint64_t> Loader::loss_weights(std::uint64_t step) const {
   std::vector<std::uint64_t> sums(state_->options.counts.size());
   Scratch scratch = state_->make_scratch();
-  state_->count_weights(step, sums, scratch);
+  for (std::uint64_t micro = 0; micro < static_cast<std::uint64_t>(state_->batches); ++micro) {
+    state_->count_weights(step, micro, scratch.counts, scratch);
+    add_weights(scratch.counts, sums);
+  }
   return sums;
 }
 

@@ -33,8 +33,8 @@ struct Batch {
   std::int64_t valid = 0;                  // rows that are not padding; they come first
   std::uint64_t step = 0;                  // training: global step; evaluation: 0
   std::int64_t micro = 0;                  // training: accumulation index; evaluation: batch of the pass
-  /// In the first micro batch of each training step, as LoaderOptions::counts: the sums of weights of this rank's micro
-  /// batches of the next step, in units of WeightSum. Empty in others.
+  /// Training, as LoaderOptions::counts: the sums of weights of this rank's micro batch of the same number in the next
+  /// step, for Loader::add_weights. Empty in evaluation.
   std::span<const std::uint64_t> next_weights;
 };
 
@@ -64,6 +64,7 @@ struct LossCount {
   int target = -1;                     // ports of the layout; -1: none
   int weight = -1;                     // -1: all are 1
   std::optional<std::int64_t> ignore;  // positions with this label do not count
+  std::string name{};                  // of the loss, for messages
 };
 
 struct LoaderOptions {
@@ -122,8 +123,11 @@ class Loader {
   void release();
   /// Continues with the first micro batch of this step (evaluation: pass). No batch may be held.
   void seek(std::uint64_t step);
-  /// For the counts: the sums of weights of this rank's micro batches of any training step, as Batch::next_weights; on
-  /// the caller's thread, at once.
+  /// Adds what a micro batch weighs to a step's sums, which begin at 0: units of WeightSum. Throws DataError where a
+  /// loss weighs more than such a sum holds.
+  void add_weights(std::span<const std::uint64_t> of_micro_batch, std::span<std::uint64_t> sums) const;
+  /// For the counts: the sums of weights of this rank's micro batches of any training step; on the caller's thread, at
+  /// once.
   std::vector<std::uint64_t> loss_weights(std::uint64_t step) const;
   /// Seconds that next() has waited so far.
   double waited_seconds() const noexcept;

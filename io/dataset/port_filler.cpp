@@ -264,6 +264,20 @@ void IndexFiller::throw_range(std::uint64_t index, const std::byte* bytes, std::
 
 // ---- weights -------------------------------------------------------------------------------------------------------
 
+namespace {
+
+/// Smaller ones have too few digits in the sums of weights, whose unit is 2^-32.
+constexpr double least_weight = 0x1p-20;
+constexpr const char* least_weight_text =
+    "weights that are not 0 must be at least 2^-20; multiply them all by a number: only their ratios matter";
+
+/// Neither is a number that is none.
+bool sound_weight(double value) {
+  return value == 0 || (value >= least_weight && value <= static_cast<double>(std::numeric_limits<float>::max()));
+}
+
+}  // namespace
+
 WeightFiller::WeightFiller(const Dataset& data, const BatchLayout& layout, std::span<const PortOptions> ports,
                            std::size_t port, const PortFiller* target, const Augmenter* followed)
     : PortFiller(data, layout, ports, port), target_(target), labels_(dynamic_cast<const IndexFiller*>(target)) {
@@ -284,8 +298,9 @@ WeightFiller::WeightFiller(const Dataset& data, const BatchLayout& layout, std::
     }
   }
   for (const double w : options_.class_weights) {
-    if (!(w >= 0) || !std::isfinite(w))
+    if (!(w >= 0) || !std::isfinite(static_cast<float>(w)))
       throw ConfigError(fmt::format("class_weights: {}; expected finite numbers of at least 0", w));
+    if (w > 0 && w < least_weight) throw ConfigError(fmt::format("class_weights: {}; {}", w, least_weight_text));
   }
   if (options_.source < 0) return;
   const DataPort& held = stored();
@@ -319,13 +334,17 @@ void WeightFiller::read_weights(std::uint64_t index, FillScratch& scratch, float
   for (std::int64_t i = 0; i < count; ++i) {
     const double value = stored_number(type, held.data + static_cast<std::size_t>(i) * size_of(type));
     to[i] = static_cast<float>(value);
-    if (value >= 0 && std::isfinite(to[i])) continue;
-    const std::string at = count > 1 ? ", " + position_text(i) : std::string();
-    throw DataError(
-        fmt::format("{}{}: the weight is {}; weights must be finite and at least 0", where(index), at, value));
+    if (!sound_weight(value)) throw_weight(index, count > 1 ? i : -1, value);
   }
   const bool one = count == 1 && !stored().ragged();
   std::fill(to + count, to + positions_, one ? to[0] : 0.0f);
+}
+
+void WeightFiller::throw_weight(std::uint64_t index, std::int64_t position, double value) const {
+  const std::string at = position >= 0 ? ", " + position_text(position) : std::string();
+  const bool small = value > 0 && value < least_weight;
+  throw DataError(fmt::format("{}{}: the weight is {}; {}", where(index), at, value,
+                              small ? least_weight_text : "weights must be finite and at least 0"));
 }
 
 std::int64_t WeightFiller::fill(std::uint64_t index, std::uint64_t position, FillScratch& scratch,
@@ -343,7 +362,7 @@ std::int64_t WeightFiller::fill(std::uint64_t index, std::uint64_t position, Fil
   return positions_;
 }
 
-void WeightFiller::apply_target(const std::byte* target, std::int64_t held, std::byte* to) const {
+void WeightFiller::apply_target(std::uint64_t index, const std::byte* target, std::int64_t held, std::byte* to) const {
   if (!by_position_) return;
   auto* const out = reinterpret_cast<float*>(to);
   std::fill(out + held, out + positions_, 0.0f);
@@ -355,7 +374,9 @@ void WeightFiller::apply_target(const std::byte* target, std::int64_t held, std:
       if (label == ignore_) {
         out[i] = 0;
       } else if (!classes.empty()) {
-        out[i] = static_cast<float>(static_cast<double>(out[i]) * classes[static_cast<std::size_t>(label)]);
+        const double weight = static_cast<double>(out[i]) * classes[static_cast<std::size_t>(label)];
+        if (!sound_weight(weight)) throw_weight(index, i, weight);
+        out[i] = static_cast<float>(weight);
       }
     }
   });

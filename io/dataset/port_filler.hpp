@@ -136,12 +136,13 @@ class WeightFiller final : public PortFiller {
   void reserve(FillScratch&) const override;
   std::int64_t fill(std::uint64_t index, std::uint64_t position, FillScratch&, std::byte* to) const override;
   /// Times what the filled target says: ignored labels, classes, its positions that hold something.
-  void apply_target(const std::byte* target, std::int64_t held, std::byte* to) const;
+  void apply_target(std::uint64_t index, const std::byte* target, std::int64_t held, std::byte* to) const;
   /// Whether they are 0 behind the end of that target's short rows.
   bool masks(const PortFiller& target) const noexcept { return by_position_ && target_ == &target; }
 
  private:
   void read_weights(std::uint64_t index, FillScratch&, float* to) const;
+  [[noreturn]] void throw_weight(std::uint64_t index, std::int64_t position, double value) const;
   const PortFiller* target_;
   const IndexFiller* labels_ = nullptr;  // the target, where it has labels
   std::optional<std::int64_t> ignore_;

@@ -129,7 +129,7 @@ io::LoaderOptions loader_options(const RunConfig& config, const Graph& graph, co
   follow_by_itself(config, graph, ports, loading.ports);
   if (use == DataUse::training)
     for (const models::PortLoss& loss : ports.losses)
-      if (loss.counted) loading.counts.push_back({loss.target, loss.weight, loss.loss.ignore});
+      if (loss.counted) loading.counts.push_back({loss.target, loss.weight, loss.loss.ignore, loss.loss.name});
   loading.global_batch = config.batch.global;
   loading.rank = rank;
   loading.ranks = ranks;

@@ -249,10 +249,10 @@ void TrainStep::put_tail(bool last) {
   }
 }
 
-/// Told with the first micro batch of a step.
-void TrainStep::take_weights(std::span<const std::uint64_t> units) {
-  if (units.size() != counted_) throw BugError("a step's data do not say what the next step weighs");
-  std::copy(units.begin(), units.end(), next_weights_.begin());
+/// Each micro batch tells its like's of the next step.
+void TrainStep::take_weights(const io::Loader& loader, const io::Batch& batch) {
+  if (batch.micro == 0) next_weights_.fill(0);
+  loader.add_weights(batch.next_weights, std::span(next_weights_).first(counted_));
 }
 
 void TrainStep::beat(std::int64_t step, const char* phase) {
@@ -278,7 +278,7 @@ void TrainStep::load(io::Loader& loader, const DeviceData* data, int slot, std::
       sample_log_ << step << ' ' << batch.positions.as<std::uint64_t>()[i] << ' ' << batch.indices[i] << '\n';
     sample_log_.flush();
   }
-  if (batch.micro == 0) take_weights(batch.next_weights);
+  take_weights(loader, batch);
   engine_.feed().give_back(loader);
 }
 

@@ -100,7 +100,7 @@ class TrainStep {
   void gather_first();
   void wait(int bucket);
   void put_tail(bool last);
-  void take_weights(std::span<const std::uint64_t> units);
+  void take_weights(const io::Loader&, const io::Batch&);
   void beat(std::int64_t step, const char* phase);
   void note(Activity, double begin, double end, int bucket = -1);
   void note_buckets();

@@ -202,21 +202,20 @@ TEST(LoaderWeights, WeightsOfTheNextStepAreKnownAndTheSameForEverySplit) {
       options.threads = threads;
       const auto loader = Loader::training(set, options);
       std::vector<std::uint64_t> announced, found(4);
+      std::vector<std::vector<std::uint64_t>> told(static_cast<std::size_t>(loader->batches()));
       for (std::uint64_t step = 0; step < 6; ++step) {
         std::fill(found.begin(), found.end(), 0);
-        std::vector<std::uint64_t> next;
+        std::vector<std::uint64_t> next(4);
         for (std::int64_t j = 0; j < loader->batches(); ++j) {
           const Batch& batch = loader->next();
           const auto of_batch = counted(batch);
           for (std::size_t k = 0; k < 4; ++k) found[k] += of_batch[k];
-          if (j == 0) {
-            next.assign(batch.next_weights.begin(), batch.next_weights.end());
-          } else {
-            EXPECT_TRUE(batch.next_weights.empty());
-          }
+          ASSERT_EQ(batch.next_weights.size(), 4u) << "each micro batch tells of its like";
+          if (step > 0) ASSERT_EQ(of_batch, told[static_cast<std::size_t>(j)]) << "as the step before said";
+          told[static_cast<std::size_t>(j)].assign(batch.next_weights.begin(), batch.next_weights.end());
+          loader->add_weights(batch.next_weights, next);
           loader->release();
         }
-        ASSERT_EQ(next.size(), 4u);
         ASSERT_EQ(found, loader->loss_weights(step));
         if (step > 0) ASSERT_EQ(found, announced) << "as the step before said";
         announced = next;
@@ -226,8 +225,12 @@ TEST(LoaderWeights, WeightsOfTheNextStepAreKnownAndTheSameForEverySplit) {
       }
       // After a resume, too.
       loader->seek(100);
-      const Batch& batch = loader->next();
-      ASSERT_EQ(std::vector(batch.next_weights.begin(), batch.next_weights.end()), loader->loss_weights(101));
+      std::vector<std::uint64_t> next(4);
+      for (std::int64_t j = 0; j < loader->batches(); ++j) {
+        loader->add_weights(loader->next().next_weights, next);
+        loader->release();
+      }
+      ASSERT_EQ(next, loader->loss_weights(101));
     }
     if (whole.empty()) whole = sums;
     EXPECT_EQ(sums, whole) << ranks << " ranks";
@@ -308,6 +311,88 @@ TEST(LoaderWeights, WeightsThatAreNoneAreNamed) {
   const Dataset maps = classes.open({folder / "b.h5"});
   EXPECT_HAS(message_of<ConfigError>([&] { Loader::training(maps, classes.of(2)); }),
              "class_weights: 2 numbers; expected one for each of 256 classes");
+}
+
+TEST(LoaderWeights, WeightsThatSumsCannotHoldAreRefused) {
+  const Folder folder;
+  Weighted file(folder);
+  PortBatch ports = Weighted::ports();
+  ports.options.counts.resize(2);
+  ports.options.counts[1].name = "prices";
+  ports.options.shuffle = false;
+  const char* const advice =
+      "the weights of loss prices add up to more than 2^31 a step; divide them all by a number: only their ratios "
+      "matter";
+  // Of one sample, of a micro batch, of several of a step; 2^33 wrapped to 0.
+  for (const std::vector<float>& large :
+       {std::vector<float>{0x1p33f}, {0x1p31f}, {0x1p30f, 0x1p30f}, {0x1p30f, 0, 0, 0, 0, 0, 0, 0x1p30f}}) {
+    std::fill(file.weights.begin(), file.weights.end(), 0.0f);
+    std::copy(large.begin(), large.end(), file.weights.begin() + 30);
+    file.write();
+    const Dataset set = ports.open({file.path});
+    const auto loader = Loader::training(set, ports.of(5, 30));
+    EXPECT_EQ(loader->loss_weights(0)[1], 0u);
+    EXPECT_HAS(message_of([&] { loader->loss_weights(1); }), advice);
+    EXPECT_HAS(message_of([&] {
+                 std::vector<std::uint64_t> sums(2);
+                 for (std::int64_t j = 0; j < loader->batches(); ++j) {
+                   loader->add_weights(loader->next().next_weights, sums);
+                   loader->release();
+                 }
+               }),
+               advice);
+  }
+  std::fill(file.weights.begin(), file.weights.end(), 0.0f);
+  file.weights[30] = file.weights[31] = 0x1p29f;
+  file.write();
+  ports.options.counts[1].name.clear();
+  const Dataset set = ports.open({file.path});
+  const auto loader = Loader::training(set, ports.of(5, 30));
+  EXPECT_EQ(loader->loss_weights(1)[1], std::uint64_t{1} << 62);
+  std::vector<std::uint64_t> sums(2);
+  EXPECT_HAS(message_of([&] {
+               for (int i = 0; i < 2; ++i) loader->add_weights(loader->loss_weights(1), sums);
+             }),
+             "the weights of loss 1 add up");
+}
+
+TEST(LoaderWeights, WeightsThatAreTooSmallForSumsAreRefused) {
+  const Folder folder;
+  Weighted file(folder);
+  PortBatch ports = Weighted::ports();
+  const auto message = [&] {
+    file.write();
+    const Dataset set = ports.open({file.path});
+    const auto loader = Loader::evaluation(set, ports.of(60));
+    return message_of([&] { loader->next(); });
+  };
+  file.weights[17] = 0x1p-21f;
+  EXPECT_HAS(
+      message(),
+      "a.h5: /weight, row 17: the weight is 4.76837158203125e-07; weights that are not 0 must be at least 2^-20; "
+      "multiply them all by a number: only their ratios matter");
+  file.weights[17] = 0x1p-20f;
+  file.write();
+  const Dataset set = ports.open({file.path});
+  EXPECT_EQ(sample_of<float>(Loader::evaluation(set, ports.of(60))->next(), 4, 17)[0], 0x1p-20f);
+  ports.options.ports[3].class_weights[2] = 1e-7;
+  EXPECT_HAS(message_of<ConfigError>([&] { Loader::training(set, ports.of(5)); }),
+             "class_weights: 1e-07; weights that are not 0 must be at least 2^-20");
+  ports.options.ports[3].class_weights[2] = 1e300;
+  EXPECT_THROW(Loader::training(set, ports.of(5)), ConfigError);
+  // Neither is too small, but what comes of them.
+  PortBatch both;
+  both.port(label, "map", DType::u8, {6, 6}).limit = 4;
+  both.options.ports[0].ignore = 255;
+  PortOptions& weights = both.port(weight, "weight", DType::f32, {6, 6});
+  weights.target = 0;
+  weights.class_weights = {0, 0x1p-10, 0x1p-10, 0x1p-10};
+  file.weights.assign(60, 1);
+  file.weights[9] = 0x1p-11f;
+  file.write();
+  const Dataset maps = both.open({file.path});
+  const auto loader = Loader::evaluation(maps, both.of(60));
+  EXPECT_HAS(message_of([&] { loader->next(); }), "a.h5: /weight, row 9, position [0, ");
 }
 
 TEST(LoaderWeights, AFilesWeightOfSamplesHoldsForTheirPositions) {

@@ -189,18 +189,19 @@ long count_steps(const std::string& file, const std::function<Graph()>& graph, c
     comm::GradientReducer reducer(*device, *collective, store, communication, rule.shard);
     MicroBatchTree tree(*device, store, accumulation, reducer);  // the elastic way to accumulate
     const auto loader = io::Loader::training(data, loading(program.plan().graph, data, rank.rank()));
-    std::vector<std::uint64_t> weights(program.plan().graph.losses().size());
+    std::vector<std::uint64_t> weights(loader->loss_weights(0).size());
     StepState state;
     state.learning_rate = 0.01f;
     state.sum_weight = static_cast<double>(micro * accumulation * ranks);
     Trace trace(100);  // wraps in the steps that are counted
     const auto step = [&] {
+      std::fill(weights.begin(), weights.end(), 0);
       reducer.begin_step();
       for (std::int64_t j = 0; j < accumulation; ++j) {
         const io::Batch& batch = loader->next();
         const InputSlot& slot = program.slot(static_cast<int>(j % 2));
         device->copy(slot.carried, batch.memory.data(), batch.memory.size(), *compute);
-        std::copy(batch.next_weights.begin(), batch.next_weights.end(), weights.begin());
+        loader->add_weights(batch.next_weights, weights);
         loader->release();
         program.run({Mode::train, true, j + 1 == accumulation}, static_cast<int>(j % 2), store, state, tree, *compute);
         if (j + 1 < accumulation) tree.keep(*compute);

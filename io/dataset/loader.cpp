@@ -68,7 +68,7 @@ struct Loader::State {
         training(train),
         micro_batch(o.layout.batch),
         fillers(set, options.layout, options.ports, o.seed, train),
-        stream(set.count(), o.seed, train && o.shuffle, set.blocks()) {}
+        stream(set.count(), o.seed, train && o.shuffle, set.blocks(), o.order) {}
 
   const Dataset& data;
   const LoaderOptions options;

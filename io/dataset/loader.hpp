@@ -13,6 +13,7 @@
 #include "io/dataset/config.hpp"
 #include "io/dataset/dataset.hpp"
 #include "io/dataset/image_format.hpp"
+#include "io/dataset/stream.hpp"
 #include "runtime/program/batch_layout.hpp"
 #include "runtime/tensor/tensor.hpp"
 
@@ -76,6 +77,7 @@ struct LoaderOptions {
   int ranks = 1;
   std::uint64_t seed = 1;
   bool shuffle = true;  // training only
+  OrderVersion order = newest_order;
   int threads = 1;
   int ring = 4;              // micro batches; at least 2
   Device* device = nullptr;  // what the batches are copied to: the ring lies in memory that suits it; null: anywhere

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cassert>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "runtime/random/rng.hpp"
@@ -12,7 +13,7 @@
 namespace dtrain::io {
 namespace {
 
-constexpr int rounds = 6;  // four give statistically good permutations (Luby, Rackoff); small sets deserve more
+constexpr int rounds = 6;  // four give statistically good permutations (Luby, Rackoff), if n is large
 
 constexpr std::uint32_t lane_rows = 0;     // of the whole set
 constexpr std::uint32_t lane_blocks = 1;   // order of blocks
@@ -24,8 +25,9 @@ std::uint64_t low_bits(std::uint64_t value, int bits) {
 
 }  // namespace
 
-IndexPermutation::IndexPermutation(std::uint64_t n, std::uint64_t seed, std::uint64_t epoch, std::uint32_t lane)
-    : n_(n), epoch_(epoch), lane_(lane) {
+IndexPermutation::IndexPermutation(std::uint64_t n, std::uint64_t seed, std::uint64_t epoch, std::uint32_t lane,
+                                   OrderVersion version)
+    : n_(n), epoch_(epoch), lane_(lane), stored_(version != OrderVersion::first && n <= most_stored) {
   if (n == 0) throw BugError("a permutation of nothing");
   const RandomKey key = random_key(seed, Purpose::shuffle);
   k0_ = key.k0;
@@ -33,9 +35,22 @@ IndexPermutation::IndexPermutation(std::uint64_t n, std::uint64_t seed, std::uin
   const int bits = n == 1 ? 0 : static_cast<int>(std::bit_width(n - 1));
   left_bits_ = bits / 2;
   right_bits_ = bits - left_bits_;
+  if (stored_) shuffle();
 }
 
-std::uint64_t IndexPermutation::operator()(std::uint64_t i) const noexcept {
+/// Fisher and Yates, from the inside out: element k takes a place among the k + 1 first, whose element moves to k.
+/// Scaling 32 bits to k + 1 favours no place by more than one in 2^24.
+void IndexPermutation::shuffle() noexcept {
+  Random4 r{};
+  for (std::uint32_t k = 0; k < n_; ++k) {
+    if (k % 4 == 0) r = draw4(RandomKey{k0_, k1_}, epoch_, lane_, k / 4);
+    const std::uint64_t place = std::uint64_t{r.v[k % 4]} * (k + 1) >> 32;
+    table_[k] = static_cast<std::uint8_t>(k);
+    std::swap(table_[k], table_[place]);
+  }
+}
+
+std::uint64_t IndexPermutation::network(std::uint64_t i) const noexcept {
   const RandomKey key{k0_, k1_};
   do {
     std::uint64_t left = i >> right_bits_;
@@ -73,10 +88,10 @@ struct SampleStream::Windows {
   std::uint64_t blocks() const { return starts.size() - 1; }
   std::uint64_t size(std::uint64_t block) const { return starts[block + 1] - starts[block]; }
 
-  const Epoch& order(std::uint64_t epoch, std::uint64_t seed) {
+  const Epoch& order(std::uint64_t epoch, std::uint64_t seed, OrderVersion version) {
     Epoch& e = epochs[epoch % 2];
     if (e.epoch == epoch) return e;
-    const IndexPermutation permutation(blocks(), seed, epoch, lane_blocks);
+    const IndexPermutation permutation(blocks(), seed, epoch, lane_blocks, version);
     std::uint64_t before = 0;
     for (std::uint64_t place = 0; place < blocks(); ++place) {
       e.block[place] = permutation(place);
@@ -88,8 +103,9 @@ struct SampleStream::Windows {
   }
 };
 
-SampleStream::SampleStream(std::uint64_t count, std::uint64_t seed, bool shuffle, BlockLayout blocks)
-    : count_(count), seed_(seed), shuffle_(shuffle) {
+SampleStream::SampleStream(std::uint64_t count, std::uint64_t seed, bool shuffle, BlockLayout blocks,
+                           OrderVersion order)
+    : count_(count), seed_(seed), shuffle_(shuffle), order_(order) {
   if (count == 0) throw BugError("a stream of no samples");
   if (!shuffle || blocks.starts.empty()) return;
   windows_ = std::make_unique<Windows>();
@@ -115,12 +131,12 @@ void SampleStream::indices(std::uint64_t first, std::span<std::uint64_t> out) co
     if (!shuffle_) {
       for (std::uint64_t p = begin; p < end; ++p) out[done++] = p;
     } else if (windows_ == nullptr) {
-      const IndexPermutation permutation(count_, seed_, epoch, lane_rows);
+      const IndexPermutation permutation(count_, seed_, epoch, lane_rows, order_);
       for (std::uint64_t p = begin; p < end; ++p) out[done++] = permutation(p);
     } else {
       Windows& w = *windows_;
       const std::lock_guard lock(w.mutex);
-      const Windows::Epoch& order = w.order(epoch, seed_);
+      const Windows::Epoch& order = w.order(epoch, seed_, order_);
       std::uint64_t p = begin;
       while (p < end) {
         const auto after = std::upper_bound(order.before.begin(), order.before.end(), p);
@@ -129,7 +145,8 @@ void SampleStream::indices(std::uint64_t first, std::span<std::uint64_t> out) co
         const std::uint64_t last_place = std::min(first_place + window_blocks, w.blocks());
         const std::uint64_t from = order.before[first_place];
         const std::uint64_t to = last_place == w.blocks() ? count_ : order.before[last_place];
-        const IndexPermutation permutation(to - from, seed_, epoch, lane_windows + static_cast<std::uint32_t>(window));
+        const IndexPermutation permutation(to - from, seed_, epoch, lane_windows + static_cast<std::uint32_t>(window),
+                                           order_);
         for (; p < std::min(end, to); ++p) {
           const std::uint64_t row = from + permutation(p - from);
           const auto place = std::upper_bound(order.before.begin() + static_cast<std::ptrdiff_t>(first_place),

@@ -30,6 +30,24 @@ bool lies_in(const std::string& path, const std::string& directory) {
   return fs::equivalent(parent, directory, failed) && !failed;
 }
 
+constexpr const char* order_key = "sample_order";  // in the manifest's `versions`
+
+std::string text_of(io::OrderVersion order) {
+  return fmt::format("{}", static_cast<int>(order));
+}
+
+/// A checkpoint that names none was written when there was but one.
+io::OrderVersion order_of(const io::FoundCheckpoint& found) {
+  const auto at = found.state.versions.find(order_key);
+  if (at == found.state.versions.end()) return io::OrderVersion::first;
+  for (const auto order : {io::OrderVersion::first, io::OrderVersion::second})
+    if (at->second == text_of(order)) return order;
+  throw CheckpointError(fmt::format("checkpoint {} draws its samples in order version {}, which this dtrain does not "
+                                    "know: it is of a newer one",
+                                    found.path, at->second),
+                        CheckpointError::Kind::incompatible);
+}
+
 }  // namespace
 
 Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Reporter& report, RunChoices& choices,
@@ -50,6 +68,7 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   for (const auto& skipped : found_->skipped) report_.warn(fmt::format("skipped {}", skipped));
   for (const auto& remark : io::check_compatible(*found_, now, may_change_on_resume(), config_.checkpoint.force))
     report_.say("resume: " + remark);
+  order_ = order_of(*found_);
   recall(status);
   choices.recall(found_->state.choices);
 }
@@ -175,7 +194,7 @@ io::RunState Saving::run_state(const RunStatus& status) const {
   s.configuration_hash = input_.hash;
   s.fields = input_.fields;
   s.choices = choices_.all();
-  s.versions = {{"dtrain", std::string(version())}};
+  s.versions = {{"dtrain", std::string(version())}, {order_key, text_of(order_)}};
   s.world_size = world_.size();
   s.run_id = run_id_;
   if (found_) s.parent_run_id = found_->state.run_id;

@@ -11,6 +11,7 @@
 #include "comm/world/world.hpp"
 #include "io/checkpoint/checkpoint.hpp"
 #include "io/checkpoint/checkpoint_writer.hpp"
+#include "io/dataset/stream.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/report/run_choices.hpp"
 #include "launch/report/run_status.hpp"
@@ -28,6 +29,8 @@ class Saving {
 
   /// Does the run go on from a checkpoint?
   bool resumes() const noexcept { return found_.has_value(); }
+  /// In which the samples of the whole run are drawn.
+  io::OrderVersion order() const noexcept { return order_; }
   /// True, and said, where the run that was found has nothing left to do.
   bool finished_before(const RunStatus&);
   /// Loads what was found into the model, and takes up its label of the best.
@@ -64,6 +67,7 @@ class Saving {
   std::string data_fingerprint_, run_id_;
   std::unique_ptr<io::CheckpointWriter> writer_;
   std::optional<io::FoundCheckpoint> found_;
+  io::OrderVersion order_ = io::newest_order;
   std::int64_t saving_step_ = -1;        // of the latest save
   std::optional<BestEval> best_before_;  // what is the best again where a save of a better one fails
 };

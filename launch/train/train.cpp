@@ -154,6 +154,7 @@ class Trainer {
   }
 
   void make_loaders() {
+    sets_[0].options.order = saving_->order();
     train_on_device_ = DeviceData::make(engine_->device(), engine_->compute(), sets_[0]);
     loader_ = io::Loader::training(*train_data_, sets_[0].options);
     if (!eval_data_) return;

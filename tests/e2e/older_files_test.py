@@ -2,10 +2,13 @@
 import json
 import os
 import shutil
+import sys
 
 import harness
 
 GOLDEN = os.path.join(harness.ROOT, "tests", "golden")
+sys.path.insert(0, GOLDEN)
+import make_checkpoints  # noqa: E402
 
 
 def numbers(text):
@@ -65,6 +68,16 @@ class Configurations(harness.Case):
                 self.ok("check", os.path.join(self.FOLDER, file), "--json")
 
 
+# The samples of two steps after step 40 of format-2, of digits-train.h5 in chunks of 64 rows, as the program drew them
+# that wrote the checkpoint: the blocks are so few that their order, and with it all samples, is another one since.
+ORDER_1 = {40: [352, 331, 855, 198, 205, 185, 260, 1143, 896, 815, 982, 44, 348, 822, 825, 169, 914, 253, 210, 712, 679,
+            437, 1129, 766, 236, 658, 1417, 882, 381, 20, 365, 395, 412, 271, 1079, 685, 1433, 1021, 423, 884, 800,
+            34, 660, 132, 1414, 604, 254, 406],
+           89: [1167, 800, 963, 1259, 1011, 1199, 819, 1238, 795, 1198, 1189, 1176, 1164, 1240, 240, 1279, 480, 1155,
+            233, 457, 356, 1157, 459, 478, 992, 1220, 473, 1251, 1229, 1237, 477, 773, 993, 212, 1209, 462, 967, 379,
+            203, 1104, 767, 228, 754, 327, 389, 522, 554, 1113]}
+
+
 class Checkpoints(harness.Case):
     """tests/golden/checkpoints/format-N.yaml are configurations, format-N their checkpoints at step 40, of two ranks."""
 
@@ -115,6 +128,42 @@ class Checkpoints(harness.Case):
         self.check_goes_on("format-2")
         scales = {m["step"]: m["loss_scale"] for m in self.metrics() if "loss_scale" in m}
         self.assertEqual((scales[41], scales[70]), (512, 1024))  # ten updates were counted before, thirty double it
+
+    def drawn(self, run="run"):
+        """{step: its samples in the order of the stream}"""
+        return {step: [index for _, index in taken] for step, taken in self.samples(run).items()}
+
+    def sample_order(self, step, run="run"):
+        return self.json(run, "checkpoints", step, "MANIFEST.json")["versions"].get("sample_order")
+
+    def test_samples_go_on_in_the_order_that_the_run_began_in(self):
+        """Also after the program of now has saved it again; a new run takes the order of now."""
+        self.take_up("format-2")
+        self.assertIsNone(self.sample_order("step-000000040"))
+        self.ok("data", "repack", "digits-train.h5", "-o", "chunked.h5", "--chunk-rows", "64")
+        chunked = ("config.yaml", "data.train=chunked.h5", "data.cache_mib=0", "log.samples=true")
+        self.ok(*chunked, "train.steps=60", "checkpoint.force=true")
+        self.assertEqual(self.drawn()[40], ORDER_1[40])
+        self.assertEqual(self.sample_order("step-000000060"), "1")
+        self.ok(*chunked, "train.steps=90", ranks=2)
+        self.assertEqual(self.drawn()[89], ORDER_1[89])
+        self.assertEqual(self.sample_order("step-000000090"), "1")
+
+        self.ok(*chunked, "train.steps=90", "log.directory=new")
+        of_now = self.drawn("new")
+        self.assertNotEqual(of_now[40], ORDER_1[40])
+        self.assertEqual(self.sample_order("step-000000090", "new"), "2")
+        self.ok(*chunked, "train.steps=60", "log.directory=half")
+        self.ok(*chunked, "train.steps=90", "log.directory=half")
+        self.assertEqual(self.drawn("half")[89], of_now[89])
+        self.assertEqual(self.sample_order("step-000000090", "half"), "2")
+
+    def test_an_order_of_a_later_program_is_refused(self):
+        manifest = self.take_up("format-2")
+        manifest["versions"]["sample_order"] = "3"
+        self.write("run/checkpoints/step-000000040/MANIFEST.json", make_checkpoints.sign(manifest))
+        self.refused(harness.CHECKPOINT, "config.yaml", "train.steps=70",
+                     says="step-000000040 draws its samples in order version 3, which this dtrain does not know")
 
     def test_another_setting_is_refused_by_its_name(self):
         self.take_up("format-1")

@@ -1,6 +1,9 @@
 #include "io/dataset/stream.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <map>
 #include <numeric>
 #include <set>
 #include <vector>
@@ -81,6 +84,101 @@ TEST(IndexPermutation, NeighboursAreStrangers) {
   EXPECT_LT(chi, 60);  // 15 degrees of freedom; 37.7 is the 0.1 % point
 }
 
+std::vector<std::uint64_t> order_of(std::uint64_t n, std::uint64_t epoch, OrderVersion version = newest_order) {
+  const IndexPermutation p(n, 1, epoch, 0, version);
+  std::vector<std::uint64_t> order(n);
+  for (std::uint64_t i = 0; i < n; ++i) order[i] = p(i);
+  return order;
+}
+
+// How far the counts are from equal: chi-square as a standard normal deviate (Wilson, Hilferty). One in 300,000 is
+// above 4.5 by chance.
+double deviate(const std::vector<double>& counts) {
+  const double mean = std::accumulate(counts.begin(), counts.end(), 0.0) / static_cast<double>(counts.size());
+  double chi = 0;
+  for (const double c : counts) chi += (c - mean) * (c - mean) / mean;
+  const double freedom = static_cast<double>(counts.size() - 1), variance = 2 / (9 * freedom);
+  return (std::cbrt(chi / freedom) - (1 - variance)) / std::sqrt(variance);
+}
+constexpr double by_chance = 4.5;
+
+TEST(IndexPermutation, EveryPlaceOfASmallSetIsEquallyLikely) {
+  for (const std::uint64_t n : {2, 3, 5, 7, 9, 16, 17, 32, 100, 256}) {
+    std::vector<std::vector<double>> counts(n, std::vector<double>(n));
+    for (std::uint64_t e = 0; e < 20000; ++e) {
+      const auto order = order_of(n, e);
+      for (std::uint64_t i = 0; i < n; ++i) counts[i][order[i]] += 1;
+    }
+    for (std::uint64_t i = 0; i < n; ++i) EXPECT_LT(deviate(counts[i]), by_chance) << "element " << i << " of " << n;
+  }
+}
+
+TEST(IndexPermutation, EveryPairOfPlacesOfASmallSetIsEquallyLikely) {
+  for (const std::uint64_t n : {3, 4, 5, 7, 8, 9, 16, 24, 32}) {
+    for (const auto& [a, b] : {std::pair<std::uint64_t, std::uint64_t>{0, 1}, {0, n - 1}, {n / 2, n / 2 + 1}}) {
+      std::vector<double> counts(n * (n - 1));
+      for (std::uint64_t e = 0; e < 60000; ++e) {
+        const auto order = order_of(n, e);
+        counts[order[a] * (n - 1) + order[b] - (order[b] > order[a] ? 1 : 0)] += 1;
+      }
+      EXPECT_LT(deviate(counts), by_chance) << a << " and " << b << " of " << n;
+    }
+  }
+}
+
+// Neighbours' distances, of all neighbours together: what shows the network's bias up to n = 128.
+TEST(IndexPermutation, NeighboursOfASmallSetAreStrangers) {
+  for (const std::uint64_t n : {5, 8, 16, 32, 48, 64, 100, 128, 256}) {
+    std::vector<double> counts(n - 1);
+    for (std::uint64_t e = 0; e < 40000; ++e) {
+      const auto order = order_of(n, e);
+      for (std::uint64_t i = 0; i + 1 < n; ++i) counts[(order[i + 1] + n - order[i]) % n - 1] += 1;
+    }
+    EXPECT_LT(deviate(counts), by_chance) << n;
+  }
+}
+
+TEST(IndexPermutation, EveryOrderOfASmallSetIsEquallyLikely) {
+  for (const std::uint64_t n : {2, 3, 4, 5, 6}) {
+    std::size_t orders = 1;
+    for (std::uint64_t i = 2; i <= n; ++i) orders *= i;
+    std::map<std::vector<std::uint64_t>, double> seen;
+    for (std::uint64_t e = 0; e < 300 * orders; ++e) seen[order_of(n, e)] += 1;
+    std::vector<double> counts;
+    for (const auto& [order, count] : seen) counts.push_back(count);
+    EXPECT_EQ(counts.size(), orders) << n;
+    EXPECT_LT(deviate(counts), by_chance) << n;
+  }
+}
+
+// Rounds of a network of two halves of two bits or more swap pairs of pairs: n = 16, 32, ... would have but even
+// orders.
+TEST(IndexPermutation, EvenAndOddOrdersAreEquallyLikely) {
+  for (const std::uint64_t n : {2, 9, 16, 31, 32, 64, 256}) {
+    std::vector<double> counts(2);
+    for (std::uint64_t e = 0; e < 4000; ++e) {
+      auto order = order_of(n, e);
+      bool odd = false;
+      for (std::uint64_t i = 0; i < n; ++i)
+        for (; order[i] != i; odd = !odd) std::swap(order[i], order[order[i]]);
+      counts[odd ? 1 : 0] += 1;
+    }
+    EXPECT_LT(deviate(counts), by_chance) << n;
+  }
+}
+
+// Runs go on in the order that they began in, for ever.
+TEST(IndexPermutation, OrdersOfEachVersionStay) {
+  using Order = std::vector<std::uint64_t>;
+  EXPECT_EQ(order_of(10, 0, OrderVersion::first), (Order{2, 5, 6, 3, 0, 4, 7, 8, 9, 1}));
+  EXPECT_EQ(order_of(10, 7, OrderVersion::first), (Order{6, 0, 5, 2, 8, 1, 3, 4, 7, 9}));
+  EXPECT_EQ(order_of(10, 0, OrderVersion::second), (Order{2, 7, 4, 6, 1, 0, 3, 5, 8, 9}));
+  EXPECT_EQ(order_of(10, 7, OrderVersion::second), (Order{1, 7, 9, 5, 4, 6, 0, 2, 8, 3}));
+  EXPECT_NE(order_of(256, 2, OrderVersion::first), order_of(256, 2, OrderVersion::second));
+  for (const std::uint64_t n : {257, 1000, 60000})
+    EXPECT_EQ(order_of(n, 2, OrderVersion::first), order_of(n, 2, OrderVersion::second)) << n;
+}
+
 TEST(IndexPermutation, AllOrdersOfThreeAppear) {
   std::set<std::vector<std::uint64_t>> seen;
   for (std::uint64_t e = 0; e < 200; ++e) {
@@ -147,6 +245,38 @@ TEST(SampleStream, WindowsArePermutationsThatStayTogether) {
 TEST(SampleStream, FewerBlocksThanAWindow) {
   const SampleStream stream(10, 1, true, BlockLayout{{0, 4, 8}});
   for (std::uint64_t e = 0; e < 10; ++e) EXPECT_TRUE(is_permutation_of_all(epoch_of(stream, e)));
+}
+
+// Of 18 blocks the last window has two: each pair of them should come as often.
+TEST(SampleStream, FewBlocksMeetEquallyOften) {
+  constexpr std::uint64_t n = 18, rows = 2, epochs = 300000;
+  BlockLayout blocks;
+  for (std::uint64_t b = 0; b < n; ++b) blocks.starts.push_back(b * rows);
+  const SampleStream stream(n * rows, 1, true, blocks);
+  std::map<std::set<std::uint64_t>, double> seen;
+  std::vector<std::uint64_t> last(2 * rows);
+  for (std::uint64_t e = 0; e < epochs; ++e) {
+    stream.indices((e + 1) * n * rows - last.size(), last);
+    std::set<std::uint64_t> pair;
+    for (const std::uint64_t row : last) pair.insert(row / rows);
+    seen[pair] += 1;
+  }
+  std::vector<double> counts;
+  for (const auto& [pair, count] : seen) counts.push_back(count);
+  EXPECT_EQ(counts.size(), n * (n - 1) / 2);
+  EXPECT_LT(deviate(counts), by_chance);
+}
+
+TEST(SampleStream, GoesByTheVersionOfTheOrder) {
+  for (const bool windows : {false, true}) {
+    const BlockLayout blocks = windows ? BlockLayout{{0, 4, 8}} : BlockLayout{};
+    const SampleStream first(10, 1, true, blocks, OrderVersion::first), second(10, 1, true, blocks);
+    EXPECT_NE(epoch_of(first, 3), epoch_of(second, 3));
+    if (!windows) {
+      EXPECT_EQ(epoch_of(first, 3), order_of(10, 3, OrderVersion::first));
+      EXPECT_EQ(epoch_of(second, 3), order_of(10, 3, OrderVersion::second));
+    }
+  }
 }
 
 }  // namespace

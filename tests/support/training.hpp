@@ -34,10 +34,10 @@ namespace dtrain::launch::test_training {
 
 using Json = nlohmann::json;
 
-/// A model of these layers on the digits that are part of the source (DIGITS is replaced by their file), and what else
-/// a test says. `data` and `model`: more of these sections.
+/// A model of these layers on the digits that are part of the source (DIGITS and OTHERS are replaced by the files of
+/// their two halves), and what else a test says. `data` and `model`: more of these sections.
 inline std::string digits_config(const std::string& layers, const std::string& more,
-                                 const std::string& data = "eval: DIGITS", const std::string& model = "") {
+                                 const std::string& data = "eval: OTHERS", const std::string& model = "") {
   return "name: digits\nthreads: 1\nmodel: {input: [1, 8, 8], loss: cross_entropy, layers: [" + layers + "], " + model +
          "}\ndata: {train: DIGITS, normalize: {scale: 0.0625}, " + data + "}\n" + more;
 }
@@ -53,7 +53,7 @@ checkpoint: {every_steps: 9}
 
 inline constexpr const char* cnn_layers =
     "conv2d: {filters: 8, kernel: 3, activation: relu}, batch_norm, maxpool2d: {size: 2}, flatten, dense: {units: 10}";
-inline constexpr const char* augmented = "eval: DIGITS, augment: [random_crop: {padding: 1}]";
+inline constexpr const char* augmented = "eval: OTHERS, augment: [random_crop: {padding: 1}]";
 
 inline const std::string cnn = digits_config(cnn_layers, R"(batch: {global: 48, micro: 16}
 optimizer: {adam: {learning_rate: 0.002}}
@@ -74,11 +74,14 @@ class Training : public testing::Test {
  protected:
   Training()
       : folder_(std::filesystem::temp_directory_path() / fmt::format("dtrain-training-{}", getpid())),
-        digits_((folder_ / "digits.h5").string()) {
+        digits_((folder_ / "digits.h5").string()),
+        others_((folder_ / "others.h5").string()) {
     std::filesystem::create_directories(folder_);
     const std::string from = "models/data/digits/";  // tests run in the repository's root
-    if (!std::filesystem::exists(digits_))
-      io::import_mnist(from + "train-images-idx3-ubyte.gz", from + "train-labels-idx1-ubyte.gz", digits_);
+    for (const auto& [file, half] : {std::pair(digits_, "train"), std::pair(others_, "t10k")})
+      if (!std::filesystem::exists(file))
+        io::import_mnist(fmt::format("{}{}-images-idx3-ubyte.gz", from, half),
+                         fmt::format("{}{}-labels-idx1-ubyte.gz", from, half), file);
   }
   ~Training() override {
     std::error_code ignored;
@@ -86,7 +89,8 @@ class Training : public testing::Test {
   }
 
   LoadedConfig config(std::string text, std::vector<std::string> overrides, const std::string& name) const {
-    for (auto at = text.find("DIGITS"); at != std::string::npos; at = text.find("DIGITS")) text.replace(at, 6, digits_);
+    for (const auto& [word, file] : {std::pair("DIGITS", digits_), std::pair("OTHERS", others_)})
+      for (auto at = text.find(word); at != std::string::npos; at = text.find(word)) text.replace(at, 6, file);
     overrides.push_back("log.directory=" + (folder_ / name).string());
     return parse_config(text, "test.yaml", overrides);
   }
@@ -116,7 +120,7 @@ class Training : public testing::Test {
   }
 
   std::filesystem::path folder_;
-  std::string digits_;
+  std::string digits_, others_;
 };
 
 /// Everything but what time says.

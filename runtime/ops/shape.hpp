@@ -65,7 +65,7 @@ struct OpShape {
   std::vector<TensorDesc> out;
   std::vector<ParamDesc> params;  // trained
   std::vector<StateDesc> state;   // kept but not trained: running statistics
-  std::vector<TensorDesc> saved;  // forward -> own backward: argmax, masks, log-sum-exp
+  std::vector<TensorDesc> saved;  // forward -> own backward: argmax, masks, statistics of rows
   Reads backward_reads;
   std::uint32_t differentiable = 1;  // bit i: input i takes a gradient (labels and weights do not)
   std::vector<Alias> may_share;

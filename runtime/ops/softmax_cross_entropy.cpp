@@ -22,7 +22,7 @@ OpShape SoftmaxCrossEntropy::infer(std::span<const TensorDesc> in) const {
                                  in_a_sample(in[1].shape), in_a_sample(expected)));
   OpShape shape;
   shape.out = {f32(Shape{loss_sum_count})};
-  shape.saved = {f32(Shape{in[0].rows()})};  // log-sum-exp of each position
+  shape.saved = {f32(Shape{in[0].rows(), 2})};  // a SoftmaxRow of each position
   shape.backward_reads = {7, 0};
   shape.loss = true;
   shape.flops = 4.0 * static_cast<double>(in[0].elements());

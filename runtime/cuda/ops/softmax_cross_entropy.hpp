@@ -3,10 +3,9 @@
 #pragma once
 
 #include <bit>
-#include <cmath>
 
 #include "runtime/cuda/ops/loss_sums.hpp"
-#include "runtime/ops/activation_math.hpp"
+#include "runtime/ops/softmax_row.hpp"
 
 namespace dtrain::cuda {
 
@@ -16,7 +15,7 @@ struct CrossEntropyPlace {
   const void* logits;
   RowLabels labels;
   RowWeights weights;
-  float* log_sums;  // or null
+  SoftmaxRow* saved;  // or null
 };
 /// Workspace: loss_bytes(rows). Sums are written to out[loss_sum_count], or added to it.
 void cross_entropy(const Launch&, Element, const CrossEntropyPlace&, bool add, float* out, void* workspace);
@@ -50,7 +49,7 @@ struct CrossEntropyBody : RowGroup<size> {
     const float weight = p.weights.of(row);
     const std::int64_t label = p.labels.of(row);
     if (weight == 0 || p.labels.ignored_of(label)) {
-      if (first == 0) keep(row, 0);
+      if (first == 0) keep(row, {});
       return;
     }
     const T* x = static_cast<const T*>(p.logits) + row * p.classes;
@@ -62,34 +61,34 @@ struct CrossEntropyBody : RowGroup<size> {
       largest = v > largest ? v : largest;
     }
     largest = group_max<size>(t, shared, largest);
-    float exponentials = 0, logits = 0;
+    float others = 0, distances = 0;
     int before = 0;  // classes that come before the label when logits are sorted, equal ones in their order
     for (std::int64_t c = first; c < p.classes; c += size) {
-      const float v = to_float(x[c]);
-      exponentials += exp_bounded(v - largest);
-      logits += v;
+      const float v = to_float(x[c]), distance = v - largest;
+      others += c == label ? 0.0f : exp_bounded(distance);
+      distances += distance;
       before += c < label ? v >= own : c > label ? v > own : 0;
     }
-    const float log_sum = largest + std::log(group_sum<size>(t, shared, exponentials));
+    const SoftmaxRow softmax{largest, group_sum<size>(t, shared, others)};
     before = group_sum<size>(t, shared, before);
-    double aim = (1.0 - p.smoothing) * static_cast<double>(own);
+    double mean = 0;
     if (p.smoothing > 0)
-      aim += p.smoothing * group_sum<size>(t, shared, static_cast<double>(logits)) / static_cast<double>(p.classes);
+      mean = group_sum<size>(t, shared, static_cast<double>(distances)) / static_cast<double>(p.classes);
     if (first != 0) return;
     RowLoss result;
     result.weight = static_cast<double>(weight);
     result.positions = 1;
-    result.loss = known ? static_cast<double>(weight) * (static_cast<double>(log_sum) - aim)
+    result.loss = known ? static_cast<double>(weight) * softmax.loss(own, p.smoothing, mean)
                         : static_cast<double>(not_a_number());
     if (known && own == own) {
       result.correct = before < 1 ? 1 : 0;
       result.top5 = before < 5 ? 1 : 0;
     }
-    keep(row, log_sum);
+    keep(row, softmax);
     sum.add(result);
   }
-  DTRAIN_HOST_DEVICE void keep(std::int64_t row, float log_sum) const {
-    if (p.log_sums != nullptr) p.log_sums[row] = log_sum;
+  DTRAIN_HOST_DEVICE void keep(std::int64_t row, const SoftmaxRow& softmax) const {
+    if (p.saved != nullptr) p.saved[row] = softmax;
   }
 };
 
@@ -106,14 +105,18 @@ struct CrossEntropyGradientBody : RowGroup<size> {
     const std::int64_t row = this->index(t);
     if (row >= p.rows) return;
     const T* x = static_cast<const T*>(p.logits) + row * p.classes;
-    const float weight = p.weights.of(row), log_sum = p.log_sums[row];
+    const float weight = p.weights.of(row);
+    const SoftmaxRow softmax = p.saved[row];
     const std::int64_t label = p.labels.of(row);
     const bool skipped = weight == 0 || p.labels.ignored_of(label), known = label >= 0 && label < p.classes;
     const float w = known ? weight * (step->loss_scale * step->loss_seed[loss]) : not_a_number();
+    const float sum = softmax.sum(known ? to_float(x[label]) : 0.0f), scale = w / sum;
     const auto share = static_cast<float>(p.smoothing / static_cast<double>(p.classes));
-    const auto aim = static_cast<float>(1.0 - p.smoothing + p.smoothing / static_cast<double>(p.classes));
+    const auto others = static_cast<float>(p.smoothing - p.smoothing / static_cast<double>(p.classes));
+    const float of_label = w * others - scale * softmax.others, shift = w * share;
     for (std::int64_t c = this->lane(t); c < p.classes; c += size) {
-      const float g = skipped ? 0.0f : w * (exp_bounded(to_float(x[c]) - log_sum) - (c == label ? aim : share));
+      const float of_class = scale * exp_bounded(to_float(x[c]) - softmax.max) - shift;
+      const float g = skipped ? 0.0f : c == label ? of_label : of_class;
       write_slot<1, T>(gradient, row * p.classes + c, Floats<1>{{g}});
     }
   }

@@ -29,7 +29,7 @@ class SoftmaxCrossEntropyKernel final : public Kernel {
             a.in[0].data,
             {a.in[1].data, a.in[1].desc.dtype, op_.ignore.has_value(), op_.ignore.value_or(0)},
             {a.in[2].as<const float>(), rows_each_},
-            a.saved.empty() ? nullptr : a.saved[0].as<float>()};
+            a.saved.empty() ? nullptr : a.saved[0].as<SoftmaxRow>()};
   }
   SoftmaxCrossEntropy op_;
   Element type_;

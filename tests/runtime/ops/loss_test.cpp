@@ -1,5 +1,6 @@
 // What losses promise beside their values: labels of any type, weights of samples and positions, ignored labels, seeds,
 // more positions than parts of a sum, messages.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -148,6 +149,95 @@ TEST_P(Losses, add_up_more_positions_than_parts) {
     sum += static_cast<double>(p < squared.x.size() / 2 ? 0 : 1) *
            std::pow(static_cast<double>(squared.x[p] - squared.targets[p]), 2);
   EXPECT_NEAR(squared.out()[loss_sum], sum, 1e-6 * sum);
+}
+
+/// Of one row, in float64, and the size of the terms that each gradient is a difference of.
+struct Entropy {
+  double loss = 0;
+  std::vector<double> gradient, terms;
+};
+Entropy entropy_of(const std::vector<float>& x, std::size_t label, double smoothing) {
+  const auto at = [&](std::size_t c) { return static_cast<double>(x[c]); };
+  const auto classes = static_cast<double>(x.size()),
+             largest = static_cast<double>(*std::max_element(x.begin(), x.end()));
+  double others = 0, mean = 0;
+  for (std::size_t c = 0; c < x.size(); ++c) {
+    if (c != label) others += std::exp(at(c) - largest);
+    mean += (at(c) - largest) / classes;
+  }
+  const double own = at(label) - largest, sum = others + std::exp(own), share = smoothing / classes;
+  Entropy result;
+  result.loss = (own < 0 ? std::log(sum) : std::log1p(others)) - (1 - smoothing) * own - smoothing * mean;
+  for (std::size_t c = 0; c < x.size(); ++c) {
+    const double first = c == label ? -others / sum : std::exp(at(c) - largest) / sum;
+    const double second = c == label ? smoothing - share : -share;
+    result.gradient.push_back(first + second);
+    result.terms.push_back(std::abs(first) + std::abs(second));
+  }
+  return result;
+}
+
+TEST_P(Losses, of_classes_have_all_their_digits_wherever_the_logits_lie) {
+  // The label's logit is base + own, the others are base + step * (0 to 7); all of them are floats.
+  const struct {
+    const char* name;
+    float base, step, own;
+    double smoothing = 0;
+  } table[] = {
+      {"ordinary", 0, 0.25f, 1},
+      {"ordinary, smoothed", 0, 0.25f, 1, 0.1},
+      {"equal", 0, 0, 0},
+      {"near 1e6", 1e6f, 0.25f, 1},
+      {"near 1e6, the label's is the largest", 1e6f, 0.25f, 4},
+      {"near 1e6, equal", 1e6f, 0, 0},
+      {"near 1e6, smoothed", 1e6f, 0.25f, 1, 0.1},
+      {"near -1e6", -1e6f, 0.25f, 1},
+      {"near 1e8", 1e8f, 8, 16},
+      {"near 1e8, the label's is the largest", 1e8f, 8, 64},
+      {"near 1e8, equal", 1e8f, 0, 0},
+      {"near 1e8, smoothed", 1e8f, 8, 16, 0.1},
+      {"near -1e8", -1e8f, 8, 16},
+      {"a loss near 1e-4", 0, 0.125f, 12},
+      {"a loss near 1e-9", 0, 0.125f, 24},
+      {"a loss near 1e-9, near 1e6", 1e6f, 0.125f, 24},
+      {"a loss near 1e-16", 0, 0.125f, 40},
+      {"a loss of 40", 0, 0.125f, -40},
+      {"a loss near 0, smoothed", 0, 0.125f, 24, 0.1},
+  };
+  for (const auto& [name, base, step, own, smoothing] : table)
+    for (const std::int64_t classes : {10, 35, 1500}) {
+      OpRun run(*device_, entropy({smoothing}, Shape{1, classes}));
+      run.weights = {1};
+      const auto n = static_cast<std::size_t>(classes);
+      for (const std::size_t label : {std::size_t{0}, std::size_t{3}, n / 2, n - 1}) {
+        for (std::size_t c = 0; c < n; ++c) run.x[c] = base + (c == label ? own : step * static_cast<float>(c % 8));
+        run.labels = {static_cast<std::int32_t>(label)};
+        const Entropy expected = entropy_of(run.x, label, smoothing);
+        const auto seen = both(run);
+        EXPECT_NEAR(seen[loss_sum], expected.loss, 1e-6 * expected.loss) << name << ", " << label << " of " << n;
+        double worst = 0;  // e^x is bounded at e^-60
+        for (std::size_t c = 0; c < n; ++c) {
+          const double error = static_cast<double>(seen[loss_sum_count + c]) - expected.gradient[c];
+          worst = std::max(worst, std::abs(error) / (expected.terms[c] + 1e-18));
+        }
+        EXPECT_LT(worst, 1e-6) << name << ", " << label << " of " << n;
+      }
+    }
+}
+
+TEST_P(Losses, of_classes_that_are_shut_out_are_those_of_the_others) {
+  OpRun run(*device_, entropy({}, Shape{1, 10})), others(*device_, entropy({}, Shape{1, 8}));
+  run.weights = others.weights = {1};
+  run.labels = others.labels = {5};
+  for (std::size_t c = 0; c < 8; ++c) run.x[c] = others.x[c];
+  run.x[8] = run.x[9] = -std::numeric_limits<float>::infinity();
+  const auto expected = both(others), seen = both(run);
+  EXPECT_NEAR(seen[loss_sum], expected[loss_sum], 1e-6f * expected[loss_sum]);
+  for (std::size_t c = 0; c < 10; ++c)
+    EXPECT_NEAR(seen[loss_sum_count + c], c < 8 ? expected[loss_sum_count + c] : 0.0f, 1e-6f) << c;
+  run.x[8] = std::numeric_limits<float>::infinity();
+  EXPECT_TRUE(std::isnan(both(run)[loss_sum]));
+  EXPECT_TRUE(std::isnan(run.grad_in()[0]));
 }
 
 std::string error_of(const OpSpec& op, std::vector<TensorDesc> in) {

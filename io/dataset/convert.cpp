@@ -50,6 +50,12 @@ SampleOrder fit_input(const Dataset& data, std::size_t index, const Shape& input
     throw ShapeError(fmt::format("{} has samples of different lengths, but {} is {}; expected [length, channels]", name,
                                  model_name(port), input.str()));
   }
+  if (port.ragged() && port.use == PortUse::target && input.rank() < 2) {
+    throw ShapeError(
+        fmt::format("{} has samples of different lengths, but {} is {}, without positions, which the model gives "
+                    "whole; expected a row of {} a sample",
+                    name, model_name(port), input.str(), input.elements()));
+  }
   const Shape stored{std::span<const std::int64_t>(held)};
   const auto extents = input.extents();
   // With one channel, or one position, both orders are the same bytes.

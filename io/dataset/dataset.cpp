@@ -291,6 +291,16 @@ void Dataset::check_lengths(std::size_t i, std::int64_t most) const {
   }
 }
 
+void Dataset::check_same_lengths(std::size_t port, std::size_t other) const {
+  const PortRows &rows = state_->rows[port], &others = state_->rows[other];
+  for (std::uint64_t i = 0; i < count(); ++i) {
+    const std::int64_t length = rows.length(state_->list, i), wanted = others.length(state_->list, i);
+    if (length == wanted) continue;
+    throw DataError(
+        fmt::format("{}: it has {} positions, but {} has {} there", where(port, i), length, others.port().key, wanted));
+  }
+}
+
 Dataset::Row Dataset::row(std::size_t port, std::uint64_t index, std::byte* scratch) const {
   return state_->rows[port].row(state_->list, index, scratch);
 }

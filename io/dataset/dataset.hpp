@@ -103,6 +103,8 @@ class Dataset {
 
   /// Throws DataError that names the first row of a ragged port of more than `most` positions.
   void check_lengths(std::size_t port, std::int64_t most) const;
+  /// Throws DataError that names the first row of a ragged port that is longer or shorter than that of another one.
+  void check_same_lengths(std::size_t port, std::size_t other) const;
 
   struct Row {
     const std::byte* data;

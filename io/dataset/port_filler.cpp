@@ -316,6 +316,10 @@ WeightFiller::WeightFiller(const Dataset& data, const BatchLayout& layout, std::
                                  wanted.empty() ? "one number" : fmt::format("[{}]", fmt::join(wanted, ", "))));
   }
   if (held.ragged()) data.check_lengths(static_cast<std::size_t>(options_.source), desc_.shape[1]);
+  if (held.ragged() && by_position_) {
+    const auto of_target = static_cast<std::size_t>(ports[static_cast<std::size_t>(options_.target)].source);
+    if (data.port(of_target).ragged()) data.check_same_lengths(static_cast<std::size_t>(options_.source), of_target);
+  }
   if (followed != nullptr && !one) follower_.emplace(*followed, desc_.shape[1], desc_.shape[2], sizeof(float));
 }
 

@@ -102,8 +102,12 @@ void PortRows::read_labels(const ShardList& list) {
   for (std::size_t i = 0; first + i < labels_.size(); ++i) {
     const std::int64_t value = stored_integer(port_.type, raw.data() + i * column.row_bytes());
     const bool ignored = value == ignore_;
-    if (!ignored && (value < 0 || value >= std::numeric_limits<std::int32_t>::max()))
-      throw DataError(fmt::format("{}: the label is {}; labels count from 0", where(list, first + i), value));
+    if (!ignored && (value < 0 || value >= std::numeric_limits<std::int32_t>::max())) {
+      const bool ignorable = value >= std::numeric_limits<std::int32_t>::min() && value < 0;
+      throw DataError(fmt::format(
+          "{}: the label is {}; labels count from 0{}", where(list, first + i), value,
+          ignorable ? fmt::format("; with ignore: {} the loss leaves such labels out", value) : std::string()));
+    }
     labels_[first + i] = static_cast<std::int32_t>(value);
     if (!ignored) port_.class_count = std::max(port_.class_count, value + 1);
   }

@@ -302,7 +302,7 @@ TEST(Ports, AnIgnoredLabelMayLieOutsideOfEveryRange) {
   EXPECT_HAS(message_of([&] {
                open({folder / "a.h5"}, {input("x"), labels});
              }),
-             "/y, row 1: the label is -100; labels count from 0");
+             "/y, row 1: the label is -100; labels count from 0; with ignore: -100 the loss leaves such labels out");
   labels.ignore = -100;
   const Dataset set = open({folder / "a.h5"}, {input("x"), labels});
   EXPECT_EQ(set.port(1).class_count, 3);

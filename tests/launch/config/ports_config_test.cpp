@@ -14,9 +14,9 @@ namespace {
 std::string complaint(const std::string& data) {
   const std::string text = R"(name: ports
 model:
-  inputs: {words: {shape: [5], vocabulary: 20}, table: [5, 3]}
+  inputs: {words: {tokens: 5, vocabulary: 20}, table: [5, 3]}
   layers:
-    - embedding: {size: 4, from: words, name: read}
+    - embedding: {vocabulary: 20, channels: 4, from: words, name: read}
     - concat: {from: [read, table]}
     - dense: {units: 7, name: classes}
     - dense: {units: 2, name: prices, from: classes}

@@ -57,6 +57,7 @@ io::PortOptions options_of(const RunConfig& config, const std::vector<models::Po
 /// weights that lie over its target.
 void follow_by_itself(const RunConfig& config, const Graph& graph, const models::Ports& ports,
                       std::vector<io::PortOptions>& options) {
+  if (options.size() < ports.all.size()) return;  // a prediction reads inputs alone
   const auto of = [](int port) { return static_cast<std::size_t>(port); };
   const auto over = [&graph](std::size_t port, int image) {
     const GraphInput &input = graph.inputs()[port], &under = graph.inputs()[static_cast<std::size_t>(image)];
@@ -68,8 +69,8 @@ void follow_by_itself(const RunConfig& config, const Graph& graph, const models:
       if (options[i].use == PortUse::target && over(i, 0)) options[i].follow = 0;
   }
   for (const models::PortLoss& loss : ports.losses) {
-    io::PortOptions& weight = options[of(loss.weight)];
-    const int image = options[of(loss.target)].follow;
+    io::PortOptions& weight = options.at(of(loss.weight));
+    const int image = options.at(of(loss.target)).follow;
     if (weight.follow < 0 && image >= 0 && over(of(loss.weight), image)) weight.follow = image;
   }
 }

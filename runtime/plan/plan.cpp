@@ -177,8 +177,7 @@ class PassPlanner {
   LastRead last_read(ValueId root, NodeId producer) const {
     const GraphNode& made = graph_.nodes()[idx(producer)];
     LastRead last{times_.forward[idx(producer)], -1};
-    if (std::find(kept_.begin(), kept_.end(), root) != kept_.end())
-      last.forward = static_cast<int>(out_.steps.size()) - 1;
+    if (std::find(kept_.begin(), kept_.end(), root) != kept_.end()) last.forward = static_cast<int>(out_.steps.size());
     if (reads_own_output(made)) last.backward = times_.backward_last[idx(producer)];
     for (NodeId n : a_.consumers[idx(root)]) {
       const GraphNode& node = graph_.nodes()[idx(n)];

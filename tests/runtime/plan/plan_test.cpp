@@ -176,6 +176,21 @@ TEST(Plan, WhatNoLossReadsHasNoBackward) {
   EXPECT_NE(plan.train.gradient[static_cast<std::size_t>(plan.graph.outputs()[0].value)], -1);
 }
 
+TEST(Plan, NothingLiesOverAnOutput) {
+  // The last step of a prediction could work in place, over the scores that are an output, too.
+  Graph g(2);
+  const auto scores = g.add("scores", Dense{.units = 3}, {g.add_input(PortUse::input, "x", {DType::f32, Shape{2, 4}})});
+  g.add_output("scores", scores);
+  g.add_output("chances", g.add("sigmoid", Activate{Activation::sigmoid}, {scores}));
+  PlanOptions options;
+  options.train = false;
+  const Plan plan = make_plan(std::move(g), options);
+  const auto place = [&](std::size_t output) {
+    return plan.evaluate.value[static_cast<std::size_t>(plan.graph.outputs()[output].value)];
+  };
+  EXPECT_NE(place(0), place(1));
+}
+
 TEST(Plan, NamesALayerThatNoLossCanTrain) {
   try {
     make_plan(two_heads(true), {});

@@ -90,10 +90,8 @@ io::Dataset open_data(const RunConfig& config, const std::vector<std::string>& p
 
 std::string same_set_text(const io::Dataset& train, const io::Dataset& eval) {
   if (train.fingerprint() != eval.fingerprint()) return {};
-  return fmt::format(
-      "data.eval holds the samples of data.train ({}: {}): the evaluation says nothing of samples that "
-      "were not trained with",
-      eval.files().front(), eval.port(0).key);
+  return fmt::format("data.eval and data.train are the same samples ({}: {}): the evaluation does not test on new data",
+                     eval.files().front(), eval.port(0).key);
 }
 
 io::Dataset open_inputs(const RunConfig& config, const std::vector<std::string>& patterns) {

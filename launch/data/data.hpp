@@ -23,7 +23,7 @@ io::Dataset open_data(const RunConfig&, const std::vector<std::string>& patterns
 /// The same of the model's inputs alone, which no pass reads twice: nothing is kept in memory.
 io::Dataset open_inputs(const RunConfig&, const std::vector<std::string>& patterns);
 
-/// Empty, or that both are one set, so that evaluation says nothing of samples that were not trained with.
+/// A warning where both are the same samples, so that the evaluation tests nothing new; else empty.
 std::string same_set_text(const io::Dataset& train, const io::Dataset& eval);
 
 /// What the graph has to know of them. `other`: a set that it reads, too, or null.

@@ -20,11 +20,4 @@ const T* find_named(const Named<T>& values, std::string_view name) {
   return at == values.end() ? nullptr : &at->second;
 }
 
-template <class T>
-std::vector<std::string> names_of(const Named<T>& values) {
-  std::vector<std::string> names;
-  for (const auto& value : values) names.push_back(value.first);
-  return names;
-}
-
 }  // namespace dtrain

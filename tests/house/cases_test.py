@@ -49,6 +49,14 @@ class Cases(unittest.TestCase):
         summary = subprocess.run([sys.executable, "-B", HERE / "summary.py", f"test={self.folder / 'ctest.xml'}"], stdout=subprocess.PIPE, text=True)
         return run, summary.stdout.splitlines(), report
 
+    def test_a_report_that_is_missing_is_a_failure(self):
+        (self.folder / "ctest.xml").write_text('<testsuite><testcase name="style" status="run"/></testsuite>')
+        reports = [f"{name}={self.folder / file}" for name, file in (("test", "ctest.xml"), ("asan", "none.xml"))]
+        run = subprocess.run([sys.executable, "-B", HERE / "summary.py", *reports], stdout=subprocess.PIPE, text=True)
+        self.assertEqual(run.returncode, 1)
+        self.assertEqual(run.stdout.splitlines()[-1], "1 passed, 1 failed, 0 skipped")
+        self.assertIn("failed in asan: none of its tests ran", run.stdout)
+
     def test_each_case_has_its_own_verdict(self):
         run, said, _ = self.run_cases(PROGRAM.replace("STATUS", "0"))
         self.assertEqual(run.returncode, 1)

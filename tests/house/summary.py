@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Adds up ctest's JUnit files and says why tests were skipped. Usage: summary.py NAME=FILE...; the last line is the count.
+A file that is not there counts as one failure: the build that should have led to it failed, or ctest did.
 
 A test cases.X of ctest stands for the cases in cases/cases.X.xml beside the file, which tests/house/cases.py left there.
 """
@@ -36,6 +37,10 @@ def main(arguments):
     skipped = collections.defaultdict(list)
     for argument in arguments:
         name, path = argument.split("=", 1)
+        if not pathlib.Path(path).exists():
+            failed += 1
+            print(f"failed in {name}: none of its tests ran; the messages of its build say why")
+            continue
         for test, case in cases_of(path):
             if case.find("skipped") is not None or case.get("status") in ("disabled", "notrun"):
                 skipped[f"{name}: {reason_of(case) if case.find('skipped') is not None else 'disabled'}"].append(test)

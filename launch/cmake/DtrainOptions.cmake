@@ -45,8 +45,8 @@ endif()
 target_include_directories(dtrain_options INTERFACE ${CMAKE_CURRENT_SOURCE_DIR})
 
 if(DTRAIN_SANITIZE)
-  # For everything, tests included. -O1 keeps the suites bearable on two cores; -g1 is what reports show.
-  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-O1> $<$<COMPILE_LANGUAGE:CXX>:-g1>
+  # For everything, tests included; -g1 is what reports show.
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-g1>
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${DTRAIN_SANITIZE}> $<$<COMPILE_LANGUAGE:CXX>:-fno-sanitize-recover=all>)
   add_link_options(-fsanitize=${DTRAIN_SANITIZE})
 endif()

@@ -65,7 +65,7 @@ class TensorSink {
 /// Reads all shards of the step directory once, front to back; checks the SHA-256 of each and the XXH3 of each tensor.
 /// Throws CheckpointError (corrupt, incomplete) after the sink may have seen wrong bytes.
 void read_stream(FileSystem&, const std::string& path, const Manifest&, TensorSink&);
-/// read_manifest and read_stream into nothing.
+/// read_manifest and read_stream into nothing; all numbers are finite.
 Manifest verify_checkpoint(FileSystem&, const std::string& path);
 
 /// A step directory itself, or the one that a label means, or the newest valid one of a directory of them. Throws

@@ -98,6 +98,7 @@ Manifest read_manifest(FileSystem& files, const std::string& path) {
   const auto text = read_text(files, name, manifest_cap);
   try {
     manifest = parse_manifest(text);
+    check_state(manifest);
   } catch (const CheckpointError& e) {
     fail(path, e.kind(), e.what());
   }

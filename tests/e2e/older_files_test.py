@@ -168,7 +168,7 @@ class Checkpoints(harness.Case):
     def test_an_edit_with_new_checksums_is_found(self):
         """What the manifest says is compared with its configuration and its tensors."""
         manifest = self.take_up("format-2")
-        for edit, said in (({"seed": 9}, "MANIFEST.json says that seed is 9, and the configuration in it 1"),
+        for edit, said in (({"seed": 9}, "MANIFEST.json says that seed is 9, and the configuration in it 4"),
                            ({"parameter_hash": "0123456789abcdef"}, "and MANIFEST.json says 0123456789abcdef"),
                            ({"samples": 1}, "none of the 1 checkpoints in run/checkpoints is valid")):
             self.write("run/checkpoints/step-000000040/MANIFEST.json", make_checkpoints.sign({**manifest, **edit}))

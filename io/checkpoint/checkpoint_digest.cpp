@@ -1,5 +1,6 @@
 #include "io/checkpoint/checkpoint_digest.hpp"
 
+#include <cstring>
 #include <new>
 
 #include <fmt/format.h>
@@ -10,6 +11,21 @@
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {
+namespace {
+
+/// True where an element of unsigned type U has all exponent bits set. Without a branch inside, so that it vectorises.
+template <class U, U exponent>
+bool any_nonfinite(std::span<const std::byte> data) noexcept {
+  U bad = 0;
+  for (std::size_t i = 0; i + sizeof(U) <= data.size(); i += sizeof(U)) {
+    U bits;
+    std::memcpy(&bits, data.data() + i, sizeof bits);
+    bad = static_cast<U>(bad | static_cast<U>((bits & exponent) == exponent));
+  }
+  return bad != 0;
+}
+
+}  // namespace
 
 struct Xxh3::State {
   struct Free {
@@ -60,6 +76,26 @@ std::string sha256_hex(std::span<const std::byte> data) {
   Sha256 digest;
   digest.add(data);
   return digest.hex();
+}
+
+bool holds_nonfinite(DType dtype, std::span<const std::byte> data) noexcept {
+  switch (dtype) {
+    case DType::f32:
+      return any_nonfinite<std::uint32_t, 0x7f800000u>(data);
+    case DType::f64:
+      return any_nonfinite<std::uint64_t, 0x7ff0000000000000u>(data);
+    case DType::bf16:
+      return any_nonfinite<std::uint16_t, 0x7f80>(data);
+    case DType::f16:
+      return any_nonfinite<std::uint16_t, 0x7c00>(data);
+    case DType::u8:
+    case DType::u16:
+    case DType::i32:
+    case DType::i64:
+    case DType::u64:
+      break;
+  }
+  return false;
 }
 
 }  // namespace dtrain::io

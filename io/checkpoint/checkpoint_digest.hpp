@@ -1,11 +1,13 @@
-// The two checksums of a checkpoint, fed piece by piece: XXH3-64 of a tensor, SHA-256 of a file.
-// Each owns its state; used by one thread at a time. Inside io/ only.
+// What is looked at in every byte of a checkpoint, piece by piece: XXH3-64 of a tensor, SHA-256 of a file, and whether
+// numbers are finite. Each checksum owns its state; used by one thread at a time. Inside io/ only.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
+
+#include "runtime/tensor/dtype.hpp"
 
 namespace dtrain::io {
 
@@ -40,5 +42,8 @@ class Sha256 {
 };
 
 std::string sha256_hex(std::span<const std::byte>);
+
+/// Whether a tensor's whole elements hold a NaN or an infinity.
+bool holds_nonfinite(DType, std::span<const std::byte>) noexcept;
 
 }  // namespace dtrain::io

@@ -23,6 +23,7 @@ constexpr std::uint64_t max_total_bytes = std::uint64_t{1} << 50;
 constexpr std::size_t max_shards = 65536;
 constexpr std::size_t max_name_bytes = 512;
 constexpr int max_depth = 4;
+constexpr std::uint64_t max_step = std::uint64_t{1} << 53;
 
 [[noreturn]] void corrupt(const std::string& what) {
   throw CheckpointError(what, CheckpointError::Kind::corrupt);
@@ -352,6 +353,7 @@ Manifest parse_manifest(const std::string& text) {
         CheckpointError::Kind::incompatible);
   }
   Manifest manifest;
+  manifest.format = format;
   manifest.state = parse_state(m, format);
   manifest.total_bytes = m.number("total_bytes", max_total_bytes);
   const auto& tensors = m.array("tensors", max_text_bytes);
@@ -362,6 +364,25 @@ Manifest parse_manifest(const std::string& text) {
   m.done();
   check_layout(manifest);
   return manifest;
+}
+
+void check_state(const Manifest& manifest) {
+  const RunState& s = manifest.state;
+  const auto require = [](bool holds, const std::string& what) {
+    if (!holds) corrupt("MANIFEST.json contradicts itself: " + what);
+  };
+  require(s.step <= max_step, fmt::format("no run has {} steps", s.step));
+  require(s.applied_steps <= s.step, fmt::format("applied_steps is {} of {} steps", s.applied_steps, s.step));
+  require(s.global_batch > 0 && s.samples % s.global_batch == 0 && s.samples / s.global_batch == s.step,
+          fmt::format("samples is {} after {} steps of {}", s.samples, s.step, s.global_batch));
+  require(std::isfinite(s.epoch) && s.epoch >= 0, fmt::format("epoch is {}", s.epoch));
+  require(std::isfinite(s.loss_scale) && s.loss_scale > 0, fmt::format("loss_scale is {}", s.loss_scale));
+  // Format 1 did not promise it, and bytes that are no UTF-8 do not come back as they were.
+  Xxh3 hash;
+  hash.add(std::as_bytes(std::span(s.configuration)));
+  require(manifest.format < 2 || s.configuration.find("\xef\xbf\xbd") != std::string::npos ||
+              s.configuration_hash == fmt::format("{:016x}", hash.value()),
+          "configuration_hash is not that of configuration");
 }
 
 }  // namespace dtrain::io

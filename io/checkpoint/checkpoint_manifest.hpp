@@ -32,9 +32,10 @@ struct ManifestShard {
 
 struct Manifest {
   RunState state;
-  std::vector<ManifestTensor> tensors;  // in stream order
-  std::vector<ManifestShard> shards;    // in stream order: shard k is the file shard_name(k)
-  std::uint64_t total_bytes = 0;        // of the stream
+  std::vector<ManifestTensor> tensors;       // in stream order
+  std::vector<ManifestShard> shards;         // in stream order: shard k is the file shard_name(k)
+  std::uint64_t total_bytes = 0;             // of the stream
+  std::uint64_t format = checkpoint_format;  // of the file that was read
 };
 
 std::string shard_name(std::size_t index);  // "shard-00000.bin"
@@ -52,6 +53,9 @@ std::string format_manifest(const Manifest&);
 /// Throws CheckpointError (corrupt, or other for an unknown format) whose text starts with the thing that is wrong;
 /// the caller says of which file.
 Manifest parse_manifest(const std::string& text);
+/// Fields tell of one run: an edit of one of them alone, with new checksums, is found by the others. Throws as
+/// parse_manifest does. The configuration's own fields are compared by who can read it.
+void check_state(const Manifest&);
 
 /// Reads, parses, and checks that the shards are there with their sizes. Throws CheckpointError naming `path`.
 Manifest read_manifest(FileSystem&, const std::string& path);
@@ -65,7 +69,7 @@ class TensorSink {
 /// Reads all shards of the step directory once, front to back; checks the SHA-256 of each and the XXH3 of each tensor.
 /// Throws CheckpointError (corrupt, incomplete) after the sink may have seen wrong bytes.
 void read_stream(FileSystem&, const std::string& path, const Manifest&, TensorSink&);
-/// read_manifest and read_stream into nothing.
+/// read_manifest and read_stream into nothing; all numbers are finite.
 Manifest verify_checkpoint(FileSystem&, const std::string& path);
 
 /// A step directory itself, or the one that a label means, or the newest valid one of a directory of them. Throws

@@ -68,9 +68,19 @@ class Walk {
   std::uint64_t seen_ = 0;
 };
 
-class NoSink final : public TensorSink {
+/// Remembers the first tensor with a number that is not finite.
+class FiniteSink final : public TensorSink {
  public:
-  void piece(std::size_t, std::uint64_t, std::span<const std::byte>) override {}
+  explicit FiniteSink(const Manifest& manifest) : manifest_(manifest) {}
+  void piece(std::size_t index, std::uint64_t, std::span<const std::byte> data) override {
+    // Pieces end at multiples of the alignment, or where the tensor does.
+    const auto& tensor = manifest_.tensors[index];
+    if (nonfinite == nullptr && holds_nonfinite(tensor.dtype, data)) nonfinite = &tensor;
+  }
+  const ManifestTensor* nonfinite = nullptr;
+
+ private:
+  const Manifest& manifest_;
 };
 
 }  // namespace
@@ -88,6 +98,7 @@ Manifest read_manifest(FileSystem& files, const std::string& path) {
   const auto text = read_text(files, name, manifest_cap);
   try {
     manifest = parse_manifest(text);
+    check_state(manifest);
   } catch (const CheckpointError& e) {
     fail(path, e.kind(), e.what());
   }
@@ -135,8 +146,11 @@ void read_stream(FileSystem& files, const std::string& path, const Manifest& man
 
 Manifest verify_checkpoint(FileSystem& files, const std::string& path) {
   auto manifest = read_manifest(files, path);
-  NoSink sink;
+  FiniteSink sink(manifest);
   read_stream(files, path, manifest, sink);
+  // No save writes one: somebody did, and made the checksums anew.
+  if (sink.nonfinite != nullptr)
+    fail(path, Kind::corrupt, fmt::format("tensor {} holds a NaN or an infinity", sink.nonfinite->name));
   return manifest;
 }
 

@@ -15,38 +15,6 @@ namespace {
 // Small enough to stay in the cache between the look, the hash and the copy.
 constexpr std::size_t block_bytes = std::size_t{128} << 10;
 
-/// True where an element of unsigned type U has all exponent bits set. Without a branch inside, so that it vectorises.
-template <class U, U exponent>
-bool any_nonfinite(const std::byte* data, std::size_t bytes) noexcept {
-  U bad = 0;
-  for (std::size_t i = 0; i + sizeof(U) <= bytes; i += sizeof(U)) {
-    U bits;
-    std::memcpy(&bits, data + i, sizeof bits);
-    bad = static_cast<U>(bad | static_cast<U>((bits & exponent) == exponent));
-  }
-  return bad != 0;
-}
-
-bool holds_nonfinite(DType dtype, const std::byte* data, std::size_t bytes) noexcept {
-  switch (dtype) {
-    case DType::f32:
-      return any_nonfinite<std::uint32_t, 0x7f800000u>(data, bytes);
-    case DType::f64:
-      return any_nonfinite<std::uint64_t, 0x7ff0000000000000u>(data, bytes);
-    case DType::bf16:
-      return any_nonfinite<std::uint16_t, 0x7f80>(data, bytes);
-    case DType::f16:
-      return any_nonfinite<std::uint16_t, 0x7c00>(data, bytes);
-    case DType::u8:
-    case DType::u16:
-    case DType::i32:
-    case DType::i64:
-    case DType::u64:
-      break;
-  }
-  return false;
-}
-
 std::uint64_t layout_hash(const Manifest& manifest) {
   Xxh3 hash;
   for (const auto& t : manifest.tensors) {
@@ -99,7 +67,7 @@ void Snapshot::take(std::span<const StateTensor> tensors, Manifest& manifest, st
     hash.reset();
     for (std::uint64_t at = 0; at < entry.bytes; at += block_bytes) {
       const auto bytes = std::min<std::uint64_t>(block_bytes, entry.bytes - at);
-      if (nonfinite_ < 0 && holds_nonfinite(entry.dtype, data + at, bytes)) nonfinite_ = static_cast<std::int64_t>(i);
+      if (nonfinite_ < 0 && holds_nonfinite(entry.dtype, {data + at, bytes})) nonfinite_ = static_cast<std::int64_t>(i);
       hash.add({data + at, bytes});
       const auto from = std::max(begin, entry.offset + at), to = std::min(end, entry.offset + at + bytes);
       if (from >= to) continue;

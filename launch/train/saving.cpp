@@ -48,6 +48,20 @@ io::OrderVersion order_of(const io::FoundCheckpoint& found) {
                         CheckpointError::Kind::incompatible);
 }
 
+[[noreturn]] void contradicts(const std::string& path, const std::string& what) {
+  throw CheckpointError(fmt::format("checkpoint {} is corrupt: {}; resume from another one", path, what),
+                        CheckpointError::Kind::corrupt);
+}
+
+/// What a manifest says beside its configuration, its configuration says as well.
+void compare_with_fields(const std::string& path, const io::RunState& s) {
+  for (const auto& [key, value] : {std::pair("seed", s.seed), std::pair("batch.global", s.global_batch)})
+    for (const auto& [field, text] : s.fields)
+      if (field == key && text != fmt::format("{}", value))
+        contradicts(path,
+                    fmt::format("MANIFEST.json says that {} is {}, and the configuration in it {}", key, value, text));
+}
+
 }  // namespace
 
 Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Reporter& report, RunChoices& choices,
@@ -65,6 +79,7 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   if (!found_) return;
   const io::RunState now = run_state(status);
   found_->state.fields = fields_of(found_->state.configuration, std::move(found_->state.fields));
+  compare_with_fields(found_->path, found_->state);
   for (const auto& skipped : found_->skipped) report_.warn(fmt::format("skipped {}", skipped));
   for (const auto& remark : io::check_compatible(*found_, now, may_change_on_resume(), config_.checkpoint.force))
     report_.say("resume: " + remark);
@@ -160,6 +175,9 @@ void Saving::load(ModelState& model, RunStatus& status) {
   if (!wanted) beside.emplace_back("ema/");
   const std::vector<std::string_view> skipped(beside.begin(), beside.end());
   const auto fresh = io::load_checkpoint(group_, found_->path, tensors, io::posix_file_system(), skipped);
+  if (const std::string hash = model.parameter_hash(); hash != found_->state.parameter_hash)
+    contradicts(found_->path, fmt::format("its parameters have the hash {}, and MANIFEST.json says {}", hash,
+                                          found_->state.parameter_hash));
   model.push();
   if (!fresh.empty())
     report_.say(

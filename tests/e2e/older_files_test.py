@@ -165,6 +165,15 @@ class Checkpoints(harness.Case):
         self.refused(harness.CHECKPOINT, "config.yaml", "train.steps=70",
                      says="step-000000040 draws its samples in order version 3, which this dtrain does not know")
 
+    def test_an_edit_with_new_checksums_is_found(self):
+        """What the manifest says is compared with its configuration and its tensors."""
+        manifest = self.take_up("format-2")
+        for edit, said in (({"seed": 9}, "MANIFEST.json says that seed is 9, and the configuration in it 4"),
+                           ({"parameter_hash": "0123456789abcdef"}, "and MANIFEST.json says 0123456789abcdef"),
+                           ({"samples": 1}, "none of the 1 checkpoints in run/checkpoints is valid")):
+            self.write("run/checkpoints/step-000000040/MANIFEST.json", make_checkpoints.sign({**manifest, **edit}))
+            self.refused(harness.CHECKPOINT, "config.yaml", "train.steps=70", says=said)
+
     def test_another_setting_is_refused_by_its_name(self):
         self.take_up("format-1")
         self.refused(harness.CHECKPOINT, "config.yaml", "optimizer.sgd.momentum=0.8",

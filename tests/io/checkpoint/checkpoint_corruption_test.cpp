@@ -1,4 +1,7 @@
 // No damaged checkpoint is ever accepted: flipped bits, cut files, swapped shards, mixed steps, hostile manifests.
+#include <cstring>
+#include <limits>
+
 #include <nlohmann/json.hpp>
 #include <sys/stat.h>
 
@@ -235,6 +238,38 @@ TEST_F(Hostile, KeysTypesAndDuplicates) {
   auto twice = good.dump(1);
   twice.resize(twice.size() - 2);
   expect(sign(twice + ",\n \"step\": 200"), "the key step twice");
+}
+
+TEST_F(Hostile, FieldsThatContradictEachOther) {
+  const auto largest = std::numeric_limits<std::uint64_t>::max();
+  expect([&](Json& j) { j["step"] = largest; }, "no run has 18446744073709551615 steps");
+  expect([](Json& j) { j["step"] = 201; }, "samples is 25600 after 201 steps of 128");
+  expect([](Json& j) { j["samples"] = 25601; }, "samples is 25601 after 200 steps of 128");
+  expect([](Json& j) { j["global_batch"] = 64; }, "samples is 25600 after 200 steps of 64");
+  expect([](Json& j) { j["global_batch"] = 0; }, "samples is 25600 after 200 steps of 0");
+  expect([](Json& j) { j["applied_steps"] = 201; }, "applied_steps is 201 of 200 steps");
+  expect([](Json& j) { j["epoch"] = -1; }, "epoch is -1");
+  expect([](Json& j) { j["loss_scale"] = 0; }, "loss_scale is 0");
+  expect([](Json& j) { j["configuration"] = "seed: 2\n"; }, "configuration_hash is not that of configuration");
+  expect([](Json& j) { j["configuration_hash"] = "0123456789abcdef"; }, "configuration_hash is not that");
+}
+
+/// A weight that is no number, with checksums that somebody made for it.
+TEST_F(Hostile, NumbersThatAreNotFinite) {
+  std::string shard = read_file(file("shard-00000.bin"));
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  std::memcpy(shard.data() + 7 * sizeof nan, &nan, sizeof nan);
+  write_file(file("shard-00000.bin"), shard);
+  ASSERT_EQ(good["tensors"][1]["name"], "param/dense_1.bias") << "the first tensor ends in another shard";
+  expect([](Json&) {}, "does not match its checksum");
+  const std::string both = shard + read_file(file("shard-00001.bin"));
+  io::Xxh3 hash;
+  hash.add(std::as_bytes(std::span(both)).first(good["tensors"][0]["bytes"].get<std::size_t>()));
+  const auto with_checksums = [&](Json& j) {
+    j["tensors"][0]["xxh3"] = fmt::format("{:016x}", hash.value());
+    j["shards"][0]["sha256"] = io::sha256_hex(std::as_bytes(std::span(shard)));
+  };
+  expect(with_checksums, "tensor param/dense_1.weight holds a NaN or an infinity");
 }
 
 TEST_F(Hostile, OlderFormatsAreRead) {

@@ -115,7 +115,8 @@ def canvas(folder, _):
                 if image[row, 0][place].any():
                     continue                                                   # taken
                 image[row, 0][place] = digit[k]
-                classes[row][place] = np.select([digit[k] >= 96, digit[k] >= 32], [label[k], 255], 10)  # 255: on the edge, ignored
+                # 255: on the edge, ignored. (NumPy 2's select refuses the labels' type here.)
+                classes[row][place] = np.where(digit[k] >= 96, label[k], np.where(digit[k] >= 32, 255, 10))
         noise = draw.normal(0, 20, image.shape)
         write(folder / f"canvas-{name}.h5", image=np.clip(image + noise, 0, 255).astype(np.uint8), map=classes)
 

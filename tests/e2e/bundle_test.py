@@ -18,7 +18,7 @@ class Bundle(harness.Case):
         super().setUp()
         for tool in ("readelf", "strip", "orterun", "cc"):
             if not shutil.which(tool):
-                self.skipTest(f"no {tool} here")
+                self.skipTest(f"no {tool} here; bundles are made with binutils, cc and Open MPI 4")
         self.said("/", sys.executable, "-B", os.path.join(harness.ROOT, "launch/bundling/collect.py"), os.path.dirname(harness.PROGRAM),
                   self.path("bundle"))
 

@@ -36,7 +36,7 @@ class Faults(harness.Case):
                 result, seconds = self.end_of(running, 30)
                 self.assertEqual(result.code, 137, f"\n{result}")
                 self.assertLess(seconds, GONE_WITHIN, f"\n{result}")
-                self.assertRegex(result.err, rf"rank {victim} .*(on signal 9|Killed)")
+                self.assertRegex(result.err, rf"rank {victim} .*(on\s+signal 9|Killed)")
                 self.assertEqual(len(result.errors), 1, f"\n{result}")
                 self.assertRegex(result.errors[0], rf"rank {victim} ")
 

@@ -3,6 +3,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 
 import harness
@@ -109,7 +110,10 @@ class Signals(Resuming):
         self.stop_and_resume(2, lambda running: running.kill(signal.SIGTERM, rank=1))
 
     def test_sigterm_to_mpirun(self):
-        """Open MPI 4 sends SIGCONT, SIGTERM after a while, SIGKILL after another, and exits 1 whatever the ranks do."""
+        """Open MPI sends SIGCONT, SIGTERM after a while, SIGKILL after another, and exits 1 whatever the ranks do."""
+        version = subprocess.run(["mpirun", "--version"], capture_output=True, text=True).stdout
+        if "(Open MPI) 4." not in version:  # a quarter of a second, see PRRTE's odls; a save may be done by then or not
+            self.skipTest("only Open MPI 4 can be told to give ranks time between SIGTERM and SIGKILL; the test of Ctrl-C is for others")
         grace = ("--mca", "odls_base_sigkill_timeout", "3")  # seconds of each; 1 by default
         running = self.start("config.yaml", "train.steps=1000000", "checkpoint.every_steps=0", ranks=2, options=grace)
         self.wait_for_step(running, 100)
@@ -128,7 +132,7 @@ class Signals(Resuming):
 
     def test_ctrl_c_of_mpirun(self):
         """As the terminal sends it, to all of the foreground's group: mpirun ends the ranks as on SIGTERM. It gives them
-        a second, which may be too short for a save: what counts then is the last complete checkpoint."""
+        a second at most, which may be too short for a save: what counts then is the last complete checkpoint."""
         running = self.start("config.yaml", "train.steps=1000000", "checkpoint.every_steps=50", ranks=2)
         self.wait_for_step(running, 120)
         self.wait_for_checkpoint(running)

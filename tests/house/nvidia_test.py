@@ -54,8 +54,9 @@ class Nvidia(unittest.TestCase):
     def found(self, *options, **environment):
         clean = {k: v for k, v in os.environ.items() if k not in ("CUDNN_PATH", "NCCL_ROOT", "CUDNN_FRONTEND_PATH", "CUDA_HOME")}
         shutil.rmtree(self.path / "build", ignore_errors=True)
+        clean.update(FAKE_PYTHON=str(self.path / "bin"), CMAKE_GENERATOR="Ninja", **environment)  # make need not be here
         done = subprocess.run(["cmake", "-S", self.path / "mini", "-B", self.path / "build", *options], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, env={**clean, "FAKE_PYTHON": str(self.path / "bin"), **environment})
+                              stderr=subprocess.STDOUT, text=True, env=clean)
         self.assertEqual(done.returncode, 0, done.stdout)
         return dict(line[3:].split("=", 1) for line in done.stdout.splitlines() if line.startswith("-- ") and "=" in line)
 

@@ -1,4 +1,5 @@
 // Data sets with several ports: what is read, refused and hashed.
+#include <algorithm>
 #include <cstring>
 #include <vector>
 

@@ -1,5 +1,6 @@
 #include "io/import/repack.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>

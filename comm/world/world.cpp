@@ -1,6 +1,7 @@
 #include "comm/world/world.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -43,7 +44,7 @@ struct World::State {
   int rank = 0, size = 1, local_rank = 0, local_size = 1, cpus = 1;
   bool with_mpi = false;
   LocalRank* thread = nullptr;  // of a World of local ranks
-  bool ended = false;
+  std::atomic<bool> ended = false;
   std::string host = host_name();
   std::vector<std::string> hosts{host};
   std::vector<std::string> notes;
@@ -304,10 +305,14 @@ int World::finish(ExitCode code, double limit_seconds) noexcept {
   return result;
 }
 
+bool World::speaks_for_host() noexcept {
+  return state_->board->claim();
+}
+
 void World::abort(ExitCode code) noexcept {
   const int result = static_cast<int>(code);
   flush_all();
-  state_->ended = true;
+  if (state_->ended.exchange(true)) std::_Exit(result);  // MPI may have ended
   state_->board->end(RankState::failed, result);
   if (!state_->with_mpi || size() == 1) std::_Exit(result);
   // MPI_Abort reaches the ranks of every launcher, but may itself wait for what is broken.

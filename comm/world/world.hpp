@@ -67,7 +67,10 @@ class World {
   /// `limit_seconds`), so that mpirun kills nobody who still prints; then MPI ends. Returns the code for main to
   /// return.
   int finish(ExitCode, double limit_seconds = 5) noexcept;
+  /// True for the first rank of this host that asks: it says what all would say. From any thread.
+  bool speaks_for_host() noexcept;
   /// An error of one rank alone, which has printed it: flushes, ends all ranks at once. The exit code is mpirun's, too.
+  /// From any thread, also while finish() waits.
   [[noreturn]] void abort(ExitCode) noexcept;
 
  private:

@@ -1,9 +1,11 @@
 #include "launch/base/progress.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 
 #include <fmt/format.h>
@@ -18,9 +20,25 @@ std::string format_duration(double seconds) {
   return fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
-void print_text(std::FILE* to, const std::string& text) noexcept {
+namespace {
+
+/// A run does not end because nobody reads what it says.
+void put(std::FILE* to, const std::string& text, const char* end) noexcept {
+  const bool failed_before = std::ferror(to) != 0;
+  errno = 0;
   (void)std::fwrite(text.data(), 1, text.size(), to);
+  (void)std::fputs(end, to);
   (void)std::fflush(to);
+  if (failed_before || std::ferror(to) == 0 || to != stdout) return;
+  (void)std::fprintf(stderr,
+                     "warning: cannot write to standard output: %s; the run goes on, and its log files have all\n",
+                     std::strerror(errno));
+}
+
+}  // namespace
+
+void print_text(std::FILE* to, const std::string& text) noexcept {
+  put(to, text, "");
 }
 
 void print_error(const std::string& text) noexcept {
@@ -29,8 +47,7 @@ void print_error(const std::string& text) noexcept {
 }
 
 void print_line(std::FILE* to, const std::string& text) noexcept {
-  (void)std::fwrite(text.data(), 1, text.size(), to);
-  print_text(to, "\n");
+  put(to, text, "\n");
 }
 
 bool output_is_terminal() {

@@ -1,5 +1,7 @@
 #include "launch/bench/commands.hpp"
 
+#include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -7,6 +9,7 @@
 #include <CLI/CLI.hpp>
 
 #include "comm/place/launch_env.hpp"
+#include "launch/base/progress.hpp"
 #include "launch/base/signals.hpp"
 #include "launch/bench/comm.hpp"
 #include "launch/bench/data.hpp"
@@ -90,6 +93,10 @@ void add_step(CLI::App& bench, const CommandTree& tree) {
   tree.on_every_rank(app);
   act(app, tree, [a] {
     StopSignals stop;  // before any thread starts
+    stop.watch([](const std::string& why) {
+      print_line(stderr, why);
+      std::_Exit(static_cast<int>(ExitCode::stopped));
+    });
     return on_all_ranks([&](comm::World& world) {
       LoadedConfig loaded;
       world.make_group()->agree([&] { loaded = load_config(a->file, a->overrides); });

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -66,10 +67,28 @@ class ExamplesFirst final : public CLI::Formatter {
   std::shared_ptr<const std::map<const CLI::App*, std::string>> examples_;
 };
 
+/// True on the one process that speaks, before there is a World.
+bool is_speaker() {
+  try {
+    return comm::discover_launch(comm::process_environment()).rank == 0;
+  } catch (const Error&) {  // plain srun, which numbers its processes but cannot start MPI
+    const char* number = std::getenv("SLURM_PROCID");
+    return number == nullptr || std::string_view(number) == "0";
+  }
+}
+
 /// Trains on all ranks of this launch.
 int train_command(const std::string& file, const Strings& overrides) {
   StopSignals stop;  // before any thread starts
+  stop.watch([](const std::string& why) {
+    if (is_speaker()) print_line(stderr, why);
+    std::_Exit(static_cast<int>(ExitCode::stopped));
+  });
   comm::World world;
+  stop.watch([&world](const std::string& why) {
+    if (world.speaks_for_host()) print_line(stderr, why);  // standard output may be what is stuck
+    world.abort(ExitCode::stopped);
+  });
   ExitCode code = ExitCode::ok;
   const auto report = [&](const std::exception& e) {
     const std::string text = error_text(e, code);
@@ -86,22 +105,14 @@ int train_command(const std::string& file, const Strings& overrides) {
   }
   // After success rank 0 still writes the summary, perhaps to a slow file system: that is no failure of the others.
   const bool well = code == ExitCode::ok || code == ExitCode::stopped;
-  return world.finish(code, well ? 60 : 5);
+  const int result = world.finish(code, well ? 60 : 5);
+  stop.watch({});  // the world ends
+  return result;
 }
 
 int print_report(const io::CheckpointReport& report, bool json) {
   print(json ? report.json : report.text);
   return static_cast<int>(report.ok ? ExitCode::ok : ExitCode::checkpoint);
-}
-
-/// True on the one process that speaks, before there is a World.
-bool is_speaker() {
-  try {
-    return comm::discover_launch(comm::process_environment()).rank == 0;
-  } catch (const Error&) {  // plain srun, which numbers its processes but cannot start MPI
-    const char* number = std::getenv("SLURM_PROCID");
-    return number == nullptr || std::string_view(number) == "0";
-  }
 }
 
 /// The tree of commands. Each leaf sets what is to be done.
@@ -410,6 +421,7 @@ std::vector<std::string> command_line_names(std::span<const AddCommands> more) {
 }
 
 int run_command_line(const std::vector<std::string>& args, std::span<const AddCommands> more) {
+  block_signals({SIGXFSZ});  // a file that may not grow is an error with its name
   try {
     return CommandLine(more).run(args);
   } catch (const std::exception& e) {

@@ -226,6 +226,7 @@ class Trainer {
   // ---- the loop -----------------------------------------------------------------------------------------------------
 
   ExitCode loop() {
+    stop_.answer_at_steps();
     tracing_.emplace(config_.log.trace, config_.log.directory, engine_->store().layout(), batch_.accumulation, world_,
                      *group_);
     const ExitCode code = steps();

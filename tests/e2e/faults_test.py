@@ -144,6 +144,26 @@ class Deadlines(harness.Case):
                 running, _ = self.held_up(part, *(f"communication.{name}={limit}" for name, limit in limits.items()))
                 self.check_refused(running.wait(20), COMMUNICATION, rf"rank 0 .* {where} \(communication\.{short} is 1; raise it")
 
+    def stands_still(self, running):
+        """Its main thread waits for the reader of the pipe."""
+        try:
+            with open(f"/proc/{running.process.pid}/wchan") as file:
+                return "pipe" in file.read()
+        except OSError:
+            return False
+
+    def test_a_signal_ends_what_is_stuck(self):
+        running, _ = self.held_up("load")
+        end = time.monotonic() + 10
+        while not self.stands_still(running) and time.monotonic() < end:
+            time.sleep(0.01)
+        running.kill(signal.SIGTERM)
+        begin = time.monotonic()
+        result = running.wait()
+        self.assertEqual(result.code, harness.STOPPED, f"\n{result}")
+        self.assertLess(time.monotonic() - begin, 10, f"\n{result}")
+        self.assertRegex(result.err, "stopped by SIGTERM with nothing to save")
+
     def test_a_part_that_is_slow_goes_on(self):
         for part in ("load", "first_step", "save"):
             with self.subTest(part):

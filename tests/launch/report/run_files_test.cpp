@@ -1,16 +1,13 @@
 #include "launch/report/run_files.hpp"
 
-#include <csignal>
 #include <filesystem>
 #include <fstream>
-#include <thread>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include "launch/base/progress.hpp"
-#include "launch/base/signals.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::launch {
@@ -99,18 +96,6 @@ TEST(FormatDuration, ReadsLikeAClock) {
   EXPECT_EQ(format_duration(0), "0:00");
   EXPECT_EQ(format_duration(65.4), "1:05");
   EXPECT_EQ(format_duration(3723), "1:02:03");
-}
-
-TEST(StopSignals, AreReceivedAsDataAndRemembered) {
-  std::thread([] {  // a thread of its own: the mask must not leak into other tests
-    StopSignals stop;
-    EXPECT_FALSE(stop.pending());
-    pthread_kill(pthread_self(), SIGUSR1);
-    EXPECT_TRUE(stop.pending());
-    EXPECT_EQ(stop.name(), "SIGUSR1");
-    EXPECT_TRUE(stop.pending());
-  })
-      .join();
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ END
   [ "$gpus" -eq 0 ] || echo "NodeName=n[1-$count] Name=gpu File=/dev/tty[0-$((gpus - 1))]" >/run/gres.conf
   echo PMIxCliTmpDirBase=/run/node >/run/mpi.conf # the nodes share /tmp
   # Later ones want control groups even where nothing here uses them; 22.05 lacks this word.
-  case $(slurmd -V) in "slurm 22."*) ;; *) echo CgroupPlugin=disabled >/run/cgroup.conf ;; esac
+  case $(slurmd -V) in *" 22."*) ;; *) echo CgroupPlugin=disabled >/run/cgroup.conf ;; esac
   export SLURM_CONF=/run/slurm.conf
   daemons=()
   trap stop_slurm EXIT

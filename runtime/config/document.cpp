@@ -8,29 +8,28 @@
 
 namespace dtrain {
 
-Document Document::integer(std::int64_t value) {
+namespace {
+
+Document scalar(Document::Kind kind, std::string text) {
   Document d;
-  d.kind = Kind::plain;
-  d.text = fmt::format("{}", value);
+  d.kind = kind;
+  d.text = std::move(text);
   return d;
+}
+
+}  // namespace
+
+Document Document::integer(std::int64_t value) {
+  return scalar(Kind::plain, fmt::format("{}", value));
 }
 Document Document::number(double value) {
-  Document d;
-  d.kind = Kind::plain;
-  d.text = fmt::format("{}", value);
-  return d;
+  return scalar(Kind::plain, fmt::format("{}", value));
 }
 Document Document::boolean(bool value) {
-  Document d;
-  d.kind = Kind::plain;
-  d.text = value ? "true" : "false";
-  return d;
+  return scalar(Kind::plain, value ? "true" : "false");
 }
 Document Document::string(std::string value) {
-  Document d;
-  d.kind = Kind::quoted;
-  d.text = std::move(value);
-  return d;
+  return scalar(Kind::quoted, std::move(value));
 }
 Document Document::list(std::vector<Document> items) {
   Document d;
@@ -42,9 +41,7 @@ Document Document::list() {
   return list(std::vector<Document>());
 }
 Document Document::map() {
-  Document d;
-  d.kind = Kind::map;
-  return d;
+  return scalar(Kind::map, {});
 }
 
 Document& Document::set(std::string key, Document value) {

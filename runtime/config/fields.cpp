@@ -39,16 +39,16 @@ Document FieldList::renamed(Document d, Reader& r) const {
   return d;
 }
 
+std::vector<std::string> FieldList::names() const {
+  std::vector<std::string> all;
+  for (const Field& f : fields) all.push_back(f.name);
+  return all;
+}
+
 void FieldList::read(const Document& document, void* into, Reader& r) const {
   const Document d = renamed(document, r);
   if (d.kind != Document::Kind::map) {
-    r.unexpected(
-        d, "a map of " + [&] {
-          std::vector<std::string> names;
-          for (const Field& f : fields) names.push_back(f.name);
-          return fmt::format("{}", fmt::join(names, ", "));
-        }());
-    return;
+    return r.unexpected(d, fmt::format("a map of {}", fmt::join(names(), ", ")));
   }
   // Of two fields that exclude each other the one from the higher level stays: the command line's over the file's.
   std::vector<std::string> dropped;
@@ -67,14 +67,12 @@ void FieldList::read(const Document& document, void* into, Reader& r) const {
     std::size_t i = 0;
     while (i < fields.size() && fields[i].name != entry.key) ++i;
     if (i == fields.size()) {
-      std::vector<std::string> names;
-      for (const Field& f : fields) names.push_back(f.name);
-      std::string hint = nearest_name(entry.key, names);
+      std::string hint = nearest_name(entry.key, names());
       // The right key in the wrong section.
       for (const std::string& path : r.known_paths)
         if (hint.empty() && path.ends_with('.' + entry.key)) hint = path;
       r.problem(entry.place,
-                fmt::format("unknown key {}; expected {}{}", json_string(entry.key), expected_choice(names),
+                fmt::format("unknown key {}; expected {}{}", json_string(entry.key), expected_choice(names()),
                             hint.empty() ? "" : fmt::format("; did you mean {}?", hint)));
       continue;
     }

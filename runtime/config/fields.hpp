@@ -48,6 +48,7 @@ struct FieldList {
   Document schema(const void* defaults) const;
   void reference(std::vector<ReferenceSection>&, const std::string& path, const void* defaults) const;
   bool all_optional() const;
+  std::vector<std::string> names() const;
 
  private:
   /// The map with the names of today; of two spellings of one field the one from the higher level stays.
@@ -85,36 +86,24 @@ class Table final : public Type<S> {
   /// `member`: a pointer to a member, or a function from S& to a reference (for both S& and const S&).
   template <class Member, class T>
   Table& add(std::string name, Member member, TypePtr<T> type, std::string help) {
-    fields::Field f;
-    f.name = std::move(name);
-    f.help = std::move(help);
+    fields::Field& f = added(std::move(name), type, std::move(help));
     f.read = [member, type](const Document& d, void* s, Reader& r) {
       type->read(d, std::invoke(member, *static_cast<S*>(s)), r);
     };
     f.write = [member, type](const void* s) { return type->write(std::invoke(member, *static_cast<const S*>(s))); };
-    f.schema = [type] { return type->schema(); };
-    f.expected = [type] { return type->expected(); };
-    f.reference = [type](std::vector<ReferenceSection>& to, const std::string& path) { type->reference(to, path); };
-    list_.fields.push_back(std::move(f));
     return *this;
   }
   /// A field that is no member: read into a T that `get` made, then `set`.
   template <class T>
   Table& add(std::string name, std::function<T(const S&)> get, std::function<void(S&, T)> set, TypePtr<T> type,
              std::string help) {
-    fields::Field f;
-    f.name = std::move(name);
-    f.help = std::move(help);
+    fields::Field& f = added(std::move(name), type, std::move(help));
     f.read = [get, set, type](const Document& d, void* s, Reader& r) {
       T value = get(*static_cast<S*>(s));
       type->read(d, value, r);
       set(*static_cast<S*>(s), std::move(value));
     };
     f.write = [get, type](const void* s) { return type->write(get(*static_cast<const S*>(s))); };
-    f.schema = [type] { return type->schema(); };
-    f.expected = [type] { return type->expected(); };
-    f.reference = [type](std::vector<ReferenceSection>& to, const std::string& path) { type->reference(to, path); };
-    list_.fields.push_back(std::move(f));
     return *this;
   }
   /// The field added last must be given.
@@ -169,11 +158,7 @@ class Table final : public Type<S> {
 
   const S& defaults() const noexcept { return defaults_; }
   bool all_optional() const { return list_.all_optional(); }
-  std::vector<std::string> names() const {
-    std::vector<std::string> all;
-    for (const auto& field : list_.fields) all.push_back(field.name);
-    return all;
-  }
+  std::vector<std::string> names() const { return list_.names(); }
 
   void read(const Document& d, S& into, Reader& r) const override { list_.read(d, &into, r); }
   Document write(const S& value) const override { return list_.write(&value); }
@@ -186,6 +171,18 @@ class Table final : public Type<S> {
  private:
   template <class>
   friend class Table;
+
+  /// A new field, without what reads and writes it.
+  template <class T>
+  fields::Field& added(std::string name, const TypePtr<T>& type, std::string help) {
+    fields::Field& f = list_.fields.emplace_back();
+    f.name = std::move(name);
+    f.help = std::move(help);
+    f.schema = [type] { return type->schema(); };
+    f.expected = [type] { return type->expected(); };
+    f.reference = [type](std::vector<ReferenceSection>& to, const std::string& path) { type->reference(to, path); };
+    return f;
+  }
 
   S defaults_;
   fields::FieldList list_;

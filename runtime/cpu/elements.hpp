@@ -3,7 +3,6 @@
 #pragma once
 
 #include <memory>
-#include <span>
 #include <utility>
 
 #include "runtime/ops/activation_math.hpp"

@@ -4,6 +4,7 @@
 
 #include "runtime/cpu/kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
+#include "runtime/device/device.hpp"
 #include "runtime/input/image_math.hpp"
 #include "runtime/tensor/bf16.hpp"
 
@@ -39,30 +40,25 @@ void load_sample(const ImageFormat& f, const StoredImage<std::uint8_t>& image, c
 }
 
 template <class T>
-void put_sample(const ImageFormat& f, const ImageBatch& b, std::int64_t i, T* out, T (*convert)(float)) {
+void put_sample(const ImageFormat& f, const ImageBatch& b, std::int64_t i) {
   const std::int64_t values = static_cast<std::int64_t>(f.channels) * f.height * f.width;
-  T* const to = out + i * values;
+  T* const to = static_cast<T*>(b.out) + i * values;
   const std::uint64_t row = b.rows != nullptr ? b.rows[i] : static_cast<std::uint64_t>(i);
   if (row == ImageBatch::none) {
     std::fill_n(to, values, T{});
     return;
   }
   load_sample(f, stored_image(f, b.stored + row * f.sample_bytes()), b.draws != nullptr ? b.draws + i : nullptr,
-              [&](std::ptrdiff_t pixel, int c, float v) { to[pixel * f.channels + c] = convert(v); });
+              [&](std::ptrdiff_t pixel, int c, float v) { to[pixel * f.channels + c] = from_float<T>(v); });
 }
 
 }  // namespace
 
-void load_images(const ImageFormat& format, const ImageBatch& batch, int threads) {
-  parallel_chunks(batch.n, 1, threads, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      if (batch.out_type == DType::bf16) {
-        put_sample<Bf16>(format, batch, i, static_cast<Bf16*>(batch.out), [](float v) { return to_bf16(v); });
-      } else {
-        put_sample<float>(format, batch, i, static_cast<float*>(batch.out), [](float v) { return v; });
-      }
-    }
-  });
+void CpuKernels::load_images(const ImageFormat& format, const ImageBatch& batch, Stream& stream) {
+  stream.host(HostTask::of([&format, batch, threads = threads_] {
+    const auto put = batch.out_type == DType::bf16 ? put_sample<Bf16> : put_sample<float>;
+    parallel_chunks(batch.n, 1, threads, [&](std::int64_t i, std::int64_t) { put(format, batch, i); });
+  }));
 }
 
 }  // namespace dtrain::cpu

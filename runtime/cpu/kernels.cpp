@@ -7,7 +7,6 @@
 
 #include "runtime/cpu/op_kernels.hpp"
 #include "runtime/device/device.hpp"
-#include "runtime/input/image_load.hpp"
 #include "runtime/optim/step_math.hpp"
 #include "runtime/tensor/error.hpp"
 
@@ -19,25 +18,6 @@ std::unique_ptr<Kernel> CpuKernels::prepare(const OpSpec& op, std::span<const Te
   if (std::any_of(in.begin(), in.end(), half) || (cast != nullptr && cast->to == DType::f16))
     throw DeviceError(fmt::format("{}: the cpu has no kernels in float16; use bfloat16 or float32", name_of(op)));
   return std::visit([&](const auto& o) { return make(o, in, threads_); }, op);
-}
-
-void CpuKernels::update(const UpdateRule& rule, const UpdateArgs& args, Stream& stream) {
-  stream.host(HostTask::of([&rule, args, threads = threads_] { apply_update(rule, args, threads); }));
-}
-
-void CpuKernels::update_states(const StateUpdateArgs& args, Stream& stream) {
-  stream.host(HostTask::of([args] { apply_state_update(args); }));
-}
-
-void CpuKernels::average(float* average, const float* params, std::size_t n, double decay, const StepState& step,
-                         Stream& stream) {
-  stream.host(HostTask::of([=, step = &step, threads = threads_] {
-    if (step->nonfinite == 0) average_range(average, params, n, average_rate(decay, *step), threads);
-  }));
-}
-
-void CpuKernels::sum_squares(const float* x, std::size_t n, double* partial, Stream& stream) {
-  stream.host(HostTask::of([=, threads = threads_] { sum_squares_blocks(x, n, partial, threads); }));
 }
 
 void CpuKernels::finish_gradients(const GradientArgs& args, Stream& stream) {
@@ -55,21 +35,6 @@ void CpuKernels::finish_gradients(const GradientArgs& args, Stream& stream) {
 
 void CpuKernels::finish_step(const FinishArgs& args, Stream& stream) {
   stream.host(HostTask::of([args] { close_step(*args.step, args.sums, args.scaling, args.losses); }));
-}
-
-void CpuKernels::load_images(const ImageFormat& format, const ImageBatch& batch, Stream& stream) {
-  stream.host(HostTask::of([&format, batch, threads = threads_] { cpu::load_images(format, batch, threads); }));
-}
-
-void CpuKernels::add(std::span<const float* const> parts, float* out, std::size_t begin, std::size_t end,
-                     Stream& stream) {
-  stream.host(HostTask::of([=, threads = threads_] { add_parts(parts, out, begin, end, threads); }));
-}
-
-void CpuKernels::cast(Tensor from, Tensor to, Stream& stream) {
-  stream.host(
-      HostTask::of([a = from.data, a_type = from.desc.dtype, b = to.data, b_type = to.desc.dtype,
-                    n = static_cast<std::size_t>(from.elements())] { cast_elements(a, a_type, b, b_type, n); }));
 }
 
 }  // namespace dtrain::cpu

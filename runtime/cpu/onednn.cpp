@@ -37,9 +37,13 @@ dnnl::memory::desc plain_desc(const dnnl::memory::dims& dims) {
   return {dims, data_type_of(DType::f32), strides};
 }
 
+namespace {
+
+/// Channels last: dimensions are batch, channels and up to three positions.
 dnnl::memory::desc channels_last_desc(const dnnl::memory::dims& dims, DType dtype) {
   using Format = dnnl::memory::format_tag;
-  return plain_desc(dims, dims.size() == 3 ? Format::nwc : dims.size() == 4 ? Format::nhwc : Format::ndhwc, dtype);
+  constexpr Format formats[] = {Format::nc, Format::nwc, Format::nhwc, Format::ndhwc};
+  return plain_desc(dims, formats[dims.size() - 2], dtype);
 }
 
 dnnl::algorithm eltwise_of(Activation activation) {
@@ -47,6 +51,26 @@ dnnl::algorithm eltwise_of(Activation activation) {
   if (activation == Activation::tanh) return dnnl::algorithm::eltwise_tanh;
   if (activation == Activation::sigmoid) return dnnl::algorithm::eltwise_logistic;
   throw BugError(fmt::format("{} cannot be applied inside another kernel", name_of(activation)));
+}
+
+}  // namespace
+
+LayerDescs::LayerDescs(const LayerShape& s)
+    : in(channels_last_desc(s.in, s.dtype)),
+      out(channels_last_desc(s.out, s.dtype)),
+      weights(plain_desc(s.weights, dnnl::memory::format_tag::any, s.dtype)),
+      grad_weights(plain_desc(s.weights, dnnl::memory::format_tag::any)) {
+  if (s.bias) bias = plain_desc({s.out[1]}, dnnl::memory::format_tag::a);
+}
+
+dnnl::primitive_attr forward_attributes(Activation activation) {
+  dnnl::primitive_attr attr = user_scratchpad();
+  if (activation != Activation::none) {
+    dnnl::post_ops post;
+    append_eltwise(post, eltwise_of(activation));
+    attr.set_post_ops(post);
+  }
+  return attr;
 }
 
 void spare_compiled(dnnl::convolution_backward_weights::primitive_desc& plan) {

@@ -3,9 +3,7 @@
 // synchronous.
 #pragma once
 
-#include <array>
 #include <cstdint>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -31,48 +29,50 @@ class OmpThreads {
 void sgemm(char transpose_a, char transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
            std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc);
 
-/// A convolution in dnnl's terms. Activations lie channels last, in `dtype`; weights take the format that the library
-/// likes best (groups first where there are several), in `dtype`; bias and gradients of parameters are f32.
-struct ConvolutionShape {
-  dnnl::memory::dims in, weights, out, stride, padding_begin, padding_end;
-  dnnl::memory::dims dilation;  // as the library counts: pixels left out
+/// A convolution, or an inner product (of two dimensions, without windows), in dnnl's terms. Activations lie channels
+/// last, in `dtype`; weights take the format that the library likes best (groups first where there are several), in
+/// `dtype`; bias and gradients of parameters are f32.
+struct LayerShape {
+  dnnl::memory::dims in, weights, out;
   bool bias = true;
   Activation activation = Activation::none;
   DType dtype = DType::f32;
-  bool spare_compiled = false;  // gradients of weights by the library's next choices: slower, products of matrices
+  dnnl::memory::dims stride{}, padding_begin{}, padding_end{};
+  dnnl::memory::dims dilation{};  // as the library counts: pixels left out
+  bool spare_compiled = false;    // gradients of weights by the library's next choices: slower, products of matrices
 };
-struct ConvolutionPlans {
-  dnnl::convolution_forward::primitive_desc forward;
-  dnnl::convolution_backward_data::primitive_desc backward_data;
-  dnnl::convolution_backward_weights::primitive_desc backward_weights;
+struct LayerDescs {
+  explicit LayerDescs(const LayerShape&);
+  dnnl::memory::desc in, out, weights, grad_weights, bias;
 };
-/// x [n, features] and weights [units, features] in bf16; bias and gradients of parameters are f32, plain.
-struct InnerProductShape {
-  std::int64_t n = 0, features = 0, units = 0;
-  bool bias = true;
-  Activation activation = Activation::none;
+template <class ForwardPass, class DataPass, class WeightsPass>
+struct LayerPlans {
+  using Forward = ForwardPass;
+  using Data = DataPass;
+  using Weights = WeightsPass;
+  typename Forward::primitive_desc forward;
+  typename Data::primitive_desc backward_data;
+  typename Weights::primitive_desc backward_weights;
 };
-struct InnerProductPlans {
-  dnnl::inner_product_forward::primitive_desc forward;
-  dnnl::inner_product_backward_data::primitive_desc backward_data;
-  dnnl::inner_product_backward_weights::primitive_desc backward_weights;
-};
+using ConvolutionPlans =
+    LayerPlans<dnnl::convolution_forward, dnnl::convolution_backward_data, dnnl::convolution_backward_weights>;
+using InnerProductPlans =
+    LayerPlans<dnnl::inner_product_forward, dnnl::inner_product_backward_data, dnnl::inner_product_backward_weights>;
 // The one place where oneDNN's v2 and v3 differ: onednn_v2.cpp or onednn_v3.cpp.
-ConvolutionPlans plan_convolution(const dnnl::engine&, const ConvolutionShape&);
-InnerProductPlans plan_inner_product(const dnnl::engine&, const InnerProductShape&);
+ConvolutionPlans plan_convolution(const dnnl::engine&, const LayerShape&);
+InnerProductPlans plan_inner_product(const dnnl::engine&, const LayerShape&);
+void append_eltwise(dnnl::post_ops&, dnnl::algorithm);
 
 dnnl::memory::data_type data_type_of(DType);
 /// Dense, in the format given or, row-major, in the order of the dimensions.
 dnnl::memory::desc plain_desc(const dnnl::memory::dims&, dnnl::memory::format_tag, DType = DType::f32);
 dnnl::memory::desc plain_desc(const dnnl::memory::dims&);
-/// Channels last: dimensions are batch, channels and one to three positions.
-dnnl::memory::desc channels_last_desc(const dnnl::memory::dims&, DType);
-/// oneDNN's algorithm of an activation whose derivative_of_output.
-dnnl::algorithm eltwise_of(Activation);
 /// Goes to the first choice of the library that is no compiled loop, while its operation descriptor is still there.
 void spare_compiled(dnnl::convolution_backward_weights::primitive_desc&);
 /// All of ours take scratch memory from the caller.
 dnnl::primitive_attr user_scratchpad();
+/// With an activation whose derivative_of_output behind.
+dnnl::primitive_attr forward_attributes(Activation);
 
 /// A primitive with its memory handles and argument list, prepared once.
 class Execution {

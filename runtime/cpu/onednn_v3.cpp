@@ -3,55 +3,36 @@
 
 namespace dtrain::cpu {
 
-namespace {
-
-dnnl::primitive_attr forward_attributes(Activation activation) {
-  dnnl::primitive_attr attr = user_scratchpad();
-  if (activation != Activation::none) {
-    dnnl::post_ops post;
-    post.append_eltwise(eltwise_of(activation), 0.0f, 0.0f);
-    attr.set_post_ops(post);
-  }
-  return attr;
+void append_eltwise(dnnl::post_ops& post, dnnl::algorithm algorithm) {
+  post.append_eltwise(algorithm, 0.0f, 0.0f);
 }
 
-}  // namespace
-
-ConvolutionPlans plan_convolution(const dnnl::engine& engine, const ConvolutionShape& s) {
-  using Format = dnnl::memory::format_tag;
+ConvolutionPlans plan_convolution(const dnnl::engine& engine, const LayerShape& s) {
   const auto algorithm = dnnl::algorithm::convolution_direct;
-  const dnnl::memory::desc in = channels_last_desc(s.in, s.dtype), out = channels_last_desc(s.out, s.dtype);
-  const dnnl::memory::desc weights = plain_desc(s.weights, Format::any, s.dtype);
-  const dnnl::memory::desc grad_weights = plain_desc(s.weights, Format::any);
-  const dnnl::memory::desc bias = s.bias ? plain_desc({s.out[1]}, Format::a) : dnnl::memory::desc();
+  const LayerDescs d(s);
   ConvolutionPlans plans;
-  plans.forward = dnnl::convolution_forward::primitive_desc(engine, dnnl::prop_kind::forward_training, algorithm, in,
-                                                            weights, bias, out, s.stride, s.dilation, s.padding_begin,
-                                                            s.padding_end, forward_attributes(s.activation));
+  plans.forward = dnnl::convolution_forward::primitive_desc(
+      engine, dnnl::prop_kind::forward_training, algorithm, d.in, d.weights, d.bias, d.out, s.stride, s.dilation,
+      s.padding_begin, s.padding_end, forward_attributes(s.activation));
   plans.backward_data =
-      dnnl::convolution_backward_data::primitive_desc(engine, algorithm, in, weights, out, s.stride, s.dilation,
+      dnnl::convolution_backward_data::primitive_desc(engine, algorithm, d.in, d.weights, d.out, s.stride, s.dilation,
                                                       s.padding_begin, s.padding_end, plans.forward, user_scratchpad());
   plans.backward_weights = dnnl::convolution_backward_weights::primitive_desc(
-      engine, algorithm, in, grad_weights, bias, out, s.stride, s.dilation, s.padding_begin, s.padding_end,
+      engine, algorithm, d.in, d.grad_weights, d.bias, d.out, s.stride, s.dilation, s.padding_begin, s.padding_end,
       plans.forward, user_scratchpad());
   if (s.spare_compiled) spare_compiled(plans.backward_weights);
   return plans;
 }
 
-InnerProductPlans plan_inner_product(const dnnl::engine& engine, const InnerProductShape& s) {
-  using Format = dnnl::memory::format_tag;
-  const dnnl::memory::desc in = plain_desc({s.n, s.features}, Format::nc, DType::bf16);
-  const dnnl::memory::desc out = plain_desc({s.n, s.units}, Format::nc, DType::bf16);
-  const dnnl::memory::desc weights = plain_desc({s.units, s.features}, Format::any, DType::bf16);
-  const dnnl::memory::desc grad_weights = plain_desc({s.units, s.features}, Format::any);
-  const dnnl::memory::desc bias = s.bias ? plain_desc({s.units}, Format::a) : dnnl::memory::desc();
+InnerProductPlans plan_inner_product(const dnnl::engine& engine, const LayerShape& s) {
+  const LayerDescs d(s);
   InnerProductPlans plans;
-  plans.forward = dnnl::inner_product_forward::primitive_desc(engine, dnnl::prop_kind::forward_training, in, weights,
-                                                              bias, out, forward_attributes(s.activation));
-  plans.backward_data =
-      dnnl::inner_product_backward_data::primitive_desc(engine, in, weights, out, plans.forward, user_scratchpad());
-  plans.backward_weights = dnnl::inner_product_backward_weights::primitive_desc(engine, in, grad_weights, bias, out,
-                                                                                plans.forward, user_scratchpad());
+  plans.forward = dnnl::inner_product_forward::primitive_desc(
+      engine, dnnl::prop_kind::forward_training, d.in, d.weights, d.bias, d.out, forward_attributes(s.activation));
+  plans.backward_data = dnnl::inner_product_backward_data::primitive_desc(engine, d.in, d.weights, d.out, plans.forward,
+                                                                          user_scratchpad());
+  plans.backward_weights = dnnl::inner_product_backward_weights::primitive_desc(
+      engine, d.in, d.grad_weights, d.bias, d.out, plans.forward, user_scratchpad());
   return plans;
 }
 

@@ -42,6 +42,8 @@ std::unique_ptr<Kernel> make(const MeanSquaredError&, Inputs, int threads);
 /// In place: the gradient of the output y = act(x) becomes that of x, for an activation whose derivative_of_output
 /// (none leaves it as it is). Both f32 or both bf16.
 void epilogue_gradient(Activation, const Tensor& y, const Tensor& grad, int threads);
+/// In place: y = act(y + bias) of each row; `bias` [channels] may be null.
+void bias_activate(Activation, const Tensor& y, const float* bias, int threads);
 /// to[i] += from[i]; `dtype` is f32 or bf16 (added in float).
 void add_into(DType dtype, void* to, const void* from, std::int64_t n, int threads);
 

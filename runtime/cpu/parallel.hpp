@@ -21,4 +21,12 @@ void parallel_chunks(std::int64_t n, std::int64_t grain, int threads, const Body
   for (std::int64_t c = 0; c < chunks; ++c) body(c * grain, std::min((c + 1) * grain, n));
 }
 
+/// Calls body(row) for each of n rows of `width` elements, in tasks of about `elements` of them.
+template <class Body>
+void parallel_rows(std::int64_t n, std::int64_t width, std::int64_t elements, int threads, const Body& body) {
+  parallel_chunks(n, std::max<std::int64_t>(1, elements / width), threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) body(row);
+  });
+}
+
 }  // namespace dtrain::cpu

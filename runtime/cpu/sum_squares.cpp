@@ -1,5 +1,6 @@
 #include "runtime/cpu/kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
+#include "runtime/device/device.hpp"
 
 namespace dtrain::cpu {
 
@@ -29,6 +30,10 @@ void sum_squares_blocks(const float* x, std::size_t n, double* partial, int thre
                     partial[static_cast<std::size_t>(begin) / norm_block] =
                         sum_squares(x + begin, static_cast<std::size_t>(end - begin));
                   });
+}
+
+void CpuKernels::sum_squares(const float* x, std::size_t n, double* partial, Stream& stream) {
+  stream.host(HostTask::of([=, threads = threads_] { sum_squares_blocks(x, n, partial, threads); }));
 }
 
 }  // namespace dtrain::cpu

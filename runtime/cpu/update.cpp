@@ -3,6 +3,8 @@
 
 #include "runtime/cpu/kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
+#include "runtime/device/device.hpp"
+#include "runtime/optim/step_math.hpp"
 #include "runtime/optim/update_math.hpp"
 #include "runtime/plan/flat.hpp"
 #include "runtime/tensor/error.hpp"
@@ -123,8 +125,6 @@ void update_parameter(const Rule& rule, const StepState& step, bool decayed, con
   });
 }
 
-}  // namespace
-
 void apply_update(const UpdateRule& rule, const UpdateArgs& a, int threads) {
   if (a.step->nonfinite != 0) return;  // the step is skipped
   const int states = state_count(rule);
@@ -163,6 +163,23 @@ void average_range(float* average, const float* params, std::size_t n, float rat
     const float* __restrict w = params + from;
     for (std::int64_t i = 0; i < to - from; ++i) move_average(rate, w[i], a[i]);
   });
+}
+
+}  // namespace
+
+void CpuKernels::update(const UpdateRule& rule, const UpdateArgs& args, Stream& stream) {
+  stream.host(HostTask::of([&rule, args, threads = threads_] { apply_update(rule, args, threads); }));
+}
+
+void CpuKernels::update_states(const StateUpdateArgs& args, Stream& stream) {
+  stream.host(HostTask::of([args] { apply_state_update(args); }));
+}
+
+void CpuKernels::average(float* average, const float* params, std::size_t n, double decay, const StepState& step,
+                         Stream& stream) {
+  stream.host(HostTask::of([=, step = &step, threads = threads_] {
+    if (step->nonfinite == 0) average_range(average, params, n, average_rate(decay, *step), threads);
+  }));
 }
 
 }  // namespace dtrain::cpu

@@ -3,7 +3,6 @@
 // to whoever runs blocks on the host, so that tests see the same source without a GPU.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "runtime/random/index_math.hpp"

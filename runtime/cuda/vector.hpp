@@ -2,8 +2,8 @@
 // share. Templates that own nothing.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "runtime/cuda/grid.hpp"
 #include "runtime/cuda/kernels.hpp"
@@ -14,6 +14,9 @@ namespace dtrain::cuda {
 /// Elements of an access of 16 bytes.
 template <class T>
 inline constexpr int width_of = 16 / static_cast<int>(sizeof(T));
+inline int width_of_element(Element element) {
+  return element == Element::f32 ? width_of<float> : width_of<std::uint16_t>;
+}
 
 /// Of more than 16 bytes: several accesses.
 template <class T, int width>
@@ -75,13 +78,27 @@ void with_element(Element element, const F& f) {
   f(float{});
 }
 
-template <class T>
-const T* as(const void* p) {
-  return static_cast<const T*>(p);
+/// The address of elements, as the body that is given it says what they are.
+struct ElementAddress {
+  void* at;
+  template <class T>
+  operator T*() const {  // NOLINT(google-explicit-constructor): an argument of a body
+    return static_cast<T*>(at);
+  }
+};
+/// An argument of a body as its field wants it: an address without a type takes that of the field.
+template <class Argument>
+auto typed(const Argument& argument) {
+  if constexpr (std::is_same_v<Argument, const void*> || std::is_same_v<Argument, void*>) {
+    return ElementAddress{const_cast<void*>(argument)};
+  } else {
+    return argument;
+  }
 }
-template <int width>
+
+template <int value_of>
 struct Width {
-  static constexpr int value = width;
+  static constexpr int value = value_of;
 };
 /// f(T{}, Width<...>{}): 16 bytes a thread where channels and addresses suit that, else one element.
 template <class F>
@@ -121,6 +138,41 @@ void for_elements(const Launch& where, std::int64_t elements, bool vectors, cons
   const std::int64_t groups = vectors ? elements / width : 0;
   const std::int64_t blocks = divide_up(groups + (elements - groups * width), block_threads);
   launch(where, blocks < most_blocks ? blocks : most_blocks, ForElements<F>{groups, elements, f});
+}
+/// The same of Body<T>{arguments...} for the type that `element` names.
+template <template <class> class Body, class... Arguments>
+void for_elements(const Launch& where, Element element, std::int64_t elements, bool vectors,
+                  const Arguments&... arguments) {
+  with_element(element,
+               [&](auto tag) { for_elements(where, elements, vectors, Body<decltype(tag)>{typed(arguments)...}); });
+}
+
+/// f.run(i) for i < count.
+template <class F>
+struct ForCount {
+  static constexpr int threads = block_threads;
+  using Shared = Nothing;
+  std::int64_t count;
+  F f;
+
+  template <class Thread>
+  DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared&) const {
+    for (std::int64_t i = t.block() * threads + t.index(); i < count; i += t.blocks() * threads) f.run(i);
+  }
+};
+template <class F>
+void for_count(const Launch& where, std::int64_t count, const F& f) {
+  const std::int64_t blocks = divide_up(count, block_threads);
+  launch(where, blocks < most_blocks ? blocks : most_blocks, ForCount<F>{count, f});
+}
+/// Body<T, width>{arguments...}.run(i) for each group of `width` of the channels of so many pixels.
+template <template <class, int> class Body, class... Arguments>
+void for_channels(const Launch& where, Element element, std::int64_t pixels, std::int64_t channels, bool suits,
+                  const Arguments&... arguments) {
+  with_width(element, channels, suits, [&](auto tag, auto width) {
+    using F = Body<decltype(tag), decltype(width)::value>;
+    for_count(where, pixels * (channels / width.value), F{typed(arguments)...});
+  });
 }
 
 // ---- sums ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 #include "runtime/device/cuda_graph_cache.hpp"
 
 #include <algorithm>
-#include <iterator>
 
 namespace dtrain {
 

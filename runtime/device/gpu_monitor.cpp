@@ -49,6 +49,15 @@ std::string normalized(std::string id) {
   return id.substr(std::min(id.find_first_not_of('0'), colon));
 }
 
+/// A function of the library, as whoever takes it declares it.
+struct Symbol {
+  void* address;
+  template <class F>
+  operator F*() const {  // NOLINT(google-explicit-constructor)
+    return reinterpret_cast<F*>(address);
+  }
+};
+
 struct Close {
   void operator()(void* library) const noexcept { dlclose(library); }
 };
@@ -64,64 +73,32 @@ struct GpuMonitor::State {
   std::string why_not, driver;
   bool begun = false;
 
-  int (*init)() = nullptr;
-  int (*shutdown)() = nullptr;
-  const char* (*error_string)(int) = nullptr;
-  int (*driver_version)(char*, unsigned) = nullptr;
-  int (*count)(unsigned*) = nullptr;
-  int (*handle)(unsigned, Device*) = nullptr;
-  int (*name)(Device, char*, unsigned) = nullptr;
-  int (*pci)(Device, Pci*) = nullptr;
-  int (*memory)(Device, Memory*) = nullptr;
-  int (*utilization)(Device, Utilization*) = nullptr;
-  int (*energy)(Device, unsigned long long*) = nullptr;
-  int (*power)(Device, unsigned*) = nullptr;
-  int (*temperature)(Device, int, unsigned*) = nullptr;
-  int (*uuid)(Device, char*, unsigned) = nullptr;
-  int (*link_state)(Device, unsigned, int*) = nullptr;
-  int (*link_other_end)(Device, unsigned, int*) = nullptr;
-  int (*link_pci)(Device, unsigned, Pci*) = nullptr;
-  int (*fields)(Device, int, Field*) = nullptr;
-  int (*pcie_generation)(Device, unsigned*) = nullptr;
-  int (*pcie_lanes)(Device, unsigned*) = nullptr;
+  int (*init)() = symbol("nvmlInit_v2");
+  int (*shutdown)() = symbol("nvmlShutdown");
+  const char* (*error_string)(int) = symbol("nvmlErrorString");
+  int (*driver_version)(char*, unsigned) = symbol("nvmlSystemGetDriverVersion");
+  int (*count)(unsigned*) = symbol("nvmlDeviceGetCount_v2");
+  int (*handle)(unsigned, Device*) = symbol("nvmlDeviceGetHandleByIndex_v2");
+  int (*name)(Device, char*, unsigned) = symbol("nvmlDeviceGetName");
+  int (*pci)(Device, Pci*) = symbol("nvmlDeviceGetPciInfo_v3");
+  int (*memory)(Device, Memory*) = symbol("nvmlDeviceGetMemoryInfo");
+  int (*utilization)(Device, Utilization*) = symbol("nvmlDeviceGetUtilizationRates");
+  int (*energy)(Device, unsigned long long*) = symbol("nvmlDeviceGetTotalEnergyConsumption");
+  int (*power)(Device, unsigned*) = symbol("nvmlDeviceGetPowerUsage");
+  int (*temperature)(Device, int, unsigned*) = symbol("nvmlDeviceGetTemperature");
+  int (*uuid)(Device, char*, unsigned) = symbol("nvmlDeviceGetUUID");
+  int (*link_state)(Device, unsigned, int*) = symbol("nvmlDeviceGetNvLinkState");
+  int (*link_other_end)(Device, unsigned, int*) = symbol("nvmlDeviceGetNvLinkRemoteDeviceType");
+  int (*link_pci)(Device, unsigned, Pci*) = symbol("nvmlDeviceGetNvLinkRemotePciInfo_v2");
+  int (*fields)(Device, int, Field*) = symbol("nvmlDeviceGetFieldValues");
+  int (*pcie_generation)(Device, unsigned*) = symbol("nvmlDeviceGetMaxPcieLinkGeneration");
+  int (*pcie_lanes)(Device, unsigned*) = symbol("nvmlDeviceGetMaxPcieLinkWidth");
 
-  State() = default;
-  ~State() {
-    if (begun) shutdown();
-  }
-  State(const State&) = delete;
-  State& operator=(const State&) = delete;
-
-  template <class F>
-  void find(F*& function, const char* symbol) {
-    function = reinterpret_cast<F*>(dlsym(library.get(), symbol));
-  }
-  void load(const char* file) {
-    library.reset(dlopen(file, RTLD_NOW | RTLD_LOCAL));
+  explicit State(const char* file) : library(dlopen(file, RTLD_NOW | RTLD_LOCAL)) {
     if (!library) {
       why_not = fmt::format("{} cannot be loaded", file);
       return;
     }
-    find(init, "nvmlInit_v2");
-    find(shutdown, "nvmlShutdown");
-    find(error_string, "nvmlErrorString");
-    find(driver_version, "nvmlSystemGetDriverVersion");
-    find(count, "nvmlDeviceGetCount_v2");
-    find(handle, "nvmlDeviceGetHandleByIndex_v2");
-    find(name, "nvmlDeviceGetName");
-    find(pci, "nvmlDeviceGetPciInfo_v3");
-    find(memory, "nvmlDeviceGetMemoryInfo");
-    find(utilization, "nvmlDeviceGetUtilizationRates");
-    find(energy, "nvmlDeviceGetTotalEnergyConsumption");
-    find(power, "nvmlDeviceGetPowerUsage");
-    find(temperature, "nvmlDeviceGetTemperature");
-    find(uuid, "nvmlDeviceGetUUID");
-    find(link_state, "nvmlDeviceGetNvLinkState");
-    find(link_other_end, "nvmlDeviceGetNvLinkRemoteDeviceType");
-    find(link_pci, "nvmlDeviceGetNvLinkRemotePciInfo_v2");
-    find(fields, "nvmlDeviceGetFieldValues");
-    find(pcie_generation, "nvmlDeviceGetMaxPcieLinkGeneration");
-    find(pcie_lanes, "nvmlDeviceGetMaxPcieLinkWidth");
     if (!init || !shutdown || !count || !handle) {
       why_not = fmt::format("{} lacks what every NVML has", file);
       return;
@@ -134,6 +111,15 @@ struct GpuMonitor::State {
     std::array<char, 96> text{};
     if (driver_version && driver_version(text.data(), text.size()) == success) driver = text.data();
   }
+
+  ~State() {
+    if (begun) shutdown();
+  }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
+  /// Null where the library lacks it.
+  Symbol symbol(const char* of) const { return {library ? dlsym(library.get(), of) : nullptr}; }
 
   std::string bus_id_of(Device device) const {
     Pci info{};
@@ -195,11 +181,18 @@ struct GpuMonitor::State {
       if (handle(i, &device) == success) visit(device);
     }
   }
+  /// Null where there is none.
+  Device find(const std::string& bus_id) const {
+    Device found = nullptr;
+    if (bus_id.empty()) return found;
+    each([&](Device device) {
+      if (found == nullptr && same_bus_id(bus_id_of(device), bus_id)) found = device;
+    });
+    return found;
+  }
 };
 
-GpuMonitor::GpuMonitor(const char* library) : state_(std::make_unique<State>()) {
-  state_->load(library);
-}
+GpuMonitor::GpuMonitor(const char* library) : state_(std::make_unique<State>(library)) {}
 GpuMonitor::~GpuMonitor() = default;
 GpuMonitor::GpuMonitor(GpuMonitor&&) noexcept = default;
 GpuMonitor& GpuMonitor::operator=(GpuMonitor&&) noexcept = default;
@@ -218,12 +211,8 @@ std::vector<GpuReading> GpuMonitor::read_all() const {
 }
 
 std::optional<GpuLinks> GpuMonitor::links(const std::string& bus_id) const {
-  std::optional<GpuLinks> found;
-  if (bus_id.empty()) return found;
-  state_->each([&](Device device) {
-    if (!found && same_bus_id(state_->bus_id_of(device), bus_id)) found = state_->links_of(device);
-  });
-  return found;
+  const Device device = state_->find(bus_id);
+  return device == nullptr ? std::nullopt : std::optional(state_->links_of(device));
 }
 
 double GpuLinks::pcie_rate() const noexcept {
@@ -234,12 +223,8 @@ double GpuLinks::pcie_rate() const noexcept {
 }
 
 std::optional<GpuReading> GpuMonitor::read(const std::string& bus_id) const {
-  std::optional<GpuReading> found;
-  if (bus_id.empty()) return found;
-  state_->each([&](Device device) {
-    if (!found && same_bus_id(state_->bus_id_of(device), bus_id)) found = state_->read(device);
-  });
-  return found;
+  const Device device = state_->find(bus_id);
+  return device == nullptr ? std::nullopt : std::optional(state_->read(device));
 }
 
 }  // namespace dtrain

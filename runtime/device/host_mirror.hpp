@@ -6,7 +6,7 @@
 
 #include <cstddef>
 
-#include "runtime/device/device.hpp"
+#include "runtime/device/host_buffer.hpp"
 
 namespace dtrain {
 
@@ -15,16 +15,11 @@ class HostMirror {
   HostMirror() = default;
   /// Throws OutOfMemory.
   HostMirror(Device&, void* range, std::size_t bytes);
-  HostMirror(HostMirror&&) noexcept;
-  HostMirror& operator=(HostMirror&&) noexcept;
-  HostMirror(const HostMirror&) = delete;
-  HostMirror& operator=(const HostMirror&) = delete;
-  ~HostMirror();
 
   /// The image: what the range held at the latest pull(), once its stream was synchronized.
   template <class T>
   T* as() const noexcept {
-    return static_cast<T*>(image_);
+    return static_cast<T*>(copy_.data() != nullptr ? copy_.data() : range_);
   }
   /// Device memory.
   void* range() const noexcept { return range_; }
@@ -37,8 +32,8 @@ class HostMirror {
  private:
   Device* device_ = nullptr;
   void* range_ = nullptr;
-  void* image_ = nullptr;
   std::size_t bytes_ = 0;
+  HostBuffer copy_;  // none where the host sees the range
 };
 
 }  // namespace dtrain

@@ -100,26 +100,10 @@ DTRAIN_HOST_DEVICE inline void turn_hue(float& r, float& g, float& b, float turn
   const float f = hue - static_cast<float>(sixth), saturation = span / high;
   const float p = clamped(high * (1.0f - saturation), most), q = clamped(high * (1.0f - saturation * f), most);
   const float t = clamped(high * (1.0f - saturation * (1.0f - f)), most);
-  switch (sixth % 6) {
-    case 0:
-      r = high, g = t, b = p;
-      break;
-    case 1:
-      r = q, g = high, b = p;
-      break;
-    case 2:
-      r = p, g = high, b = t;
-      break;
-    case 3:
-      r = p, g = q, b = high;
-      break;
-    case 4:
-      r = t, g = p, b = high;
-      break;
-    default:
-      r = high, g = p, b = q;
-      break;
-  }
+  const int k = sixth % 6;
+  r = k == 0 || k == 5 ? high : k == 1 ? q : k == 4 ? t : p;
+  g = k == 1 || k == 2 ? high : k == 3 ? q : k == 0 ? t : p;
+  b = k == 3 || k == 4 ? high : k == 5 ? q : k == 2 ? t : p;
 }
 /// After brightness; `mean` is that of gray over the brightened image.
 DTRAIN_HOST_DEVICE inline void change_color(const ColorChange& c, float mean, float most, float& r, float& g,

@@ -2,8 +2,6 @@
 
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "runtime/ops/inference.hpp"
 #include "runtime/ops/kinds.hpp"
 

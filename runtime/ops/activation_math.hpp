@@ -118,22 +118,13 @@ using ActivationConstant = std::integral_constant<Activation, kind>;
 /// Calls body(ActivationConstant<kind>{}).
 template <class Body>
 DTRAIN_HOST_DEVICE inline void with_activation(Activation kind, const Body& body) {
-  switch (kind) {
-    case Activation::none:
-      return body(ActivationConstant<Activation::none>{});
-    case Activation::relu:
-      return body(ActivationConstant<Activation::relu>{});
-    case Activation::gelu:
-      return body(ActivationConstant<Activation::gelu>{});
-    case Activation::silu:
-      return body(ActivationConstant<Activation::silu>{});
-    case Activation::tanh:
-      return body(ActivationConstant<Activation::tanh>{});
-    case Activation::sigmoid:
-      return body(ActivationConstant<Activation::sigmoid>{});
-    case Activation::hard_swish:
-      return body(ActivationConstant<Activation::hard_swish>{});
-  }
+  if (kind == Activation::relu) return body(ActivationConstant<Activation::relu>{});
+  if (kind == Activation::gelu) return body(ActivationConstant<Activation::gelu>{});
+  if (kind == Activation::silu) return body(ActivationConstant<Activation::silu>{});
+  if (kind == Activation::tanh) return body(ActivationConstant<Activation::tanh>{});
+  if (kind == Activation::sigmoid) return body(ActivationConstant<Activation::sigmoid>{});
+  if (kind == Activation::hard_swish) return body(ActivationConstant<Activation::hard_swish>{});
+  body(ActivationConstant<Activation::none>{});
 }
 /// The same for what may stand in an epilogue: none and those whose derivative_of_output.
 template <class Body>

@@ -1,7 +1,5 @@
 #include "runtime/ops/average_pool.hpp"
 
-#include <fmt/format.h>
-
 #include "runtime/ops/inference.hpp"
 #include "runtime/ops/kinds.hpp"
 #include "runtime/ops/pool.hpp"
@@ -11,10 +9,8 @@ namespace dtrain {
 using namespace inference;
 
 AveragePool AveragePool::in_dimensions(std::size_t dimensions) {
-  AveragePool op;
-  op.size = Extents::all(dimensions, 2);
-  op.stride = op.padding = Extents::all(dimensions, 0);
-  return op;
+  const Extents none = Extents::all(dimensions, 0);
+  return {Extents::all(dimensions, 2), none, none};
 }
 
 Extents AveragePool::steps() const {
@@ -29,22 +25,17 @@ std::string_view AveragePool::name() const {
 OpShape AveragePool::infer(std::span<const TensorDesc> in) const {
   expect_inputs(name(), in, 1);
   expect_positions(in[0], size.size());
-  OpShape shape = pooled(in[0], size, steps(), padding);
-  return shape;
+  return pooled(in[0], size, steps(), padding);
 }
 
 std::vector<OpKind<AveragePool>> AveragePool::kinds() {
-  std::vector<OpKind<AveragePool>> kinds;
-  for (std::size_t n = 1; n <= Extents::most; ++n) {
-    const AveragePool defaults = in_dimensions(n);
+  return kinds_of_dimensions(&AveragePool::size, [&](std::size_t n, const AveragePool& defaults) {
     Table<AveragePool> table("Mean of each window; a rest that fills no window is dropped.", defaults);
     add_pool_fields(table, n, "zeros on each side");
     table.add("count_padding", &AveragePool::count_padding, boolean(),
               "padding counts as zeros; false: the mean is over what is there");
-    kinds.push_back(
-        {std::string(defaults.name()), std::move(table), [n](const AveragePool& op) { return op.size.size() == n; }});
-  }
-  return kinds;
+    return table;
+  });
 }
 
 }  // namespace dtrain

@@ -2,11 +2,6 @@
 // A plain value; what a device makes of it is in runtime/cpu/ops and runtime/cuda/ops.
 #pragma once
 
-#include <cstddef>
-#include <span>
-#include <string_view>
-#include <vector>
-
 #include "runtime/ops/extents.hpp"
 #include "runtime/ops/shape.hpp"
 

@@ -1,7 +1,5 @@
 #include "runtime/ops/batch_moments.hpp"
 
-#include <fmt/format.h>
-
 #include "runtime/ops/inference.hpp"
 
 namespace dtrain {

@@ -2,9 +2,6 @@
 // A plain value, made by the builder: SyncBatchNorm is BatchMoments -> SumOverRanks -> BatchNormalize.
 #pragma once
 
-#include <span>
-#include <string_view>
-
 #include "runtime/ops/shape.hpp"
 
 namespace dtrain {

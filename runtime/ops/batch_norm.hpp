@@ -2,10 +2,6 @@
 // A plain value; what a device makes of it is in runtime/cpu/ops and runtime/cuda/ops.
 #pragma once
 
-#include <span>
-#include <string_view>
-#include <vector>
-
 #include "runtime/ops/activation.hpp"
 #include "runtime/ops/shape.hpp"
 
@@ -21,6 +17,8 @@ struct BatchNorm {
 
   std::string_view name() const { return "batch_norm"; }
   OpShape infer(std::span<const TensorDesc> in) const;
+  /// Without bounds; of BatchNormalize, too.
+  OpShape shape_of(const TensorDesc& in) const;
   static std::vector<OpKind<BatchNorm>> kinds();
 };
 

@@ -2,11 +2,7 @@
 // A plain value, made by the builder: SyncBatchNorm is BatchMoments -> SumOverRanks -> BatchNormalize.
 #pragma once
 
-#include <span>
-#include <string_view>
-
-#include "runtime/ops/activation.hpp"
-#include "runtime/ops/shape.hpp"
+#include "runtime/ops/batch_norm.hpp"
 
 namespace dtrain {
 
@@ -16,6 +12,7 @@ struct BatchNormalize {
   Activation activation = Activation::none;
   double initial_weight = 1;
 
+  BatchNorm settings() const { return {epsilon, momentum, activation, initial_weight}; }
   std::string_view name() const { return "batch_normalize"; }
   OpShape infer(std::span<const TensorDesc> in) const;
 };

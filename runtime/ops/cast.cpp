@@ -1,7 +1,5 @@
 #include "runtime/ops/cast.hpp"
 
-#include <fmt/format.h>
-
 #include "runtime/ops/inference.hpp"
 
 namespace dtrain {

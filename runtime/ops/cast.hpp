@@ -2,9 +2,6 @@
 // A plain value, made by the builder where layers compute in another type than their inputs and losses.
 #pragma once
 
-#include <span>
-#include <string_view>
-
 #include "runtime/ops/shape.hpp"
 
 namespace dtrain {

@@ -33,12 +33,7 @@ OpShape Conv::infer(std::span<const TensorDesc> in) const {
   const TensorDesc& x = in[0];
   expect_positions(x, kernel.size());
   expect_epilogue(activation);
-  if (filters < 1) throw ShapeError(fmt::format("{} filters; expected at least 1", filters));
-  if (groups < 1 || x.channels() % groups != 0 || filters % groups != 0) {
-    throw ShapeError(fmt::format(
-        "groups {} does not divide its input of shape {} and its {} filters; expected a divisor of {} and {}", groups,
-        x.sample_str(), filters, x.channels(), filters));
-  }
+  expect_filters(x, filters, groups);
   for (std::size_t d = 0; d < kernel.size(); ++d) {
     if (padding[d] == same && dilation[d] * (kernel[d] - 1) % 2 != 0) {
       Extents windows;
@@ -64,11 +59,9 @@ OpShape Conv::infer(std::span<const TensorDesc> in) const {
 }
 
 std::vector<OpKind<Conv>> Conv::kinds() {
-  std::vector<OpKind<Conv>> kinds;
   constexpr std::string_view shapes[] = {"", "[T, C] to [T', filters]", "[C, H, W] to [filters, H', W']",
                                          "[C, D, H, W] to [filters, D', H', W']"};
-  for (std::size_t n = 1; n <= Extents::most; ++n) {
-    const Conv defaults = in_dimensions(n);
+  return kinds_of_dimensions(&Conv::kernel, [&](std::size_t n, const Conv& defaults) {
     Table<Conv> table(fmt::format("{}-D convolution with zero padding: {}.", n, shapes[n]), defaults);
     table.add("filters", &Conv::filters, at_least(1), "output channels").required();
     table.add("kernel", &Conv::kernel, extents_of(1, n), "window").required();
@@ -80,10 +73,8 @@ std::vector<OpKind<Conv>> Conv::kinds() {
               "filters see only the channels of their group; as many as channels: a depthwise convolution");
     table.add("bias", &Conv::bias, boolean(), "add a trained constant a filter");
     table.add("activation", &Conv::activation, activation_type(), "applied to the result");
-    kinds.push_back(
-        {std::string(defaults.name()), std::move(table), [n](const Conv& op) { return op.kernel.size() == n; }});
-  }
-  return kinds;
+    return table;
+  });
 }
 
 }  // namespace dtrain

@@ -2,12 +2,7 @@
 // A plain value; what a device makes of it is in runtime/cpu/ops and runtime/cuda/ops.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
 #include <optional>
-#include <span>
-#include <string_view>
-#include <vector>
 
 #include "runtime/ops/activation.hpp"
 #include "runtime/ops/extents.hpp"

@@ -64,12 +64,7 @@ OpShape ConvTranspose::infer(std::span<const TensorDesc> in) const {
   const TensorDesc& x = in[0];
   expect_positions(x, kernel.size());
   expect_epilogue(activation);
-  if (filters < 1) throw ShapeError(fmt::format("{} filters; expected at least 1", filters));
-  if (groups < 1 || x.channels() % groups != 0 || filters % groups != 0) {
-    throw ShapeError(fmt::format(
-        "groups {} does not divide its input of shape {} and its {} filters; expected a divisor of {} and {}", groups,
-        x.sample_str(), filters, x.channels(), filters));
-  }
+  expect_filters(x, filters, groups);
   const std::int64_t outputs = filters / groups, window = outputs * kernel.product();
   std::vector<std::int64_t> weight{x.channels(), outputs};
   weight.insert(weight.end(), kernel.begin(), kernel.end());
@@ -85,11 +80,9 @@ OpShape ConvTranspose::infer(std::span<const TensorDesc> in) const {
 }
 
 std::vector<OpKind<ConvTranspose>> ConvTranspose::kinds() {
-  std::vector<OpKind<ConvTranspose>> kinds;
   constexpr std::string_view shapes[] = {"", "[T, C] to [T', filters]", "[C, H, W] to [filters, H', W']",
                                          "[C, D, H, W] to [filters, D', H', W']"};
-  for (std::size_t n = 1; n <= Extents::most; ++n) {
-    const ConvTranspose defaults = in_dimensions(n);
+  return kinds_of_dimensions(&ConvTranspose::kernel, [&](std::size_t n, const ConvTranspose& defaults) {
     Table<ConvTranspose> table(
         fmt::format(
             "{}-D transposed convolution: {}. An extent grows to (extent - 1) x stride - 2 x padding + window + "
@@ -106,10 +99,8 @@ std::vector<OpKind<ConvTranspose>> ConvTranspose::kinds() {
     table.add("groups", &ConvTranspose::groups, at_least(1), "filters see only the channels of their group");
     table.add("bias", &ConvTranspose::bias, boolean(), "add a trained constant a filter");
     table.add("activation", &ConvTranspose::activation, activation_type(), "applied to the result");
-    kinds.push_back({std::string(defaults.name()), std::move(table),
-                     [n](const ConvTranspose& op) { return op.kernel.size() == n; }});
-  }
-  return kinds;
+    return table;
+  });
 }
 
 }  // namespace dtrain

@@ -3,9 +3,6 @@
 #pragma once
 
 #include <optional>
-#include <span>
-#include <string_view>
-#include <vector>
 
 #include "runtime/ops/activation.hpp"
 #include "runtime/ops/shape.hpp"

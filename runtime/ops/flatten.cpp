@@ -1,7 +1,5 @@
 #include "runtime/ops/flatten.hpp"
 
-#include <fmt/format.h>
-
 #include "runtime/ops/inference.hpp"
 #include "runtime/ops/kinds.hpp"
 

@@ -2,10 +2,6 @@
 // A plain value: a view, without a copy.
 #pragma once
 
-#include <span>
-#include <string_view>
-#include <vector>
-
 #include "runtime/ops/shape.hpp"
 
 namespace dtrain {

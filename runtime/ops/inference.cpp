@@ -89,6 +89,15 @@ void expect_positions(const TensorDesc& desc, std::size_t dimensions) {
   expect_channels(desc);
 }
 
+void expect_filters(const TensorDesc& x, std::int64_t filters, std::int64_t groups) {
+  if (filters < 1) throw ShapeError(fmt::format("{} filters; expected at least 1", filters));
+  if (groups < 1 || x.channels() % groups != 0 || filters % groups != 0) {
+    throw ShapeError(fmt::format(
+        "groups {} does not divide its input of shape {} and its {} filters; expected a divisor of {} and {}", groups,
+        x.sample_str(), filters, x.channels(), filters));
+  }
+}
+
 void expect_alike(std::span<const TensorDesc> in) {
   for (const TensorDesc& desc : in) {
     expect_float(desc);
@@ -168,29 +177,6 @@ std::size_t parameter_bytes(const OpShape& shape) {
   std::size_t bytes = 0;
   for (const ParamDesc& p : shape.params) bytes += aligned(p.desc.bytes());
   return bytes;
-}
-
-OpShape batch_norm(const BatchNormSettings& op, const TensorDesc& x) {
-  expect_channels(x);
-  expect_epilogue(op.activation);
-  if (!(op.epsilon > 0) || !(op.momentum >= 0 && op.momentum <= 1))
-    throw ShapeError(fmt::format("epsilon {} and momentum {}; expected epsilon > 0 and 0 <= momentum <= 1", op.epsilon,
-                                 op.momentum));
-  const TensorDesc row = f32(Shape{x.channels()});
-  OpShape shape;
-  shape.out = {x};
-  Init weight{Init::Kind::ones, 0};
-  if (op.initial_weight == 0) weight.kind = Init::Kind::zeros;
-  shape.params = {{"weight", row, weight, false}, {"bias", row, {}, false}};
-  shape.state = {{"running_mean", row, 0.0f, op.momentum}, {"running_variance", row, 1.0f, op.momentum}};
-  shape.saved = {row, row};
-  shape.backward_reads = {1, op.activation == Activation::none ? 0u : 1u};
-  // Data gradients are made element by element from the sums that the parameters' gradients are.
-  shape.may_share = {{Alias::Kind::grad_over_grad, 0, 0}};
-  shape.backward_at_once = true;
-  shape.cheap = true;
-  shape.flops = 4.0 * static_cast<double>(x.elements());
-  return shape;
 }
 
 std::size_t library_workspace(std::size_t in) {

@@ -33,6 +33,8 @@ void expect_float(const TensorDesc&);
 void expect_channels(const TensorDesc&);
 /// A series, an image or a volume, by the number of its spatial dimensions.
 void expect_positions(const TensorDesc&, std::size_t dimensions);
+/// At least one filter, in groups that divide them and the channels.
+void expect_filters(const TensorDesc&, std::int64_t filters, std::int64_t groups);
 /// Inputs of one type and shape.
 void expect_alike(std::span<const TensorDesc> in);
 /// Only an activation whose derivative_of_output can be inside an op.
@@ -62,13 +64,6 @@ void add_affine_params(OpShape&, Shape weight, std::int64_t fan_in, std::int64_t
                        const std::optional<Init>& weight_init);
 std::size_t parameter_bytes(const OpShape&);
 
-/// What the two ops of batch normalization have in common: parameters, running statistics, saved rows.
-struct BatchNormSettings {
-  double epsilon, momentum;
-  Activation activation;
-  double initial_weight;
-};
-OpShape batch_norm(const BatchNormSettings&, const TensorDesc& in);
 /// Of what goes over lines of channels. `library`: or by a library, that adds no gradients and writes none over others.
 Bounds line_bounds(const TensorDesc& in, bool library);
 /// Of what makes sums of the channels of each sample.

@@ -40,6 +40,12 @@ struct GradSlot {
   Tensor grad;
   Write write = Write::none;
 };
+inline bool wanted(const GradSlot& slot) {
+  return slot.write != Write::none;
+}
+inline bool wanted(std::span<const GradSlot> slots, std::size_t i) {
+  return i < slots.size() && wanted(slots[i]);
+}
 struct OpGrads {
   std::span<const Tensor> out;  // gradients of the outputs (empty for a loss: see StepState::loss_seed)
   std::span<const GradSlot> in, params;

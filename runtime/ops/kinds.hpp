@@ -26,6 +26,19 @@ struct OpKind {
   std::function<bool(const Op&)> is;
 };
 
+/// A kind for each number of dimensions, whose table describe(dimensions, defaults) makes; an op has as many as
+/// `extents`.
+template <class Op, class Describe>
+std::vector<OpKind<Op>> kinds_of_dimensions(Extents Op::*extents, const Describe& describe) {
+  std::vector<OpKind<Op>> kinds;
+  for (std::size_t n = 1; n <= Extents::most; ++n) {
+    const Op defaults = Op::in_dimensions(n);
+    kinds.push_back(
+        {std::string(defaults.name()), describe(n, defaults), [=](const Op& op) { return (op.*extents).size() == n; }});
+  }
+  return kinds;
+}
+
 /// An integer that is a size: of at most 2^31.
 TypePtr<std::int64_t> at_least(std::int64_t least);
 TypePtr<Activation> activation_type();

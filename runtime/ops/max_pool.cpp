@@ -11,10 +11,8 @@ namespace dtrain {
 using namespace inference;
 
 MaxPool MaxPool::in_dimensions(std::size_t dimensions) {
-  MaxPool op;
-  op.size = Extents::all(dimensions, 2);
-  op.stride = op.padding = Extents::all(dimensions, 0);
-  return op;
+  const Extents none = Extents::all(dimensions, 0);
+  return {Extents::all(dimensions, 2), none, none};
 }
 
 Extents MaxPool::steps() const {
@@ -36,15 +34,11 @@ OpShape MaxPool::infer(std::span<const TensorDesc> in) const {
 }
 
 std::vector<OpKind<MaxPool>> MaxPool::kinds() {
-  std::vector<OpKind<MaxPool>> kinds;
-  for (std::size_t n = 1; n <= Extents::most; ++n) {
-    const MaxPool defaults = in_dimensions(n);
+  return kinds_of_dimensions(&MaxPool::size, [&](std::size_t n, const MaxPool& defaults) {
     Table<MaxPool> table("Largest value of each window; a rest that fills no window is dropped.", defaults);
     add_pool_fields(table, n, "on each side; it never wins");
-    kinds.push_back(
-        {std::string(defaults.name()), std::move(table), [n](const MaxPool& op) { return op.size.size() == n; }});
-  }
-  return kinds;
+    return table;
+  });
 }
 
 }  // namespace dtrain

@@ -2,9 +2,6 @@
 // A plain value; what a device makes of it is in runtime/cpu/ops and runtime/cuda/ops.
 #pragma once
 
-#include <span>
-#include <string_view>
-
 #include "runtime/ops/shape.hpp"
 
 namespace dtrain {

@@ -1,7 +1,5 @@
 #include "runtime/ops/pool.hpp"
 
-#include <algorithm>
-
 #include <fmt/format.h>
 
 namespace dtrain {

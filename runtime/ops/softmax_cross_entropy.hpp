@@ -2,10 +2,7 @@
 // A plain value; what a device makes of it is in runtime/cpu/ops and runtime/cuda/ops.
 #pragma once
 
-#include <cstdint>
 #include <optional>
-#include <span>
-#include <string_view>
 
 #include "runtime/ops/shape.hpp"
 

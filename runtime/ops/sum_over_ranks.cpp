@@ -1,7 +1,5 @@
 #include "runtime/ops/sum_over_ranks.hpp"
 
-#include <fmt/format.h>
-
 #include "runtime/ops/inference.hpp"
 
 namespace dtrain {

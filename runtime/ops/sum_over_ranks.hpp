@@ -2,9 +2,6 @@
 // A plain value, made by the builder: a view, with a CrossRankSum step of the plan in its place.
 #pragma once
 
-#include <span>
-#include <string_view>
-
 #include "runtime/ops/shape.hpp"
 
 namespace dtrain {

@@ -39,19 +39,15 @@ OpShape Upsample::infer(std::span<const TensorDesc> in) const {
 }
 
 std::vector<OpKind<Upsample>> Upsample::kinds() {
-  std::vector<OpKind<Upsample>> kinds;
   constexpr std::string_view shapes[] = {"", "[T, C] to [T x factor, C]", "[C, H, W] to [C, H x factor, W x factor]",
                                          "[C, D, H, W] to [C, D x factor, H x factor, W x factor]"};
-  for (std::size_t n = 1; n <= Extents::most; ++n) {
-    const Upsample defaults = in_dimensions(n);
+  return kinds_of_dimensions(&Upsample::factor, [&](std::size_t n, const Upsample& defaults) {
     Table<Upsample> table(fmt::format("{}-D upsampling: {}.", n, shapes[n]), defaults);
     table.add("factor", &Upsample::factor, extents_of(1, n), "how many times as many pixels");
     table.add("mode", &Upsample::mode, choice<Mode>({{"nearest", Mode::nearest}, {"linear", Mode::linear}}),
               "nearest repeats pixels; linear interpolates between their centres in each dimension");
-    kinds.push_back(
-        {std::string(defaults.name()), std::move(table), [n](const Upsample& op) { return op.factor.size() == n; }});
-  }
-  return kinds;
+    return table;
+  });
 }
 
 }  // namespace dtrain

@@ -1,6 +1,5 @@
 #include "runtime/optim/groups.hpp"
 
-#include <algorithm>
 #include <string>
 #include <vector>
 

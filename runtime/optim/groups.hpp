@@ -2,7 +2,6 @@
 // Plain data of the optimizer's rule, and the function that writes what they say into a Graph before it is planned.
 #pragma once
 
-#include <cstddef>
 #include <optional>
 #include <span>
 #include <string>

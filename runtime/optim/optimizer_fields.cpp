@@ -9,8 +9,8 @@ namespace dtrain {
 namespace {
 
 /// Reaches a member of one kind of rule through the UpdateRule.
-template <class Kind>
-auto of(double Kind::*member) {
+template <class Kind, class Member>
+auto of(Member Kind::*member) {
   return [member](auto& rule) -> auto& {
     return std::get<Kind>(rule.kind).*member;
   };
@@ -80,9 +80,7 @@ TypePtr<UpdateRule> optimizer_table() {
             "learning rate, before the schedule's factor");
     sgd.add("momentum", of(&Sgd::momentum), number({0, 1, false, true}), "fraction of the last direction that is kept");
     sgd.add("weight_decay", of(&Sgd::weight_decay), number({.least = 0}), "L2 penalty; biases have none");
-    sgd.add(
-        "nesterov", [](auto& rule) -> auto& { return std::get<Sgd>(rule.kind).nesterov; }, boolean(),
-        "use Nesterov's momentum");
+    sgd.add("nesterov", of(&Sgd::nesterov), boolean(), "use Nesterov's momentum");
     add<Sgd>(rules, "sgd", sgd);
     add<Adam>(rules, "adam",
               moments<Adam>("Adam (Kingma & Ba 2015).", "L2 penalty, added to the gradient; biases have none"));
@@ -98,9 +96,7 @@ TypePtr<UpdateRule> optimizer_table() {
     lars.add("trust_coefficient", of(&Lars::trust_coefficient), number({0, 1000, true}),
              "the ratio is this times the parameter's norm over its gradient's");
     lars.add("epsilon", of(&Lars::epsilon), number({0, 1}), "added to the gradient's norm");
-    lars.add(
-        "nesterov", [](auto& rule) -> auto& { return std::get<Lars>(rule.kind).nesterov; }, boolean(),
-        "use Nesterov's momentum");
+    lars.add("nesterov", of(&Lars::nesterov), boolean(), "use Nesterov's momentum");
     add<Lars>(rules, "lars", lars);
     add<Lamb>(
         rules, "lamb",

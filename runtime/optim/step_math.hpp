@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cmath>
-#include <cstddef>
 
 #include "runtime/device/step_state.hpp"
 #include "runtime/random/rng.hpp"

@@ -99,12 +99,6 @@ std::span<double> Optimizer::block_squares(const ParameterStore& store, Stream& 
   return {squares, blocks_};
 }
 
-double Optimizer::norm_of(std::span<const double> squares) {
-  double sum = 0;
-  for (double s : squares) sum += s;
-  return std::sqrt(sum);
-}
-
 std::string first_nonfinite(const float* flat, const FlatLayout& layout) {
   const FlatParam* first = nullptr;
   for (const FlatParam& p : layout.trained()) {

@@ -6,7 +6,6 @@
 #include <array>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "runtime/device/device.hpp"
 #include "runtime/optim/optimizer.hpp"
@@ -40,8 +39,6 @@ class Optimizer {
   /// Squares of all gradients as they stand, summed in double over each fixed block of norm_block floats; with equal
   /// shards, those of the own shards, the others zero: complete once the ranks have shared them. Device memory.
   std::span<double> block_squares(const ParameterStore&, Stream&);
-  /// L2 norm from complete block_squares that the host can see: not scaled.
-  static double norm_of(std::span<const double> squares);
 
  private:
   UpdateArgs arguments(const ParameterStore&, const StepState&);

@@ -3,7 +3,6 @@
 // Owns one flat buffer a level of the tree; used on the training thread, between Program::run and the hooks behind it.
 #pragma once
 
-#include <memory>
 #include <vector>
 
 #include "runtime/device/device.hpp"

@@ -2,7 +2,6 @@
 // It owns all of that; run() walks the plan's steps on the caller's thread and the given stream and allocates nothing.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>

@@ -1,7 +1,6 @@
 #include "runtime/program/step_memory.hpp"
 
 #include <cstring>
-#include <memory>
 
 #include "runtime/tensor/error.hpp"
 

@@ -7,29 +7,9 @@
 namespace dtrain {
 
 const char* name_of(Activity activity) noexcept {
-  switch (activity) {
-    case Activity::step:
-      return "step";
-    case Activity::data:
-      return "data";
-    case Activity::forward:
-      return "forward";
-    case Activity::backward:
-      return "backward";
-    case Activity::update:
-      return "update";
-    case Activity::checkpoint:
-      return "checkpoint";
-    case Activity::evaluation:
-      return "evaluation";
-    case Activity::exposed:
-      return "exposed";
-    case Activity::queued:
-      return "queued";
-    case Activity::sum:
-      return "sum";
-  }
-  return "?";
+  constexpr const char* names[] = {"step",       "data",       "forward", "backward", "update",
+                                   "checkpoint", "evaluation", "exposed", "queued",   "sum"};
+  return names[static_cast<std::size_t>(activity)];
 }
 
 std::vector<Span> Trace::spans() const {

@@ -21,22 +21,8 @@ constexpr std::array<std::pair<DType, std::string_view>, 9> names{{{DType::f32, 
 }  // namespace
 
 std::size_t size_of(DType t) noexcept {
-  switch (t) {
-    case DType::u8:
-      return 1;
-    case DType::bf16:
-    case DType::f16:
-    case DType::u16:
-      return 2;
-    case DType::f32:
-    case DType::i32:
-      return 4;
-    case DType::f64:
-    case DType::i64:
-    case DType::u64:
-      return 8;
-  }
-  return 0;
+  constexpr std::size_t sizes[] = {4, 2, 2, 8, 1, 2, 4, 8, 8};  // in the order of DType
+  return sizes[static_cast<std::size_t>(t)];
 }
 
 std::string_view name_of(DType t) noexcept {
@@ -65,13 +51,6 @@ std::int64_t Shape::elements() const noexcept {
   std::int64_t n = 1;
   for (std::int64_t extent : extents()) n *= extent;
   return n;
-}
-
-Shape Shape::with_batch(std::int64_t n) const {
-  if (rank_ == 0) throw BugError("a scalar has no batch extent");
-  Shape shape = *this;
-  shape.extents_[0] = n;
-  return shape;
 }
 
 std::string Shape::str() const {

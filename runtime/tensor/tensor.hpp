@@ -35,8 +35,6 @@ class Shape {
   /// Product of the extents; 1 for rank 0.
   std::int64_t elements() const noexcept;
   std::span<const std::int64_t> extents() const noexcept { return {extents_.data(), static_cast<std::size_t>(rank_)}; }
-  /// The same shape with another outermost extent (the batch).
-  Shape with_batch(std::int64_t n) const;
   /// "[64, 1, 28, 28]"
   std::string str() const;
   friend bool operator==(const Shape&, const Shape&) = default;

@@ -24,7 +24,7 @@ class ActivateKernel final : public Kernel {
   }
 
   void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
-    if (g.in[0].write == Write::none) return;
+    if (!wanted(g.in[0])) return;
     const T* seen = derivative_of_output(kind_) ? a.out[0].as<T>() : a.in[0].as<T>();
     const T* gy = g.out[0].as<T>();
     T* gx = g.in[0].grad.as<T>();  // may be gy

@@ -1,8 +1,6 @@
-// Means over windows and over whole images, in NHWC memory: channels are the vector.
-#include <algorithm>
-
+// Means over windows in NHWC memory: channels are the vector.
 #include "runtime/cpu/op_kernels.hpp"
-#include "runtime/cpu/ops/channel_sums.hpp"
+#include "runtime/cpu/ops/box_sums.hpp"
 #include "runtime/cpu/parallel.hpp"
 #include "runtime/ops/pool.hpp"
 
@@ -35,7 +33,7 @@ class AveragePoolKernel final : public Kernel {
 
   /// Pixel by pixel, so that each gradient is rounded and written once however many windows overlap there.
   void backward(const OpArgs&, const OpGrads& g, Stream&) override {
-    if (g.in[0].write == Write::none) return;
+    if (!wanted(g.in[0])) return;
     const T* gy = g.out[0].as<T>();
     T* gx = g.in[0].grad.as<T>();
     const bool add = g.in[0].write == Write::accumulate;
@@ -70,31 +68,10 @@ class AveragePoolKernel final : public Kernel {
   template <class Share>
   void sum_pixels(const Sample& of, PixelRange planes, PixelRange rows, PixelRange columns, T* to, bool add,
                   const Share& share) const {
-    const auto pixel = [&](std::int64_t k, std::int64_t i, std::int64_t j) {
-      return of.data + ((k * of.rows + i) * of.columns + j) * grid_.channels;
-    };
-    if (planes.end - planes.begin == 1 && rows.end - rows.begin == 1 && columns.end - columns.begin == 1) {
-      const T* from = pixel(planes.begin, rows.begin, columns.begin);
-      const float factor = share(planes.begin, rows.begin, columns.begin);
-      write_elements(to, 0, grid_.channels, add, [=](std::int64_t c) { return to_float(from[c]) * factor; });
-      return;
-    }
-    for (std::int64_t c0 = 0; c0 < grid_.channels; c0 += block_elements) {
-      const std::int64_t n = std::min(block_elements, grid_.channels - c0);
-      alignas(64) float sums[block_elements];
-      std::fill(sums, sums + n, 0.0f);
-      for (std::int64_t k = planes.begin; k < planes.end; ++k) {
-        for (std::int64_t i = rows.begin; i < rows.end; ++i) {
-          for (std::int64_t j = columns.begin; j < columns.end; ++j) {
-            const T* from = pixel(k, i, j) + c0;
-            const float factor = share(k, i, j);
-#pragma omp simd
-            for (std::int64_t c = 0; c < n; ++c) sums[c] += to_float(from[c]) * factor;
-          }
-        }
-      }
-      write_elements(to + c0, 0, n, add, [&](std::int64_t c) { return sums[c]; });
-    }
+    sum_box(planes, rows, columns, grid_.channels, to, add, [&](std::int64_t k, std::int64_t i, std::int64_t j) {
+      return [from = of.data + ((k * of.rows + i) * of.columns + j) * grid_.channels,
+              factor = share(k, i, j)](std::int64_t c) { return to_float(from[c]) * factor; };
+    });
   }
 
   WindowGrid grid_;
@@ -102,65 +79,10 @@ class AveragePoolKernel final : public Kernel {
   int threads_;
 };
 
-template <class T>
-class GlobalAveragePoolKernel final : public Kernel {
- public:
-  GlobalAveragePoolKernel(const TensorDesc& in, int threads)
-      : n_(in.batch()), image_(Lines::of_sample(in)), threads_(threads) {}
-
-  /// A line a sample: of sums, or of shares.
-  Needs needs() const override { return {static_cast<std::size_t>(n_ * image_.width) * sizeof(double), 0}; }
-
-  void forward(const OpArgs& a, Stream&) override {
-    const double share = 1.0 / static_cast<double>(image_.rows());
-    parallel_chunks(n_, 1, threads_, [&](std::int64_t n, std::int64_t) {
-      double* sums = a.workspace.as<double>() + n * image_.width;
-      std::fill(sums, sums + image_.width, 0.0);
-      const T* x = a.in[0].as<T>() + n * image_.elements;
-      for (std::int64_t at = 0; at < image_.elements; at += image_.width) {
-        const std::int64_t width = std::min(image_.width, image_.elements - at);
-#pragma omp simd
-        for (std::int64_t i = 0; i < width; ++i) sums[i] += static_cast<double>(to_float(x[at + i]));
-      }
-      T* y = a.out[0].as<T>() + n * image_.channels;
-      for (std::int64_t c = 0; c < image_.channels; ++c) {
-        double sum = 0;
-        for (std::int64_t i = c; i < image_.width; i += image_.channels) sum += sums[i];
-        y[c] = from_float<T>(static_cast<float>(sum * share));
-      }
-    });
-  }
-
-  void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
-    if (g.in[0].write == Write::none) return;
-    const bool add = g.in[0].write == Write::accumulate;
-    const float share = 1.0f / static_cast<float>(image_.rows());
-    parallel_chunks(n_, 1, threads_, [&](std::int64_t n, std::int64_t) {
-      float* values = a.workspace.as<float>() + n * image_.width;
-      const T* gy = g.out[0].as<T>() + n * image_.channels;
-      for (std::int64_t c = 0; c < image_.channels; ++c) values[c] = to_float(gy[c]) * share;
-      image_.repeat(values);
-      T* gx = g.in[0].grad.as<T>() + n * image_.elements;
-      for (std::int64_t at = 0; at < image_.elements; at += image_.width) {
-        write_elements(gx + at, 0, std::min(image_.width, image_.elements - at), add,
-                       [=](std::int64_t i) { return values[i]; });
-      }
-    });
-  }
-
- private:
-  std::int64_t n_;
-  Lines image_;  // of one sample
-  int threads_;
-};
-
 }  // namespace
 
 std::unique_ptr<Kernel> make(const AveragePool& op, Inputs in, int threads) {
   return make_for<AveragePoolKernel>(in[0].dtype, op, in[0], threads);
-}
-std::unique_ptr<Kernel> make(const GlobalAveragePool&, Inputs in, int threads) {
-  return make_for<GlobalAveragePoolKernel>(in[0].dtype, in[0], threads);
 }
 
 }  // namespace dtrain::cpu

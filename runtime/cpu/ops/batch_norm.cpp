@@ -1,273 +1,35 @@
-// Batch normalization of one micro batch, or with moments that were summed over ranks; the activation is part of each
-// pass. Two passes over memory in either direction: the sums, then element by element.
-#include <cmath>
-
-#include "runtime/cpu/op_kernels.hpp"
-#include "runtime/cpu/ops/channel_sums.hpp"
+// Batch normalization of one micro batch.
+#include "runtime/cpu/ops/normalization.hpp"
 
 namespace dtrain::cpu {
 
 namespace {
 
-/// Where x comes from that is normalized, and a line of what y = scale x + shift is made with.
 template <class T>
-struct Normalized {
-  const T *x, *y;
-  float *mean, *scale, *shift;
-};
-
-/// The gradient before the activation of element i of the line at `at`. The sign of relu's input is worked out again
-/// rather than read: the same operations give the same bits.
-template <Activation kind, class T>
-float gradient_at(const Normalized<T>& n, const T* gy, std::int64_t at, std::int64_t i) {
-  const float g = to_float(gy[at + i]);
-  if constexpr (kind == Activation::none) return g;
-  if constexpr (kind == Activation::relu)
-    return activation_gradient<kind>(to_float(n.x[at + i]) * n.scale[i] + n.shift[i], g);
-  return activation_gradient<kind>(to_float(n.y[at + i]), g);
-}
-
-template <class T>
-class BatchNormKernel final : public Kernel {
+class BatchNormKernel final : public NormalizationKernel<T> {
  public:
-  template <class Op>
-  BatchNormKernel(const Op& op, const TensorDesc& in, bool over_ranks, int threads)
-      : lines_(in), activation_(op.activation), epsilon_(op.epsilon), over_ranks_(over_ranks), threads_(threads) {}
-
-  Needs needs() const override {
-    return {lines_.sums_bytes() + static_cast<std::size_t>(7 * lines_.width) * sizeof(float), 0};
-  }
+  using NormalizationKernel<T>::NormalizationKernel;
 
   void forward(const OpArgs& a, Stream&) override {
-    const bool train = a.pass.mode == Mode::train;
-    if (train && !a.pass.recompute) keep_statistics(a);
-    const Normalized<T> v = normalized(a, train);
-    T* y = a.out[0].as<T>();
-    with_epilogue(activation_, [&](auto kind) {
-      lines_.for_each(threads_, [=](std::int64_t at, std::int64_t n) {
-        write_elements(y + at, 0, n, false, [=](std::int64_t i) {
-          return activate<kind.value>(to_float(v.x[at + i]) * v.scale[i] + v.shift[i]);
-        });
-      });
-    });
+    const Lines& lines = this->lines_;
+    if (this->keeps(a))
+      this->keep_statistics(a, sum_moments(lines, this->threads_, a.workspace.data, a.in[0].as<T>()),
+                            static_cast<double>(lines.rows()));
+    this->normalize(a);
   }
 
   void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
-    const auto wanted = [](const GradSlot& slot) { return slot.write != Write::none; };
     const T* gy = g.out[0].as<T>();
-    const Normalized<T> v = normalized(a, true);
-    const float* sums = params_gradient(a, v, gy, g.params);
-    if (g.in.size() > 1 && wanted(g.in[1])) moments_gradient(a, sums, g.in[1]);
-    if (!g.in.empty() && wanted(g.in[0])) data_gradient(a, v, sums, gy, g.in[0]);
+    const Normalized<T> v = this->normalized(a, true);
+    const float* sums = this->params_gradient(a, v, gy, g.params);
+    if (wanted(g.in, 0)) this->data_gradient(a, v, sums, gy, g.in[0], false);
   }
-
- private:
-  /// Mean and 1 / standard deviation of the batch to `saved`, mean and unbiased variance to the step's sums.
-  void keep_statistics(const OpArgs& a) const {
-    const std::int64_t channels = lines_.channels;
-    const double* moments = nullptr;
-    auto count = static_cast<double>(lines_.rows());
-    if (over_ranks_) {
-      moments = a.in[1].as<double>();
-      count = moments[2 * channels];
-    } else {
-      moments = sum_channels(lines_, threads_, a.workspace.data,
-                             [&](std::int64_t begin, std::int64_t end, double* sum, double* square) {
-                               add_moments(a.in[0].as<T>(), begin, end, lines_.width, sum, square);
-                             });
-    }
-    float *mean_out = a.saved[0].as<float>(), *inverse_out = a.saved[1].as<float>();
-    float *mean_sum = a.state_sums[0].as<float>(), *variance_sum = a.state_sums[1].as<float>();
-    for (std::int64_t c = 0; c < channels; ++c) {
-      const double mean = moments[c] / count;
-      const double squares = moments[channels + c] / count - mean * mean;
-      const double variance = squares < 0 ? 0 : squares;  // NaN stays
-      mean_out[c] = static_cast<float>(mean);
-      inverse_out[c] = static_cast<float>(1.0 / std::sqrt(variance + epsilon_));
-      const auto unbiased = static_cast<float>(variance * count / std::max(count - 1, 1.0));
-      mean_sum[c] = (a.pass.first ? 0.0f : mean_sum[c]) + mean_out[c];
-      variance_sum[c] = (a.pass.first ? 0.0f : variance_sum[c]) + unbiased;
-    }
-  }
-
-  /// With the batch's statistics or the running ones. The lines lie in the workspace, behind the sums and before four
-  /// that are free.
-  Normalized<T> normalized(const OpArgs& a, bool train) const {
-    const float *weight = a.params[0].as<float>(), *bias = a.params[1].as<float>();
-    const float* centre = (train ? a.saved[0] : a.state[0]).template as<float>();
-    const float* spread = (train ? a.saved[1] : a.state[1]).template as<float>();
-    auto* mean = reinterpret_cast<float*>(a.workspace.as<std::byte>() + lines_.sums_bytes());
-    float *scale = mean + lines_.width, *shift = scale + lines_.width;
-    for (std::int64_t c = 0; c < lines_.channels; ++c) {
-      const float inverse =
-          train ? spread[c] : static_cast<float>(1.0 / std::sqrt(static_cast<double>(spread[c]) + epsilon_));
-      mean[c] = centre[c];
-      scale[c] = weight[c] * inverse;
-      shift[c] = bias[c] - centre[c] * scale[c];
-    }
-    for (float* line : {mean, scale, shift}) lines_.repeat(line);
-    return {a.in[0].as<T>(), a.out[0].as<T>(), mean, scale, shift};
-  }
-
-  /// Sums of the gradient, and of its product with the normalized x: gradients of bias and weight, and what the
-  /// gradient of x needs. Returns both, in the last two lines of the workspace.
-  const float* params_gradient(const OpArgs& a, const Normalized<T>& v, const T* gy,
-                               std::span<const GradSlot> slots) const {
-    const std::int64_t channels = lines_.channels;
-    const double* sums = nullptr;
-    with_epilogue(activation_, [&](auto kind) {
-      sums = sum_channels(lines_, threads_, a.workspace.data,
-                          [&](std::int64_t begin, std::int64_t end, double* g_sum, double* gx_sum) {
-                            add_gradients<kind.value>(v, gy, begin, end, g_sum, gx_sum);
-                          });
-    });
-    const float* inverse = a.saved[1].as<float>();
-    float *kept = v.shift + 3 * lines_.width, *kept_with_x = kept + channels;
-    for (std::int64_t c = 0; c < channels; ++c) {
-      kept[c] = static_cast<float>(sums[c]);
-      kept_with_x[c] = static_cast<float>(sums[channels + c] * static_cast<double>(inverse[c]));
-    }
-    write_slot<float>(slots[0], 0, channels, kept_with_x);
-    write_slot<float>(slots[1], 0, channels, kept);
-    return kept;
-  }
-
-  /// Four lines in float before their sum is added in double.
-  template <Activation kind>
-  void add_gradients(const Normalized<T>& v, const T* gy, std::int64_t begin, std::int64_t end, double* g_sum,
-                     double* gx_sum) const {
-    const std::int64_t width = lines_.width;
-    const auto centred = [=](std::int64_t at, std::int64_t i) { return to_float(v.x[at + i]) - v.mean[i]; };
-    std::int64_t at = begin;
-    for (; at + 4 * width <= end; at += 4 * width) {
-      const std::int64_t at1 = at + width, at2 = at1 + width, at3 = at2 + width;
-#pragma omp simd
-      for (std::int64_t i = 0; i < width; ++i) {
-        const float g0 = gradient_at<kind>(v, gy, at, i), g1 = gradient_at<kind>(v, gy, at1, i);
-        const float g2 = gradient_at<kind>(v, gy, at2, i), g3 = gradient_at<kind>(v, gy, at3, i);
-        g_sum[i] += static_cast<double>((g0 + g1) + (g2 + g3));
-        gx_sum[i] += static_cast<double>((g0 * centred(at, i) + g1 * centred(at1, i)) +
-                                         (g2 * centred(at2, i) + g3 * centred(at3, i)));
-      }
-    }
-    for (; at < end; at += width) {
-      const std::int64_t n = std::min(width, end - at);
-#pragma omp simd
-      for (std::int64_t i = 0; i < n; ++i) {
-        const float g = gradient_at<kind>(v, gy, at, i);
-        g_sum[i] += static_cast<double>(g);
-        gx_sum[i] += static_cast<double>(g * centred(at, i));
-      }
-    }
-  }
-
-  void data_gradient(const OpArgs& a, const Normalized<T>& v, const float* sums, const T* gy,
-                     const GradSlot& slot) const {
-    T* gx = slot.grad.as<T>();  // may be gy
-    const bool add = slot.write == Write::accumulate;
-    float *offset = v.shift + lines_.width, *slope = offset + lines_.width;
-    const float* inverse = a.saved[1].as<float>();
-    const auto count = static_cast<float>(lines_.rows());
-    for (std::int64_t c = 0; c < lines_.channels; ++c) {
-      offset[c] = v.scale[c] * (sums[c] / count);
-      slope[c] = v.scale[c] * inverse[c] * (sums[lines_.channels + c] / count);
-    }
-    for (float* line : {offset, slope}) lines_.repeat(line);
-    with_epilogue(activation_, [&](auto kind) {
-      lines_.for_each(threads_, [=, this](std::int64_t at, std::int64_t n) {
-        if (over_ranks_) {  // the moments are held here: their gradient goes its own way
-          write_elements(gx + at, 0, n, add,
-                         [=](std::int64_t i) { return v.scale[i] * gradient_at<kind.value>(v, gy, at, i); });
-        } else {
-          write_elements(gx + at, 0, n, add, [=](std::int64_t i) {
-            const float g = gradient_at<kind.value>(v, gy, at, i);
-            return (v.scale[i] * g - offset[i]) - (to_float(v.x[at + i]) - v.mean[i]) * slope[i];
-          });
-        }
-      });
-    });
-  }
-
-  /// Through mean = sum / count and variance = squares / count - mean^2; the count is no variable.
-  void moments_gradient(const OpArgs& a, const float* sums, const GradSlot& slot) const {
-    const float *weight = a.params[0].as<float>(), *inverses = a.saved[1].as<float>();
-    const auto* moments = a.in[1].as<double>();
-    auto* to = slot.grad.as<double>();
-    const std::int64_t channels = lines_.channels;
-    const bool add = slot.write == Write::accumulate;
-    const auto put = [&](std::int64_t i, double v) { to[i] = add ? to[i] + v : v; };
-    const double count = moments[2 * channels];
-    for (std::int64_t c = 0; c < channels; ++c) {
-      const auto inverse = static_cast<double>(inverses[c]);
-      const double scale = static_cast<double>(weight[c]) * inverse;
-      const double of_variance = -0.5 * scale * inverse * static_cast<double>(sums[channels + c]);
-      const double of_mean = -scale * static_cast<double>(sums[c]);
-      put(c, (of_mean - 2 * (moments[c] / count) * of_variance) / count);
-      put(channels + c, of_variance / count);
-    }
-    put(2 * channels, 0);
-  }
-
-  Lines lines_;
-  Activation activation_;
-  double epsilon_;
-  bool over_ranks_;
-  int threads_;
-};
-
-template <class T>
-class BatchMomentsKernel final : public Kernel {
- public:
-  BatchMomentsKernel(const TensorDesc& in, int threads) : lines_(in), threads_(threads) {}
-
-  /// Of backward: a line of both gradients.
-  Needs needs() const override {
-    return {std::max(lines_.sums_bytes(), static_cast<std::size_t>(2 * lines_.width) * sizeof(double)), 0};
-  }
-
-  void forward(const OpArgs& a, Stream&) override {
-    const double* sums = sum_channels(lines_, threads_, a.workspace.data,
-                                      [&](std::int64_t begin, std::int64_t end, double* sum, double* square) {
-                                        add_moments(a.in[0].as<T>(), begin, end, lines_.width, sum, square);
-                                      });
-    auto* to = a.out[0].as<double>();
-    std::copy(sums, sums + 2 * lines_.channels, to);
-    to[2 * lines_.channels] = static_cast<double>(lines_.rows());
-  }
-
-  void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
-    if (g.in[0].write == Write::none) return;
-    const T* x = a.in[0].as<T>();
-    T* gx = g.in[0].grad.as<T>();
-    const auto* gradients = g.out[0].as<double>();
-    auto *of_sum = a.workspace.as<double>(), *of_square = of_sum + lines_.width;
-    for (std::int64_t i = 0; i < lines_.width; ++i) {
-      of_sum[i] = gradients[i % lines_.channels];
-      of_square[i] = 2 * gradients[lines_.channels + i % lines_.channels];
-    }
-    const bool add = g.in[0].write == Write::accumulate;
-    lines_.for_each(threads_, [=](std::int64_t at, std::int64_t n) {
-      write_elements(gx + at, 0, n, add, [=](std::int64_t i) {
-        return static_cast<float>(of_sum[i] + static_cast<double>(to_float(x[at + i])) * of_square[i]);
-      });
-    });
-  }
-
- private:
-  Lines lines_;
-  int threads_;
 };
 
 }  // namespace
 
 std::unique_ptr<Kernel> make(const BatchNorm& op, Inputs in, int threads) {
-  return make_for<BatchNormKernel>(in[0].dtype, op, in[0], false, threads);
-}
-std::unique_ptr<Kernel> make(const BatchNormalize& op, Inputs in, int threads) {
-  return make_for<BatchNormKernel>(in[0].dtype, op, in[0], true, threads);
-}
-std::unique_ptr<Kernel> make(const BatchMoments&, Inputs in, int threads) {
-  return make_for<BatchMomentsKernel>(in[0].dtype, in[0], threads);
+  return make_for<BatchNormKernel>(in[0].dtype, op, in[0], threads);
 }
 
 }  // namespace dtrain::cpu

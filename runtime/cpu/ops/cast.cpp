@@ -13,7 +13,7 @@ class CastKernel final : public Kernel {
   CastKernel(std::int64_t elements, int threads) : elements_(elements), threads_(threads) {}
   void forward(const OpArgs& a, Stream&) override { convert<From, To>(a.in[0], a.out[0], false); }
   void backward(const OpArgs&, const OpGrads& g, Stream&) override {
-    if (g.in[0].write != Write::none) convert<To, From>(g.out[0], g.in[0].grad, g.in[0].write == Write::accumulate);
+    if (wanted(g.in[0])) convert<To, From>(g.out[0], g.in[0].grad, g.in[0].write == Write::accumulate);
   }
 
  private:

@@ -101,4 +101,20 @@ void add_moments(const T* x, std::int64_t begin, std::int64_t end, std::int64_t 
   }
 }
 
+/// sum_channels of x and of its squares.
+template <class T>
+const double* sum_moments(const Lines& lines, int threads, void* workspace, const T* x) {
+  return sum_channels(lines, threads, workspace,
+                      [&](std::int64_t begin, std::int64_t end, double* sum, double* square) {
+                        add_moments(x, begin, end, lines.width, sum, square);
+                      });
+}
+
+/// Writes a sum a channel as the slot says.
+inline void write_sums(const GradSlot& slot, std::int64_t channels, const double* sums) {
+  if (!wanted(slot)) return;
+  write_elements(slot.grad.as<float>(), 0, channels, slot.write == Write::accumulate,
+                 [=](std::int64_t c) { return static_cast<float>(sums[c]); });
+}
+
 }  // namespace dtrain::cpu

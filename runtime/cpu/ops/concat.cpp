@@ -22,7 +22,7 @@ class ConcatKernel final : public Kernel {
 
   void forward(const OpArgs& a, Stream&) override {
     T* y = a.out[0].as<T>();
-    for_rows([&](std::int64_t row) {
+    parallel_rows(rows_, width_, task_elements, threads_, [&](std::int64_t row) {
       T* to = y + row * width_;
       for (std::size_t i = 0; i < widths_.size(); ++i) {
         std::memcpy(to, a.in[i].as<T>() + row * widths_[i], static_cast<std::size_t>(widths_[i]) * sizeof(T));
@@ -33,7 +33,7 @@ class ConcatKernel final : public Kernel {
 
   void backward(const OpArgs&, const OpGrads& g, Stream&) override {
     const T* gy = g.out[0].as<T>();
-    for_rows([&](std::int64_t row) {
+    parallel_rows(rows_, width_, task_elements, threads_, [&](std::int64_t row) {
       const T* from = gy + row * width_;
       for (std::size_t i = 0; i < widths_.size(); from += widths_[i++]) {
         const Write write = g.in[i].write;
@@ -45,14 +45,6 @@ class ConcatKernel final : public Kernel {
   }
 
  private:
-  template <class Body>
-  void for_rows(const Body& body) const {
-    parallel_chunks(rows_, std::max<std::int64_t>(1, task_elements / width_), threads_,
-                    [&](std::int64_t begin, std::int64_t end) {
-                      for (std::int64_t row = begin; row < end; ++row) body(row);
-                    });
-  }
-
   std::vector<std::int64_t> widths_;
   std::int64_t rows_ = 0, width_ = 0;
   int threads_;

@@ -23,7 +23,7 @@ dnnl::memory::dims dims_of(const TensorDesc& desc) {
 /// Where oneDNN's compiled kernels are known to give wrong gradients of weights, or to write beyond them (2.6.3 in
 /// float32 and bfloat16, found by comparison with plain loops): a window's step wider than the input, or more padding
 /// than half of a window. Common networks have neither.
-bool is_unsafe(const ConvolutionShape& c) {
+bool is_unsafe(const LayerShape& c) {
   for (std::size_t d = 0; d < c.stride.size(); ++d) {
     const std::int64_t window = (c.weights[c.weights.size() - c.stride.size() + d] - 1) * (c.dilation[d] + 1) + 1;
     if (c.stride[d] > c.in[d + 2] || 2 * std::max(c.padding_begin[d], c.padding_end[d]) > window - 1) return true;
@@ -38,16 +38,8 @@ WeightedOp weighted_convolution(const Conv& op, const TensorDesc& in, int thread
   const OpShape shape = infer(op, {&in, 1});
   const Extents pads = op.pads(), at = inference::positions_of(in), to = inference::positions_of(shape.out[0]);
   const auto weights = shape.params[0].desc.shape.extents();
-  ConvolutionShape c{dims_of(in),
-                     {weights.begin(), weights.end()},
-                     dims_of(shape.out[0]),
-                     {op.stride.begin(), op.stride.end()},
-                     {pads.begin(), pads.end()},
-                     {},
-                     {},
-                     op.bias,
-                     op.activation,
-                     in.dtype};
+  LayerShape c{dims_of(in), {weights.begin(), weights.end()},     dims_of(shape.out[0]),     op.bias, op.activation,
+               in.dtype,    {op.stride.begin(), op.stride.end()}, {pads.begin(), pads.end()}};
   if (op.groups > 1) {  // [groups, filters / groups, channels / groups, window...]: the same bytes
     c.weights[0] /= op.groups;
     c.weights.insert(c.weights.begin(), op.groups);
@@ -63,51 +55,9 @@ WeightedOp weighted_convolution(const Conv& op, const TensorDesc& in, int thread
   return {engine, plan_convolution(engine, c), canonical, canonical, op.bias, in.dtype, threads};
 }
 
-namespace {
-
-class ConvKernel final : public Kernel {
- public:
-  ConvKernel(const Conv& op, const TensorDesc& in, int threads)
-      : op_(op), threads_(threads), run_(weighted_convolution(op, in, threads)) {}
-
-  Needs needs() const override { return run_.needs(); }
-
-  void pack(std::span<const Tensor> master, Tensor packed, Stream&) override {
-    const OmpThreads scope(threads_);
-    run_.pack(master[0].data, packed.as<std::byte>());
-  }
-
-  void forward(const OpArgs& a, Stream&) override {
-    const OmpThreads scope(threads_);
-    run_.forward(a);
-  }
-
-  void backward_activation(const OpArgs& a, Tensor grad_out, Stream&) override {
-    epilogue_gradient(op_.activation, a.out[0], grad_out, threads_);
-  }
-
-  void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
-    const OmpThreads scope(threads_);
-    if (!g.in.empty() && g.in[0].write != Write::none) run_.data_gradient(a, g);
-    const Write weights = g.params.empty() ? Write::none : g.params[0].write;
-    const Write bias = g.params.size() < 2 ? Write::none : g.params[1].write;
-    if (weights == Write::none && bias == Write::none) return;
-    run_.parameter_gradients(a, g);
-    if (weights != Write::none)
-      run_.take_weight_gradient(a, g.params[0].grad.as<float>(), weights == Write::accumulate);
-  }
-
- private:
-  Conv op_;
-  int threads_;
-  WeightedOp run_;
-};
-
-}  // namespace
-
 std::unique_ptr<Kernel> make(const Conv& op, Inputs in, int threads) {
   try {
-    return std::make_unique<ConvKernel>(op, in[0], threads);
+    return make_weighted(weighted_convolution(op, in[0], threads), op.activation, threads);
   } catch (const dnnl::error& e) {
     throw DeviceError(fmt::format("oneDNN cannot run a convolution of {} filters {} on {}: {}", op.filters,
                                   op.kernel.str(), in[0].sample_str(), e.what()));

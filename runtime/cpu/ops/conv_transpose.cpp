@@ -39,8 +39,7 @@ class ConvTransposeKernel final : public Kernel {
     const OmpThreads scope(threads_);
     const GradSlot to[] = {{a.out[0], Write::overwrite}};
     run_.data_gradient(a, {a.in, to, {}});
-    if (op_.bias || op_.activation != Activation::none)
-      finish(a.out[0].as<T>(), op_.bias ? a.params[1].as<float>() : nullptr);
+    bias_activate(op_.activation, a.out[0], op_.bias ? a.params[1].as<float>() : nullptr, threads_);
   }
 
   void backward_activation(const OpArgs& a, Tensor grad_out, Stream&) override {
@@ -51,36 +50,21 @@ class ConvTransposeKernel final : public Kernel {
     const OmpThreads scope(threads_);
     OpArgs mirrored = a;
     mirrored.in = g.out;
-    if (!g.in.empty() && g.in[0].write != Write::none) {
+    if (wanted(g.in, 0)) {
       const bool add = g.in[0].write == Write::accumulate;
       const Tensor to{g.in[0].grad.desc, add ? a.workspace.as<std::byte>() + grad_in_at_ : g.in[0].grad.data};
       mirrored.out = {&to, 1};
       run_.forward(mirrored);
       if (add) add_into(to.desc.dtype, g.in[0].grad.data, to.data, elements_in_, threads_);
     }
-    if (!g.params.empty() && g.params[0].write != Write::none) {
+    if (wanted(g.params, 0)) {
       run_.parameter_gradients(mirrored, {a.in, {}, {}});
-      run_.take_weight_gradient(a, g.params[0].grad.template as<float>(), g.params[0].write == Write::accumulate);
+      run_.take_weight_gradient(a, g.params[0]);
     }
-    if (g.params.size() > 1 && g.params[1].write != Write::none) bias_gradient(a, g.out[0].as<T>(), g.params[1]);
+    if (wanted(g.params, 1)) bias_gradient(a, g.out[0].as<T>(), g.params[1]);
   }
 
  private:
-  /// y = act(y + bias)
-  void finish(T* y, const float* bias) const {
-    with_epilogue(op_.activation, [&](auto constant) {
-      parallel_chunks(out_.rows(), std::max<std::int64_t>(1, task_elements / op_.filters), threads_,
-                      [&](std::int64_t begin, std::int64_t end) {
-                        for (std::int64_t row = begin; row < end; ++row) {
-                          T* to = y + row * op_.filters;
-                          write_elements(to, 0, op_.filters, false, [=](std::int64_t c) {
-                            return activate<decltype(constant)::value>(to_float(to[c]) + (bias ? bias[c] : 0.0f));
-                          });
-                        }
-                      });
-    });
-  }
-
   void bias_gradient(const OpArgs& a, const T* gy, const GradSlot& slot) const {
     const double* sums = sum_channels(lines_, threads_, a.workspace.data,
                                       [&](std::int64_t begin, std::int64_t end, double* sum, double*) {
@@ -91,8 +75,7 @@ class ConvTransposeKernel final : public Kernel {
                                             sum[i] += static_cast<double>(to_float(gy[at + i]));
                                         }
                                       });
-    write_elements(slot.grad.as<float>(), 0, op_.filters, slot.write == Write::accumulate,
-                   [=](std::int64_t c) { return static_cast<float>(sums[c]); });
+    write_sums(slot, op_.filters, sums);
   }
 
   ConvTranspose op_;

@@ -1,6 +1,5 @@
 // Dense layers. f32: oneDNN's sgemm on the canonical weights: measured, plain weights are as fast as blocked copies
 // here, and save packing them after each update and unpacking their gradients. bf16: dense_bf16.cpp.
-#include <algorithm>
 
 #include "runtime/cpu/elements.hpp"
 #include "runtime/cpu/onednn.hpp"
@@ -11,34 +10,6 @@
 namespace dtrain::cpu {
 
 namespace {
-
-/// Adds the bias to each row and applies the activation.
-void finish_rows(float* y, const float* bias, std::int64_t rows, std::int64_t units, bool relu) {
-  for (std::int64_t r = 0; r < rows; ++r) {
-    float* row = y + r * units;
-    if (bias && relu) {
-#pragma omp simd
-      for (std::int64_t u = 0; u < units; ++u) {
-        const float v = row[u] + bias[u];
-        row[u] = v < 0.0f ? 0.0f : v;
-      }
-    } else if (bias) {
-#pragma omp simd
-      for (std::int64_t u = 0; u < units; ++u) row[u] += bias[u];
-    } else if (relu) {
-#pragma omp simd
-      for (std::int64_t u = 0; u < units; ++u) row[u] = row[u] < 0.0f ? 0.0f : row[u];
-    }
-  }
-}
-
-/// tanh and sigmoid, in place.
-void apply_curve(Activation activation, float* y, std::int64_t n) {
-  if (activation == Activation::none || activation == Activation::relu) return;
-  with_epilogue(activation, [=](auto constant) {
-    write_elements(y, 0, n, false, [=](std::int64_t i) { return activate<decltype(constant)::value>(y[i]); });
-  });
-}
 
 class DenseKernel final : public Kernel {
  public:
@@ -63,15 +34,9 @@ class DenseKernel final : public Kernel {
 
   void forward(const OpArgs& a, Stream&) override {
     const OmpThreads scope(threads_);
-    float* y = a.out[0].as<float>();
-    sgemm('N', 'T', n_, op_.units, features_, a.in[0].as<float>(), features_, weights(a), features_, 0.0f, y,
-          op_.units);
-    const float* bias = op_.bias ? a.params[1].as<float>() : nullptr;
-    parallel_chunks(
-        n_, std::max<std::int64_t>(1, 16384 / op_.units), threads_, [=, this](std::int64_t begin, std::int64_t end) {
-          finish_rows(y + begin * op_.units, bias, end - begin, op_.units, op_.activation == Activation::relu);
-          apply_curve(op_.activation, y + begin * op_.units, (end - begin) * op_.units);
-        });
+    sgemm('N', 'T', n_, op_.units, features_, a.in[0].as<float>(), features_, weights(a), features_, 0.0f,
+          a.out[0].as<float>(), op_.units);
+    bias_activate(op_.activation, a.out[0], op_.bias ? a.params[1].as<float>() : nullptr, threads_);
   }
 
   void backward_activation(const OpArgs& a, Tensor grad_out, Stream&) override {
@@ -81,12 +46,12 @@ class DenseKernel final : public Kernel {
   void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
     const OmpThreads scope(threads_);
     const float* gy = g.out[0].as<float>();
-    if (!g.in.empty() && g.in[0].write != Write::none) {
+    if (wanted(g.in, 0)) {
       sgemm('N', 'N', n_, features_, op_.units, gy, op_.units, weights(a), features_, beta(g.in[0]),
             g.in[0].grad.as<float>(), features_);
     }
-    if (!g.params.empty() && g.params[0].write != Write::none) weight_gradient(a, gy, g.params[0]);
-    if (g.params.size() > 1 && g.params[1].write != Write::none) bias_gradient(gy, g.params[1]);
+    if (wanted(g.params, 0)) weight_gradient(a, gy, g.params[0]);
+    if (wanted(g.params, 1)) bias_gradient(gy, g.params[1]);
   }
 
  private:

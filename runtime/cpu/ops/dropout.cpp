@@ -1,5 +1,4 @@
 // Dropout of elements and of whole samples; what was dropped is kept as bytes.
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -80,7 +79,7 @@ class DropoutKernel final : public Kernel {
     const auto* positions = a.positions[0].as<std::uint64_t>();
     auto* mask = a.saved[0].as<std::uint8_t>();
     const RandomKey key = random_key(a.step.seed, Purpose::dropout);
-    for_samples([&](std::int64_t s) {
+    parallel_rows(samples_, features_, task_elements, threads_, [&](std::int64_t s) {
       const T* from = x + s * features_;
       T* to = y + s * features_;
       if (op_.whole_sample) {
@@ -93,12 +92,12 @@ class DropoutKernel final : public Kernel {
   }
 
   void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
-    if (g.in[0].write == Write::none) return;
+    if (!wanted(g.in[0])) return;
     const auto* mask = a.saved[0].as<std::uint8_t>();
     const T* gy = g.out[0].as<T>();
     T* gx = g.in[0].grad.as<T>();  // may be gy
     const bool add = g.in[0].write == Write::accumulate;
-    for_samples([&](std::int64_t s) {
+    parallel_rows(samples_, features_, task_elements, threads_, [&](std::int64_t s) {
       const T* from = gy + s * features_;
       T* to = gx + s * features_;
       if (op_.whole_sample) {
@@ -114,14 +113,6 @@ class DropoutKernel final : public Kernel {
   }
 
  private:
-  template <class Body>
-  void for_samples(const Body& body) const {
-    parallel_chunks(samples_, std::max<std::int64_t>(1, task_elements / features_), threads_,
-                    [&](std::int64_t begin, std::int64_t end) {
-                      for (std::int64_t s = begin; s < end; ++s) body(s);
-                    });
-  }
-
   void write_sample(T* to, const T* from, bool keep, bool add) const {
     if (keep)
       write_elements(to, 0, features_, add, [=, scale = scale_](std::int64_t i) { return to_float(from[i]) * scale; });

@@ -21,24 +21,20 @@ class EmbeddingKernel final : public Kernel {
     const float* weight = a.params[0].as<float>();
     T* y = a.out[0].as<T>();
     const std::int64_t n = op_.channels;
-    parallel_chunks(positions_, std::max<std::int64_t>(1, 16384 / n), threads_,
-                    [&](std::int64_t begin, std::int64_t end) {
-                      for (std::int64_t p = begin; p < end; ++p) {
-                        const std::int64_t row = row_of(a.in[0], p);
-                        if (row < 0 || row >= op_.vocabulary) {
-                          write_elements(y + p * n, 0, n, false,
-                                         [](std::int64_t) { return std::numeric_limits<float>::quiet_NaN(); });
-                          continue;
-                        }
-                        const float* from = weight + row * n;
-                        write_elements(y + p * n, 0, n, false, [=](std::int64_t i) { return from[i]; });
-                      }
-                    });
+    parallel_rows(positions_, n, 16384, threads_, [&](std::int64_t p) {
+      const std::int64_t row = row_of(a.in[0], p);
+      if (row < 0 || row >= op_.vocabulary) {
+        write_elements(y + p * n, 0, n, false, [](std::int64_t) { return std::numeric_limits<float>::quiet_NaN(); });
+        return;
+      }
+      const float* from = weight + row * n;
+      write_elements(y + p * n, 0, n, false, [=](std::int64_t i) { return from[i]; });
+    });
   }
 
   void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
     const GradSlot& slot = g.params[0];
-    if (slot.write == Write::none) return;
+    if (!wanted(slot)) return;
     const T* gy = g.out[0].as<T>();
     float* to = slot.grad.as<float>();
     const std::int64_t n = op_.channels, share = (op_.vocabulary + threads_ - 1) / threads_;

@@ -1,4 +1,4 @@
-// What kernels with an activation inside share: the gradient of the activation, in place, and additions.
+// What kernels with an activation inside share: bias and activation, its gradient, in place, and additions.
 #include "runtime/cpu/elements.hpp"
 #include "runtime/cpu/op_kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
@@ -25,6 +25,23 @@ void add_into_of(T* to, const T* from, std::int64_t n, int threads) {
   });
 }
 
+template <class T>
+void bias_activate_of(Activation activation, T* y, const float* bias, std::int64_t rows, std::int64_t columns,
+                      int threads) {
+  with_epilogue(activation, [=](auto constant) {
+    constexpr Activation kind = decltype(constant)::value;
+    parallel_rows(rows, columns, 16384, threads, [=](std::int64_t row) {
+      T* to = y + row * columns;
+      if (bias) {
+        write_elements(to, 0, columns, false,
+                       [=](std::int64_t c) { return activate<kind>(to_float(to[c]) + bias[c]); });
+      } else if (kind != Activation::none) {
+        write_elements(to, 0, columns, false, [=](std::int64_t c) { return activate<kind>(to_float(to[c])); });
+      }
+    });
+  });
+}
+
 }  // namespace
 
 void epilogue_gradient(Activation activation, const Tensor& y, const Tensor& grad, int threads) {
@@ -34,6 +51,14 @@ void epilogue_gradient(Activation activation, const Tensor& y, const Tensor& gra
     epilogue_gradient_of(activation, y.as<const Bf16>(), grad.as<Bf16>(), n, threads);
   } else {
     epilogue_gradient_of(activation, y.as<const float>(), grad.as<float>(), n, threads);
+  }
+}
+
+void bias_activate(Activation activation, const Tensor& y, const float* bias, int threads) {
+  if (y.desc.dtype == DType::bf16) {
+    bias_activate_of(activation, y.as<Bf16>(), bias, y.desc.rows(), y.desc.channels(), threads);
+  } else {
+    bias_activate_of(activation, y.as<float>(), bias, y.desc.rows(), y.desc.channels(), threads);
   }
 }
 

@@ -39,11 +39,10 @@ class LayerNormKernel final : public Kernel {
   }
 
   void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
-    const auto wanted = [](const GradSlot& slot) { return slot.write != Write::none; };
     const T *x = a.in[0].as<T>(), *gy = g.out[0].as<T>();
     const float *mean = a.saved[0].as<float>(), *inverse = a.saved[1].as<float>();
-    if (std::any_of(g.params.begin(), g.params.end(), wanted)) params_gradient(a, x, gy, g.params);
-    if (g.in.empty() || !wanted(g.in[0])) return;
+    if (wanted(g.params, 0) || wanted(g.params, 1)) params_gradient(a, x, gy, g.params);
+    if (!wanted(g.in, 0)) return;
     const std::int64_t n = lines_.channels;
     const float* weight = a.params[0].as<float>();
     const bool add = g.in[0].write == Write::accumulate;
@@ -78,13 +77,8 @@ class LayerNormKernel final : public Kernel {
                                         for (std::int64_t row = begin / n; row < end / n; ++row)
                                           add_row(row, g_sum, gx_sum);
                                       });
-    const auto write = [&](const GradSlot& slot, const double* values) {
-      if (slot.write == Write::none) return;
-      write_elements(slot.grad.as<float>(), 0, n, slot.write == Write::accumulate,
-                     [=](std::int64_t i) { return static_cast<float>(values[i]); });
-    };
-    write(slots[0], sums + n);
-    write(slots[1], sums);
+    write_sums(slots[0], n, sums + n);
+    write_sums(slots[1], n, sums);
   }
 
   Lines lines_;

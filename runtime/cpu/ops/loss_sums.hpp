@@ -3,8 +3,6 @@
 // threads.
 #pragma once
 
-#include <algorithm>
-
 #include "runtime/cpu/parallel.hpp"
 #include "runtime/ops/kernel.hpp"
 #include "runtime/ops/loss_rows.hpp"
@@ -25,15 +23,13 @@ struct LossSums {
   void forward(const OpArgs& a, const F& f) const {
     const std::int64_t parts = loss_parts(rows);
     auto* sums = a.workspace.as<RowLoss>();
-    parallel_chunks(parts, grain(rows / parts), threads, [&](std::int64_t from, std::int64_t to) {
-      for (std::int64_t p = from; p < to; ++p) {
-        if (parts == rows) {
-          sums[p] = f(p);
-          continue;
-        }
-        sums[p] = {};
-        for (std::int64_t row = p * rows / parts; row < (p + 1) * rows / parts; ++row) sums[p].add(f(row));
+    parallel_rows(parts, width * (rows / parts), task, threads, [&](std::int64_t p) {
+      if (parts == rows) {
+        sums[p] = f(p);
+        return;
       }
+      sums[p] = {};
+      for (std::int64_t row = p * rows / parts; row < (p + 1) * rows / parts; ++row) sums[p].add(f(row));
     });
     RowLoss all;
     for (std::int64_t p = 0; p < parts; ++p) all.add(sums[p]);
@@ -45,16 +41,11 @@ struct LossSums {
   }
   template <class F>
   void each_row(const F& f) const {
-    parallel_chunks(rows, grain(1), threads, [&](std::int64_t from, std::int64_t to) {
-      for (std::int64_t row = from; row < to; ++row) f(row);
-    });
+    parallel_rows(rows, width, task, threads, f);
   }
 
  private:
-  /// Parts of so many rows that are worth a thread.
-  std::int64_t grain(std::int64_t rows_each) const {
-    return std::max<std::int64_t>(1, 32 * 1024 / (width * rows_each));
-  }
+  static constexpr std::int64_t task = 32 * 1024;  // elements that are worth a thread
 };
 
 }  // namespace dtrain::cpu

@@ -31,7 +31,7 @@ class MeanSquaredErrorKernel final : public Kernel {
   }
 
   void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
-    if (g.in[0].write == Write::none) return;
+    if (!wanted(g.in[0])) return;
     const RowWeights weights = sums_.weights(a);
     const float seed = a.step.loss_scale * a.step.loss_seed[a.loss];
     const bool add = g.in[0].write == Write::accumulate;

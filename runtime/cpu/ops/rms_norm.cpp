@@ -31,11 +31,10 @@ class RmsNormKernel final : public Kernel {
   }
 
   void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
-    const auto wanted = [](const GradSlot& slot) { return slot.write != Write::none; };
     const T *x = a.in[0].as<T>(), *gy = g.out[0].as<T>();
     const float *weight = a.params[0].as<float>(), *inverse = a.saved[0].as<float>();
-    if (!g.params.empty() && wanted(g.params[0])) weight_gradient(a, x, gy, g.params[0]);
-    if (g.in.empty() || !wanted(g.in[0])) return;
+    if (wanted(g.params, 0)) weight_gradient(a, x, gy, g.params[0]);
+    if (!wanted(g.in, 0)) return;
     const std::int64_t n = lines_.channels;
     const bool add = g.in[0].write == Write::accumulate;
     for_rows(lines_, threads_, [&](std::int64_t row) {
@@ -63,8 +62,7 @@ class RmsNormKernel final : public Kernel {
               sum[i] += static_cast<double>(to_float(gradient[i]) * (to_float(from[i]) * s));
           }
         });
-    write_elements(slot.grad.as<float>(), 0, n, slot.write == Write::accumulate,
-                   [=](std::int64_t i) { return static_cast<float>(sums[i]); });
+    write_sums(slot, n, sums);
   }
 
   Lines lines_;

@@ -123,7 +123,7 @@ class SoftmaxCrossEntropyKernel final : public Kernel {
   }
 
   void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
-    if (g.in[0].write == Write::none) return;
+    if (!wanted(g.in[0])) return;
     const RowLabels labels = labels_of(a);
     const RowWeights weights = sums_.weights(a);
     const auto* saved = a.saved[0].as<const SoftmaxRow>();

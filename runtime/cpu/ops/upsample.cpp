@@ -57,7 +57,7 @@ class UpsampleKernel final : public Kernel {
   }
 
   void backward(const OpArgs&, const OpGrads& g, Stream&) override {
-    if (g.in[0].write == Write::none) return;
+    if (!wanted(g.in[0])) return;
     gather(
         g.out[0].as<T>(), g.in[0].grad.as<T>(), g.in[0].write == Write::accumulate,
         [](const Axis& axis) -> const auto& { return axis.readers; },

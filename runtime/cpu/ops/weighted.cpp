@@ -5,26 +5,14 @@
 #include <vector>
 
 #include "runtime/cpu/op_kernels.hpp"
+#include "runtime/cpu/ops/dense_weights.hpp"
 
 namespace dtrain::cpu {
 
-WeightedOp::WeightedOp(const dnnl::engine& engine, const ConvolutionPlans& plans, const dnnl::memory::desc& from,
+template <class Plans>
+WeightedOp::WeightedOp(const dnnl::engine& engine, const Plans& plans, const dnnl::memory::desc& from,
                        const dnnl::memory::desc& canonical, bool bias, DType dtype, int threads)
     : bias_(bias), dtype_(dtype), threads_(threads), stream_(engine) {
-  prepare<dnnl::convolution_forward, dnnl::convolution_backward_data, dnnl::convolution_backward_weights>(
-      engine, plans, from, canonical);
-}
-
-WeightedOp::WeightedOp(const dnnl::engine& engine, const InnerProductPlans& plans, const dnnl::memory::desc& from,
-                       const dnnl::memory::desc& canonical, bool bias, DType dtype, int threads)
-    : bias_(bias), dtype_(dtype), threads_(threads), stream_(engine) {
-  prepare<dnnl::inner_product_forward, dnnl::inner_product_backward_data, dnnl::inner_product_backward_weights>(
-      engine, plans, from, canonical);
-}
-
-template <class Forward, class Data, class Weights, class Plans>
-void WeightedOp::prepare(const dnnl::engine& engine, const Plans& plans, const dnnl::memory::desc& from,
-                         const dnnl::memory::desc& canonical) {
   const auto& f = plans.forward;
   const auto& d = plans.backward_data;
   const auto& w = plans.backward_weights;
@@ -53,9 +41,9 @@ void WeightedOp::prepare(const dnnl::engine& engine, const Plans& plans, const d
     weights.emplace_back(DNNL_ARG_DIFF_BIAS, w.diff_bias_desc());
     outputs_ = static_cast<std::int64_t>(w.diff_bias_desc().get_size() / sizeof(float));
   }
-  forward_ = Execution(engine, Forward(f), forward);
-  backward_weights_ = Execution(engine, Weights(w), weights);
-  backward_data_ = Execution(engine, Data(d),
+  forward_ = Execution(engine, typename Plans::Forward(f), forward);
+  backward_weights_ = Execution(engine, typename Plans::Weights(w), weights);
+  backward_data_ = Execution(engine, typename Plans::Data(d),
                              {{DNNL_ARG_DIFF_SRC, d.diff_src_desc()},
                               {DNNL_ARG_WEIGHTS, d.weights_desc()},
                               {DNNL_ARG_DIFF_DST, d.diff_dst_desc()},
@@ -72,7 +60,28 @@ void WeightedOp::prepare(const dnnl::engine& engine, const Plans& plans, const d
                               grad_in_at_ + aligned(in_bytes));
 }
 
+template WeightedOp::WeightedOp(const dnnl::engine&, const ConvolutionPlans&, const dnnl::memory::desc&,
+                                const dnnl::memory::desc&, bool, DType, int);
+template WeightedOp::WeightedOp(const dnnl::engine&, const InnerProductPlans&, const dnnl::memory::desc&,
+                                const dnnl::memory::desc&, bool, DType, int);
+
+void WeightedOp::permute(std::int64_t units, std::int64_t channels, std::int64_t pixels) {
+  units_ = units;
+  channels_ = channels;
+  pixels_ = pixels;
+  const auto elements = static_cast<std::size_t>(units * channels * pixels);
+  ordered_at_ = packed_bytes_;
+  grad_plain_at_ = workspace_bytes_;
+  packed_bytes_ += aligned(elements * sizeof(Bf16));
+  workspace_bytes_ += aligned(elements * sizeof(float));
+}
+
 void WeightedOp::pack(const void* weights, std::byte* packed) {
+  if (units_ > 0) {
+    auto* const ordered = reinterpret_cast<Bf16*>(packed + ordered_at_);
+    permute_columns(static_cast<const float*>(weights), ordered, units_, channels_, pixels_, threads_);
+    weights = ordered;
+  }
   pack_forward_.run(stream_, weights, packed, packed + pack_scratch_at_);
   if (data_at_ != 0) pack_data_.run(stream_, weights, packed + data_at_, packed + pack_scratch_at_);
 }
@@ -109,9 +118,60 @@ void WeightedOp::parameter_gradients(const OpArgs& a, const OpGrads& g) {
   if (slot.write == Write::accumulate) add_into(DType::f32, slot.grad.data, grad_bias, outputs_, threads_);
 }
 
-void WeightedOp::take_weight_gradient(const OpArgs& a, float* to, bool add) {
+void WeightedOp::take_weight_gradient(const OpArgs& a, const GradSlot& slot) {
   auto* const workspace = a.workspace.as<std::byte>();
-  (add ? unpack_add_ : unpack_).run(stream_, workspace + grad_weights_at_, to, workspace);
+  auto* const to = slot.grad.as<float>();
+  const bool add = slot.write == Write::accumulate;
+  if (units_ == 0) {
+    (add ? unpack_add_ : unpack_).run(stream_, workspace + grad_weights_at_, to, workspace);
+    return;
+  }
+  auto* const plain = reinterpret_cast<float*>(workspace + grad_plain_at_);
+  unpack_.run(stream_, workspace + grad_weights_at_, plain, workspace);
+  unpermute_columns(plain, to, add, units_, channels_, pixels_, threads_);
+}
+
+namespace {
+
+class WeightedKernel final : public Kernel {
+ public:
+  WeightedKernel(WeightedOp run, Activation activation, int threads)
+      : run_(std::move(run)), activation_(activation), threads_(threads) {}
+
+  Needs needs() const override { return run_.needs(); }
+
+  void pack(std::span<const Tensor> master, Tensor packed, Stream&) override {
+    const OmpThreads scope(threads_);
+    run_.pack(master[0].data, packed.as<std::byte>());
+  }
+
+  void forward(const OpArgs& a, Stream&) override {
+    const OmpThreads scope(threads_);
+    run_.forward(a);
+  }
+
+  void backward_activation(const OpArgs& a, Tensor grad_out, Stream&) override {
+    epilogue_gradient(activation_, a.out[0], grad_out, threads_);
+  }
+
+  void backward(const OpArgs& a, const OpGrads& g, Stream&) override {
+    const OmpThreads scope(threads_);
+    if (wanted(g.in, 0)) run_.data_gradient(a, g);
+    if (!wanted(g.params, 0) && !wanted(g.params, 1)) return;
+    run_.parameter_gradients(a, g);
+    if (wanted(g.params, 0)) run_.take_weight_gradient(a, g.params[0]);
+  }
+
+ private:
+  WeightedOp run_;
+  Activation activation_;
+  int threads_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_weighted(WeightedOp run, Activation activation, int threads) {
+  return std::make_unique<WeightedKernel>(std::move(run), activation, threads);
 }
 
 }  // namespace dtrain::cpu

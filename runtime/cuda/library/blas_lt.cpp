@@ -2,7 +2,6 @@
 
 #include <array>
 #include <type_traits>
-#include <utility>
 
 #include <cublasLt.h>
 #include <fmt/format.h>
@@ -49,32 +48,17 @@ void set(const Preference& p, cublasLtMatmulPreferenceAttributes_t attribute, co
 }
 
 cudaDataType_t type_of(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return CUDA_R_32F;
-    case DType::bf16:
-      return CUDA_R_16BF;
-    case DType::f16:
-      return CUDA_R_16F;
-    default:
-      throw BugError(fmt::format("no product has {}", name_of(dtype)));
-  }
+  if (dtype == DType::f32) return CUDA_R_32F;
+  if (dtype == DType::bf16) return CUDA_R_16BF;
+  if (dtype == DType::f16) return CUDA_R_16F;
+  throw BugError(fmt::format("no product has {}", name_of(dtype)));
 }
 
 cublasLtEpilogue_t epilogue_of(Product::Epilogue epilogue) {
-  switch (epilogue) {
-    case Product::Epilogue::none:
-      return CUBLASLT_EPILOGUE_DEFAULT;
-    case Product::Epilogue::bias:
-      return CUBLASLT_EPILOGUE_BIAS;
-    case Product::Epilogue::relu:
-      return CUBLASLT_EPILOGUE_RELU;
-    case Product::Epilogue::bias_relu:
-      return CUBLASLT_EPILOGUE_RELU_BIAS;
-    case Product::Epilogue::left_sums:  // left is the library's B
-      return CUBLASLT_EPILOGUE_BGRADB;
-  }
-  throw BugError("unknown epilogue");
+  constexpr cublasLtEpilogue_t of[] = {CUBLASLT_EPILOGUE_DEFAULT, CUBLASLT_EPILOGUE_BIAS, CUBLASLT_EPILOGUE_RELU,
+                                       CUBLASLT_EPILOGUE_RELU_BIAS,
+                                       CUBLASLT_EPILOGUE_BGRADB};  // the last: left is the library's B
+  return of[static_cast<std::size_t>(epilogue)];
 }
 
 constexpr std::uint64_t most_workspace = std::uint64_t{32} << 20;  // what NVIDIA advises for Hopper

@@ -27,31 +27,18 @@ void check(cudnnStatus_t status, const char* what) {
 }
 
 fe::DataType_t type_of(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return fe::DataType_t::FLOAT;
-    case DType::bf16:
-      return fe::DataType_t::BFLOAT16;
-    case DType::f16:
-      return fe::DataType_t::HALF;
-    case DType::u8:  // the place in a window, below 128
-      return fe::DataType_t::INT8;
-    default:
-      throw BugError(fmt::format("no graph computes with {}", name_of(dtype)));
-  }
+  if (dtype == DType::f32) return fe::DataType_t::FLOAT;
+  if (dtype == DType::bf16) return fe::DataType_t::BFLOAT16;
+  if (dtype == DType::f16) return fe::DataType_t::HALF;
+  if (dtype == DType::u8) return fe::DataType_t::INT8;  // the place in a window, below 128
+  throw BugError(fmt::format("no graph computes with {}", name_of(dtype)));
 }
 
 fe::PointwiseMode_t mode_of(Activation activation) {
-  switch (activation) {
-    case Activation::relu:
-      return fe::PointwiseMode_t::RELU_FWD;
-    case Activation::tanh:
-      return fe::PointwiseMode_t::TANH_FWD;
-    case Activation::sigmoid:
-      return fe::PointwiseMode_t::SIGMOID_FWD;
-    default:
-      throw BugError(fmt::format("{} is not applied inside a convolution", name_of(activation)));
-  }
+  if (activation == Activation::relu) return fe::PointwiseMode_t::RELU_FWD;
+  if (activation == Activation::tanh) return fe::PointwiseMode_t::TANH_FWD;
+  if (activation == Activation::sigmoid) return fe::PointwiseMode_t::SIGMOID_FWD;
+  throw BugError(fmt::format("{} is not applied inside a convolution", name_of(activation)));
 }
 
 template <class Values>
@@ -68,15 +55,9 @@ std::vector<std::int64_t> channels_last_strides(const std::vector<std::int64_t>&
 }
 
 fe::ResampleMode_t mode_of(PoolGraph::Kind kind) {
-  switch (kind) {
-    case PoolGraph::Kind::largest:
-      return fe::ResampleMode_t::MAXPOOL;
-    case PoolGraph::Kind::average:
-      return fe::ResampleMode_t::AVGPOOL_EXCLUDE_PADDING;
-    case PoolGraph::Kind::average_of_all:
-      return fe::ResampleMode_t::AVGPOOL_INCLUDE_PADDING;
-  }
-  throw BugError("no such pool");
+  if (kind == PoolGraph::Kind::largest) return fe::ResampleMode_t::MAXPOOL;
+  if (kind == PoolGraph::Kind::average) return fe::ResampleMode_t::AVGPOOL_EXCLUDE_PADDING;
+  return fe::ResampleMode_t::AVGPOOL_INCLUDE_PADDING;
 }
 
 using Dims = std::vector<std::int64_t>;
@@ -164,20 +145,14 @@ class OperationGraph : public fe::graph::Graph {
     set_io_data_type(type_of(g.dtype));
     Dims weights{g.out[1], g.in[1] / g.groups};
     weights.insert(weights.end(), g.kernel.begin(), g.kernel.end());
-    switch (g.pass) {
-      case ConvolutionPass::forward:
-        forward(g, weights);
-        break;
-      case ConvolutionPass::data_gradient: {
-        const TensorPtr dy = operand("dy", g.out, g.dtype), w = operand("weights", weights, g.dtype);
-        result(conv_dgrad(dy, w, window<fe::graph::Conv_dgrad_attributes>(g)), g.in, g.dtype);
-        break;
-      }
-      case ConvolutionPass::weight_gradient: {
-        const TensorPtr dy = operand("dy", g.out, g.dtype), x = operand("x", g.in, g.dtype);
-        result(conv_wgrad(dy, x, window<fe::graph::Conv_wgrad_attributes>(g)), weights, g.dtype);
-        break;
-      }
+    if (g.pass == ConvolutionPass::forward) return forward(g, weights);
+    const TensorPtr dy = operand("dy", g.out, g.dtype);
+    if (g.pass == ConvolutionPass::data_gradient) {
+      const TensorPtr w = operand("weights", weights, g.dtype);
+      result(conv_dgrad(dy, w, window<fe::graph::Conv_dgrad_attributes>(g)), g.in, g.dtype);
+    } else {
+      const TensorPtr x = operand("x", g.in, g.dtype);
+      result(conv_wgrad(dy, x, window<fe::graph::Conv_wgrad_attributes>(g)), weights, g.dtype);
     }
   }
 

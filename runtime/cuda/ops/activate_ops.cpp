@@ -1,5 +1,6 @@
 // An activation as an op of its own.
 #include "runtime/cuda/op_support.hpp"
+#include "runtime/cuda/ops/activate.hpp"
 
 namespace dtrain::cuda {
 

@@ -1,5 +1,6 @@
 // Sums of two values, with an activation inside.
 #include "runtime/cuda/op_support.hpp"
+#include "runtime/cuda/ops/add.hpp"
 
 namespace dtrain::cuda {
 

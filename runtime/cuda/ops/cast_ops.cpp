@@ -1,5 +1,6 @@
 // Another element type.
 #include "runtime/cuda/op_support.hpp"
+#include "runtime/cuda/ops/cast.hpp"
 
 namespace dtrain::cuda {
 

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "runtime/cuda/op_support.hpp"
+#include "runtime/cuda/ops/concat.hpp"
 
 namespace dtrain::cuda {
 

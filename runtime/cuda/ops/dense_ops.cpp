@@ -3,15 +3,16 @@
 // float and added in place.
 #include <algorithm>
 #include <map>
-#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 
 #include "runtime/cuda/library/blas_lt.hpp"
 #include "runtime/cuda/library/tuner.hpp"
+#include "runtime/cuda/op_support.hpp"
+#include "runtime/cuda/ops/activate.hpp"
+#include "runtime/cuda/ops/cast.hpp"
 #include "runtime/cuda/ops/layer_kernels.hpp"
-#include "runtime/cuda/ops/layer_support.hpp"
 
 namespace dtrain::cuda {
 

@@ -2,6 +2,8 @@
 #include <cmath>
 
 #include "runtime/cuda/op_support.hpp"
+#include "runtime/cuda/ops/cast.hpp"
+#include "runtime/cuda/ops/dropout.hpp"
 
 namespace dtrain::cuda {
 

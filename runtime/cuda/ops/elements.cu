@@ -1,96 +1,69 @@
-// Starts the kernels that go element by element.
-#include "runtime/cuda/ops/element_bodies.hpp"
+// Starts the kernels of the small ops that go element by element: one file, as each costs seconds of compilation.
+#include "runtime/cuda/ops/activate.hpp"
+#include "runtime/cuda/ops/add.hpp"
+#include "runtime/cuda/ops/cast.hpp"
+#include "runtime/cuda/ops/concat.hpp"
+#include "runtime/cuda/ops/dropout.hpp"
+#include "runtime/cuda/ops/multiply.hpp"
 
 namespace dtrain::cuda {
 
 void activate(const Launch& where, Element element, Activation kind, const void* x, void* y, std::int64_t n) {
-  with_element(element, [&](auto tag) {
-    using T = decltype(tag);
-    for_elements(where, n, aligned(x, y), ActivateBody<T>{kind, as<T>(x), static_cast<T*>(y)});
-  });
+  for_elements<ActivateBody>(where, element, n, aligned(x, y), kind, x, y);
 }
-
 void activation_gradient(const Launch& where, Element element, Activation kind, const void* seen, const void* gy,
                          Slot gx, std::int64_t n) {
-  with_element(element, [&](auto tag) {
-    using T = decltype(tag);
-    for_elements(where, n, aligned(seen, gy, gx.to), ActivationGradientBody<T>{kind, as<T>(seen), as<T>(gy), gx});
-  });
+  for_elements<ActivationGradientBody>(where, element, n, aligned(seen, gy, gx.to), kind, seen, gy, gx);
 }
 
 void add(const Launch& where, Element element, Activation kind, const void* a, const void* b, void* y, std::int64_t n) {
-  with_element(element, [&](auto tag) {
-    using T = decltype(tag);
-    for_elements(where, n, aligned(a, b, y), AddBody<T>{kind, as<T>(a), as<T>(b), static_cast<T*>(y)});
-  });
+  for_elements<AddBody>(where, element, n, aligned(a, b, y), kind, a, b, y);
 }
-
 void add_gradient(const Launch& where, Element element, Activation kind, const void* y, const void* gy, Slot ga,
                   Slot gb, std::int64_t n) {
-  with_element(element, [&](auto tag) {
-    using T = decltype(tag);
-    for_elements(where, n, aligned(y, gy, ga.to, gb.to), AddGradientBody<T>{kind, as<T>(y), as<T>(gy), ga, gb});
-  });
+  for_elements<AddGradientBody>(where, element, n, aligned(y, gy, ga.to, gb.to), kind, y, gy, ga, gb);
 }
 
 void multiply(const Launch& where, Element element, const void* a, const void* b, void* y, std::int64_t n) {
-  with_element(element, [&](auto tag) {
-    using T = decltype(tag);
-    for_elements(where, n, aligned(a, b, y), MultiplyBody<T>{as<T>(a), as<T>(b), static_cast<T*>(y)});
-  });
+  for_elements<MultiplyBody>(where, element, n, aligned(a, b, y), a, b, y);
 }
-
 void multiply_gradient(const Launch& where, Element element, const void* a, const void* b, const void* gy, Slot ga,
                        Slot gb, std::int64_t n) {
-  with_element(element, [&](auto tag) {
-    using T = decltype(tag);
-    for_elements(where, n, aligned(a, b, gy, ga.to, gb.to),
-                 MultiplyGradientBody<T>{as<T>(a), as<T>(b), as<T>(gy), ga, gb});
-  });
+  for_elements<MultiplyGradientBody>(where, element, n, aligned(a, b, gy, ga.to, gb.to), a, b, gy, ga, gb);
+}
+void scale_channels(const Launch& where, Element element, const Images& images, const void* a, const void* b, void* y) {
+  for_channels<ScaleChannelsBody>(where, element, images.samples * images.pixels, images.channels, aligned(a, b, y),
+                                  images, a, b, y);
+}
+void scale_channels_gradient(const Launch& where, Element element, const Images& images, const void* a, const void* b,
+                             const void* gy, Slot ga, Slot gb) {
+  sum_samples<ScaleChannelsGradientTerms>(where, element, images, aligned(a, b, gy, ga.to), a, b, gy, ga, gb);
 }
 
 void cast(const Launch& where, Element from_type, Element to_type, const void* from, Slot to, std::int64_t n) {
   with_element(from_type, [&](auto from_tag) {
     with_element(to_type, [&](auto to_tag) {
-      using From = decltype(from_tag);
-      using To = decltype(to_tag);
-      for_elements(where, n, aligned(from, to.to), CastBody<From, To>{as<From>(from), to});
+      using Body = CastBody<decltype(from_tag), decltype(to_tag)>;
+      for_elements(where, n, aligned(from, to.to), Body{typed(from), to});
     });
   });
 }
 
 void copy_rows(const Launch& where, Element element, const Rows& rows, const void* from, Slot to) {
-  with_element(element, [&](auto tag) {
-    using T = decltype(tag);
-    constexpr int width = width_of<T>;
-    const bool vectors = aligned(from, to.to) && (rows.columns | rows.from_step | rows.to_step) % width == 0;
-    const std::int64_t blocks = divide_up(rows.rows * (rows.columns / (vectors ? width : 1)), block_threads);
-    const std::int64_t started = blocks < most_blocks ? blocks : most_blocks;
-    if (vectors) {
-      launch(where, started, CopyRowsBody<T, width>{rows, as<T>(from), to});
-    } else {
-      launch(where, started, CopyRowsBody<T, 1>{rows, as<T>(from), to});
-    }
-  });
+  const bool suits = aligned(from, to.to) && (rows.from_step | rows.to_step) % width_of_element(element) == 0;
+  for_channels<CopyRowsBody>(where, element, rows.rows, rows.columns, suits, rows, from, to);
 }
 
 void dropout(const Launch& where, Element element, const DropoutShape& shape, const StepState* step,
              const std::uint64_t* positions, const void* x, void* y, std::uint8_t* mask) {
-  with_element(element, [&](auto tag) {
-    using T = decltype(tag);
-    const bool vectors = shape.features % width_of<T> == 0 && aligned(x, y, mask);
-    for_elements(where, shape.samples * shape.features, vectors,
-                 DropoutBody<T>{shape, step, positions, as<T>(x), static_cast<T*>(y), mask});
-  });
+  const bool vectors = shape.features % width_of_element(element) == 0 && aligned(x, y, mask);
+  for_elements<DropoutBody>(where, element, shape.samples * shape.features, vectors, shape, step, positions, x, y,
+                            mask);
 }
-
 void dropout_gradient(const Launch& where, Element element, const DropoutShape& shape, const std::uint8_t* mask,
                       const void* gy, Slot gx) {
-  with_element(element, [&](auto tag) {
-    using T = decltype(tag);
-    const bool vectors = shape.features % width_of<T> == 0 && aligned(gy, gx.to, mask);
-    for_elements(where, shape.samples * shape.features, vectors, DropoutGradientBody<T>{shape, mask, as<T>(gy), gx});
-  });
+  const bool vectors = shape.features % width_of_element(element) == 0 && aligned(gy, gx.to, mask);
+  for_elements<DropoutGradientBody>(where, element, shape.samples * shape.features, vectors, shape, mask, gy, gx);
 }
 
 }  // namespace dtrain::cuda

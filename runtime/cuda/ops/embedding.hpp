@@ -25,23 +25,16 @@ DTRAIN_HOST_DEVICE inline std::int64_t index_at(const EmbeddingPlace& p, std::in
 
 template <class T, int width>
 struct EmbeddingBody {
-  static constexpr int threads = block_threads;
-  using Shared = Nothing;
   EmbeddingPlace place;
   const float* weight;
   T* y;
-
-  template <class Thread>
-  DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared&) const {
-    const std::int64_t a_row = place.channels / width, count = place.positions * a_row;
-    for (std::int64_t i = t.block() * threads + t.index(); i < count; i += t.blocks() * threads) {
-      const Split at = split(i, a_row);
-      const std::int64_t row = index_at(place, at.quotient);
-      const bool known = row >= 0 && row < place.vocabulary;
-      Floats<width> v = load_floats<width>(weight + (known ? row : 0) * place.channels + at.rest * width);
-      for (int j = 0; j < width; ++j) v.v[j] = known ? v.v[j] : NAN;
-      store_floats<width>(y + i * width, v);
-    }
+  DTRAIN_HOST_DEVICE void run(std::int64_t i) const {
+    const Split at = split(i, place.channels / width);
+    const std::int64_t row = index_at(place, at.quotient);
+    const bool known = row >= 0 && row < place.vocabulary;
+    Floats<width> v = load_floats<width>(weight + (known ? row : 0) * place.channels + at.rest * width);
+    for (int j = 0; j < width; ++j) v.v[j] = known ? v.v[j] : NAN;
+    store_floats<width>(y + i * width, v);
   }
 };
 

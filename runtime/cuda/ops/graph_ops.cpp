@@ -3,11 +3,10 @@
 #include <array>
 #include <map>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "runtime/cuda/library/tuner.hpp"
-#include "runtime/cuda/ops/layer_support.hpp"
+#include "runtime/cuda/op_support.hpp"
 #include "runtime/ops/inference.hpp"
 
 namespace dtrain::cuda {

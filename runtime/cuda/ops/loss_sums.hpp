@@ -21,22 +21,13 @@ struct RowGroup {
     return t.index() % size;
   }
 };
-template <int size>
-struct GroupSize {
-  static constexpr int value = size;
-};
 /// A warp for short rows, a block for long ones.
 template <class F>
 void with_group(std::int64_t row, const F& f) {
   constexpr std::int64_t long_row = 1024;
-  if (row > long_row) return f(GroupSize<block_threads>{});
-  f(GroupSize<static_cast<int>(warp_size)>{});
+  if (row > long_row) return f(Width<block_threads>{});
+  f(Width<static_cast<int>(warp_size)>{});
 }
-template <class Body>
-void launch_groups(const Launch& where, std::int64_t groups, const Body& body) {
-  launch(where, divide_up(groups, Body::groups), body);
-}
-
 /// One block. Sums are written to out[loss_sum_count], or added to it.
 struct LossSumsBody {
   static constexpr int threads = block_threads;
@@ -57,8 +48,28 @@ struct LossSumsBody {
       for (int i = 0; i < 5; ++i) out[i] = add ? out[i] + static_cast<float>(values[i]) : static_cast<float>(values[i]);
   }
 };
-inline void add_losses(const Launch& where, std::int64_t rows, bool add, float* out, const void* workspace) {
-  launch(where, 1, LossSumsBody{loss_parts(rows), static_cast<const RowLoss*>(workspace), add, out});
+/// Body<T, size>{place, parts, losses} for each part of the rows, then their sums. Workspace: loss_bytes(rows).
+template <template <class, int> class Body, class Place>
+void sum_losses(const Launch& where, Element element, const Place& place, bool add, float* out, void* workspace) {
+  const std::int64_t parts = loss_parts(place.shape.rows);
+  auto* losses = static_cast<RowLoss*>(workspace);
+  with_element(element, [&](auto tag) {
+    with_group(place.shape.channels, [&](auto group) {
+      using F = Body<decltype(tag), decltype(group)::value>;
+      launch(where, divide_up(parts, F::groups), F{{}, place, parts, losses});
+    });
+  });
+  launch(where, 1, LossSumsBody{parts, losses, add, out});
+}
+/// Body<T, size>{place, arguments...} for each row.
+template <template <class, int> class Body, class Place, class... Arguments>
+void for_loss_rows(const Launch& where, Element element, const Place& place, const Arguments&... arguments) {
+  with_element(element, [&](auto tag) {
+    with_group(place.shape.channels, [&](auto group) {
+      using F = Body<decltype(tag), decltype(group)::value>;
+      launch(where, divide_up(place.shape.rows, F::groups), F{{}, place, arguments...});
+    });
+  });
 }
 
 }  // namespace dtrain::cuda

@@ -7,7 +7,7 @@
 namespace dtrain::cuda {
 
 struct SquaredErrorPlace {
-  std::int64_t rows, values;
+  Matrix shape;
   const void* prediction;
   const float* target;
   RowWeights weights;
@@ -31,17 +31,17 @@ struct SquaredErrorBody : RowGroup<size> {
     if (part >= parts) return;
     const T* prediction = static_cast<const T*>(p.prediction);
     RowLoss all;
-    for (std::int64_t row = part; row < p.rows; row += parts) {
+    for (std::int64_t row = part; row < p.shape.rows; row += parts) {
       const float weight = p.weights.of(row);
       if (weight == 0) continue;
       double sum = 0;
-      for (std::int64_t i = row * p.values + first; i < (row + 1) * p.values; i += size) {
+      for (std::int64_t i = row * p.shape.channels + first; i < (row + 1) * p.shape.channels; i += size) {
         const auto d = static_cast<double>(to_float(prediction[i]) - p.target[i]);
         sum += d * d;
       }
       sum = group_sum<size>(t, shared, sum);
       const auto w = static_cast<double>(weight);
-      all.add({w * sum / static_cast<double>(p.values), w, 0, 0, 1});
+      all.add({w * sum / static_cast<double>(p.shape.channels), w, 0, 0, 1});
     }
     if (first == 0) losses[part] = all;
   }
@@ -58,11 +58,11 @@ struct SquaredErrorGradientBody : RowGroup<size> {
   template <class Thread>
   DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared&) const {
     const std::int64_t row = this->index(t), first = this->lane(t);
-    if (row >= p.rows) return;
+    if (row >= p.shape.rows) return;
     const T* prediction = static_cast<const T*>(p.prediction);
     const float weight = p.weights.of(row), seed = step->loss_scale * step->loss_seed[loss];
-    const float factor = 2.0f * (weight * seed) / static_cast<float>(p.values);
-    for (std::int64_t i = row * p.values + first; i < (row + 1) * p.values; i += size) {
+    const float factor = 2.0f * (weight * seed) / static_cast<float>(p.shape.channels);
+    for (std::int64_t i = row * p.shape.channels + first; i < (row + 1) * p.shape.channels; i += size) {
       const float g = weight == 0 ? 0.0f : factor * (to_float(prediction[i]) - p.target[i]);
       write_slot<1, T>(gradient, i, Floats<1>{{g}});
     }

@@ -23,8 +23,7 @@ class MeanSquaredErrorKernel final : public Kernel {
  private:
   static constexpr const char* name = "mean_squared_error";
   SquaredErrorPlace place(const OpArgs& a) const {
-    return {
-        shape_.rows, shape_.channels, a.in[0].data, a.in[1].as<const float>(), {a.in[2].as<const float>(), rows_each_}};
+    return {shape_, a.in[0].data, a.in[1].as<const float>(), {a.in[2].as<const float>(), rows_each_}};
   }
   Element type_;
   Matrix shape_;

@@ -1,5 +1,6 @@
 // Products of two values, or of a value and one a channel.
 #include "runtime/cuda/op_support.hpp"
+#include "runtime/cuda/ops/multiply.hpp"
 
 namespace dtrain::cuda {
 
@@ -7,44 +8,33 @@ namespace {
 
 class MultiplyKernel final : public Kernel {
  public:
-  explicit MultiplyKernel(const TensorDesc& in) : type_(element_of(in)), n_(in.elements()) {}
+  explicit MultiplyKernel(Inputs in) : type_(element_of(in[0])), a_channel_(in[0].shape != in[1].shape) {
+    if (a_channel_) images_ = images_of(in[0]);
+  }
   void forward(const OpArgs& a, Stream& stream) override {
-    multiply(at(stream, "multiply"), type_, a.in[0].data, a.in[1].data, a.out[0].data, n_);
+    const Launch where = at(stream, "multiply");
+    if (a_channel_) return scale_channels(where, type_, images_, a.in[0].data, a.in[1].data, a.out[0].data);
+    multiply(where, type_, a.in[0].data, a.in[1].data, a.out[0].data, a.in[0].elements());
   }
   void backward(const OpArgs& a, const OpGrads& g, Stream& stream) override {
     if (!wanted(g.in[0]) && !wanted(g.in[1])) return;
-    multiply_gradient(at(stream, "multiply"), type_, a.in[0].data, a.in[1].data, g.out[0].data, slot_of(g.in[0]),
-                      slot_of(g.in[1]), n_);
+    const Launch where = at(stream, "multiply");
+    const void *x = a.in[0].data, *y = a.in[1].data, *gradient = g.out[0].data;
+    const Slot of_x = slot_of(g.in[0]), of_y = slot_of(g.in[1]);
+    if (a_channel_) return scale_channels_gradient(where, type_, images_, x, y, gradient, of_x, of_y);
+    multiply_gradient(where, type_, x, y, gradient, of_x, of_y, a.in[0].elements());
   }
 
  private:
   Element type_;
-  std::int64_t n_;
-};
-
-/// Squeeze and excitation: a[n, pixel, c] * b[n, c].
-class ScaleChannelsKernel final : public Kernel {
- public:
-  explicit ScaleChannelsKernel(const TensorDesc& in) : type_(element_of(in)), images_(images_of(in)) {}
-  void forward(const OpArgs& a, Stream& stream) override {
-    scale_channels(at(stream, "multiply"), type_, images_, a.in[0].data, a.in[1].data, a.out[0].data);
-  }
-  void backward(const OpArgs& a, const OpGrads& g, Stream& stream) override {
-    if (!wanted(g.in[0]) && !wanted(g.in[1])) return;
-    scale_channels_gradient(at(stream, "multiply"), type_, images_, a.in[0].data, a.in[1].data, g.out[0].data,
-                            slot_of(g.in[0]), slot_of(g.in[1]));
-  }
-
- private:
-  Element type_;
-  Images images_;
+  bool a_channel_;  // squeeze and excitation: a[n, pixel, c] * b[n, c]
+  Images images_{};
 };
 
 }  // namespace
 
 std::unique_ptr<Kernel> make(CudaContext&, const Multiply&, Inputs in, const OpUse&) {
-  if (in[0].shape == in[1].shape) return std::make_unique<MultiplyKernel>(in[0]);
-  return std::make_unique<ScaleChannelsKernel>(in[0]);
+  return std::make_unique<MultiplyKernel>(in);
 }
 
 }  // namespace dtrain::cuda

@@ -2,9 +2,7 @@
 // Pointers are device memory that the caller owns until the stream was there.
 #pragma once
 
-#include <cmath>
-
-#include "runtime/cuda/ops/norm_bodies.hpp"
+#include "runtime/cuda/ops/row_sums.hpp"
 
 namespace dtrain::cuda {
 
@@ -21,10 +19,7 @@ void rms_norm_weight_gradient(const Launch&, Element, const RmsNormPlace&, const
                               Slot weight, void* workspace);
 
 template <class T, int width>
-struct RmsNormBody : LayerNormRow<T, width> {
-  using Row = LayerNormRow<T, width>;
-  using typename Row::Shared;
-  Matrix shape;
+struct RmsNormBody : WarpRow<width> {
   float epsilon;
   const T* x;
   const float* weight;
@@ -32,40 +27,36 @@ struct RmsNormBody : LayerNormRow<T, width> {
   float* inverse_out;
 
   template <class Thread>
-  DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared&) const {
-    const std::int64_t row = Row::row(t), n = shape.channels;
-    if (row >= shape.rows) return;  // a whole warp
+  DTRAIN_HOST_DEVICE void operator()(Thread& t, Nothing&) const {
+    const std::int64_t row = this->row(t), n = this->shape.channels;
+    if (row >= this->shape.rows) return;  // a whole warp
     const T* from = x + row * n;
-    const float squares = Row::sum(t, n, [&](std::int64_t c) {
-      const Floats<width> v = load_floats<width>(from + c);
-      float s = 0;
-      for (int j = 0; j < width; ++j) s += v.v[j] * v.v[j];
-      return s;
+    const float squares = this->sum(t, [&](std::int64_t c) {
+      Floats<width> v = load_floats<width>(from + c);
+      for (int j = 0; j < width; ++j) v.v[j] *= v.v[j];
+      return v;
     });
     const float inverse = 1.0f / std::sqrt(squares / static_cast<float>(n) + epsilon);
     if (inverse_out != nullptr && t.index() % warp_size == 0) inverse_out[row] = inverse;
-    for (std::int64_t c = (t.index() % warp_size) * width; c < n; c += warp_size * width) {
+    this->each(t, [&](std::int64_t c) {
       Floats<width> v = load_floats<width>(from + c);
       const Floats<width> scale = load_floats<width>(weight + c);
       for (int j = 0; j < width; ++j) v.v[j] = v.v[j] * inverse * scale.v[j];
       store_floats<width>(y + row * n + c, v);
-    }
+    });
   }
 };
 
 template <class T, int width>
-struct RmsNormGradientBody : LayerNormRow<T, width> {
-  using Row = LayerNormRow<T, width>;
-  using typename Row::Shared;
-  Matrix shape;
+struct RmsNormGradientBody : WarpRow<width> {
   const T *x, *gy;
   const float *weight, *inverse;
   Slot gx;
 
   template <class Thread>
-  DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared&) const {
-    const std::int64_t row = Row::row(t), n = shape.channels;
-    if (row >= shape.rows) return;
+  DTRAIN_HOST_DEVICE void operator()(Thread& t, Nothing&) const {
+    const std::int64_t row = this->row(t), n = this->shape.channels;
+    if (row >= this->shape.rows) return;
     const T *from = x + row * n, *gradient = gy + row * n;
     const float s = inverse[row];
     const auto scaled = [&](std::int64_t c) {
@@ -74,20 +65,18 @@ struct RmsNormGradientBody : LayerNormRow<T, width> {
       for (int j = 0; j < width; ++j) g.v[j] *= w.v[j];
       return g;
     };
-    const float slope = Row::sum(t, n,
-                                 [&](std::int64_t c) {
-                                   const Floats<width> g = scaled(c), v = load_floats<width>(from + c);
-                                   float sum = 0;
-                                   for (int j = 0; j < width; ++j) sum += g.v[j] * (v.v[j] * s);
-                                   return sum;
-                                 }) /
-                        static_cast<float>(n);
-    for (std::int64_t c = (t.index() % warp_size) * width; c < n; c += warp_size * width) {
+    const float slope = this->sum(t, [&](std::int64_t c) {
+      Floats<width> g = scaled(c);
+      const Floats<width> v = load_floats<width>(from + c);
+      for (int j = 0; j < width; ++j) g.v[j] *= v.v[j] * s;
+      return g;
+    }) / static_cast<float>(n);
+    this->each(t, [&](std::int64_t c) {
       Floats<width> g = scaled(c);
       const Floats<width> v = load_floats<width>(from + c);
       for (int j = 0; j < width; ++j) g.v[j] = s * (g.v[j] - v.v[j] * s * slope);
       write_slot<width, T>(gx, row * n + c, g);  // may be gy: each thread has read its own
-    }
+    });
   }
 };
 

@@ -10,7 +10,7 @@
 namespace dtrain::cuda {
 
 struct CrossEntropyPlace {
-  std::int64_t rows, classes;
+  Matrix shape;
   double smoothing;
   const void* logits;
   RowLabels labels;
@@ -39,7 +39,7 @@ struct CrossEntropyBody : RowGroup<size> {
     const std::int64_t part = this->index(t);
     if (part >= parts) return;  // a whole warp or block
     RowLoss sum;
-    for (std::int64_t row = part; row < p.rows; row += parts) add_row(t, shared, row, sum);
+    for (std::int64_t row = part; row < p.shape.rows; row += parts) add_row(t, shared, row, sum);
     if (this->lane(t) == 0) losses[part] = sum;
   }
 
@@ -52,18 +52,18 @@ struct CrossEntropyBody : RowGroup<size> {
       if (first == 0) keep(row, {});
       return;
     }
-    const T* x = static_cast<const T*>(p.logits) + row * p.classes;
-    const bool known = label >= 0 && label < p.classes;
+    const T* x = static_cast<const T*>(p.logits) + row * p.shape.channels;
+    const bool known = label >= 0 && label < p.shape.channels;
     const float own = known ? to_float(x[label]) : 0.0f;
     float largest = to_float(x[0]);
-    for (std::int64_t c = first; c < p.classes; c += size) {
+    for (std::int64_t c = first; c < p.shape.channels; c += size) {
       const float v = to_float(x[c]);
       largest = v > largest ? v : largest;
     }
     largest = group_max<size>(t, shared, largest);
     float others = 0, distances = 0;
     int before = 0;  // classes that come before the label when logits are sorted, equal ones in their order
-    for (std::int64_t c = first; c < p.classes; c += size) {
+    for (std::int64_t c = first; c < p.shape.channels; c += size) {
       const float v = to_float(x[c]), distance = v - largest;
       others += c == label ? 0.0f : exp_bounded(distance);
       distances += distance;
@@ -73,7 +73,7 @@ struct CrossEntropyBody : RowGroup<size> {
     before = group_sum<size>(t, shared, before);
     double mean = 0;
     if (p.smoothing > 0)
-      mean = group_sum<size>(t, shared, static_cast<double>(distances)) / static_cast<double>(p.classes);
+      mean = group_sum<size>(t, shared, static_cast<double>(distances)) / static_cast<double>(p.shape.channels);
     if (first != 0) return;
     RowLoss result;
     result.weight = static_cast<double>(weight);
@@ -103,21 +103,21 @@ struct CrossEntropyGradientBody : RowGroup<size> {
   template <class Thread>
   DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared&) const {
     const std::int64_t row = this->index(t);
-    if (row >= p.rows) return;
-    const T* x = static_cast<const T*>(p.logits) + row * p.classes;
+    if (row >= p.shape.rows) return;
+    const T* x = static_cast<const T*>(p.logits) + row * p.shape.channels;
     const float weight = p.weights.of(row);
     const SoftmaxRow softmax = p.saved[row];
     const std::int64_t label = p.labels.of(row);
-    const bool skipped = weight == 0 || p.labels.ignored_of(label), known = label >= 0 && label < p.classes;
+    const bool skipped = weight == 0 || p.labels.ignored_of(label), known = label >= 0 && label < p.shape.channels;
     const float w = known ? weight * (step->loss_scale * step->loss_seed[loss]) : not_a_number();
     const float sum = softmax.sum(known ? to_float(x[label]) : 0.0f), scale = w / sum;
-    const auto share = static_cast<float>(p.smoothing / static_cast<double>(p.classes));
-    const auto others = static_cast<float>(p.smoothing - p.smoothing / static_cast<double>(p.classes));
+    const auto share = static_cast<float>(p.smoothing / static_cast<double>(p.shape.channels));
+    const auto others = static_cast<float>(p.smoothing - p.smoothing / static_cast<double>(p.shape.channels));
     const float of_label = w * others - scale * softmax.others, shift = w * share;
-    for (std::int64_t c = this->lane(t); c < p.classes; c += size) {
+    for (std::int64_t c = this->lane(t); c < p.shape.channels; c += size) {
       const float of_class = scale * exp_bounded(to_float(x[c]) - softmax.max) - shift;
       const float g = skipped ? 0.0f : c == label ? of_label : of_class;
-      write_slot<1, T>(gradient, row * p.classes + c, Floats<1>{{g}});
+      write_slot<1, T>(gradient, row * p.shape.channels + c, Floats<1>{{g}});
     }
   }
 };

@@ -23,8 +23,7 @@ class SoftmaxCrossEntropyKernel final : public Kernel {
  private:
   static constexpr const char* name = "softmax_cross_entropy";
   CrossEntropyPlace place(const OpArgs& a) const {
-    return {shape_.rows,
-            shape_.channels,
+    return {shape_,
             op_.label_smoothing,
             a.in[0].data,
             {a.in[1].data, a.in[1].desc.dtype, op_.ignore.has_value(), op_.ignore.value_or(0)},

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "runtime/cuda/ops/pool_bodies.hpp"
+#include "runtime/cuda/ops/window_loops.hpp"
 
 namespace dtrain::cuda {
 
@@ -41,6 +41,7 @@ struct UpsampleGrid {
   std::int64_t n, channels;
   UpsampleAxis d, h, w;
 
+  std::int64_t pixels() const { return d.extent * h.extent * w.extent; }
   DTRAIN_HOST_DEVICE float weight(const PoolPlace& out, std::int64_t k, std::int64_t i, std::int64_t j) const {
     return d.weight(out.plane, k) * h.weight(out.row, i) * w.weight(out.column, j);
   }

@@ -1,6 +1,5 @@
 // Starts the kernel that loads images.
-#include "runtime/cuda/update/image_bodies.hpp"
-#include "runtime/cuda/update/image_kernels.hpp"
+#include "runtime/cuda/update/images.hpp"
 
 namespace dtrain::cuda {
 
@@ -11,8 +10,7 @@ void load_images(const Launch& where, Element element, const ImageFormat& format
   if (slices > most_slices) slices = most_slices;
   const std::int64_t slice = divide_up(pixels, slices);
   with_element(element, [&](auto tag) {
-    using T = decltype(tag);
-    launch(where, batch.n * slices, LoadImagesBody<T>{format, batch, slices, slice, static_cast<T*>(batch.out)});
+    launch(where, batch.n * slices, LoadImagesBody<decltype(tag)>{format, batch, slices, slice, typed(batch.out)});
   });
 }
 

@@ -90,7 +90,7 @@ struct Raw {
 
 struct SgdUpdate {
   using Constants = SgdConstants;
-  static constexpr bool second_state = false;
+  static constexpr bool by_ratio = false, second_state = false;
   Sgd rule;
   DTRAIN_HOST_DEVICE bool first_state() const { return rule.momentum != 0; }
   DTRAIN_HOST_DEVICE Constants constants(const StepState& step, bool decayed) const { return {rule, step, decayed}; }
@@ -106,7 +106,7 @@ struct SgdUpdate {
 };
 struct AdamUpdate {
   using Constants = AdamConstants;
-  static constexpr bool second_state = true;
+  static constexpr bool by_ratio = false, second_state = true;
   Adam rule;
   double l2, decoupled;
   DTRAIN_HOST_DEVICE bool first_state() const { return true; }
@@ -179,13 +179,8 @@ DTRAIN_HOST_DEVICE inline BlockPlace block_place(Thread& t, const FlatTables& ta
   return {owner, q, p.group == tables.update_group && p.offset >= r.begin && end <= r.end};
 }
 
-template <class Rule>
-struct RatioShared {
-  GroupShared<block_threads> sums;
-  Raw<typename Rule::Constants, 2> constants;
-};
-
 struct LarsUpdate {
+  static constexpr bool by_ratio = true;
   struct Constants {
     float factor, momentum, decay;
   };
@@ -225,6 +220,7 @@ struct LarsUpdate {
 
 struct LambUpdate {
   using Constants = LambConstants;
+  static constexpr bool by_ratio = true;
   Lamb rule;
   DTRAIN_HOST_DEVICE Constants constants(const StepState& step, bool decayed) const { return {rule, step, decayed}; }
   /// Moves the moments on the way.
@@ -251,11 +247,14 @@ struct LambUpdate {
   }
 };
 
-/// norms[2 block], norms[2 block + 1]: sums of squares of what rule.first() says.
+/// What both passes over the norm blocks are given.
 template <class Rule>
-struct RatioNorms {
+struct RatioPass {
   static constexpr int threads = block_threads;
-  using Shared = RatioShared<Rule>;
+  struct Shared {
+    GroupShared<threads> sums;
+    Raw<typename Rule::Constants, 2> constants;
+  };
   Rule rule;
   FlatTables tables;
   FlatRange r;
@@ -263,28 +262,44 @@ struct RatioNorms {
   double* norms;
   bool vectors;
 
+  /// Where a thread is, with the constants worked out; not inside where the whole block has nothing to do.
   template <class Thread>
-  DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared& shared) const {
-    if (step->nonfinite != 0) return;
-    const BlockPlace at = block_place(t, tables, r, vectors);
-    if (!at.inside) return;  // the whole block
+  DTRAIN_HOST_DEVICE BlockPlace begin(Thread& t, Shared& shared) const {
+    BlockPlace at = block_place(t, tables, r, vectors);
+    if (step->nonfinite != 0) at.inside = false;
+    if (!at.inside) return at;
     if (t.index() < 2) shared.constants.values()[t.index()] = rule.constants(step_of(tables, *step), t.index() != 0);
     t.sync();
+    return at;
+  }
+  DTRAIN_HOST_DEVICE const typename Rule::Constants& constants(Shared& shared, const FlatEntry& p) const {
+    return shared.constants.values()[p.decay ? 1 : 0];
+  }
+};
+
+/// norms[2 block], norms[2 block + 1]: sums of squares of what rule.first() says.
+template <class Rule>
+struct RatioNorms : RatioPass<Rule> {
+  using Pass = RatioPass<Rule>;
+  template <class Thread>
+  DTRAIN_HOST_DEVICE void operator()(Thread& t, typename Pass::Shared& shared) const {
+    const BlockPlace at = this->begin(t, shared);
+    if (!at.inside) return;
     double first = 0, second = 0;
     if (at.quad.first < at.quad.end) {
       Floats<quad> a{}, b{};
-      rule.first(shared.constants.values()[tables.params[at.param].decay ? 1 : 0], r, at.quad,
-                 load_quad(r.params, at.quad), load_quad(r.gradients, at.quad), a, b);
+      this->rule.first(this->constants(shared, this->tables.params[at.param]), this->r, at.quad,
+                       load_quad(this->r.params, at.quad), load_quad(this->r.gradients, at.quad), a, b);
       for (int j = 0; j < quad; ++j) {
         first += static_cast<double>(a.v[j]) * static_cast<double>(a.v[j]);
         second += static_cast<double>(b.v[j]) * static_cast<double>(b.v[j]);
       }
     }
-    first = group_sum<threads>(t, shared.sums, first);
-    second = group_sum<threads>(t, shared.sums, second);
+    first = group_sum<Pass::threads>(t, shared.sums, first);
+    second = group_sum<Pass::threads>(t, shared.sums, second);
     if (t.index() == 0) {
-      norms[2 * t.block()] = first;
-      norms[2 * t.block() + 1] = second;
+      this->norms[2 * t.block()] = first;
+      this->norms[2 * t.block() + 1] = second;
     }
   }
 };
@@ -319,29 +334,16 @@ struct RatioRates {
 };
 
 template <class Rule>
-struct RatioUpdate {
-  static constexpr int threads = block_threads;
-  using Shared = RatioShared<Rule>;
-  Rule rule;
-  FlatTables tables;
-  FlatRange r;
-  const StepState* step;
-  const double* norms;
-  bool vectors;
-
+struct RatioUpdate : RatioPass<Rule> {
   template <class Thread>
-  DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared& shared) const {
-    if (step->nonfinite != 0) return;
-    const BlockPlace at = block_place(t, tables, r, vectors);
-    if (!at.inside) return;
-    if (t.index() < 2) shared.constants.values()[t.index()] = rule.constants(step_of(tables, *step), t.index() != 0);
-    t.sync();
-    if (at.quad.first >= at.quad.end) return;
-    const FlatEntry& p = tables.params[at.param];
-    Floats<quad> w = load_quad(r.params, at.quad);
-    rule.second(shared.constants.values()[p.decay ? 1 : 0], static_cast<float>(norms[2 * tables.blocks + at.param]), r,
-                at.quad, w, load_quad(r.gradients, at.quad));
-    store_quad(r.params, at.quad, w);
+  DTRAIN_HOST_DEVICE void operator()(Thread& t, typename RatioPass<Rule>::Shared& shared) const {
+    const BlockPlace at = this->begin(t, shared);
+    if (!at.inside || at.quad.first >= at.quad.end) return;
+    const FlatEntry& p = this->tables.params[at.param];
+    Floats<quad> w = load_quad(this->r.params, at.quad);
+    this->rule.second(this->constants(shared, p), static_cast<float>(this->norms[2 * this->tables.blocks + at.param]),
+                      this->r, at.quad, w, load_quad(this->r.gradients, at.quad));
+    store_quad(this->r.params, at.quad, w);
     store_packed(p, at.quad, w);
   }
 };
@@ -407,9 +409,7 @@ struct SumSquaresBody {
 /// One block.
 struct FinishGradientsBody {
   static constexpr int threads = 1024;
-  struct Shared {
-    GroupShared<threads> sums;
-  };
+  using Shared = GroupShared<threads>;
   GradientArgs args;
   template <class Thread>
   DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared& shared) const {
@@ -424,8 +424,8 @@ struct FinishGradientsBody {
       sum += s;
       if (!(s - s == 0)) last = static_cast<float>(b);
     }
-    sum = group_sum<threads>(t, shared.sums, sum);
-    last = group_max<threads>(t, shared.sums, last);
+    sum = group_sum<threads>(t, shared, sum);
+    last = group_max<threads>(t, shared, last);
     if (t.index() == 0)
       judge_gradients(*args.step, sum, last < 0 ? 0u : static_cast<std::uint32_t>(last), args.max_norm);
   }

@@ -49,13 +49,9 @@ struct FlatRange {
   std::int64_t begin, end, state_begin;
 };
 
-void update_sgd(const Launch&, const FlatTables&, const FlatRange&, const StepState*, const Sgd&);
-/// Decay into the gradient (l2) or straight off the weight (decoupled).
-void update_adam(const Launch&, const FlatTables&, const FlatRange&, const StepState*, const Adam&, double l2,
-                 double decoupled);
-/// Of whole parameters; norms: 2 blocks + param_count doubles.
-void update_lars(const Launch&, const FlatTables&, const FlatRange&, const StepState*, const Lars&, double* norms);
-void update_lamb(const Launch&, const FlatTables&, const FlatRange&, const StepState*, const Lamb&, double* norms);
+/// By Sgd, Adam or AdamW; by Lars or Lamb, of whole parameters and with `norms`: 2 blocks + param_count doubles.
+template <class Rule>
+void update(const Launch&, const FlatTables&, const FlatRange&, const StepState*, const Rule&, double* norms);
 void update_statistics(const Launch&, const FlatTables&, float* params, const float* gradients, const StepState*);
 
 void move_average(const Launch&, float* average, const float* params, std::int64_t n, double decay, const StepState*);

@@ -3,7 +3,8 @@
 #include <algorithm>
 
 #include "runtime/cuda/op_support.hpp"
-#include "runtime/cuda/update/image_kernels.hpp"
+#include "runtime/cuda/ops/cast.hpp"
+#include "runtime/cuda/update/images.hpp"
 #include "runtime/cuda/update/update_kernels.hpp"
 #include "runtime/plan/flat.hpp"
 
@@ -159,26 +160,11 @@ void FlatOps::update(const UpdateRule& rule, const UpdateArgs& a, Stream& stream
       if (!inside && !outside) throw BugError("an update that needs the norm of a parameter got a part of it");
     }
   }
-  struct Visit {
-    const Launch& where;
-    FlatTables tables;
-    const FlatRange& range;
-    const UpdateArgs& a;
-    void operator()(const Sgd& r) const { update_sgd(where, tables, range, a.step, r); }
-    void operator()(const Adam& r) const { update_adam(where, tables, range, a.step, r, r.weight_decay, 0); }
-    void operator()(const AdamW& r) const {
-      const Adam moments{r.learning_rate, r.beta1, r.beta2, r.epsilon, 0};
-      update_adam(where, tables, range, a.step, moments, 0, r.weight_decay);
-    }
-    void operator()(const Lars& r) const { update_lars(where, tables, range, a.step, r, a.norms); }
-    void operator()(const Lamb& r) const { update_lamb(where, tables, range, a.step, r, a.norms); }
-  };
   for (std::size_t g = 0; g < tables.groups().size(); ++g) {
-    const Visit update{where, tables.of_group(g), range, a};
     std::visit(
         [&](auto r) {
           r.weight_decay = tables.groups()[g].weight_decay.value_or(r.weight_decay);
-          update(r);
+          cuda::update(where, tables.of_group(g), range, a.step, r, a.norms);
         },
         rule.kind);
   }

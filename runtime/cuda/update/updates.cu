@@ -5,43 +5,46 @@ namespace dtrain::cuda {
 
 namespace {
 
-template <class Update>
-void update(const Launch& where, const FlatTables& tables, const FlatRange& r, const StepState* step,
-            const Update& rule) {
-  const bool vectors = aligned(r.params, r.gradients, r.state[0], r.state[1]) && r.state_begin % quad == 0;
-  const std::int64_t quads = divide_up(r.end, quad) - r.begin / quad;
-  constexpr std::int64_t most = 2048;  // the constants are worked out once a block
-  const std::int64_t blocks = divide_up(quads, block_threads);
-  launch(where, blocks < most ? blocks : most, UpdateBody<Update>{rule, tables, r, step, vectors});
+SgdUpdate update_of(const Sgd& rule) {
+  return {rule};
 }
-
-template <class Rule>
-void update_with_ratio(const Launch& where, const FlatTables& tables, const FlatRange& r, const StepState* step,
-                       const Rule& rule, double* norms) {
-  const bool vectors = aligned(r.params, r.gradients, r.state[0], r.state[1]);
-  launch(where, tables.blocks, RatioNorms<Rule>{rule, tables, r, step, norms, vectors});
-  launch(where, tables.param_count, RatioRates<Rule>{rule, tables, step, norms});
-  launch(where, tables.blocks, RatioUpdate<Rule>{rule, tables, r, step, norms, vectors});
+AdamUpdate update_of(const Adam& rule) {
+  return {rule, rule.weight_decay, 0};
+}
+AdamUpdate update_of(const AdamW& r) {
+  return {{r.learning_rate, r.beta1, r.beta2, r.epsilon, 0}, 0, r.weight_decay};
+}
+LarsUpdate update_of(const Lars& rule) {
+  return {rule};
+}
+LambUpdate update_of(const Lamb& rule) {
+  return {rule};
 }
 
 }  // namespace
 
-void update_sgd(const Launch& where, const FlatTables& tables, const FlatRange& r, const StepState* step,
-                const Sgd& rule) {
-  update(where, tables, r, step, SgdUpdate{rule});
+template <class Rule>
+void update(const Launch& where, const FlatTables& tables, const FlatRange& r, const StepState* step, const Rule& rule,
+            double* norms) {
+  const auto by = update_of(rule);
+  using Update = std::remove_const_t<decltype(by)>;
+  const bool vectors = aligned(r.params, r.gradients, r.state[0], r.state[1]) && r.state_begin % quad == 0;
+  if constexpr (Update::by_ratio) {
+    launch(where, tables.blocks, RatioNorms<Update>{{by, tables, r, step, norms, vectors}});
+    launch(where, tables.param_count, RatioRates<Update>{by, tables, step, norms});
+    launch(where, tables.blocks, RatioUpdate<Update>{{by, tables, r, step, norms, vectors}});
+  } else {
+    const std::int64_t quads = divide_up(r.end, quad) - r.begin / quad;
+    constexpr std::int64_t most = 2048;  // the constants are worked out once a block
+    const std::int64_t blocks = divide_up(quads, block_threads);
+    launch(where, blocks < most ? blocks : most, UpdateBody<Update>{by, tables, r, step, vectors});
+  }
 }
-void update_adam(const Launch& where, const FlatTables& tables, const FlatRange& r, const StepState* step,
-                 const Adam& rule, double l2, double decoupled) {
-  update(where, tables, r, step, AdamUpdate{rule, l2, decoupled});
-}
-void update_lars(const Launch& where, const FlatTables& tables, const FlatRange& r, const StepState* step,
-                 const Lars& rule, double* norms) {
-  update_with_ratio(where, tables, r, step, LarsUpdate{rule}, norms);
-}
-void update_lamb(const Launch& where, const FlatTables& tables, const FlatRange& r, const StepState* step,
-                 const Lamb& rule, double* norms) {
-  update_with_ratio(where, tables, r, step, LambUpdate{rule}, norms);
-}
+template void update(const Launch&, const FlatTables&, const FlatRange&, const StepState*, const Sgd&, double*);
+template void update(const Launch&, const FlatTables&, const FlatRange&, const StepState*, const Adam&, double*);
+template void update(const Launch&, const FlatTables&, const FlatRange&, const StepState*, const AdamW&, double*);
+template void update(const Launch&, const FlatTables&, const FlatRange&, const StepState*, const Lars&, double*);
+template void update(const Launch&, const FlatTables&, const FlatRange&, const StepState*, const Lamb&, double*);
 
 void update_statistics(const Launch& where, const FlatTables& tables, float* params, const float* gradients,
                        const StepState* step) {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "comm/collective/reducer.hpp"
@@ -69,7 +70,7 @@ inline Trained train(const Maker& make, DType wire, bool sharded) {
       reducer.wait_all(*compute);
       const auto squares = optimizer.block_squares(store, *compute);
       reducer.gather_squares(squares, *compute);
-      out.norms.push_back(Optimizer::norm_of(squares));
+      out.norms.push_back(std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0)));
       state.gradient_scale = static_cast<float>(1.0 / out.norms.back());
     }
     for (std::size_t b = 0; b < layout.buckets.size(); ++b) {

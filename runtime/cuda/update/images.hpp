@@ -1,11 +1,13 @@
-// The body of the kernel that gathers, augments and normalizes stored images; see image_load.hpp. A struct of
-// arguments; see grid.hpp.
+// The kernel that gathers, augments and normalizes stored images (image_load.hpp): what starts it, and its body. A
+// struct of arguments; see grid.hpp.
 #pragma once
 
 #include "runtime/cuda/vector.hpp"
 #include "runtime/input/image_math.hpp"
 
 namespace dtrain::cuda {
+
+void load_images(const Launch&, Element out, const ImageFormat&, const ImageBatch&);
 
 /// Several blocks for an image, each with a slice of the result's pixels. Where colours change each block goes over the
 /// whole image for its mean gray value, in the same order.

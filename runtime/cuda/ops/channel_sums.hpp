@@ -57,6 +57,16 @@ inline Tiling sums_tiling(const Matrix& m, int width) {
   return tiling_of(m.rows, m.channels, width, rows_in_float, 512);
 }
 
+/// Bytes of workspace for two sums a channel: one channel a thread makes the most chunks.
+inline std::size_t sums_bytes(const Matrix& shape) {
+  std::int64_t chunks = 0;
+  for (const int width : {1, width_of<float>, width_of<Bf16>}) {
+    const std::int64_t of_width = sums_tiling(shape, width).chunks;
+    chunks = of_width > chunks ? of_width : chunks;
+  }
+  return static_cast<std::size_t>(2 * chunks * shape.channels) * sizeof(double);
+}
+
 /// partial[chunk][2][channels]: f.add(column, row, channel, first, second) for each row, where column =
 /// f.column(channel) is what a thread keeps of its channels.
 template <class F>
@@ -126,13 +136,47 @@ struct FinishSums {
   }
 };
 
-template <class F, class Finish>
-void sum_columns(const Launch& where, const Matrix& shape, void* workspace, const F& f, const Finish& finish) {
-  const Tiling tiling = sums_tiling(shape, F::width);
+/// Of Terms<T, width>{arguments...}, then of `finish`.
+template <template <class, int> class Terms, class Finish, class... Arguments>
+void sum_columns(const Launch& where, Element element, const Matrix& shape, bool suits, void* workspace,
+                 const Finish& finish, const Arguments&... arguments) {
   auto* partial = static_cast<double*>(workspace);
-  launch(where, tiling.blocks(), PartialSums<F>{shape, tiling, f, partial});
-  launch(where, divide_up(shape.channels, warp_size),
-         FinishSums<Finish>{shape.channels, tiling.chunks, partial, finish});
+  with_width(element, shape.channels, suits, [&](auto tag, auto width) {
+    using F = Terms<decltype(tag), decltype(width)::value>;
+    const Tiling tiling = sums_tiling(shape, F::width);
+    launch(where, tiling.blocks(), PartialSums<F>{shape, tiling, F{typed(arguments)...}, partial});
+    launch(where, divide_up(shape.channels, warp_size),
+           FinishSums<Finish>{shape.channels, tiling.chunks, partial, finish});
+  });
+}
+
+// ---- element by element, channels kept in registers ----------------------------------------------------------------
+
+/// f.apply(column, element, channel) for each group of channels of each row.
+template <class F>
+struct ApplyColumns {
+  static constexpr int threads = Tiling::threads, width = F::width;
+  using Shared = Nothing;
+  Matrix shape;
+  Tiling tiling;
+  F f;
+  template <class Thread>
+  DTRAIN_HOST_DEVICE void operator()(Thread& t, Shared&) const {
+    const TilePlace at = tile_place<width>(t, tiling, shape.rows, shape.channels);
+    if (!at.inside) return;
+    const auto column = f.column(at.channel);
+    for (std::int64_t row = at.row; row < at.end; row += at.step) f.apply(column, row * shape.channels + at.channel);
+  }
+};
+/// Of Body<T, width>{arguments...}.
+template <template <class, int> class Body, class... Arguments>
+void apply_columns(const Launch& where, Element element, const Matrix& shape, bool suits,
+                   const Arguments&... arguments) {
+  with_width(element, shape.channels, suits, [&](auto tag, auto width) {
+    using F = Body<decltype(tag), decltype(width)::value>;
+    const Tiling tiling = tiling_of(shape.rows, shape.channels, F::width, rows_in_float, 4096);
+    launch(where, tiling.blocks(), ApplyColumns<F>{shape, tiling, F{typed(arguments)...}});
+  });
 }
 
 // ---- over the pixels of one sample ---------------------------------------------------------------------------------
@@ -175,48 +219,16 @@ struct SampleSums {
   }
 };
 
-template <class F>
-void sum_samples(const Launch& where, const Images& images, const F& f) {
-  Tiling tiling = tiling_of(images.pixels, images.channels, F::width, images.pixels, 1);
-  tiling.chunks = 1;
-  launch(where, images.samples * tiling.tiles, SampleSums<F>{images, tiling, f});
+/// Of Terms<T, width>{images, arguments...}.
+template <template <class, int> class Terms, class... Arguments>
+void sum_samples(const Launch& where, Element element, const Images& images, bool suits,
+                 const Arguments&... arguments) {
+  with_width(element, images.channels, suits, [&](auto tag, auto width) {
+    using F = Terms<decltype(tag), decltype(width)::value>;
+    Tiling tiling = tiling_of(images.pixels, images.channels, F::width, images.pixels, 1);
+    tiling.chunks = 1;
+    launch(where, images.samples * tiling.tiles, SampleSums<F>{images, tiling, F{images, typed(arguments)...}});
+  });
 }
-
-template <class T, int w>
-struct GlobalAverageTerms {
-  static constexpr int width = w;
-  Images images;
-  const T* x;
-  T* y;
-  DTRAIN_HOST_DEVICE Floats<width> term(std::int64_t, std::int64_t element, std::int64_t) const {
-    return load_floats<width>(x + element);
-  }
-  DTRAIN_HOST_DEVICE void finish(std::int64_t sample, std::int64_t channel, double sum) const {
-    y[sample * images.channels + channel] = from_float<T>(static_cast<float>(sum / static_cast<double>(images.pixels)));
-  }
-};
-
-/// Of y = a * b: the gradient of b is a sum, and that of a is written on the way (it may lie over gy).
-template <class T, int w>
-struct ScaleChannelsGradientTerms {
-  static constexpr int width = w;
-  Images images;
-  const T *a, *b, *gy;
-  Slot ga, gb;
-  DTRAIN_HOST_DEVICE Floats<width> term(std::int64_t sample, std::int64_t element, std::int64_t channel) const {
-    const Floats<width> g = load_floats<width>(gy + element), factor = load_floats<width>(a + element);
-    if (ga.put != Put::none) {
-      Floats<width> of_a = load_floats<width>(b + sample * images.channels + channel);
-      for (int j = 0; j < width; ++j) of_a.v[j] *= g.v[j];
-      write_slot<width, T>(ga, element, of_a);
-    }
-    Floats<width> product;
-    for (int j = 0; j < width; ++j) product.v[j] = g.v[j] * factor.v[j];
-    return product;
-  }
-  DTRAIN_HOST_DEVICE void finish(std::int64_t sample, std::int64_t channel, double sum) const {
-    write_slot<1, T>(gb, sample * images.channels + channel, Floats<1>{{static_cast<float>(sum)}});
-  }
-};
 
 }  // namespace dtrain::cuda

@@ -1,5 +1,6 @@
 // Starts the kernels beside linear layers and convolutions.
-#include "runtime/cuda/ops/layer_bodies.hpp"
+#include "runtime/cuda/ops/cast.hpp"
+#include "runtime/cuda/ops/layer_kernels.hpp"
 
 namespace dtrain::cuda {
 
@@ -9,8 +10,7 @@ template <class From, class To>
 void swap(const Launch& where, const Swap& shape, const void* from, Slot to) {
   using Body = SwapBody<From, To>;
   const std::int64_t row_tiles = divide_up(shape.rows, Body::tile), column_tiles = divide_up(shape.columns, Body::tile);
-  launch(where, shape.outer * row_tiles * column_tiles,
-         Body{shape, row_tiles, column_tiles, static_cast<const From*>(from), to});
+  launch(where, shape.outer * row_tiles * column_tiles, Body{shape, row_tiles, column_tiles, typed(from), to});
 }
 
 }  // namespace
@@ -36,19 +36,15 @@ void column_sums(const Launch& where, Element element, std::int64_t rows, std::i
   with_element(element, [&](auto tag) {
     using Body = ColumnSumsBody<decltype(tag)>;
     const std::int64_t column_blocks = divide_up(columns, Body::width);
-    launch(where, shape.chunks * column_blocks,
-           Body{shape, column_blocks, static_cast<const decltype(tag)*>(x), partial});
+    launch(where, shape.chunks * column_blocks, Body{shape, column_blocks, typed(x), partial});
   });
-  launch(where, divide_up(columns, block_threads), ColumnTotalsBody{shape, partial, to});
+  for_count(where, columns, ColumnTotalsBody{shape, partial, to});
 }
 
 void bias_activate(const Launch& where, Element element, Activation kind, std::int64_t rows, std::int64_t columns,
                    const float* bias, void* y) {
-  with_element(element, [&](auto tag) {
-    using T = decltype(tag);
-    for_elements(where, rows * columns, aligned(y) && columns % width_of<T> == 0,
-                 BiasActivateBody<T>{kind, columns, bias, static_cast<T*>(y)});
-  });
+  for_elements<BiasActivateBody>(where, element, rows * columns, aligned(y) && columns % width_of_element(element) == 0,
+                                 kind, columns, bias, y);
 }
 
 }  // namespace dtrain::cuda

@@ -82,10 +82,36 @@ DType index_type(io::StoredType type) {
 }  // namespace
 
 io::Dataset open_data(const RunConfig& config, const std::vector<std::string>& patterns, DataUse use, double cache_mib,
-                      int part, int parts) {
+                      const Reference& reference, int part, int parts) {
   const models::Ports ports = models::ports_of(config.model);
-  return io::Dataset(patterns, {sources_of(config, ports.all, use), cache_mib, part, parts,
-                                static_cast<std::size_t>(config.data.open_files), use == DataUse::evaluation});
+  return io::Dataset(patterns,
+                     {sources_of(config, ports.all, use), cache_mib, part, parts,
+                      static_cast<std::size_t>(config.data.open_files), use == DataUse::evaluation, reference});
+}
+
+Reference reference_of(const io::FoundCheckpoint& found) {
+  const auto at = found.state.versions.find(data_names_key);
+  if (at == found.state.versions.end()) return {};
+  try {
+    return io::descriptions_from(at->second, "checkpoint " + found.path);
+  } catch (const DataError& e) {
+    throw CheckpointError(e.what(), CheckpointError::Kind::corrupt);
+  }
+}
+
+void check_same_names(const io::FoundCheckpoint& found, const Reference& now) {
+  for (const io::Description& before : reference_of(found)) {
+    const io::Description* const said = io::find_description(now, before.use, before.port);
+    if (said == nullptr || said->names.empty()) continue;
+    try {
+      if (io::RowMap(before, *said, io::StoredType::i32).empty() && before.names.size() == said->names.size()) continue;
+    } catch (const DataError& e) {
+      throw CheckpointError(e.what(), CheckpointError::Kind::incompatible);
+    }
+    throw CheckpointError(fmt::format("{} has its {} in another order than {}, or lacks some: make it again as it was",
+                                      said->source, before.classes ? "classes" : "columns", before.source),
+                          CheckpointError::Kind::incompatible);
+  }
 }
 
 std::string same_set_text(const io::Dataset& train, const io::Dataset& eval) {
@@ -94,10 +120,11 @@ std::string same_set_text(const io::Dataset& train, const io::Dataset& eval) {
                      eval.files().front(), eval.port(0).key);
 }
 
-io::Dataset open_inputs(const RunConfig& config, const std::vector<std::string>& patterns) {
+io::Dataset open_inputs(const RunConfig& config, const std::vector<std::string>& patterns, const Reference& reference) {
   std::vector<models::Port> inputs = models::ports_of(config.model).all;
   std::erase_if(inputs, [](const models::Port& port) { return port.use != PortUse::input; });
-  return io::Dataset(patterns, {sources_of(config, inputs, DataUse::evaluation), 0});
+  return io::Dataset(
+      patterns, {.ports = sources_of(config, inputs, DataUse::evaluation), .cache_mib = 0, .reference = reference});
 }
 
 models::StoredPorts stored_ports(const io::Dataset& data, const io::Dataset* other) {

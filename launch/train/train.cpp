@@ -75,7 +75,7 @@ class Trainer {
     comm::agree_on(*group_, world_.host(), data);
     watchdog_.beat("load", 0, comm::Deadline::load);
     choices_.recall(config_.log.directory);
-    saving_.emplace(input_, world_, *group_, report_, choices_, train_data_->fingerprint(), status_);
+    saving_.emplace(input_, world_, *group_, report_, choices_, *train_data_, status_);
     if (saving_->finished_before(status_)) return ExitCode::ok;
     prepare();
     const comm::Fact layout[] = {{"the parameter layout", layout_text()}};
@@ -100,8 +100,8 @@ class Trainer {
     const double cache = config_.data.cache_mib;
     train_data_.emplace(open_data(config_, config_.data.train, DataUse::training, cache));
     if (!config_.data.eval.files.empty())
-      eval_data_.emplace(
-          open_data(config_, config_.data.eval.files, DataUse::evaluation, cache, world_.rank(), world_.size()));
+      eval_data_.emplace(open_data(config_, config_.data.eval.files, DataUse::evaluation, cache,
+                                   train_data_->descriptions(), world_.rank(), world_.size()));
     if (eval_data_)
       if (const std::string text = same_set_text(*train_data_, *eval_data_); !text.empty()) report_.warn(text);
     stored_ = stored_ports(*train_data_, eval_data_ ? &*eval_data_ : nullptr);

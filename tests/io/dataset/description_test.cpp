@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "io/dataset/dataset.hpp"
+#include "io/dataset/loader.hpp"
 #include "io/hdf5/names.hpp"
 #include "io/import/repack.hpp"
 #include "tests/io/dataset/port_files.hpp"
@@ -198,6 +199,10 @@ TEST_F(Descriptions, LayoutsThatFilesSayMustAgree) {
   }
   EXPECT_EQ(open({"a.h5"}).port(0).layout, StoredLayout::channels_last);
   EXPECT_EQ(open({"b.h5"}).port(0).layout, StoredLayout::channels_first);
+  EXPECT_EQ(fit_input(open({"a.h5"}), 0, Shape{3, 3, 3}), SampleOrder::channels_last);
+  EXPECT_EQ(fit_input(open({"b.h5"}), 0, Shape{3, 3, 3}), SampleOrder::channels_first);
+  EXPECT_EQ(fit_input(open({"b.h5"}), 0, Shape{3, 3, 3}, StoredLayout::channels_last), SampleOrder::channels_last);
+  EXPECT_THROW(fit_input(open({"c.h5"}), 0, Shape{3, 3, 3}), ShapeError);
   EXPECT_EQ(open({"c.h5", "b.h5"}).port(0).layout, StoredLayout::channels_first);
   EXPECT_HAS(refused({"a.h5", "c.h5", "b.h5"}), "b.h5: /x is stored channels first, but ");
   const Names files{folder_ / "a.h5", folder_ / "b.h5"};

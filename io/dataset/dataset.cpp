@@ -1,6 +1,7 @@
 #include "io/dataset/dataset.hpp"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <thread>
 
@@ -55,6 +56,14 @@ std::vector<std::string> expand_files(std::span<const std::string> patterns) {
         files.begin() + static_cast<std::ptrdiff_t>(i)) {
       throw DataError(fmt::format("{}: is named twice; each shard may appear once", files[i]));
     }
+  }
+  std::map<std::pair<dev_t, ino_t>, const std::string*> known;  // a link, or another spelling of the path
+  for (const std::string& file : files) {
+    struct stat status {};
+    if (::stat(file.c_str(), &status) != 0) continue;  // told when it is opened
+    const auto [other, first] = known.try_emplace({status.st_dev, status.st_ino}, &file);
+    if (!first)
+      throw DataError(fmt::format("{}: is the same file as {}; each shard may appear once", file, *other->second));
   }
   return files;
 }

@@ -35,9 +35,6 @@ inline constexpr const char* data_names_key = "data_names";
 /// order.
 void check_same_names(const io::FoundCheckpoint&, const Reference& now);
 
-/// A warning where both are the same samples, so that the evaluation tests nothing new; else empty.
-std::string same_set_text(const io::Dataset& train, const io::Dataset& eval);
-
 /// What the graph has to know of them. `other`: a set that it reads, too, or null.
 models::StoredPorts stored_ports(const io::Dataset&, const io::Dataset* other = nullptr);
 
@@ -48,5 +45,10 @@ io::LoaderOptions loader_options(const RunConfig&, const Graph&, const models::S
 
 /// Throws what such a loader would: shapes, types, labels or augmentations that do not fit the model.
 void check_data(const RunConfig&, const Graph&, const models::StoredPorts&, const io::Dataset&, DataUse);
+
+/// What may not be meant, a line each: an evaluation on training samples, inputs whose values are far from 0 and 1.
+/// `eval` may be null.
+std::vector<std::string> data_warnings(const RunConfig&, const Graph&, const models::StoredPorts&,
+                                       const io::Dataset& train, const io::Dataset* eval);
 
 }  // namespace dtrain::launch

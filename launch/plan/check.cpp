@@ -121,10 +121,12 @@ class Check {
     plan_ = make_plan(training_graph(config_, split_.micro, stored), plan_options(config_, ranks_));
     notes_.push_back("workspaces and packed parameters are stated upper bounds: no device was asked");
     notes_.insert(notes_.end(), absent.begin(), absent.end());
-    if (train && eval)
-      if (const std::string text = same_set_text(*train, *eval); !text.empty()) notes_.push_back(text);
+    notes_.insert(notes_.end(), loaded.remarks.begin(), loaded.remarks.end());
     if (train) check_data(config_, plan_.graph, stored, *train, DataUse::training);
     if (eval) check_data(config_, plan_.graph, stored, *eval, DataUse::evaluation);
+    if (train)
+      for (std::string& text : data_warnings(config_, plan_.graph, stored, *train, eval ? &*eval : nullptr))
+        notes_.push_back(std::move(text));
     data_.train_samples = train ? static_cast<std::int64_t>(train->count()) : 0;
     data_.eval_samples = eval ? static_cast<std::int64_t>(eval->count()) : 0;
     memory_ = run_memory(config_, plan_, ranks_, split_.accumulation);

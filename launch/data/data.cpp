@@ -121,8 +121,10 @@ void check_same_names(const io::FoundCheckpoint& found, const Reference& now) {
 io::Dataset open_inputs(const RunConfig& config, const std::vector<std::string>& patterns, const Reference& reference) {
   std::vector<models::Port> inputs = models::ports_of(config.model).all;
   std::erase_if(inputs, [](const models::Port& port) { return port.use != PortUse::input; });
-  return io::Dataset(
-      patterns, {.ports = sources_of(config, inputs, DataUse::evaluation), .cache_mib = 0, .reference = reference});
+  return io::Dataset(patterns, {.ports = sources_of(config, inputs, DataUse::evaluation),
+                                .cache_mib = 0,
+                                .evaluation = true,
+                                .reference = reference});
 }
 
 models::StoredPorts stored_ports(const io::Dataset& data, const io::Dataset* other) {

@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "io/dataset/description.hpp"
 #include "runtime/config/named.hpp"
 #include "runtime/graph/graph.hpp"
 
@@ -47,9 +48,6 @@ using Augmentation = std::variant<RandomCrop, RandomResizedCrop, Flip, Rotation,
 std::string name_of(const Augmentation&);
 /// Whether any of them changes where pixels lie.
 bool moves(const std::vector<Augmentation>&);
-
-/// How a file stores images, volumes or series, where that is said.
-enum class StoredLayout : std::uint8_t { unknown, channels_first, channels_last };
 
 /// Where an input, a target or a weight of the model comes from, and what is done to its values.
 struct PortConfig {

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "io/hdf5/stored.hpp"
 #include "runtime/tensor/error.hpp"
@@ -20,6 +21,25 @@ std::vector<std::int64_t> without_ones(const Shape& shape) {
     if (e != 1) extents.push_back(e);
   }
   return extents;
+}
+
+/// Written as [H, W, C], very likely: few channels at the end, and none of the others so small.
+bool looks_turned(const Shape& sample) {
+  const auto extents = sample.extents();
+  const std::int64_t last = extents.back();
+  return (last == 1 || last == 3 || last == 4) &&
+         std::all_of(extents.begin(), extents.end() - 1, [](std::int64_t e) { return e > 4; });
+}
+
+/// [C, H, W] of [H, W, C].
+Shape channels_first_of(const Shape& sample) {
+  std::vector<std::int64_t> extents{sample.extents().back()};
+  extents.insert(extents.end(), sample.extents().begin(), sample.extents().end() - 1);
+  return Shape{std::span<const std::int64_t>(extents)};
+}
+
+std::string layout_setting(const DataPort& port) {
+  return fmt::format("data.{}.{}.layout", port.use == PortUse::input ? "inputs" : "targets", port.name);
 }
 
 /// [C, H, W] or [C, D, H, W]: batches lie channels last.
@@ -42,6 +62,10 @@ std::string model_name(const DataPort& port) {
 
 SampleOrder fit_input(const Dataset& data, std::size_t index, const Shape& input, StoredLayout layout) {
   const DataPort& port = data.port(index);
+  // What the file says of itself is about its own extents.
+  const bool of_file =
+      layout == StoredLayout::unknown && !port.ragged() && is_image(input) && port.row.rank() == input.rank();
+  if (of_file) layout = port.layout;
   std::vector<std::int64_t> held;
   if (port.ragged() && input.rank() > 0) held.push_back(input[0]);
   held.insert(held.end(), port.row.extents().begin(), port.row.extents().end());
@@ -64,30 +88,45 @@ SampleOrder fit_input(const Dataset& data, std::size_t index, const Shape& input
     std::vector<std::int64_t> last(extents.begin() + 1, extents.end());
     last.push_back(extents[0]);
     const Shape turned{std::span<const std::int64_t>(last)};
-    const bool is_last =
-        stored == turned || (layout == StoredLayout::channels_last && without_ones(stored) == without_ones(turned));
-    // Equal shapes are [C, H, W], unless it is said that they are not.
-    if (as_written && (layout != StoredLayout::channels_last || input[0] == 1))
-      return input[0] == 1 ? SampleOrder::channels_last : SampleOrder::channels_first;
-    if (is_last && layout != StoredLayout::channels_first) return SampleOrder::channels_last;
+    const bool as_turned = without_ones(stored) == without_ones(turned);
+    if (as_written && input[0] == 1) return SampleOrder::channels_last;
+    if (layout == StoredLayout::unknown && (as_written || as_turned)) {
+      if (looks_turned(input)) {
+        throw ShapeError(fmt::format(
+            "{} is {}, which dtrain reads as {} channels of {}; if it is meant as [height, width, channels], write {}, "
+            "and files of either order are read; else say {}: channels_first, or channels_last",
+            model_name(port), input.str(), input[0], fmt::join(extents.subspan(1), " x "),
+            channels_first_of(input).str(), layout_setting(port)));
+      }
+      const bool exactly = stored == input, exactly_turned = stored == turned;
+      const bool one_position = input.elements() == input[0];
+      if (as_written && as_turned && exactly == exactly_turned && !one_position) {
+        throw ShapeError(
+            fmt::format("{} holds samples of shape {}, which may be {} stored channels first or channels "
+                        "last; say {}: channels_first, or channels_last",
+                        name, stored.str(), input.str(), layout_setting(port)));
+      }
+      if (exactly_turned && !exactly) return SampleOrder::channels_last;
+      if (as_written) return SampleOrder::channels_first;
+    }
+    if (layout == StoredLayout::channels_first && as_written) return SampleOrder::channels_first;
+    if (layout == StoredLayout::channels_last && as_turned) return SampleOrder::channels_last;
   } else if (input.rank() == 2) {
     const bool turned = without_ones(stored) == without_ones(Shape{input[1], input[0]});
     const bool same = input[0] == 1 || input[1] == 1;
     if (layout == StoredLayout::unknown && as_written && turned && !same && !port.ragged()) {
       throw ShapeError(
           fmt::format("{} holds samples of shape {}, which may be {} positions of {} channels or {} "
-                      "channels of {} positions; say data.{}.{}.layout: channels_last, or channels_first",
-                      name, stored.str(), input[0], input[1], input[1], input[0],
-                      port.use == PortUse::input ? "inputs" : "targets", port.name));
+                      "channels of {} positions; say {}: channels_last, or channels_first",
+                      name, stored.str(), input[0], input[1], input[1], input[0], layout_setting(port)));
     }
     if (as_written && (layout != StoredLayout::channels_first || same)) return SampleOrder::plain;
     if (turned && layout == StoredLayout::channels_first) return SampleOrder::channels_first;
     if (turned && layout == StoredLayout::unknown) {
       throw ShapeError(
           fmt::format("{} holds samples of shape {}, but {} is {}, which is [length, channels]; if the "
-                      "file holds [channels, length], say data.{}.{}.layout: channels_first",
-                      name, stored.str(), model_name(port), input.str(),
-                      port.use == PortUse::input ? "inputs" : "targets", port.name));
+                      "file holds [channels, length], say {}: channels_first",
+                      name, stored.str(), model_name(port), input.str(), layout_setting(port)));
     }
   } else if (as_written || (input.rank() == 1 && stored.elements() == input[0])) {
     return SampleOrder::plain;
@@ -96,9 +135,12 @@ SampleOrder fit_input(const Dataset& data, std::size_t index, const Shape& input
     throw ShapeError(
         fmt::format("{} has {} values a sample, but the model gives {}", name, stored.elements(), input.elements()));
   }
-  const std::string said = layout == StoredLayout::unknown          ? ""
-                           : layout == StoredLayout::channels_first ? ", which is said to be stored channels_first"
-                                                                    : ", which is said to be stored channels_last";
+  const char* const by = of_file ? "by its attribute layout" : "to be";
+  const std::string said =
+      layout == StoredLayout::unknown
+          ? ""
+          : fmt::format(", which is said {} stored {}", by,
+                        layout == StoredLayout::channels_first ? "channels_first" : "channels_last");
   throw ShapeError(fmt::format("{} holds samples of shape {}, but {} is {}{}", name, stored.str(), model_name(port),
                                input.str(), said));
 }

@@ -1,6 +1,7 @@
 #include "io/dataset/dataset.hpp"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <thread>
 
@@ -56,6 +57,14 @@ std::vector<std::string> expand_files(std::span<const std::string> patterns) {
       throw DataError(fmt::format("{}: is named twice; each shard may appear once", files[i]));
     }
   }
+  std::map<std::pair<dev_t, ino_t>, const std::string*> known;  // a link, or another spelling of the path
+  for (const std::string& file : files) {
+    struct stat status {};
+    if (::stat(file.c_str(), &status) != 0) continue;  // told when it is opened
+    const auto [other, first] = known.try_emplace({status.st_dev, status.st_ino}, &file);
+    if (!first)
+      throw DataError(fmt::format("{}: is the same file as {}; each shard may appear once", file, *other->second));
+  }
   return files;
 }
 
@@ -64,6 +73,7 @@ struct Dataset::State {
   std::shared_ptr<OpenFiles> open_files;
   std::vector<PortRows> rows;
   std::vector<DataPort> ports;  // of `rows`, once these are open
+  std::vector<Description> descriptions;
   bool in_memory = false;
   std::string fingerprint;
   BlockLayout blocks;
@@ -114,6 +124,8 @@ void Dataset::State::open_file(const h5::File& file, const std::vector<PortSourc
   const std::uint64_t first = list.count();
   std::uint64_t count = 0;
   std::string counted;
+  const auto label_targets = std::count_if(sources.begin(), sources.end(),
+                                           [](const PortSource& s) { return s.use == PortUse::target && s.index; });
   bool usual_input = true, usual_target = true;  // only the first of them, `input` or `target`, may have a usual name
   for (std::size_t i = 0; i < sources.size(); ++i) {
     const PortSource& source = sources[i];
@@ -122,7 +134,10 @@ void Dataset::State::open_file(const h5::File& file, const std::vector<PortSourc
     if (source.use != PortUse::weight) usual = false;
     std::optional<h5::DatasetInfo> offsets;
     if (!source.offsets.empty()) offsets = finder.of_key(source.offsets);
-    const std::uint64_t n = rows[i].add(file.path(), info, offsets ? &*offsets : nullptr, open_files, list);
+    Description said = describe(file, info, source.name, source.use, source.index);
+    if (said.classes && label_targets > 1) said.names.clear();  // of which of them is not said
+    const std::uint64_t n =
+        rows[i].add(file.path(), info, offsets ? &*offsets : nullptr, open_files, list, std::move(said));
     const std::string& key = offsets ? offsets->path : info.path;
     if (i == 0) {
       count = n;
@@ -147,7 +162,10 @@ void Dataset::State::open(const DatasetOptions& options) {
       for (const PortSource& source : sources) rows.emplace_back(source);
     open_file(file, sources, options.evaluation);
   }
-  for (const PortRows& r : rows) ports.push_back(r.port());
+  for (PortRows& r : rows) {
+    descriptions.push_back(r.match(find_description(options.reference, r.port().use, r.port().name), list));
+    ports.push_back(r.port());
+  }
 }
 
 void Dataset::State::load(const DatasetOptions& options) {
@@ -251,6 +269,9 @@ const std::vector<DataPort>& Dataset::ports() const noexcept {
 }
 const std::vector<std::string>& Dataset::files() const noexcept {
   return state_->list.files;
+}
+const std::vector<Description>& Dataset::descriptions() const noexcept {
+  return state_->descriptions;
 }
 bool Dataset::in_memory() const noexcept {
   return state_->in_memory;

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "io/dataset/description.hpp"
 #include "io/hdf5/stored.hpp"
 #include "runtime/graph/graph.hpp"
 #include "runtime/tensor/tensor.hpp"
@@ -38,6 +39,9 @@ struct DatasetOptions {
   int part = 0, parts = 1;
   std::size_t open_files = 0;  // at a time; 0: a quarter of what the process may open
   bool evaluation = false;     // of a file with both halves, x_train and x_test or groups of these names, the second
+  /// Of the set, or the checkpoint, that these samples meet: labels and columns are numbered as there, by their names.
+  /// Without it, as in the file that names most of them.
+  std::vector<Description> reference{};
 };
 
 /// A port as the files have it.
@@ -52,6 +56,7 @@ struct DataPort {
   std::int64_t longest = 1;      // ragged: positions of the longest row
   bool labels = false;           // targets of one integer a sample, which were read and checked when the set was opened
   std::int64_t class_count = 0;  // of `labels`: the largest + 1
+  StoredLayout layout = StoredLayout::unknown;  // as the files say
   bool ragged() const noexcept { return !offsets.empty(); }
   /// Of what row() may need.
   std::size_t scratch_bytes() const noexcept { return row_bytes * static_cast<std::size_t>(longest); }
@@ -77,7 +82,7 @@ class Dataset {
   /// for labels and offsets, which are read and checked; reads small sets (or the part of them that will be used).
   /// Afterwards a file is open only while its rows are used, and so many at a time.
   /// Throws DataError: missing, not HDF5, truncated, refused storage, unknown names, ports of different numbers of
-  /// rows, shards that differ, no samples.
+  /// rows, shards that differ, names of classes or columns that do not match, no samples.
   explicit Dataset(std::span<const std::string> patterns, const DatasetOptions& options = {});
   ~Dataset();
   Dataset(const Dataset&) = delete;
@@ -90,6 +95,8 @@ class Dataset {
   const std::vector<DataPort>& ports() const noexcept;
   const DataPort& port(std::size_t i) const noexcept { return ports()[i]; }
   const std::vector<std::string>& files() const noexcept;
+  /// What the files say of the ports, in the numbers in which they are read.
+  const std::vector<Description>& descriptions() const noexcept;
   bool in_memory() const noexcept;
   /// 16 hexadecimal digits over counts, names, shapes, types, all labels and sampled rows: the same for the same data
   /// wherever the files lie and however they are split off in chunks.

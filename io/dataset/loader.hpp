@@ -91,13 +91,21 @@ enum class SampleOrder : std::uint8_t {
 };
 /// Whether rows of a port fit an input of that shape (a sample's, as users write it). Accepts equal shapes, extents of
 /// 1 more or less, channels last for [C, H, W], channels first for [T, C] where `layout` says so, and anything of the
-/// same size for an input of rank 1. Throws ShapeError naming the file's and the model's shape.
+/// same size for an input of rank 1. Without a `layout` the one that the file says holds. Throws ShapeError naming the
+/// file's and the model's shape, also where it may be read in two ways.
 SampleOrder fit_input(const Dataset&, std::size_t port, const Shape& input,
                       StoredLayout layout = StoredLayout::unknown);
 
 /// Whether an input of the graph has a value, or one for each channel, at each pixel of an image: the same height and
 /// width.
 bool lies_over(const TensorDesc&, PortUse, const TensorDesc& image);
+
+/// Mean and standard deviation of what an input of numbers is filled with, over a few samples of the whole set; nothing
+/// where one of them cannot be read or is not finite.
+struct Spread {
+  double mean = 0, standard_deviation = 0;
+};
+std::optional<Spread> spread_of(const Dataset&, const BatchLayout&, std::span<const PortOptions>, std::size_t port);
 
 /// Throws what Loader's construction would throw for a set that does not suit the model: shapes, types, labels outside
 /// their range, augmentations. Of the layout only descriptions are looked at.

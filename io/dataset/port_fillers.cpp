@@ -1,6 +1,7 @@
 #include "io/dataset/port_fillers.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include <fmt/format.h>
@@ -15,6 +16,33 @@ bool lies_over(const TensorDesc& desc, PortUse use, const TensorDesc& image) {
   };
   const Shape wanted = image.is_index() ? Shape{} : pixels(image, true);
   return wanted.rank() > 0 && pixels(desc, use != PortUse::weight && !desc.is_index()) == wanted;
+}
+
+std::optional<Spread> spread_of(const Dataset& data, const BatchLayout& layout, std::span<const PortOptions> ports,
+                                std::size_t port) {
+  constexpr std::uint64_t samples = 16;
+  const NumberFiller filler(data, layout, ports, port, nullptr, nullptr);
+  FillScratch scratch;
+  filler.reserve(scratch);
+  std::vector<float> values(filler.bytes() / sizeof(float));
+  const std::uint64_t n = std::min(data.count(), samples);
+  double sum = 0, squares = 0, count = 0;
+  try {
+    for (std::uint64_t i = 0; i < n; ++i) {
+      const std::uint64_t index = n == 1 ? 0 : i * (data.count() - 1) / (n - 1);
+      filler.fill(index, index, scratch, reinterpret_cast<std::byte*>(values.data()));
+      for (const float v : values) {
+        sum += static_cast<double>(v);
+        squares += static_cast<double>(v) * static_cast<double>(v);
+      }
+      count += static_cast<double>(values.size());
+    }
+  } catch (const DataError&) {
+    return std::nullopt;  // training tells of it
+  }
+  if (count == 0) return std::nullopt;
+  const double mean = sum / count;
+  return Spread{mean, std::sqrt(std::max(0., squares / count - mean * mean))};
 }
 
 namespace {

@@ -35,7 +35,7 @@ PortRows::PortRows(const PortSource& source) : ignore_(source.ignore) {
 }
 
 std::uint64_t PortRows::add(const std::string& path, const h5::DatasetInfo& info, const h5::DatasetInfo* offsets,
-                            const std::shared_ptr<OpenFiles>& open_files, const ShardList& before) {
+                            const std::shared_ptr<OpenFiles>& open_files, const ShardList& before, Description said) {
   Shard shard;
   shard.values = std::make_unique<Column>(path, info, open_files);
   const Shape row = extents_from(info, 1);
@@ -61,6 +61,8 @@ std::uint64_t PortRows::add(const std::string& path, const h5::DatasetInfo& info
                                   port_.ragged() ? "position" : "sample"));
     }
   }
+  said_.push_back(std::move(said));
+  port_.layout = agreed_layout(said_);
   if (offsets != nullptr) read_offsets(path, *offsets, info.rows(), shard);
   const std::uint64_t rows = offsets != nullptr ? shard.offsets.size() - 1 : info.rows();
   shards_.push_back(std::move(shard));
@@ -90,6 +92,44 @@ void PortRows::read_offsets(const std::string& path, const h5::DatasetInfo& info
     shard.offsets[i] = static_cast<std::uint64_t>(value);
     if (i > 0) port_.longest = std::max(port_.longest, value - least);
   }
+}
+
+Description PortRows::match(const Description* reference, const ShardList& list) {
+  check_shards(said_);
+  const Description& own = fullest(said_);
+  const Description wanted = reference != nullptr && !reference->names.empty() && !own.names.empty() ? *reference : own;
+  for (std::size_t s = 0; s < shards_.size(); ++s) {
+    shards_[s].map = RowMap(wanted, said_[s], port_.type);
+    if (port_.labels && !shards_[s].map.empty()) map_labels(s, list);
+  }
+  said_.clear();
+  return wanted;
+}
+
+void PortRows::map_labels(std::size_t s, const ShardList& list) {
+  for (std::uint64_t row = list.first[s]; row < list.first[s + 1]; ++row) {
+    const std::int32_t stored = labels_[row];
+    labels_[row] = static_cast<std::int32_t>(shards_[s].map.label(stored, ignore_));
+    if (labels_[row] < 0 && labels_[row] != stored) throw_unnamed(list, row, fmt::format("{}", stored));
+  }
+  port_.class_count = 0;
+  for (const std::int32_t label : labels_)
+    if (label != ignore_) port_.class_count = std::max<std::int64_t>(port_.class_count, label + 1);
+}
+
+void PortRows::throw_unnamed(const ShardList& list, std::uint64_t index, const std::string& label) const {
+  throw DataError(
+      fmt::format("{}: {}, for which the file has no name; the classes of the files differ, so that each "
+                  "label needs one",
+                  where(list, index), label.empty() ? "it has a label" : "the label is " + label));
+}
+
+void PortRows::map(std::size_t s, std::byte* stored, std::uint64_t positions, const ShardList& list,
+                   std::uint64_t index) const {
+  const RowMap& map = shards_[s].map;
+  if (map.empty()) return;
+  const std::size_t count = static_cast<std::size_t>(positions) * (port_.row_bytes / size_of(port_.type));
+  if (!map.apply(stored, count, ignore_)) throw_unnamed(list, index, "");
 }
 
 void PortRows::read_labels(const ShardList& list) {
@@ -149,6 +189,7 @@ void PortRows::load(const ShardList& list, std::uint64_t begin, std::uint64_t en
   std::byte* to = memory_.data();
   for (const Run& run : runs) {
     if (run.count > 0) shards_[run.shard].values->read_rows(run.first, run.count, to, threads);
+    map(run.shard, to, run.count, list, std::max(list.first[run.shard], begin));
     to += run.count * port_.row_bytes;
   }
 }
@@ -159,6 +200,7 @@ Dataset::Row PortRows::row(const ShardList& list, std::uint64_t index, std::byte
     if (kept) return {memory_.data() + (index - kept_begin_) * port_.row_bytes, 1};
     const std::size_t s = list.shard_of(index);
     shards_[s].values->read_row(index - list.first[s], scratch);
+    map(s, scratch, 1, list, index);
     return {scratch, 1};
   }
   const std::size_t s = list.shard_of(index);
@@ -170,6 +212,7 @@ Dataset::Row PortRows::row(const ShardList& list, std::uint64_t index, std::byte
     return {memory_.data() + at, length};
   }
   if (length > 0) shard.values->read_range(begin, end - begin, scratch);
+  map(s, scratch, end - begin, list, index);
   return {scratch, length};
 }
 

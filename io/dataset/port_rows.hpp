@@ -29,9 +29,13 @@ class PortRows {
   /// Takes the data set of the next file, whose path is given. `offsets`: null where it is not ragged. Returns its
   /// number of rows. Throws DataError where it differs from those before.
   std::uint64_t add(const std::string& path, const h5::DatasetInfo&, const h5::DatasetInfo* offsets,
-                    const std::shared_ptr<OpenFiles>&, const ShardList& before);
+                    const std::shared_ptr<OpenFiles>&, const ShardList& before, Description);
   /// The labels of the file that was added last, if the port has labels.
   void read_labels(const ShardList&);
+
+  /// After the last file, before rows are read: labels and columns get the numbers of `reference`, or, where it is
+  /// null, of the file that names most. Returns what then holds for all. Throws DataError where names do not match.
+  Description match(const Description* reference, const ShardList&);
 
   const DataPort& port() const noexcept { return port_; }
   const std::optional<std::int64_t>& ignore() const noexcept { return ignore_; }
@@ -53,12 +57,18 @@ class PortRows {
     std::unique_ptr<Column> values;
     std::vector<std::uint64_t> offsets;  // ragged: [rows + 1], in positions
     std::ptrdiff_t memory = 0;           // ragged: where position 0 of the file would lie in memory_
+    RowMap map;
   };
   void read_offsets(const std::string& path, const h5::DatasetInfo& offsets, std::uint64_t positions, Shard&);
+  void map_labels(std::size_t shard, const ShardList&);
+  /// Rows that were read, so many positions from the row `index` of the set on, in place.
+  void map(std::size_t shard, std::byte* stored, std::uint64_t positions, const ShardList&, std::uint64_t index) const;
+  [[noreturn]] void throw_unnamed(const ShardList&, std::uint64_t index, const std::string& label) const;
 
   DataPort port_;
   std::optional<std::int64_t> ignore_;
   std::vector<Shard> shards_;
+  std::vector<Description> said_;  // by shard; until match()
   std::vector<std::int32_t> labels_;
   std::uint64_t kept_begin_ = 0, kept_end_ = 0;  // rows in memory
   std::vector<std::byte> memory_;

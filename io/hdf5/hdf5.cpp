@@ -445,14 +445,10 @@ Handle File::open(const DatasetInfo& info) const {
   return found;
 }
 
-bool File::copy_to(hid_t other, const std::string& name) const {
+Handle File::find(const std::string& path) const {
   const Lock lock;
   std::string why;
-  const Handle found = open_path(file_.get(), name, why);
-  if (!found) return false;
-  const Handle plist(H5Dget_create_plist(found.get()), H5Pclose);
-  if (!plist || H5Pget_external_count(plist.get()) != 0 || H5Pget_layout(plist.get()) == H5D_VIRTUAL) return false;
-  return H5Ocopy(file_.get(), name.c_str(), other, name.c_str(), H5P_DEFAULT, H5P_DEFAULT) >= 0;
+  return open_path(file_.get(), path, why);
 }
 
 hid_t native_type(StoredType type) noexcept {

@@ -115,8 +115,8 @@ class File {
   DatasetInfo info(const std::string& dataset) const;
   /// Opened for reading. Throws DataError where `refused`.
   Handle open(const DatasetInfo&) const;
-  /// Copies a data set of the root to the root of another file, whatever its type; false where there is none.
-  bool copy_to(Id other, const std::string& name) const;
+  /// A data set of any type, or nothing where there is none in this file.
+  Handle find(const std::string& path) const;
 
  private:
   std::string path_;

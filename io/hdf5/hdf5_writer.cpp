@@ -152,6 +152,7 @@ void Writer::copy_attributes(const File& from, const DatasetInfo& of, std::size_
   };
   if (H5Aiterate2(source.get(), H5_INDEX_NAME, H5_ITER_INC, nullptr, collect, &names) < 0) return;
   for (const std::string& name : names) {
+    if (name == "shard") continue;
     const Handle in(H5Aopen(source.get(), name.c_str(), H5P_DEFAULT), H5Aclose);
     if (!in) continue;
     const Handle type(H5Aget_type(in.get()), H5Tclose), space(H5Aget_space(in.get()), H5Sclose);
@@ -165,10 +166,6 @@ void Writer::copy_attributes(const File& from, const DatasetInfo& of, std::size_
     if (H5Aread(in.get(), type.get(), bytes.data()) < 0) continue;
     put_attribute(datasets_[dataset].handle, name, type.get(), type.get(), space, bytes.data());
   }
-}
-
-void Writer::copy_names(const File& from, const std::string& name) {
-  from.copy_to(file_.get(), name);
 }
 
 void Writer::write(std::size_t index, std::uint64_t first, std::uint64_t rows, const void* bytes) {

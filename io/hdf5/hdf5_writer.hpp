@@ -34,9 +34,8 @@ class Writer {
   /// Attributes of the file itself.
   void file_attribute(const std::string& name, const std::string& text);
   void file_attribute(const std::string& name, std::int64_t value);
-  /// What another file says of its rows: the attributes of a data set, and a data set of names, where there are any.
+  /// Those of another file's data set, but not which shard it is.
   void copy_attributes(const File& from, const DatasetInfo& of, std::size_t dataset);
-  void copy_names(const File& from, const std::string& name);
   /// Closes the file for this library: its temporary path, and where the bytes of each contiguous data set lie. Whoever
   /// knows may write them now; commit() is all that is left to do here.
   std::pair<std::string, std::vector<std::uint64_t>> hand_over();

@@ -54,7 +54,17 @@ bool ArchiveReader::next(Member& member) {
   if (name == nullptr) name = archive_entry_pathname_utf8(entry_);
   member.path = name == nullptr ? "" : name;
   while (member.path.starts_with("./")) member.path.erase(0, 2);
-  member.regular = archive_entry_filetype(entry_) == AE_IFREG && archive_entry_hardlink(entry_) == nullptr;
+  using Kind = Member::Kind;
+  const char* target = archive_entry_hardlink(entry_);
+  const auto type = archive_entry_filetype(entry_);
+  member.kind = target != nullptr  ? Kind::hard_link
+                : type == AE_IFREG ? Kind::file
+                : type == AE_IFDIR ? Kind::folder
+                : type == AE_IFLNK ? Kind::link
+                                   : Kind::other;
+  if (member.kind == Kind::link) target = archive_entry_symlink(entry_);
+  member.target = target == nullptr ? "" : target;
+  if (member.kind == Kind::file) member.file = files_++;
   bytes_ = member.bytes = static_cast<std::uint64_t>(archive_entry_size(entry_));
   return true;
 }

@@ -19,9 +19,12 @@ class ArchiveReader {
   explicit ArchiveReader(const std::string& path);
 
   struct Member {
-    std::string path;  // as stored, without a leading "./"
+    enum class Kind : std::uint8_t { file, folder, link, hard_link, other };
+    Kind kind = Kind::other;
+    std::string path;        // as stored, without a leading "./"
+    std::string target;      // of links: of a hard one from the top of the archive, else from the folder of the link
+    std::uint64_t file = 0;  // its number among those of kind `file`
     std::uint64_t bytes = 0;
-    bool regular = false;
   };
   /// Goes on to the next member; false at the end. Throws DataError where the archive is truncated or damaged.
   bool next(Member&);
@@ -36,7 +39,7 @@ class ArchiveReader {
   std::string path_;
   std::unique_ptr<archive, Close> archive_;
   archive_entry* entry_ = nullptr;
-  std::uint64_t bytes_ = 0, seen_ = 0;
+  std::uint64_t bytes_ = 0, seen_ = 0, files_ = 0;
 };
 
 }  // namespace dtrain::io

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "io/files/file.hpp"
+#include "io/import/archive_links.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {
@@ -27,6 +28,21 @@ constexpr std::size_t max_classes = 1 << 24;
 
 std::string_view file_name(std::string_view path) {
   return path.substr(path.rfind('/') + 1);
+}
+
+constexpr std::array<std::string_view, 3> read_endings{".jpg", ".jpeg", ".png"};
+constexpr std::array<std::string_view, 12> unread_endings{".webp", ".bmp",  ".tif", ".tiff", ".gif", ".heic",
+                                                          ".heif", ".avif", ".jp2", ".jxl",  ".ppm", ".pgm"};
+
+/// Of a file that is not hidden, in any case.
+bool has_ending(std::string_view path, std::span<const std::string_view> endings) {
+  const std::string_view name = file_name(path);
+  if (name.starts_with('.')) return false;
+  return std::any_of(endings.begin(), endings.end(), [name](std::string_view ending) {
+    return name.size() > ending.size() &&
+           std::equal(ending.begin(), ending.end(), name.end() - static_cast<std::ptrdiff_t>(ending.size()),
+                      [](char a, char b) { return a == std::tolower(static_cast<unsigned char>(b)); });
+  });
 }
 
 /// Collects the images of one source after the other.
@@ -45,6 +61,8 @@ class Lister {
     listing_.sources.push_back({path, !S_ISDIR(status.st_mode), {}, {}});
     prefixes_.clear();
     splits_.clear();
+    folders_.clear();
+    hidden_.clear();
     const std::size_t before = listing_.entries.size();
     if (listing_.sources.back().archive) {
       walk_archive(path);
@@ -59,23 +77,34 @@ class Lister {
  private:
   void walk_folder(const std::string& root, const std::string& inside, int depth);
   void walk_archive(const std::string& path);
-  /// Takes a file; false where it is none of ours.
-  bool take(const std::string& inside);
-  void ignore(const std::string& inside) {
-    constexpr std::size_t named = 3;
-    if (listing_.ignored.size() < named) listing_.ignored.push_back(inside);
-    ++listing_.ignored_count;
+  /// Takes a file; false where it is none of ours. `file`: of an archive, which member has its content.
+  bool take(const std::string& inside, std::uint64_t file = 0);
+  /// Whether a path lies in a hidden folder, which is counted once.
+  bool in_hidden_folder(const std::string& inside);
+  void note_folder(std::string_view inside);
+  void ignore(const char* kind, const std::string& inside) {
+    listing_.ignored.add(kind, listing_.ignored.count(), inside);
   }
   void probe(std::span<const std::byte> content) { probed_ = probed_ || first_(content); }
   void check(const std::string& path, std::size_t taken);
+  void check_classes(const std::string& path) const;
+
+  /// What lies in a folder itself.
+  struct FolderContent {
+    std::uint64_t images = 0, others = 0;
+    bool folders = false;
+    std::string other;  // the first of the others
+  };
 
   const std::string split_;
   const std::function<bool(std::span<const std::byte>)>& first_;
   bool probed_ = false;
   ImageListing listing_;
-  std::map<std::string, std::uint32_t> classes_;  // in the order in which they came
-  std::set<std::string> prefixes_;                // of this source
-  std::set<std::string> splits_;                  // other ones that could have been chosen
+  std::map<std::string, std::uint32_t> classes_;               // in the order in which they came
+  std::set<std::string> prefixes_;                             // of this source
+  std::set<std::string> splits_;                               // other ones that could have been chosen
+  std::map<std::string, FolderContent, std::less<>> folders_;  // of this source
+  std::set<std::string> hidden_;                               // folders of this source
 };
 
 void Lister::walk_folder(const std::string& root, const std::string& inside, int depth) {
@@ -91,7 +120,9 @@ void Lister::walk_folder(const std::string& root, const std::string& inside, int
     struct stat status {};
     const bool known = ::stat(full.c_str(), &status) == 0;
     if (known && S_ISDIR(status.st_mode)) {
-      if (!name.starts_with('.')) walk_folder(root, path, depth + 1);
+      if (in_hidden_folder(path + "/")) continue;
+      note_folder(path);
+      walk_folder(root, path, depth + 1);
     } else if (take(path) && !probed_) {
       std::vector<std::byte> content;
       if (append_file(full, content).empty()) probe(content);
@@ -100,30 +131,81 @@ void Lister::walk_folder(const std::string& root, const std::string& inside, int
 }
 
 void Lister::walk_archive(const std::string& path) {
+  using Kind = ArchiveReader::Member::Kind;
   ArchiveReader reader(path);
   ArchiveReader::Member member;
   std::vector<std::byte> content;
+  bool links = false;
   while (reader.next(member)) {
-    if (!member.regular) continue;
-    if (take(member.path) && !probed_ && member.bytes <= max_image_bytes) {
+    links = links || member.kind == Kind::link || member.kind == Kind::hard_link;
+    if (member.kind == Kind::folder && !member.path.empty() && !in_hidden_folder(member.path + "/"))
+      note_folder(member.path);
+    if (member.kind == Kind::other) take(member.path, ArchiveLinks::nowhere);
+    if (member.kind == Kind::file && take(member.path, member.file) && !probed_ && member.bytes <= max_image_bytes) {
       content.clear();
       reader.read(content);
       probe(content);
     }
   }
+  if (!links) return;
+  std::set<std::uint64_t> linked;
+  ArchiveLinks(path).each([&](const std::string& inside, std::uint64_t file) {
+    if (take(inside, file)) linked.insert(file);
+  });
+  ArchiveReader again(path);  // the only images may be links to files of other names
+  while (!probed_ && again.next(member)) {
+    if (member.kind != Kind::file || !linked.contains(member.file) || member.bytes > max_image_bytes) continue;
+    content.clear();
+    again.read(content);
+    probe(content);
+  }
 }
 
-bool Lister::take(const std::string& inside) {
-  if (!is_image_name(inside)) {
-    ignore(inside);
-    return false;
+bool Lister::in_hidden_folder(const std::string& inside) {
+  for (std::size_t begin = 0, end; (end = inside.find('/', begin)) != inside.npos; begin = end + 1) {
+    const std::string_view part = std::string_view(inside).substr(begin, end - begin);
+    if (!part.starts_with('.') || part == "." || part == "..") continue;
+    if (hidden_.insert(inside.substr(0, end)).second) ignore("hidden folders", inside.substr(0, end));
+    return true;
   }
-  ImageListing::Source& source = listing_.sources.back();
-  const std::string name(file_name(inside));
+  return false;
+}
+
+void Lister::note_folder(std::string_view inside) {
+  while (inside.ends_with('/')) inside.remove_suffix(1);
+  while (!inside.empty()) {
+    if (folders_.contains(inside)) return;
+    folders_.emplace(inside, FolderContent{});
+    const auto slash = inside.rfind('/');
+    if (slash == inside.npos) return;
+    inside = inside.substr(0, slash);
+    note_folder(inside);
+    folders_.find(inside)->second.folders = true;
+  }
+}
+
+bool Lister::take(const std::string& inside, std::uint64_t file) {
   const auto parent = [](std::string_view path) {
     const auto slash = path.rfind('/');
     return slash == std::string_view::npos ? std::string_view() : path.substr(0, slash);
   };
+  if (in_hidden_folder(inside)) return false;
+  const bool image = is_image_name(inside), hidden = file_name(inside).starts_with('.');
+  if (const std::string_view in = parent(inside); !in.empty()) {
+    note_folder(in);
+    FolderContent& content = folders_.find(in)->second;
+    if (image) ++content.images;
+    if (!image && !hidden && content.others++ == 0) content.other = file_name(inside);
+  }
+  if (!image) {
+    ignore(hidden                               ? "hidden files"
+           : has_ending(inside, unread_endings) ? "images of formats that dtrain does not read"
+                                                : "files that are not named like images",
+           inside);
+    return false;
+  }
+  ImageListing::Source& source = listing_.sources.back();
+  const std::string name(file_name(inside));
   const std::string_view folder = parent(inside);
   if (folder.empty() || folder == "." || folder == "..")
     throw DataError(fmt::format("{}: {} lies in no class folder; expected CLASS/{}", source.path, inside, name));
@@ -139,9 +221,7 @@ bool Lister::take(const std::string& inside) {
   const auto [label, made] =
       classes_.try_emplace(std::string(file_name(folder)), static_cast<std::uint32_t>(classes_.size()));
   source.prefix = above.empty() ? "" : std::string(above) + "/";
-  listing_.entries.push_back(
-      {static_cast<std::uint32_t>(listing_.sources.size() - 1), label->second, source.entry_of_sequence.size(), name});
-  source.entry_of_sequence.push_back(0);
+  listing_.entries.push_back({static_cast<std::uint32_t>(listing_.sources.size() - 1), label->second, file, name});
   return true;
 }
 
@@ -153,12 +233,35 @@ void Lister::check(const std::string& path, std::size_t taken) {
         fmt::format("{}: class folders lie in several places ({}); choose one with --split, as SPLIT/CLASS/FILE", path,
                     fmt::join(names, ", ")));
   }
-  if (taken > 0) return;
+  if (taken > 0) return check_classes(path);
   if (!split_.empty() && !splits_.empty())
     throw DataError(
         fmt::format("{}: no split {} in SPLIT/CLASS/FILE; there is {}", path, split_, fmt::join(splits_, ", ")));
   throw DataError(fmt::format("{}: holds no images; expected {}CLASS/FILE.jpg (or .jpeg, .png)", path,
                               split_.empty() ? "" : split_ + "/"));
+}
+
+/// Each folder beside those of the classes is one of a class.
+void Lister::check_classes(const std::string& path) const {
+  const std::string& prefix = listing_.sources.back().prefix;
+  std::vector<std::string> empty;
+  std::string example;
+  for (const auto& [folder, content] : folders_) {
+    const bool beside =
+        folder.size() > prefix.size() && folder.starts_with(prefix) && folder.find('/', prefix.size()) == folder.npos;
+    if (!beside || content.images > 0 || (content.others == 0 && content.folders)) continue;
+    empty.push_back(folder);
+    if (example.empty() && content.others > 0)
+      example = fmt::format(" ({}/{} is a file of another kind)", folder, content.other);
+  }
+  if (empty.empty()) return;
+  constexpr std::size_t shown = 8;
+  throw DataError(fmt::format(
+      "{}: {} class folder{} no JPEG or PNG file: {}{}{}; without {} the labels of other classes would change: convert "
+      "the files to PNG, or take the folder{} away",
+      path, empty.size(), empty.size() == 1 ? " holds" : "s hold",
+      fmt::join(std::span(empty).first(std::min(shown, empty.size())), ", "), empty.size() > shown ? ", ..." : "",
+      example, empty.size() == 1 ? "this class" : "these classes", empty.size() == 1 ? "" : "s"));
 }
 
 ImageListing Lister::finish() {
@@ -178,8 +281,12 @@ ImageListing Lister::finish() {
     if (i > 0 && std::tie(e.label, e.source, e.name) ==
                      std::tie(l.entries[i - 1].label, l.entries[i - 1].source, l.entries[i - 1].name))
       throw DataError(fmt::format("{}: is there twice", l.where(e)));
-    l.sources[e.source].entry_of_sequence[e.sequence] = i;
+    l.sources[e.source].reading_order.push_back(i);
   }
+  for (auto& source : l.sources)
+    std::sort(source.reading_order.begin(), source.reading_order.end(), [&l](std::uint64_t a, std::uint64_t b) {
+      return std::pair(l.entries[a].file, a) < std::pair(l.entries[b].file, b);
+    });
   return std::move(listing_);
 }
 
@@ -193,15 +300,7 @@ std::string ImageListing::where(const Entry& entry) const {
 }
 
 bool is_image_name(std::string_view path) {
-  const std::string_view name = file_name(path);
-  if (name.starts_with('.')) return false;
-  for (const std::string_view ending : {".jpg", ".jpeg", ".png"}) {
-    if (name.size() > ending.size() &&
-        std::equal(ending.begin(), ending.end(), name.end() - static_cast<std::ptrdiff_t>(ending.size()),
-                   [](char a, char b) { return a == std::tolower(static_cast<unsigned char>(b)); }))
-      return true;
-  }
-  return false;
+  return has_ending(path, read_endings);
 }
 
 std::string append_file(const std::string& path, std::vector<std::byte>& to) {

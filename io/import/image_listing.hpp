@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "io/import/archive.hpp"
+#include "io/import/cleaning.hpp"
 
 namespace dtrain::io {
 
@@ -18,20 +19,19 @@ struct ImageListing {
   struct Entry {
     std::uint32_t source = 0;
     std::uint32_t label = 0;
-    std::uint64_t sequence = 0;  // among the images of its source, in reading order
+    std::uint64_t file = 0;  // of an archive: the member with its content, or ArchiveLinks::nowhere
     std::string name;
   };
   struct Source {
     std::string path;
     bool archive = false;
-    std::string prefix;  // between the source and the class folders; empty, or ends with '/'
-    std::vector<std::uint64_t> entry_of_sequence;
+    std::string prefix;                        // between the source and the class folders; empty, or ends with '/'
+    std::vector<std::uint64_t> reading_order;  // of its entries
   };
   std::vector<Source> sources;
   std::vector<std::string> classes;  // sorted
   std::vector<Entry> entries;        // by class, source and name
-  std::vector<std::string> ignored;  // the first few files that are no images
-  std::uint64_t ignored_count = 0;
+  Findings ignored;                  // files and folders that are left out, by reason
 
   /// "train/cat/0001.jpg", inside its source.
   std::string path_of(const Entry&) const;
@@ -39,8 +39,10 @@ struct ImageListing {
   std::string where(const Entry&) const;
 };
 
-/// Files named like images, at PREFIX/CLASS/FILE or PREFIX/SPLIT/CLASS/FILE, with one prefix in all of a source.
-/// `first`: called with the content of each image in reading order until it returns true. Throws DataError.
+/// Files named like images, at PREFIX/CLASS/FILE or PREFIX/SPLIT/CLASS/FILE, with one prefix in all of a source. A
+/// folder and an archive of it give the same: links are followed, what is hidden is left out. `first`: called with the
+/// content of each image in reading order until it returns true. Throws DataError, also where a class folder holds no
+/// image: the labels of other classes would move.
 ImageListing list_images(std::span<const std::string> sources, const std::string& split,
                          const std::function<bool(std::span<const std::byte>)>& first);
 

@@ -23,6 +23,11 @@ namespace {
 constexpr std::size_t block_bytes = std::size_t{4} << 20;
 constexpr std::size_t max_classes = 1 << 20;
 
+/// What pandas reads as a missing value, beside an empty field.
+constexpr std::array<std::string_view, 18> missing_words{"#N/A", "#N/A N/A", "#NA",     "-1.#IND", "-1.#QNAN", "-NaN",
+                                                         "-nan", "1.#IND",   "1.#QNAN", "<NA>",    "N/A",      "NA",
+                                                         "NULL", "NaN",      "None",    "n/a",     "nan",      "null"};
+
 /// The whole field as a number; NaN where it is empty. Nothing where it is no number.
 std::optional<double> number_in(std::string_view text) {
   if (text.empty()) return std::nan("");
@@ -40,12 +45,34 @@ std::optional<std::int64_t> integer_in(std::string_view text) {
                                                                                    : std::nullopt;
 }
 
+/// A header of 0, 1, 2, ..., as pandas writes columns without names; `but`: the column of labels.
+bool counts_columns(const std::vector<CsvField>& line, std::optional<std::size_t> but) {
+  constexpr std::size_t enough = 3;  // two may well be a sample
+  std::size_t counted = 0;
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    if (i == but || (i == 0 && line[i].text.empty())) continue;  // an index has no name
+    if (integer_in(line[i].text) != static_cast<std::int64_t>(counted++)) return false;
+  }
+  return counted >= enough;
+}
+
+bool is_nameless(std::string_view name) {
+  return name.empty() || name.starts_with("Unnamed: ");  // of pandas
+}
+
 /// What each column is for.
 struct Columns {
   std::size_t count = 0;
-  std::vector<std::size_t> features, targets;
+  std::vector<std::size_t> features, targets, nameless;
   std::optional<std::size_t> label;
   std::vector<std::string> names;  // empty without a header
+};
+
+/// What is odd about the values of a column.
+struct ColumnFacts {
+  bool empty = true, integers = true;                      // all of them
+  bool counts = true, constant = true, like_label = true;  // the rows; as far as they are numbers
+  double first = 0;
 };
 
 class CsvImport {
@@ -57,6 +84,12 @@ class CsvImport {
   std::size_t find(const std::string& wanted, const CsvReader&) const;
   void choose(const CsvReader&, const std::vector<CsvField>& first);
   bool is_header(const CsvReader&, const std::vector<CsvField>& first);
+  std::vector<std::size_t> order_of(const CsvReader&, const std::vector<CsvField>& header) const;
+  std::optional<double> number(const CsvField& field) const;
+  void look_at(const std::vector<CsvField>&);
+  void settle_columns();
+  std::string odd_columns() const;
+  std::string column_text(std::size_t i) const;
   /// Calls row(reader, fields) for each row of all files.
   template <class F>
   void each_row(F&& row);
@@ -69,6 +102,8 @@ class CsvImport {
   const CsvImportOptions& options_;
   Columns columns_;
   bool has_header_ = false;
+  std::string header_because_;
+  std::vector<ColumnFacts> facts_;  // by column
   Findings findings_;
   std::uint64_t row_ = 0;  // rows seen in this pass
   std::vector<char> bad_;  // by row
@@ -90,18 +125,51 @@ std::size_t CsvImport::find(const std::string& wanted, const CsvReader& reader) 
                                                     : fmt::format("{}", fmt::join(columns_.names, ", "))));
 }
 
-/// A word in a column that has to hold numbers.
+std::optional<double> CsvImport::number(const CsvField& field) const {
+  const bool word = std::find(missing_words.begin(), missing_words.end(), field.text) != missing_words.end();
+  return word && !options_.keep_words ? std::nan("") : number_in(field.text);
+}
+
+std::string CsvImport::column_text(std::size_t i) const {
+  return columns_.names.empty() || is_nameless(columns_.names[i]) ? fmt::format("{}", i) : columns_.names[i];
+}
+
+/// The rule, and which part of it decided.
 bool CsvImport::is_header(const CsvReader& reader, const std::vector<CsvField>& first) {
+  header_because_ = "as --header says";
   if (options_.header != CsvImportOptions::Header::automatic) return options_.header == CsvImportOptions::Header::yes;
   std::optional<std::size_t> label;
   if (!options_.label.empty()) {
-    const auto index = integer_in(options_.label);
-    if (!index) return true;  // a column is named
+    header_because_ = "the label is named";
+    if (!integer_in(options_.label)) return true;
     label = find(options_.label, reader);
   }
+  header_because_ = "it holds words in place of numbers";
   for (std::size_t i = 0; i < first.size(); ++i)
-    if (i != label && !number_in(first[i].text)) return true;
+    if (i != label && !number(first[i])) return true;
+  header_because_ = "it counts the columns";
+  if (counts_columns(first, label)) return true;
+  header_because_ = "the first line is a sample";
   return false;
+}
+
+/// Where the columns of the first file are in a file with this header.
+std::vector<std::size_t> CsvImport::order_of(const CsvReader& reader, const std::vector<CsvField>& header) const {
+  std::vector<std::string> names;
+  for (const CsvField& field : header) names.emplace_back(field.text);
+  std::vector<std::size_t> order;
+  if (names == columns_.names) return order;
+  for (const std::string& name : columns_.names) {
+    const auto at = std::find(names.begin(), names.end(), name);
+    const bool once = std::count(names.begin(), names.end(), name) == 1 &&
+                      std::count(columns_.names.begin(), columns_.names.end(), name) == 1;
+    if (!once)
+      reader.fail(1, fmt::format("the columns are {}, but {} in {}; columns are matched by name, and {} {}",
+                                 fmt::join(names, ", "), fmt::join(columns_.names, ", "), files_[0], name,
+                                 at == names.end() ? "is not there" : "is there twice"));
+    order.push_back(static_cast<std::size_t>(at - names.begin()));
+  }
+  return order;
 }
 
 void CsvImport::choose(const CsvReader& reader, const std::vector<CsvField>& first) {
@@ -113,21 +181,31 @@ void CsvImport::choose(const CsvReader& reader, const std::vector<CsvField>& fir
   std::set<std::size_t> taken;
   const auto take = [&](const std::string& wanted) {
     const std::size_t index = find(wanted, reader);
+    const auto same = std::find(columns_.names.begin(), columns_.names.end(), wanted);
+    if (same != columns_.names.end())
+      if (const auto other = std::find(same + 1, columns_.names.end(), wanted); other != columns_.names.end())
+        reader.fail(1, fmt::format("columns {} and {} are both called {}; say the index of the one that is meant, and "
+                                   "leave the other one out with --ignore",
+                                   index, other - columns_.names.begin(), wanted));
     if (!taken.insert(index).second) throw ConfigError(fmt::format("import csv: column {} is named twice", wanted));
     return index;
   };
   if (!options_.label.empty()) columns_.label = take(options_.label);
   for (const auto& wanted : options_.targets) columns_.targets.push_back(take(wanted));
   for (const auto& wanted : options_.ignore) take(wanted);
-  for (std::size_t i = 0; i < columns_.count; ++i)
-    if (!taken.contains(i)) columns_.features.push_back(i);
+  for (std::size_t i = 0; i < columns_.count; ++i) {
+    if (taken.contains(i)) continue;
+    (has_header_ && is_nameless(columns_.names[i]) ? columns_.nameless : columns_.features).push_back(i);
+  }
+  facts_.resize(columns_.count);
   if (columns_.features.empty()) reader.fail(1, "no column is left for features");
 }
 
 template <class F>
 void CsvImport::each_row(F&& row) {
   row_ = 0;
-  std::vector<CsvField> fields;
+  std::vector<CsvField> fields, ordered;
+  std::vector<std::size_t> order;
   for (std::size_t f = 0; f < files_.size(); ++f) {
     CsvReader reader(files_[f], options_.delimiter);
     for (bool first = true; reader.next(fields); first = false) {
@@ -137,15 +215,12 @@ void CsvImport::each_row(F&& row) {
                                                       fields.size(), columns_.count, f == 0 ? "" : " of " + files_[0]));
       }
       if (first && has_header_) {
-        for (const CsvField& field : fields) {
-          const auto i = static_cast<std::size_t>(&field - fields.data());
-          if (field.text != columns_.names[i])
-            reader.fail(field.column,
-                        fmt::format("the column is called {}, but {} in {}", field.text, columns_.names[i], files_[0]));
-        }
+        order = order_of(reader, fields);
         continue;
       }
-      row(reader, fields);
+      ordered.clear();
+      for (const std::size_t i : order) ordered.push_back(fields[i]);
+      row(reader, order.empty() ? fields : ordered);
       ++row_;
     }
   }
@@ -153,13 +228,13 @@ void CsvImport::each_row(F&& row) {
 
 bool CsvImport::check_label(const CsvReader& reader, const CsvField& field) {
   const auto value = integer_in(field.text);
-  const auto number = number_in(field.text);
-  if (number && !std::isfinite(*number)) {
+  const auto as_number = number(field);
+  if (as_number && !std::isfinite(*as_number)) {
     findings_.add("rows with missing values or values that are not finite", row_,
                   fmt::format("{}: {}", reader.where(field), field.text.empty() ? "empty" : field.text));
     return false;
   }
-  if (!number) {
+  if (!as_number) {
     if (!labels_.empty() && words_.empty())
       reader.fail(field.column, fmt::format("the label is {}, but labels before it are numbers", field.text));
     const auto [word, made] = words_.try_emplace(std::string(field.text), static_cast<std::int32_t>(words_.size()));
@@ -184,7 +259,7 @@ bool CsvImport::check(const CsvReader& reader, const std::vector<CsvField>& fiel
   const auto numbers = [&](const std::vector<std::size_t>& which) {
     for (const std::size_t i : which) {
       const CsvField& field = fields[i];
-      const auto value = number_in(field.text);
+      const auto value = number(field);
       if (!value)
         reader.fail(field.column,
                     fmt::format("{} is not a number{}",
@@ -200,7 +275,64 @@ bool CsvImport::check(const CsvReader& reader, const std::vector<CsvField>& fiel
   numbers(columns_.features);
   numbers(columns_.targets);
   if (good && columns_.label) good = check_label(reader, fields[*columns_.label]);
+  look_at(fields);
   return good;
+}
+
+void CsvImport::look_at(const std::vector<CsvField>& fields) {
+  const auto label = columns_.label ? number(fields[*columns_.label]) : std::nullopt;
+  for (const auto* which : {&columns_.features, &columns_.nameless}) {
+    for (const std::size_t i : *which) {
+      ColumnFacts& facts = facts_[i];
+      facts.empty = facts.empty && fields[i].text.empty();
+      facts.integers = facts.integers && integer_in(fields[i].text).has_value();
+      const double value = number(fields[i]).value_or(std::nan(""));
+      if (row_ == 0) facts.first = value;
+      facts.counts = facts.counts && value == facts.first + static_cast<double>(row_);
+      facts.constant = facts.constant && value == facts.first;
+      facts.like_label = facts.like_label && label && *label == value;
+    }
+  }
+}
+
+/// A first column of integers without a name is an index, as pandas writes it.
+void CsvImport::settle_columns() {
+  for (const std::size_t i : columns_.nameless) {
+    if (facts_[i].empty || (i == 0 && facts_[i].integers)) continue;
+    throw DataError(
+        fmt::format("{}: column {} has no name; give it one in the first line, or leave it out with "
+                    "--ignore {}",
+                    files_[0], i, i));
+  }
+}
+
+/// For the summary: what was left out, and what may not be meant as a feature.
+std::string CsvImport::odd_columns() const {
+  std::string text;
+  for (const std::size_t i : columns_.nameless)
+    text += fmt::format("left out column {}, which has no name: {}\n", i,
+                        facts_[i].empty ? "it is empty" : "it is an index of the rows");
+  std::size_t odd = 0;
+  constexpr std::size_t shown = 8;
+  const auto say = [&](std::size_t i, const char* what) {
+    if (++odd <= shown)
+      text += fmt::format("column {} {}; --ignore {} leaves it out\n", column_text(i), what, column_text(i));
+  };
+  for (const std::size_t i : columns_.features) {
+    const ColumnFacts& facts = facts_[i];
+    if (facts.like_label) {
+      say(i, "is the label again");
+    } else if (kept_ > 2 && facts.counts) {
+      say(i, "counts the rows");
+    } else if (kept_ > 1 && facts.constant) {
+      say(i, "has one value in all rows");
+    } else if (!columns_.names.empty() &&
+               std::count(columns_.names.begin(), columns_.names.end(), columns_.names[i]) > 1) {
+      say(i, "has a name that another column has, too");
+    }
+  }
+  if (odd > shown) text += fmt::format("and {} more such columns\n", odd - shown);
+  return text;
 }
 
 /// Words become numbers in the order of the alphabet.
@@ -245,7 +377,7 @@ void CsvImport::write(const std::string& out) {
     if (bad_[row_] != 0) return;
     const auto copy = [&](const std::vector<std::size_t>& which, std::vector<float>& to) {
       for (std::size_t i = 0; i < which.size(); ++i) {
-        const auto value = number_in(fields[which[i]].text);
+        const auto value = number(fields[which[i]]);
         if (!value) changed();
         to[waiting * which.size() + i] = static_cast<float>(*value);
       }
@@ -289,12 +421,14 @@ std::string CsvImport::run(const std::string& out) {
   if (kept_ == 0)
     throw DataError(
         fmt::format("{}: no rows{}", source, findings_.count() > 0 ? " are left: " + findings_.text() : ""));
+  settle_columns();
   settle_labels();
   write(out);
   std::string text = fmt::format("wrote {}: {} samples of {} features (float32)", out, kept_, columns_.features.size());
   if (columns_.label) text += fmt::format(", {} classes", 1 + *std::max_element(labels_.begin(), labels_.end()));
   if (!columns_.targets.empty()) text += fmt::format(", {} targets", columns_.targets.size());
-  text += fmt::format("; {}\n", has_header_ ? "the first line is a header" : "no header");
+  text += fmt::format("; {}: {}\n", has_header_ ? "the first line is a header" : "no header", header_because_);
+  text += odd_columns();
   if (findings_.count() > 0) text += fmt::format("dropped {}\n", findings_.text());
   if (!normalize_.empty()) text += fmt::format("normalize: {}\n", normalize_);
   return text;

@@ -18,16 +18,20 @@ struct CsvImportOptions {
   std::vector<std::string> ignore;   // columns to leave out
   enum class Header : std::uint8_t { automatic, yes, no } header = Header::automatic;
   char delimiter = ',';
+  bool keep_words = false;   // NA, None, null, ... are words and not missing values
   std::int64_t classes = 0;  // > 0: labels must be below
   OnError on_error = OnError::refuse;
   StorageOptions storage;
 };
 
 /// -> /x f32 [N, features], and /y i32 [N] or f32 [N, targets]; /class_names where labels are words (sorted), and
-/// /feature_names from a header. Automatic: a first line with a word in a column of numbers is a header. Fields may be
-/// quoted; lines end with LF or CRLF; files may be gzip. Empty fields and values that are not finite as float32 are
-/// counted, refused or dropped, as are labels out of range. Returns what the command prints. Throws DataError with
-/// file:line:column for everything else that is wrong; ConfigError for options.
+/// /feature_names from a header. Automatic: a first line with a word in a column of numbers is a header, and so is one
+/// that counts three or more columns (0, 1, 2, ...). Columns of several files are matched by name. A first column of
+/// integers without a name is an index and left out; columns that may not be meant as features are named in what is
+/// returned. Fields may be quoted; lines end with LF or CRLF; files may be gzip. Empty fields, the words that pandas
+/// reads as missing and values that are not finite as float32 are counted, refused or dropped, as are labels out of
+/// range. Returns what the command prints. Throws DataError with file:line:column for everything else that is wrong;
+/// ConfigError for options.
 std::string import_csv(std::span<const std::string> files, const std::string& out, const CsvImportOptions&);
 
 }  // namespace dtrain::io

@@ -16,6 +16,7 @@
 
 #include "io/dataset/channel_statistics.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
+#include "io/import/archive_links.hpp"
 #include "io/import/image_listing.hpp"
 #include "io/import/repack.hpp"
 #include "runtime/tensor/error.hpp"
@@ -29,6 +30,7 @@ constexpr std::size_t job_pixels = std::size_t{16} << 20;  // of their images
 
 /// Images that one thread decodes; of an archive with their bytes, of a folder without.
 struct Job {
+  static constexpr std::size_t too_large = ~std::size_t{0}, no_content = too_large - 1;  // in place of bytes
   struct Item {
     std::size_t entry = 0, offset = 0, bytes = 0;
   };
@@ -160,23 +162,26 @@ void Pass::read_archive(std::uint32_t source) {
   const auto changed = [&from] { throw DataError(from.path + ": was changed while it was read"); };
   ArchiveReader reader(from.path);
   ArchiveReader::Member member;
-  std::size_t sequence = 0;
-  // The entry whose turn it is has the member's name, or the member was not listed.
+  auto next = from.reading_order.begin();
+  const auto end = from.reading_order.end();
+  const auto file_of = [&](auto at) { return listing_.entries[*at].file; };
+  std::vector<std::byte> content;
   while (reader.next(member)) {
-    if (!member.regular || !is_image_name(member.path) || sequence == from.entry_of_sequence.size()) continue;
-    const std::size_t entry = from.entry_of_sequence[sequence];
-    if (listing_.path_of(listing_.entries[entry]) != member.path) continue;
-    ++sequence;
-    if (row_[entry] == ImageListing::no_row) continue;
-    if (member.bytes > max_image_bytes) {
-      if (!add(entry, 0, ~std::size_t{0})) return;
-      continue;
+    if (member.kind != ArchiveReader::Member::Kind::file) continue;
+    content.clear();
+    // More than one where links lead to the member.
+    for (; next != end && file_of(next) == member.file; ++next) {
+      if (row_[*next] == ImageListing::no_row) continue;
+      const bool large = member.bytes > max_image_bytes;
+      if (!large && content.empty()) reader.read(content);
+      const std::size_t offset = job_.bytes.size();
+      job_.bytes.insert(job_.bytes.end(), content.begin(), content.end());
+      if (!add(*next, offset, large ? Job::too_large : content.size())) return;
     }
-    const std::size_t offset = job_.bytes.size();
-    reader.read(job_.bytes);
-    if (!add(entry, offset, static_cast<std::size_t>(member.bytes))) return;
   }
-  if (sequence != from.entry_of_sequence.size()) changed();
+  for (; next != end && file_of(next) == ArchiveLinks::nowhere; ++next)
+    if (row_[*next] != ImageListing::no_row && !add(*next, 0, Job::no_content)) return;
+  if (next != end) changed();
 }
 
 void Pass::decode() {
@@ -198,8 +203,10 @@ void Pass::decode() {
       std::span<const std::byte> file;
       std::string why;
       if (listing_.sources[entry.source].archive) {
-        if (item.bytes == ~std::size_t{0}) {
+        if (item.bytes == Job::too_large) {
           why = "is too large for an image";
+        } else if (item.bytes == Job::no_content) {
+          why = "is no regular file, or a link that leads nowhere in the archive";
         } else {
           file = std::span(job->bytes).subspan(item.offset, item.bytes);
         }
@@ -345,7 +352,7 @@ ImageImportReport import_images(std::span<const std::string> sources, const std:
     repack(std::span(&out, 1), out, again);
   }
   report.dropped = broken.count();
-  report.ignored = listing.ignored_count;
+  report.ignored = listing.ignored.count();
   report.height = size.height;
   report.width = size.width;
   report.classes = listing.classes;
@@ -355,13 +362,7 @@ ImageImportReport import_images(std::span<const std::string> sources, const std:
                             report.height, report.width, report.classes.size(), fmt::join(names, ", "),
                             names.size() < report.classes.size() ? ", ..." : "");
   if (report.dropped > 0) report.text += fmt::format("dropped {}\n", broken.text());
-  if (report.ignored > 0) {
-    report.text +=
-        fmt::format("ignored {} other files{}\n", report.ignored,
-                    listing.ignored.empty() ? ""
-                                            : fmt::format(" ({}{})", fmt::join(listing.ignored, ", "),
-                                                          report.ignored > listing.ignored.size() ? ", ..." : ""));
-  }
+  if (report.ignored > 0) report.text += fmt::format("left out {}\n", listing.ignored.text());
   if (!report.normalize.empty()) report.text += fmt::format("normalize: {}\n", report.normalize);
   return report;
 }

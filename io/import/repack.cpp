@@ -2,18 +2,24 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <deque>
 #include <filesystem>
 #include <memory>
+#include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include <fmt/format.h>
+#include <xxhash.h>
 
+#include "io/dataset/description.hpp"
 #include "io/dataset/detect.hpp"
 #include "io/dataset/stream.hpp"
 #include "io/hdf5/column.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
+#include "io/hdf5/names.hpp"
 #include "io/hdf5/stored.hpp"
 #include "runtime/tensor/error.hpp"
 
@@ -60,16 +66,47 @@ class Rows {
         throw DataError(fmt::format("{}: {} has {} rows, but {} has {}", path, found.target->path, found.target->rows(),
                                     found.sample.path, found.sample.rows()));
       const std::uint64_t rows = found.sample.rows();
-      shards_.push_back({path, count_, std::move(found), nullptr});
+      said_[0].push_back(describe(file, found.sample, "input", PortUse::input, false));
+      if (found.target)
+        said_[1].push_back(describe(file, *found.target, "target", PortUse::target, !is_float(*found.target)));
+      shards_.push_back({path, count_, std::move(found), nullptr, {}, {}});
       count_ += rows;
+    }
+    agreed_layout(said_[0]);
+    check_shards(said_[0]);
+    for (std::size_t s = 0; s < shards_.size(); ++s) {
+      shards_[s].sample_map = RowMap(fullest(said_[0]), said_[0][s], *sample().type);
+      if (target() != nullptr) shards_[s].target_map = RowMap(fullest(said_[1]), said_[1][s], *target()->type);
     }
     if (count_ == 0) throw DataError(fmt::format("{}: {} holds no samples", files[0], sample().path));
   }
   std::uint64_t count() const noexcept { return count_; }
   const h5::DatasetInfo& sample() const noexcept { return shards_[0].sets.sample; }
   const h5::DatasetInfo* target() const noexcept { return shards_[0].sets.target ? &*shards_[0].sets.target : nullptr; }
-  void read_sample(std::uint64_t row, std::byte* out) { at(row).sample->read_row(row - found_->first, out); }
-  void read_target(std::uint64_t row, std::byte* out) { at(row).target->read_row(row - found_->first, out); }
+  void read_sample(std::uint64_t row, std::byte* out) {
+    at(row).sample->read_row(row - found_->first, out);
+    found_->sample_map.apply(out, sample().row_bytes() / size_of(*sample().type), {});
+  }
+  /// In the numbers of what all files say together.
+  void read_target(std::uint64_t row, std::byte* out) {
+    at(row).target->read_row(row - found_->first, out);
+    if (!found_->target_map.apply(out, target()->row_bytes() / size_of(*target()->type), {}))
+      throw DataError(
+          fmt::format("{}: it has a label for which the file has no name; the classes of the files differ, "
+                      "so that each label needs one",
+                      where(row, *target())));
+  }
+  /// What the output says of its samples and of its targets.
+  std::vector<const Description*> said() const {
+    std::vector<const Description*> all{&fullest(said_[0])};
+    if (!said_[1].empty()) all.push_back(&fullest(said_[1]));
+    return all;
+  }
+  /// The file that says most of them.
+  const std::string& file_of(std::size_t set) const {
+    const std::vector<Description>& all = said_[set];
+    return shards_[static_cast<std::size_t>(&fullest(all) - all.data())].path;
+  }
   std::string where(std::uint64_t row, const h5::DatasetInfo& set) {
     at(row);
     return fmt::format("{}: {}, row {}", found_->path, set.path, row - found_->first);
@@ -84,6 +121,7 @@ class Rows {
     std::uint64_t first;
     Detected sets;
     std::unique_ptr<Open> open;
+    RowMap sample_map, target_map;
   };
   static void same(const std::string& path, const h5::DatasetInfo& a, const h5::DatasetInfo& b) {
     if (*a.type != *b.type || !std::equal(a.dims.begin() + 1, a.dims.end(), b.dims.begin() + 1, b.dims.end()))
@@ -110,6 +148,7 @@ class Rows {
   }
 
   std::vector<Shard> shards_;
+  std::vector<Description> said_[2];  // of samples and targets, by shard
   std::uint64_t count_ = 0;
   Shard* found_ = nullptr;
   std::deque<Shard*> opened_;
@@ -164,17 +203,68 @@ std::string shard_name(const std::string& out, std::int64_t shard, std::int64_t 
       .string();
 }
 
-/// One output file: rows [first, last) of the new order.
-void write_shard(Rows& rows, const std::string& from, const std::string& path, const RepackOptions& options,
+/// The same for the same samples, however they are stored and ordered.
+std::string set_id(Rows& rows, const std::vector<std::uint64_t>& kept) {
+  constexpr std::uint64_t sampled = 16;
+  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> hash(XXH3_createState(), XXH3_freeState);
+  XXH3_64bits_reset(hash.get());
+  const std::uint64_t count = kept.size(), n = std::min(count, sampled);
+  XXH3_64bits_update(hash.get(), &count, sizeof count);
+  std::vector<std::byte> row(std::max(rows.sample().row_bytes(), rows.target() ? rows.target()->row_bytes() : 0));
+  for (std::uint64_t i = 0; i < n; ++i) {
+    const std::uint64_t at = kept[n == 1 ? 0 : i * (count - 1) / (n - 1)];
+    rows.read_sample(at, row.data());
+    XXH3_64bits_update(hash.get(), row.data(), rows.sample().row_bytes());
+    if (rows.target() == nullptr) continue;
+    rows.read_target(at, row.data());
+    XXH3_64bits_update(hash.get(), row.data(), rows.target()->row_bytes());
+  }
+  return fmt::format("{:016x}", XXH3_64bits_digest(hash.get()));
+}
+
+bool is_shard(const std::string& path) {
+  try {
+    const h5::File file(path);
+    for (const h5::DatasetInfo& set : file.list().datasets)
+      if (!h5::read_text_attribute(file, set.path, "shard").empty()) return true;
+  } catch (const DataError&) {
+  }
+  return false;
+}
+
+/// What repack wrote under this name before, in another number of files: beside the new ones they would be taken for
+/// some of these.
+std::vector<std::string> older_shards(const std::string& out, std::int64_t shards) {
+  const std::filesystem::path path(out), folder = path.parent_path().empty() ? "." : path.parent_path();
+  const std::string begin = path.stem().string() + "-", end = path.extension().string();
+  std::vector<std::string> found;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, none)) {
+    const std::string name = entry.path().filename().string();
+    const std::string_view digits = std::string_view(name).substr(std::min(begin.size(), name.size()));
+    if (!name.starts_with(begin) || digits.size() != 14 + end.size() || !digits.ends_with(end)) continue;
+    std::int64_t shard = 0, of = 0;
+    char rest = 0;
+    if (std::sscanf(std::string(digits.substr(0, 14)).c_str(), "%5ld-of-%5ld%c", &shard, &of, &rest) != 2) continue;
+    const std::string full = (path.parent_path() / name).string();
+    if ((shards == 1 || of != shards) && is_shard(full)) found.push_back(full);
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+/// One output file: rows [first, last) of the new order. `shard`: what it says of itself; empty: it is the only one.
+void write_shard(Rows& rows, const std::string& path, const std::string& shard, const RepackOptions& options,
                  const std::vector<std::uint64_t>& kept, const IndexPermutation* order, std::uint64_t first,
                  std::uint64_t last) {
-  const h5::File source(from);
   h5::Writer writer(path);
-  const auto copy = [&](const h5::DatasetInfo& set, auto&& read) {
+  const auto copy = [&](const h5::DatasetInfo& set, const std::string& from, auto&& read) {
+    const h5::File source(from);
     std::vector<std::uint64_t> dims = set.dims;
     dims[0] = last - first;
     const std::size_t out = writer.add(set.path, *set.type, dims, options.storage);
     writer.copy_attributes(source, source.info(set.path), out);
+    if (&set == &rows.sample() && !shard.empty()) writer.attribute(out, "shard", shard);
     const std::uint64_t row_bytes = set.row_bytes(), chunk = h5::Writer::chunk_rows(*set.type, dims, options.storage);
     const std::uint64_t block =
         chunk * std::max<std::uint64_t>(1, block_bytes / std::max<std::uint64_t>(1, chunk * row_bytes));
@@ -186,10 +276,11 @@ void write_shard(Rows& rows, const std::string& from, const std::string& path, c
       writer.write(out, begin - first, end - begin, bytes.data());
     }
   };
-  copy(rows.sample(), [&](std::uint64_t row, std::byte* to) { rows.read_sample(row, to); });
+  copy(rows.sample(), rows.file_of(0), [&](std::uint64_t row, std::byte* to) { rows.read_sample(row, to); });
   if (rows.target() != nullptr)
-    copy(*rows.target(), [&](std::uint64_t row, std::byte* to) { rows.read_target(row, to); });
-  for (const char* names : {"class_names", "feature_names", "target_names"}) writer.copy_names(source, names);
+    copy(*rows.target(), rows.file_of(1), [&](std::uint64_t row, std::byte* to) { rows.read_target(row, to); });
+  for (const Description* said : rows.said())
+    if (!said->names.empty()) writer.add_names(name_set(*said), said->names);
   writer.commit();
 }
 
@@ -205,17 +296,30 @@ std::string repack(std::span<const std::string> patterns, const std::string& out
   if (kept.empty()) throw DataError(fmt::format("{}: no sample is left: {}", files[0], findings.text()));
   if (shards > kept.size())
     throw ConfigError(fmt::format("repack: {} samples cannot fill {} shards", kept.size(), shards));
+  const std::vector<std::string> older = older_shards(out, options.shards);
+  for (const std::string& old : older) {
+    std::error_code none;
+    for (const std::string& file : files)
+      if (std::filesystem::equivalent(old, file, none))
+        throw ConfigError(fmt::format("repack: {} is read, and would be replaced by {}; name another output", file,
+                                      shard_name(out, 0, options.shards)));
+  }
+  const std::string id = shards > 1 ? set_id(rows, kept) : "";
   std::optional<IndexPermutation> order;
   if (options.shuffle) order.emplace(kept.size(), *options.shuffle, 0);
   for (std::uint64_t s = 0; s < shards; ++s) {
-    write_shard(rows, files[0], shard_name(out, static_cast<std::int64_t>(s), options.shards), options, kept,
-                order ? &*order : nullptr, part_begin(kept.size(), s, shards), part_begin(kept.size(), s + 1, shards));
+    write_shard(rows, shard_name(out, static_cast<std::int64_t>(s), options.shards),
+                shards > 1 ? shard_text(id, s, shards) : "", options, kept, order ? &*order : nullptr,
+                part_begin(kept.size(), s, shards), part_begin(kept.size(), s + 1, shards));
   }
   std::string text = fmt::format("wrote {}: {} samples{}\n",
                                  shards == 1 ? out
                                              : fmt::format("{} to {}", shard_name(out, 0, options.shards),
                                                            shard_name(out, options.shards - 1, options.shards)),
                                  kept.size(), shards == 1 ? "" : fmt::format(" in {} shards", shards));
+  for (const std::string& old : older) std::filesystem::remove(old);
+  if (!older.empty())
+    text += fmt::format("removed {} older shards: {} to {}\n", older.size(), older.front(), older.back());
   if (findings.count() > 0) text += fmt::format("dropped {}\n", findings.text());
   return text;
 }

@@ -22,8 +22,10 @@ struct RepackOptions {
 };
 
 /// Reads files or globs (shards, in this order) and writes samples and targets under their names and types, with their
-/// attributes and the names of classes. Values that are not finite and labels out of range are refused or dropped.
-/// Returns what the command prints. Throws DataError, ConfigError.
+/// attributes and the names of classes; files whose classes or columns differ are matched by name. Each of several
+/// files says which set it is of; those that were written under this name before, in another number, are removed.
+/// Values that are not finite and labels out of range are refused or dropped. Returns what the command prints. Throws
+/// DataError, ConfigError.
 std::string repack(std::span<const std::string> patterns, const std::string& out, const RepackOptions&);
 
 }  // namespace dtrain::io

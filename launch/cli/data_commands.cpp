@@ -118,13 +118,16 @@ void DataCommands::add_csv(CLI::App& import) {
   csv->add_option("--ignore", csv_.ignore, "A column to leave out; may be repeated. All other columns are features")
       ->allow_extra_args(false);
   csv->add_option("--header", csv_.header,
-                  "Whether the first line is a header; auto: it is one if it holds words in place of numbers")
+                  "Whether the first line is a header; auto: it is one if it holds words in place of numbers, or "
+                  "counts three columns or more (0,1,2)")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, Header>{{"auto", Header::automatic}, {"yes", Header::yes}, {"no", Header::no}}))
       ->option_text("auto|yes|no [auto]");
   csv->add_option("--delimiter", delimiter_, "The character between fields, or tab")
       ->check(CLI::IsMember({",", ";", "tab", "|", " "}))
       ->capture_default_str();
+  csv->add_flag("--keep-words", csv_.keep_words,
+                "Read NA, None, null and the like as words; by default they are missing values, as in pandas");
   csv->add_option("--classes", csv_.classes, "Labels must be below this number")->check(CLI::Range(1, 1 << 30));
   add_cleaning(csv, csv_.on_error);
   add_storage(csv, csv_.storage);

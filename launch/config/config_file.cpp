@@ -139,6 +139,7 @@ class Loader {
           if (!section.path.empty()) reader_.known_paths.push_back(section.path + '.' + row.name);
       run_table()->read(root_, out_.config, reader_);
       problems_.insert(problems_.end(), reader_.problems().begin(), reader_.problems().end());
+      out_.remarks = reader_.remarks;
       for (const auto& [path, place] : reader_.places())
         if (place.source > 0) out_.places.emplace(path, located({place, path, {}}));
       check_config(

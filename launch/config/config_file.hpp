@@ -29,6 +29,8 @@ struct LoadedConfig {
   std::vector<std::pair<std::string, std::string>> fields;
   /// Places of what was given: field -> "recipe.yaml:12:3" or "command line: key=value". Absent: a default.
   std::map<std::string, ConfigProblem> places;
+  /// What may not be what was meant, a line each.
+  std::vector<std::string> remarks;
 
   /// A problem of this field, with the place of the field (or of the nearest one that holds it).
   ConfigProblem problem(std::string_view field, const std::string& text) const;

@@ -1,6 +1,10 @@
 #include "launch/data/data.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <system_error>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -82,22 +86,45 @@ DType index_type(io::StoredType type) {
 }  // namespace
 
 io::Dataset open_data(const RunConfig& config, const std::vector<std::string>& patterns, DataUse use, double cache_mib,
-                      int part, int parts) {
+                      const Reference& reference, int part, int parts) {
   const models::Ports ports = models::ports_of(config.model);
-  return io::Dataset(patterns, {sources_of(config, ports.all, use), cache_mib, part, parts,
-                                static_cast<std::size_t>(config.data.open_files), use == DataUse::evaluation});
+  return io::Dataset(patterns,
+                     {sources_of(config, ports.all, use), cache_mib, part, parts,
+                      static_cast<std::size_t>(config.data.open_files), use == DataUse::evaluation, reference});
 }
 
-std::string same_set_text(const io::Dataset& train, const io::Dataset& eval) {
-  if (train.fingerprint() != eval.fingerprint()) return {};
-  return fmt::format("data.eval and data.train are the same samples ({}: {}): the evaluation does not test on new data",
-                     eval.files().front(), eval.port(0).key);
+Reference reference_of(const io::FoundCheckpoint& found) {
+  const auto at = found.state.versions.find(data_names_key);
+  if (at == found.state.versions.end()) return {};
+  try {
+    return io::descriptions_from(at->second, "checkpoint " + found.path);
+  } catch (const DataError& e) {
+    throw CheckpointError(e.what(), CheckpointError::Kind::corrupt);
+  }
 }
 
-io::Dataset open_inputs(const RunConfig& config, const std::vector<std::string>& patterns) {
+void check_same_names(const io::FoundCheckpoint& found, const Reference& now) {
+  for (const io::Description& before : reference_of(found)) {
+    const io::Description* const said = io::find_description(now, before.use, before.port);
+    if (said == nullptr || said->names.empty()) continue;
+    try {
+      if (io::RowMap(before, *said, io::StoredType::i32).empty() && before.names.size() == said->names.size()) continue;
+    } catch (const DataError& e) {
+      throw CheckpointError(e.what(), CheckpointError::Kind::incompatible);
+    }
+    throw CheckpointError(fmt::format("{} has its {} in another order than {}, or lacks some: make it again as it was",
+                                      said->source, before.classes ? "classes" : "columns", before.source),
+                          CheckpointError::Kind::incompatible);
+  }
+}
+
+io::Dataset open_inputs(const RunConfig& config, const std::vector<std::string>& patterns, const Reference& reference) {
   std::vector<models::Port> inputs = models::ports_of(config.model).all;
   std::erase_if(inputs, [](const models::Port& port) { return port.use != PortUse::input; });
-  return io::Dataset(patterns, {sources_of(config, inputs, DataUse::evaluation), 0});
+  return io::Dataset(patterns, {.ports = sources_of(config, inputs, DataUse::evaluation),
+                                .cache_mib = 0,
+                                .evaluation = true,
+                                .reference = reference});
 }
 
 models::StoredPorts stored_ports(const io::Dataset& data, const io::Dataset* other) {
@@ -144,6 +171,63 @@ void check_data(const RunConfig& config, const Graph& graph, const models::Store
                 DataUse use) {
   const io::LoaderOptions loading = loader_options(config, graph, stored, data, use);
   io::check_ports(data, loading.layout, loading.ports);
+}
+
+namespace {
+
+/// Where the evaluation is on samples of training.
+std::string overlap_text(const io::Dataset& train, const io::Dataset& eval) {
+  if (train.fingerprint() == eval.fingerprint())
+    return fmt::format(
+        "data.eval and data.train are the same samples ({}: {}): the evaluation does not test on new data",
+        eval.files().front(), eval.port(0).key);
+  if (train.port(0).key != eval.port(0).key) return {};  // the halves of one file
+  std::vector<std::string> both;
+  for (const std::string& file : eval.files())
+    for (const std::string& other : train.files()) {
+      std::error_code none;
+      if (file == other || std::filesystem::equivalent(file, other, none)) both.push_back(file);
+    }
+  if (both.empty()) return {};
+  return fmt::format("data.eval and data.train both read {}{}: the evaluation tests on samples of training",
+                     both.front(), both.size() > 1 ? fmt::format(" and {} more files", both.size() - 1) : "");
+}
+
+/// Where the values of an input are far from 0 and 1; networks expect them there.
+std::string far_text(const io::DataPort& port, const io::PortOptions& options, const io::Spread& spread) {
+  constexpr double most = 10, least = 0.001;
+  const bool far = std::abs(spread.mean) > most || spread.standard_deviation > most ||
+                   (spread.standard_deviation > 0 && spread.standard_deviation < least);
+  if (!far) return {};
+  const auto& mean = options.normalize.mean;
+  const bool of_fractions = io::size_of(port.type) == 1 && options.normalize.scale == 1 && !mean.empty() &&
+                            std::all_of(mean.begin(), mean.end(), [](double m) { return std::abs(m) <= 1; });
+  return fmt::format(
+      "the values of {} have mean {:.3g} and standard deviation {:.3g}, far from 0 and 1: {}",
+      port.name == "input" ? "the input" : "input " + port.name, spread.mean, spread.standard_deviation,
+      of_fractions
+          ? "mean and standard_deviation of data.normalize look like those of values from 0 to 1, but there is "
+            "no scale: 0.00392156862745098"
+          : "`dtrain data inspect` prints a line for data.normalize");
+}
+
+}  // namespace
+
+std::vector<std::string> data_warnings(const RunConfig& config, const Graph& graph, const models::StoredPorts& stored,
+                                       const io::Dataset& train, const io::Dataset* eval) {
+  std::vector<std::string> texts;
+  if (eval != nullptr)
+    if (std::string text = overlap_text(train, *eval); !text.empty()) texts.push_back(std::move(text));
+  const io::LoaderOptions loading = loader_options(config, graph, stored, train, DataUse::training);
+  for (std::size_t i = 0; i < loading.ports.size(); ++i) {
+    const io::PortOptions& port = loading.ports[i];
+    if (port.use != PortUse::input || port.source < 0 || loading.layout.ports[i].desc.is_index()) continue;
+    const auto spread = io::spread_of(train, loading.layout, loading.ports, i);
+    if (!spread) continue;
+    std::string text = far_text(train.port(static_cast<std::size_t>(port.source)), port, *spread);
+    if (!text.empty()) texts.push_back(std::move(text));
+  }
+  return texts;
 }
 
 }  // namespace dtrain::launch

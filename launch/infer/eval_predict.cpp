@@ -167,8 +167,10 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
         input.problem("data.eval", "data.eval: there is nothing to evaluate on; name files there, or by --data")});
   }
   Model model(input, world, options);
-  model.set_up(models::BuildFor::training,
-               [&] { return open_data(input.config, files, DataUse::evaluation, input.config.data.cache_mib); });
+  model.set_up(models::BuildFor::training, [&] {
+    return open_data(input.config, files, DataUse::evaluation, input.config.data.cache_mib,
+                     reference_of(model.found()));
+  });
   const auto loader = model.make_loader();
   Evaluator evaluator(model.engine(), *loader, model.group(), model.watchdog(), input.config.cuda.graphs);
   const auto begin = Clock::now();
@@ -192,7 +194,7 @@ std::string predict(const LoadedConfig& input, comm::World& world, const EvalPre
                     const std::vector<std::string>& files, const std::string& output) {
   Model model(input, world, options);
   model.set_up(models::BuildFor::prediction, [&] {
-    io::Dataset set = open_inputs(input.config, files);
+    io::Dataset set = open_inputs(input.config, files, reference_of(model.found()));
     std::error_code ignored;
     for (const auto& file : set.files())
       if (std::filesystem::equivalent(file, output, ignored))

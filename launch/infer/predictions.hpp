@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "io/dataset/rows_file.hpp"
+#include "io/hdf5/rows_file.hpp"
 #include "models/model/config.hpp"
 #include "runtime/graph/graph.hpp"
 #include "runtime/ranks/group.hpp"

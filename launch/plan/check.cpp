@@ -41,7 +41,8 @@ struct DataFacts {
 };
 
 /// The set as the trainer will open it; nothing, and a note, where a file is not there yet.
-std::optional<io::Dataset> open_if_there(const RunConfig& config, DataUse use, std::vector<std::string>& notes) {
+std::optional<io::Dataset> open_if_there(const RunConfig& config, DataUse use, std::vector<std::string>& notes,
+                                         const io::Dataset* train = nullptr) {
   const bool training = use == DataUse::training;
   const std::vector<std::string>& patterns = training ? config.data.train : config.data.eval.files;
   if (patterns.empty()) return std::nullopt;
@@ -54,7 +55,7 @@ std::optional<io::Dataset> open_if_there(const RunConfig& config, DataUse use, s
       return std::nullopt;
     }
   }
-  return open_data(config, patterns, use, 0);
+  return open_data(config, patterns, use, 0, train != nullptr ? train->descriptions() : Reference());
 }
 
 /// Names of the parameters with elements in the bucket.
@@ -114,16 +115,18 @@ class Check {
     take_chosen_buckets();
     std::vector<std::string> absent;
     const auto train = open_if_there(config_, DataUse::training, absent);
-    const auto eval = open_if_there(config_, DataUse::evaluation, absent);
+    const auto eval = open_if_there(config_, DataUse::evaluation, absent, train ? &*train : nullptr);
     models::StoredPorts stored;
     if (train || eval) stored = stored_ports(train ? *train : *eval, train && eval ? &*eval : nullptr);
     plan_ = make_plan(training_graph(config_, split_.micro, stored), plan_options(config_, ranks_));
     notes_.push_back("workspaces and packed parameters are stated upper bounds: no device was asked");
     notes_.insert(notes_.end(), absent.begin(), absent.end());
-    if (train && eval)
-      if (const std::string text = same_set_text(*train, *eval); !text.empty()) notes_.push_back(text);
+    notes_.insert(notes_.end(), loaded.remarks.begin(), loaded.remarks.end());
     if (train) check_data(config_, plan_.graph, stored, *train, DataUse::training);
     if (eval) check_data(config_, plan_.graph, stored, *eval, DataUse::evaluation);
+    if (train)
+      for (std::string& text : data_warnings(config_, plan_.graph, stored, *train, eval ? &*eval : nullptr))
+        notes_.push_back(std::move(text));
     data_.train_samples = train ? static_cast<std::int64_t>(train->count()) : 0;
     data_.eval_samples = eval ? static_cast<std::int64_t>(eval->count()) : 0;
     memory_ = run_memory(config_, plan_, ranks_, split_.accumulation);

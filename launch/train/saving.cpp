@@ -14,6 +14,7 @@
 
 #include "launch/base/alone.hpp"
 #include "launch/base/clock.hpp"
+#include "launch/data/data.hpp"
 #include "runtime/config/version.hpp"
 
 namespace dtrain::launch {
@@ -65,14 +66,14 @@ void compare_with_fields(const std::string& path, const io::RunState& s) {
 }  // namespace
 
 Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Reporter& report, RunChoices& choices,
-               std::string data_fingerprint, RunStatus& status)
+               const io::Dataset& data, RunStatus& status)
     : input_(input),
       config_(input.config),
       world_(world),
       group_(group),
       report_(report),
       choices_(choices),
-      data_fingerprint_(std::move(data_fingerprint)),
+      data_(data),
       run_id_(group.broadcast(io::make_run_id())) {
   writer_ = std::make_unique<io::CheckpointWriter>(group_, config_.checkpoint, run_id_);
   found_ = io::find_resume(group_, config_.checkpoint);
@@ -81,6 +82,7 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   found_->state.fields = fields_of(found_->state.configuration, std::move(found_->state.fields));
   compare_with_fields(found_->path, found_->state);
   for (const auto& skipped : found_->skipped) report_.warn(fmt::format("skipped {}", skipped));
+  if (!config_.checkpoint.force) check_same_names(*found_, data_.descriptions());
   for (const auto& remark : io::check_compatible(*found_, now, may_change_on_resume(), config_.checkpoint.force))
     report_.say("resume: " + remark);
   order_ = order_of(*found_);
@@ -207,12 +209,13 @@ io::RunState Saving::run_state(const RunStatus& status) const {
   s.seed = config_.seed;
   s.loss_scale = static_cast<double>(status.loss_scale);
   if (loss_scaling(config_).dynamic) s.good_steps = status.good_steps;
-  s.data_fingerprint = data_fingerprint_;
+  s.data_fingerprint = data_.fingerprint();
   s.configuration = input_.canonical;
   s.configuration_hash = input_.hash;
   s.fields = input_.fields;
   s.choices = choices_.all();
   s.versions = {{"dtrain", std::string(version())}, {order_key, text_of(order_)}};
+  if (const std::string names = io::to_text(data_.descriptions()); !names.empty()) s.versions[data_names_key] = names;
   s.world_size = world_.size();
   s.run_id = run_id_;
   if (found_) s.parent_run_id = found_->state.run_id;

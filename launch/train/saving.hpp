@@ -11,6 +11,7 @@
 #include "comm/world/world.hpp"
 #include "io/checkpoint/checkpoint.hpp"
 #include "io/checkpoint/checkpoint_writer.hpp"
+#include "io/dataset/dataset.hpp"
 #include "io/dataset/stream.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/report/run_choices.hpp"
@@ -25,7 +26,7 @@ class Saving {
  public:
   /// Takes the lock of the directory and finds what to resume from, which sets `status` and adds to the choices; these
   /// are kept in each checkpoint from then on. Throws CheckpointError.
-  Saving(const LoadedConfig&, comm::World&, Group&, Reporter&, RunChoices&, std::string data_fingerprint, RunStatus&);
+  Saving(const LoadedConfig&, comm::World&, Group&, Reporter&, RunChoices&, const io::Dataset&, RunStatus&);
 
   /// Does the run go on from a checkpoint?
   bool resumes() const noexcept { return found_.has_value(); }
@@ -64,7 +65,8 @@ class Saving {
   Group& group_;
   Reporter& report_;
   const RunChoices& choices_;
-  std::string data_fingerprint_, run_id_;
+  const io::Dataset& data_;
+  std::string run_id_;
   std::unique_ptr<io::CheckpointWriter> writer_;
   std::optional<io::FoundCheckpoint> found_;
   io::OrderVersion order_ = io::newest_order;

@@ -75,7 +75,7 @@ class Trainer {
     comm::agree_on(*group_, world_.host(), data);
     watchdog_.beat("load", 0, comm::Deadline::load);
     choices_.recall(config_.log.directory);
-    saving_.emplace(input_, world_, *group_, report_, choices_, train_data_->fingerprint(), status_);
+    saving_.emplace(input_, world_, *group_, report_, choices_, *train_data_, status_);
     if (saving_->finished_before(status_)) return ExitCode::ok;
     prepare();
     const comm::Fact layout[] = {{"the parameter layout", layout_text()}};
@@ -100,14 +100,16 @@ class Trainer {
     const double cache = config_.data.cache_mib;
     train_data_.emplace(open_data(config_, config_.data.train, DataUse::training, cache));
     if (!config_.data.eval.files.empty())
-      eval_data_.emplace(
-          open_data(config_, config_.data.eval.files, DataUse::evaluation, cache, world_.rank(), world_.size()));
-    if (eval_data_)
-      if (const std::string text = same_set_text(*train_data_, *eval_data_); !text.empty()) report_.warn(text);
+      eval_data_.emplace(open_data(config_, config_.data.eval.files, DataUse::evaluation, cache,
+                                   train_data_->descriptions(), world_.rank(), world_.size()));
     stored_ = stored_ports(*train_data_, eval_data_ ? &*eval_data_ : nullptr);
     graph_.emplace(training_graph(config_, batch_.micro, stored_));
     check_data(config_, *graph_, stored_, *train_data_, DataUse::training);
     if (eval_data_) check_data(config_, *graph_, stored_, *eval_data_, DataUse::evaluation);
+    for (const std::string& text : input_.remarks) report_.warn(text);
+    for (const std::string& text :
+         data_warnings(config_, *graph_, stored_, *train_data_, eval_data_ ? &*eval_data_ : nullptr))
+      report_.warn(text);
     status_.global_batch = config_.batch.global;
     status_.samples = static_cast<std::int64_t>(train_data_->count());
     status_.total_steps = total_steps(config_, train_data_->count());

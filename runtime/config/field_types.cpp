@@ -54,6 +54,16 @@ Read parse_number(std::string_view text, double& value) {
   return error == std::errc() && end == text.data() + text.size() ? Read::ok : Read::not_a_number;
 }
 
+/// Devices compute in float32: neither too large nor too small for it, nor rounded on to a bound that is excluded.
+bool fits_float(double value, const NumberRange& range) {
+  using Limits = std::numeric_limits<float>;
+  if (value == 0) return true;
+  if (std::abs(value) > static_cast<double>(Limits::max()) || std::abs(value) < static_cast<double>(Limits::min()))
+    return false;
+  const auto rounded = static_cast<double>(static_cast<float>(value));
+  return !(range.above_least && rounded <= range.least) && !(range.below_most && rounded >= range.most);
+}
+
 std::string shown(double value) {
   return fmt::format("{}", value);
 }
@@ -87,7 +97,11 @@ std::optional<double> read_number(const Document& d, const NumberRange& range, R
   const Read result = d.kind == Document::Kind::plain ? parse_number(d.text, value) : Read::not_a_number;
   const bool above = range.above_least ? value > range.least : value >= range.least;
   const bool below = range.below_most ? value < range.most : value <= range.most;
-  if (result == Read::ok && above && below) return value;
+  if (result == Read::ok && above && below) {
+    if (fits_float(value, range)) return value;
+    r.unexpected(d, expected(range) + " that float32 can hold");
+    return std::nullopt;
+  }
   const bool quoted = d.kind == Document::Kind::quoted && parse_number(d.text, value) == Read::ok;
   r.unexpected(d, expected(range), quoted ? d.text : std::string());
   return std::nullopt;

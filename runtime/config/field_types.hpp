@@ -52,6 +52,9 @@ class Reader {
   /// Dotted paths of every field there is; where a key is right but in the wrong section, the hint names the right one.
   std::vector<std::string> known_paths;
 
+  /// What is no problem, and yet may not be what was meant.
+  std::vector<std::string> remarks;
+
   const std::vector<FieldProblem>& problems() const noexcept { return problems_; }
   const std::map<std::string, Place>& places() const noexcept { return places_; }
 

@@ -195,6 +195,10 @@ std::optional<Chosen> read_one_of(const Document& d, const std::vector<std::stri
     return std::nullopt;
   }
   const std::size_t i = index_of(chosen->key);
+  for (const auto& entry : d.entries)
+    if (entry.place.level() < level && index_of(entry.key) < names.size())
+      r.remarks.push_back(fmt::format("{0}.{1} of the command line replaces {0}.{2} of the file, with all its settings",
+                                      r.path(), chosen->key, entry.key));
   if (i < names.size()) return Chosen{i, &chosen->value};
   const std::string hint = nearest_name(chosen->key, names);
   r.problem(chosen->place,

@@ -70,10 +70,35 @@ class Csv(harness.Case):
     def test_import_csv_and_train(self):
         self.write("t.csv", "a,b,c,price\n" + "".join(f"{i % 7 / 3 - 1},{i % 3 - 1},{i % 5 / 2 - 1},{i % 7 / 3 - i % 3}\n" for i in range(210)))
         out = self.ok("data", "import", "csv", "t.csv", "--target", "price", "-o", "regression.h5").out
-        self.assertRegex(out, r"210 samples of 3 features \(float32\), 1 targets; the first line is a header\nnormalize: \{")
+        self.assertRegex(out, r"210 samples of 3 features \(float32\), 1 targets; the first line is a header: .*\n(column .*\n)*normalize: \{")
         self.write("config.yaml", harness.REGRESSION.replace("[10]", "[3]"))
         self.ok("config.yaml", "train.epochs=40", ranks=2)
         self.assertLess(self.summary()["eval"]["loss"], 0.05)
+
+    def test_classes_and_columns_are_matched_by_name(self):
+        def table(name, columns, words):
+            rows = [{"a": {"ant": -3, "bee": 0, "cow": 3}[word] + i % 5 / 10, "b": i % 7 - 3, "y": word}
+                    for i, word in ((i, words[i % len(words)]) for i in range(60))]
+            self.write(name + ".csv", "\n".join([",".join(columns)] + [",".join(str(row[c]) for c in columns) for row in rows]) + "\n")
+            self.ok("data", "import", "csv", name + ".csv", "--label", "y", "-o", name + ".h5")
+        table("train", "aby", ["ant", "bee", "cow"])
+        table("test", "yba", ["bee", "cow"])
+        self.write("config.yaml", "name: a\nmodel: {input: [2], mlp: {widths: [16], classes: 3}}\ndata: {train: train.h5, eval: test.h5}\n"
+                   "batch: {global: 20}\noptimizer: {adam: {learning_rate: 0.05}}\ntrain: {epochs: 40, eval_every_steps: 1000}\n")
+        self.ok("config.yaml")
+        self.assertEqual(self.summary("runs/a")["eval"]["accuracy"], 1)
+        self.assertEqual(json.loads(self.ok("eval", "config.yaml", "--json").out)["accuracy"], 1)
+        self.ok("predict", "config.yaml", "--input", "test.h5", "-o", "p.h5")
+        table("test", "aby", ["bee", "cow", "ant"])
+        with open(self.path("test.csv"), encoding="utf-8") as file:
+            text = file.read().replace("ant", "dog")
+        self.write("test.csv", text)
+        self.ok("data", "import", "csv", "test.csv", "--label", "y", "-o", "test.h5")
+        lists = r"test\.h5: /y has the classes bee, cow, dog, but {}.* has ant, bee, cow: dog is not among the second"
+        self.refused(DATA, "check", "config.yaml", says=lists.format(r"train\.h5: /y"))
+        self.refused(DATA, "eval", "config.yaml", says=lists.format(r"checkpoint runs/a/checkpoints/step-\d+"))
+        self.refused(harness.CHECKPOINT, "config.yaml", "data.train=test.h5", "data.eval=[]", "train.epochs=50",
+                     says=lists.format(r"checkpoint runs/a/checkpoints/step-\d+"))
 
     def test_bad_csv(self):
         command = ("data", "import", "csv", "t.csv", "-o", "x.h5")

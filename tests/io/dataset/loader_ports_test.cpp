@@ -360,6 +360,11 @@ TEST(LoaderPorts, ImagesAreReadAsTheLayoutSays) {
     H5File file(folder / "a.h5");
     add(file, "cube", {4, 3, 3, 3}, std::vector<std::uint8_t>(108));
     add(file, "last", {4, 5, 6, 3}, std::vector<std::uint8_t>(360));
+    add(file, "gray", {1, 28, 28}, std::vector<std::uint8_t>(784));
+    add(file, "flat", {4, 1, 3, 3}, std::vector<std::uint8_t>(36));
+    add(file, "flat_first", {4, 3, 1, 3}, std::vector<std::uint8_t>(36));
+    add(file, "square", {4, 3, 3}, std::vector<std::uint8_t>(36));
+    add(file, "points", {4, 3}, std::vector<std::uint8_t>(12));
     add(file, "wide", {4, 32, 32, 3}, std::vector<std::uint8_t>(4 * 32 * 32 * 3));
   }
   const auto order = [&](const std::string& key, const Shape& shape, StoredLayout layout) {
@@ -368,12 +373,30 @@ TEST(LoaderPorts, ImagesAreReadAsTheLayoutSays) {
     return fit_input(ports.open({folder / "a.h5"}), 0, shape, layout);
   };
   const Shape cube{3, 3, 3};
-  EXPECT_EQ(order("cube", cube, StoredLayout::unknown), SampleOrder::channels_first) << "equal shapes are [C, H, W]";
+  const auto refused = [&](const std::string& key, const Shape& shape) {
+    return message_of<ShapeError>([&] { order(key, shape, StoredLayout::unknown); });
+  };
+  EXPECT_HAS(refused("cube", cube),
+             "a.h5: /cube holds samples of shape [3, 3, 3], which may be [3, 3, 3] stored channels "
+             "first or channels last; say data.inputs.x.layout: channels_first, or channels_last");
   EXPECT_EQ(order("cube", cube, StoredLayout::channels_first), SampleOrder::channels_first);
   EXPECT_EQ(order("cube", cube, StoredLayout::channels_last), SampleOrder::channels_last);
   EXPECT_EQ(order("last", Shape{3, 5, 6}, StoredLayout::channels_last), SampleOrder::channels_last);
   EXPECT_THROW(order("last", Shape{3, 5, 6}, StoredLayout::channels_first), ShapeError);
-  EXPECT_EQ(order("wide", Shape{32, 32, 3}, StoredLayout::unknown), SampleOrder::channels_first) << "32 channels";
+  EXPECT_HAS(refused("wide", Shape{32, 32, 3}),
+             "model.inputs.x is [32, 32, 3], which dtrain reads as 32 channels of 32 x 3; "
+             "if it is meant as [height, width, channels], write [3, 32, 32]");
+  EXPECT_HAS(refused("gray", Shape{28, 28, 1}), "write [1, 28, 28]");
+  EXPECT_EQ(order("wide", Shape{32, 32, 3}, StoredLayout::channels_first), SampleOrder::channels_first)
+      << "32 channels";
+  EXPECT_EQ(order("gray", Shape{1, 28, 28}, StoredLayout::unknown), SampleOrder::channels_last) << "the same bytes";
+  // [height 1, width 3, channels 3] for 3 channels of 1 x 3, and not the other way.
+  EXPECT_EQ(order("flat", Shape{3, 1, 3}, StoredLayout::unknown), SampleOrder::channels_last);
+  EXPECT_EQ(order("flat_first", Shape{3, 1, 3}, StoredLayout::unknown), SampleOrder::channels_first);
+  EXPECT_HAS(refused("square", Shape{3, 1, 3}),
+             "[3, 3], which may be [3, 1, 3] stored channels first or channels last");
+  EXPECT_EQ(order("square", Shape{3, 1, 3}, StoredLayout::channels_last), SampleOrder::channels_last);
+  EXPECT_EQ(order("points", Shape{3, 1, 1}, StoredLayout::unknown), SampleOrder::channels_first);
   EXPECT_THROW(order("wide", Shape{32, 32, 3}, StoredLayout::channels_last), ShapeError);
 }
 

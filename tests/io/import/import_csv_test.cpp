@@ -90,7 +90,64 @@ TEST_F(ImportCsv, IndicesTargetsAndSeveralFiles) {
   EXPECT_EQ(features(), (std::vector<float>{3, 7, 11}));
   const std::vector<std::string> other{folder_ / "c.csv.gz", put("p;q;r;x\n9;10;11;12\n", "e.csv")};
   EXPECT_HAS(message_of([&] { import_csv(other, folder_ / "x.h5", options); }),
-             "e.csv:1:7: the column is called x, but s in");
+             "e.csv:1:1: the columns are p, q, r, x, but p, q, r, s in ");
+  // In another order, by name.
+  const std::vector<std::string> turned{folder_ / "c.csv.gz", put("s;r;q;p\n12;11;10;9\n", "f.csv")};
+  import_csv(turned, folder_ / "t.h5", options);
+  EXPECT_EQ(features(), (std::vector<float>{3, 7, 11}));
+}
+
+TEST_F(ImportCsv, TheRuleOfTheHeaderIsSaid) {
+  CsvImportOptions options;
+  EXPECT_HAS(import("a,b\n1,2\n", options), "; the first line is a header: it holds words in place of numbers\n");
+  EXPECT_HAS(import("0,1,2\n5,6,8\n", options),
+             "1 samples of 3 features (float32); the first line is a header: it counts");
+  EXPECT_HAS(import(",0,1,2\n0,5,6,8\n", options), "1 samples of 3 features (float32); the first line is a header: it");
+  EXPECT_HAS(import("0,1\n5,6\n", options),
+             "2 samples of 2 features (float32); no header: the first line is a sample\n");
+  EXPECT_HAS(import("1,2,3\n5,6,7\n", options), "2 samples of 3 features (float32); no header");
+  EXPECT_HAS(import("0,1,3\n5,6,7\n", options), "2 samples of 3");
+  options.label = "-1";
+  EXPECT_HAS(import("0,1,2,kind\n5,6,7,dog\n", options), "1 samples of 3 features (float32), 1 classes; the first");
+  options.header = CsvImportOptions::Header::no;
+  EXPECT_HAS(import("0,1,2\n5,6,1\n", options), "2 samples of 2 features (float32), 3 classes; no header: as --header");
+}
+
+TEST_F(ImportCsv, OddColumnsAreLeftOutOrNamed) {
+  CsvImportOptions options;
+  options.label = "y";
+  EXPECT_HAS(import(",a,y\n7,1.5,0\n3,2.5,1\n", options),
+             "left out column 0, which has no name: it is an index of the rows\n");
+  EXPECT_EQ(features(), (std::vector<float>{1.5f, 2.5f}));
+  EXPECT_HAS(import("Unnamed: 0,a,y,\n0,1.5,0,\n1,2.5,1,\n", options),
+             "left out column 3, which has no name: it is empty");
+  EXPECT_EQ(features(), (std::vector<float>{1.5f, 2.5f}));
+  EXPECT_HAS(refused(",a,y\n7.5,1.5,0\n", options), "t.csv: column 0 has no name; give it one");
+  const std::string text = import("id,c,a,y,z\n1,4,1.5,0,0\n2,4,2.5,1,1\n3,4,0,1,1\n", options);
+  EXPECT_HAS(text, "column id counts the rows; --ignore id leaves it out\n");
+  EXPECT_HAS(text, "column c has one value in all rows; --ignore c leaves it out\n");
+  EXPECT_HAS(text, "column z is the label again; --ignore z leaves it out\n");
+  EXPECT_EQ(text.find("column a "), text.npos);
+  EXPECT_HAS(refused("y,a,y\n0,1,0\n", options), "t.csv:1:1: columns 0 and 2 are both called y; say the index");
+  options.label = "0";
+  options.ignore = {"2"};
+  EXPECT_HAS(import("y,a,y\n0,1,0\n", options), "1 samples of 1 features");
+}
+
+/// The words of pandas 2's documentation of read_csv, na_values.
+TEST_F(ImportCsv, MissingValuesAreThoseOfPandas) {
+  CsvImportOptions options;
+  options.label = "y";
+  for (const char* word : {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+                           "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}) {
+    const auto error = [&](const char* text) {
+      return message_of([&] { import(fmt::format(fmt::runtime(text), word), options); });
+    };
+    EXPECT_HAS(error("a,y\n1,cat\n2,{}\n"), "1 rows with missing values") << word;
+    EXPECT_HAS(error("a,y\n1,cat\n\"{}\",cat\n"), "1 rows with missing values") << word;
+  }
+  options.keep_words = true;
+  EXPECT_HAS(import("a,y\n1,None\n2,cat\n", options), "2 samples of 1 features (float32), 2 classes");
 }
 
 TEST_F(ImportCsv, MistakesHaveLineAndColumn) {

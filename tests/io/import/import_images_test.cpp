@@ -1,5 +1,6 @@
 #include "io/import/import_images.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -163,7 +164,8 @@ TEST(ImportImages, FolderAndArchivesGiveTheSameBytesWithAnyThreads) {
   EXPECT_EQ(report.images, 5u);
   EXPECT_EQ(report.ignored, 2u);
   EXPECT_HAS(report.text, "5 images of 18x25x3 (uint8), 3 classes: Cat, ape, zebra");
-  EXPECT_HAS(report.text, "ignored 2 other files");
+  EXPECT_HAS(report.text,
+             "left out 1 files that are not named like images (README.txt), 1 hidden files (Cat/.hidden.jpg)\n");
   const auto expected = testing::slurp(folder / "folder.h5");
   for (const int threads : {1, 2, 5}) {
     options.threads = threads;
@@ -180,6 +182,114 @@ TEST(ImportImages, FolderAndArchivesGiveTheSameBytesWithAnyThreads) {
   EXPECT_EQ(largest_difference(first, bytes_of(goldens().at("png").at("rgb"))), 0);
   const auto* fourth = reinterpret_cast<const std::uint8_t*>(set.row(0, 3, nullptr).data);
   EXPECT_LE(largest_difference(fourth, bytes_of(goldens().at("jpeg").at("rgb"))), 1);
+}
+
+/// The tree as tar would store it: links as links, and a second name of a file as a hard link.
+void tar_tree(const std::string& root, const std::string& path) {
+  namespace fs = std::filesystem;
+  archive* a = archive_write_new();
+  archive_write_set_format_pax_restricted(a);
+  ASSERT_EQ(archive_write_open_filename(a, path.c_str()), ARCHIVE_OK);
+  std::vector<std::pair<std::string, std::string>> first_names;  // of files with several
+  std::vector<fs::path> members{fs::recursive_directory_iterator(root), {}};
+  std::sort(members.begin(), members.end());
+  for (const fs::path& member : members) {
+    archive_entry* entry = archive_entry_new();
+    const std::string name = fs::relative(member.parent_path(), root) / member.filename();
+    archive_entry_set_pathname(entry, ("./" + name).c_str());
+    archive_entry_set_perm(entry, 0644);
+    std::vector<char> bytes;
+    if (fs::is_symlink(member)) {
+      archive_entry_set_filetype(entry, AE_IFLNK);
+      archive_entry_set_symlink(entry, fs::read_symlink(member).c_str());
+    } else if (fs::is_directory(member)) {
+      archive_entry_set_filetype(entry, AE_IFDIR);
+    } else {
+      archive_entry_set_filetype(entry, AE_IFREG);
+      bytes = testing::slurp(member);
+      for (const auto& [before, stored] : first_names)
+        if (fs::equivalent(before, member)) archive_entry_set_hardlink(entry, stored.c_str());
+      first_names.emplace_back(member, "./" + name);
+      if (archive_entry_hardlink(entry) != nullptr) bytes.clear();
+      archive_entry_set_size(entry, static_cast<la_int64_t>(bytes.size()));
+    }
+    ASSERT_EQ(archive_write_header(a, entry), ARCHIVE_OK) << name;
+    archive_write_data(a, bytes.data(), bytes.size());
+    archive_entry_free(entry);
+  }
+  archive_write_close(a);
+  archive_write_free(a);
+}
+
+/// One rule for a folder and an archive of it: links are followed, what is hidden is left out.
+TEST(ImportImages, LinksAndHiddenFoldersAreTheSameInAnArchive) {
+  namespace fs = std::filesystem;
+  const Folder folder;
+  const auto png = file_of("png"), jpeg = file_of("jpeg");
+  for (int i = 0; i < 3; ++i) put(folder / fmt::format("set/a/{}.png", i), png);
+  put(folder / "set/a/3.jpg", jpeg);
+  put(folder / "set/.ipynb_checkpoints/0.png", png);
+  put(folder / "set/a/.cache/deep/0.png", png);
+  put(folder / "set/a/4.webp", png);
+  put(folder / "set/.store/blob", jpeg);
+  fs::create_directories(folder / "set/b");
+  fs::create_directories(folder / "set/c");
+  for (int i = 0; i < 4; ++i) {
+    const std::string name = i == 3 ? "3.jpg" : fmt::format("{}.png", i);
+    fs::create_hard_link(folder / ("set/a/" + name), folder / ("set/b/h" + name));
+    fs::create_symlink("../a/" + name, folder / ("set/c/s" + name));
+  }
+  fs::create_symlink("../c/s3.jpg", folder / "set/b/twice.jpg");
+  fs::create_symlink("../.store/blob", folder / "set/c/blob.jpg");
+  fs::create_directory_symlink("b", folder / "set/d");
+  tar_tree(folder / "set", folder / "set.tar");
+  const auto of_folder = import(folder / "set", folder / "folder.h5"),
+             of_tar = import(folder / "set.tar", folder / "tar.h5");
+  EXPECT_EQ(of_folder.classes, (std::vector<std::string>{"a", "b", "c", "d"}));
+  EXPECT_EQ(of_folder.images, 4u + 5 + 5 + 5);
+  EXPECT_EQ(of_tar.images, of_folder.images);
+  EXPECT_TRUE(testing::slurp(folder / "folder.h5") == testing::slurp(folder / "tar.h5"));
+  const auto left_out = [](const std::string& text) { return text.substr(text.find("left out")); };
+  EXPECT_HAS(left_out(of_folder.text), "left out 3 hidden folders (");
+  EXPECT_HAS(left_out(of_folder.text), "), 1 images of formats that dtrain does not read (a/4.webp)\n");
+  EXPECT_HAS(left_out(of_tar.text), "left out 3 hidden folders (");
+  EXPECT_HAS(left_out(of_tar.text), "1 images of formats that dtrain does not read (a/4.webp)");
+
+  // Links that lead nowhere are broken files in both, and circles end.
+  fs::create_symlink("../nowhere.png", folder / "set/c/z.png");
+  fs::create_symlink("/etc/absent.png", folder / "set/c/y.png");
+  tar_tree(folder / "set", folder / "set.tar");
+  for (const char* source : {"set", "set.tar"}) {
+    EXPECT_HAS(refused(folder / source, folder / "x.h5"), "2 broken files (");
+    EXPECT_HAS(refused(folder / source, folder / "x.h5"), "c/y.png: ");
+    ImageImportOptions options;
+    options.on_error = OnError::drop;
+    EXPECT_EQ(import(folder / source, folder / "dropped.h5", options).images, of_folder.images);
+  }
+  fs::create_directory_symlink("..", folder / "set/c/up");
+  tar_tree(folder / "set", folder / "set.tar");
+  for (const char* source : {"set", "set.tar"})
+    EXPECT_HAS(refused(folder / source, folder / "x.h5"), "folders lie too deep, or in a circle of links");
+}
+
+/// A class folder without an image that can be read would move the labels of the others.
+TEST(ImportImages, AClassThatWouldVanishIsAnError) {
+  const Folder folder;
+  for (const char* name : {"set/ant/1.webp", "set/bee/1.png", "set/cat/1.png"}) put(folder / name, file_of("png"));
+  std::filesystem::create_directories(folder / "set/dog");
+  put(folder / "split/train/notes/xml/1.xml", {'x'});
+  put(folder / "split/train/a/1.png", file_of("png"));
+  put(folder / "split/test/b/1.txt", file_of("png"));
+  tar_tree(folder / "set", folder / "set.tar");
+  tar_tree(folder / "split", folder / "split.tar");
+  for (const char* source : {"set", "set.tar"}) {
+    const std::string text = refused(folder / source, folder / "x.h5");
+    EXPECT_HAS(text, "2 class folders hold no JPEG or PNG file: ant, dog (ant/1.webp is a file of another kind)");
+  }
+  ImageImportOptions options;
+  options.split = "train";
+  for (const char* source : {"split", "split.tar"})
+    EXPECT_EQ(import(folder / source, folder / "y.h5", options).classes, std::vector<std::string>{"a"});
 }
 
 TEST(ImportImages, TakesOneSplitOfSeveral) {

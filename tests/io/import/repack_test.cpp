@@ -73,6 +73,51 @@ TEST(Repack, ShardsStorageAndOrderKeepEverySample) {
   EXPECT_THROW(run({folder / "all.h5"}, folder / "x.h5", options), ConfigError);
 }
 
+/// A pattern would take the files of both for one set.
+TEST(Repack, ReplacesItsOlderShardsAndMixedOnesAreRefused) {
+  const Folder folder;
+  write_images(folder / "d.h5", 31);
+  write_images(folder / "e.h5", 31, {1, 6, 5}, {}, 5);
+  RepackOptions options;
+  const auto shards_to = [&](const std::string& from, const std::string& out, std::int64_t shards) {
+    options.shards = shards;
+    return run({folder / from}, folder / out, options);
+  };
+  const auto open = [&](const std::string& pattern) {
+    return Dataset(std::vector<std::string>{folder / pattern}).count();
+  };
+  shards_to("d.h5", "part.h5", 4);
+  testing::spill(folder / "part-00000-of-00003.h5", testing::slurp(folder / "d.h5"));  // not of repack: it stays
+  EXPECT_HAS(shards_to("d.h5", "part.h5", 2), "removed 4 older shards: ");
+  EXPECT_TRUE(std::filesystem::exists(folder / "part-00000-of-00003.h5"));
+  std::filesystem::remove(folder / "part-00000-of-00003.h5");
+  EXPECT_EQ(open("part-*.h5"), 31u);
+  // Made elsewhere and copied beside them.
+  shards_to("d.h5", "other.h5", 4);
+  std::filesystem::copy_file(folder / "other-00001-of-00004.h5", folder / "part-00001-of-00004.h5");
+  const std::string text = message_of([&] { open("part-*.h5"); });
+  EXPECT_HAS(text, "part-00001-of-00004.h5: /images is shard 1 of 4, but ");
+  EXPECT_HAS(text, "is the same set, cut in another way");
+  EXPECT_HAS(message_of([&] { run({folder / "part-*.h5"}, folder / "x.h5"); }), "cut in another way");
+  std::filesystem::remove(folder / "part-00001-of-00004.h5");
+  std::filesystem::copy_file(folder / "part-00001-of-00002.h5", folder / "part-copy.h5");
+  EXPECT_HAS(message_of([&] { open("part-*.h5"); }), "they hold the same samples");
+  std::filesystem::remove(folder / "part-copy.h5");
+  shards_to("e.h5", "new.h5", 2);
+  std::filesystem::copy_file(folder / "new-00001-of-00002.h5", folder / "part-00003-of-00002.h5");
+  EXPECT_HAS(message_of([&] { open("part-*.h5"); }), "they are of different sets");
+  std::filesystem::remove(folder / "part-00003-of-00002.h5");
+  // Two sets, or a part of one, are fine.
+  EXPECT_EQ(open("[np][ea]*-of-00002.h5"), 62u);
+  EXPECT_EQ(open("part-00001*.h5"), 16u);
+  options.shards = 3;
+  EXPECT_HAS(message_of<ConfigError>([&] { run({folder / "part-*.h5"}, folder / "part.h5", options); }),
+             "is read, and would be");
+  // What is made of them is a set of its own.
+  EXPECT_HAS(shards_to("part-*.h5", "one.h5", 1), "wrote ");
+  EXPECT_EQ(open("one.h5"), 31u);
+}
+
 TEST(Repack, KeepsTypesAttributesAndNames) {
   const Folder folder;
   {

@@ -1,5 +1,5 @@
 // Files whose rows several ranks write at once: every row arrives at its place, and nothing appears before the end.
-#include "io/dataset/rows_file.hpp"
+#include "io/hdf5/rows_file.hpp"
 
 #include <cstring>
 #include <numeric>

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "io/dataset/dataset.hpp"
+#include "io/hdf5/stored.hpp"
 #include "runtime/ranks/group.hpp"
 
 namespace dtrain::io {

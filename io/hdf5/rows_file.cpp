@@ -1,4 +1,4 @@
-#include "io/dataset/rows_file.hpp"
+#include "io/hdf5/rows_file.hpp"
 
 #include <cerrno>
 #include <cstring>

@@ -12,6 +12,7 @@
 
 #include "io/dataset/detect.hpp"
 #include "io/dataset/stream.hpp"
+#include "io/files/output.hpp"
 #include "io/hdf5/column.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
 #include "io/hdf5/stored.hpp"
@@ -193,10 +194,7 @@ void write_shard(Rows& rows, const std::string& from, const std::string& path, c
   writer.commit();
 }
 
-}  // namespace
-
-std::string repack(std::span<const std::string> patterns, const std::string& out, const RepackOptions& options) {
-  const std::vector<std::string> files = expand_files(patterns);
+std::string write(const std::vector<std::string>& files, const std::string& out, const RepackOptions& options) {
   Rows rows(files, options);
   Findings findings;
   const std::vector<std::uint64_t> kept = clean(rows, options, findings);
@@ -218,6 +216,18 @@ std::string repack(std::span<const std::string> patterns, const std::string& out
                                  kept.size(), shards == 1 ? "" : fmt::format(" in {} shards", shards));
   if (findings.count() > 0) text += fmt::format("dropped {}\n", findings.text());
   return text;
+}
+
+}  // namespace
+
+std::string repack(std::span<const std::string> patterns, const std::string& out, const RepackOptions& options) {
+  const std::vector<std::string> files = expand_files(patterns);
+  for (std::int64_t s = 0; s < options.shards; ++s) check_output(shard_name(out, s, options.shards), files);
+  return write(files, out, options);
+}
+
+std::string repack_in_place(const std::string& file, const RepackOptions& options) {
+  return write({file}, file, options);
 }
 
 }  // namespace dtrain::io

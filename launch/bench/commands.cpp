@@ -1,5 +1,6 @@
 #include "launch/bench/commands.hpp"
 
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -9,6 +10,7 @@
 #include <CLI/CLI.hpp>
 
 #include "comm/place/launch_env.hpp"
+#include "io/files/output.hpp"
 #include "launch/base/progress.hpp"
 #include "launch/base/signals.hpp"
 #include "launch/bench/comm.hpp"
@@ -167,6 +169,8 @@ void add_scaling(CLI::App& bench, const CommandTree& tree) {
   act(app, tree, [a, kind] {
     a->options.weak = *kind != "strong";
     a->options.strong = *kind != "weak";
+    if (!a->options.html.empty())
+      io::check_output(a->options.html, std::array{a->file, a->options.profile}, io::OutputKind::other);
     bool first = true;
     const Strings hosts = hosts_of_launch(first);
     if (first) print(a->pick(bench_scaling(load_config(a->file, a->overrides), a->options, hosts)));

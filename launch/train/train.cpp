@@ -217,7 +217,7 @@ class Trainer {
   }
 
   void open_files() {
-    report_.open_files(status_, remarks_);
+    report_.open_files(status_, remarks_, saving_->run_id());
     choices_.write(config_.log.directory);
     if (config_.log.samples)
       step_->log_samples(open_sample_log(config_.log.directory, world_.rank(), world_.size(), status_.step));

@@ -344,7 +344,16 @@ class Trainer {
   bool evaluate() {
     const auto begin = Clock::now();
     step_->settle();
-    const auto result = evaluator_->run(status_.step, status_.finished() ? nullptr : &stop_, step_->average());
+    std::optional<EvalMetrics> result;
+    try {
+      result = evaluator_->run(status_.step, status_.finished() ? nullptr : &stop_, step_->average());
+    } catch (const DataError& e) {  // on all ranks; the training before it was right
+      saving_->finish(status_, step_->model());
+      throw DataError(
+          fmt::format("{}; the run ends in its evaluation, and the checkpoint of step {} has all that was "
+                      "trained",
+                      e.what(), status_.step));
+    }
     warn_without_graphs("evaluation passes", evaluator_->no_graphs_because(), no_evaluation_graphs_told_);
     if (!result) return false;
     status_.eval = result;

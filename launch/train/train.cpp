@@ -20,6 +20,7 @@
 #include "launch/base/clock.hpp"
 #include "launch/base/error_text.hpp"
 #include "launch/base/progress.hpp"
+#include "launch/base/text.hpp"
 #include "launch/data/data.hpp"
 #include "launch/data/device_data.hpp"
 #include "launch/place/bandwidth.hpp"
@@ -426,7 +427,7 @@ ExitCode train(const LoadedConfig& input, comm::World& world, StopSignals& stop,
     return trainer->run();
   } catch (const RankFailure& e) {
     const std::string where = world.size() > 1 ? fmt::format("rank {} ({}): ", world.rank(), world.host()) : "";
-    report(fmt::format("error: {}{}\n", where, e.what()));
+    report(fmt::format("error: {}{}\n", where, cut_quotes(e.what())));
     world.abort(e.code());
   } catch (const std::exception& e) {
     ExitCode code = ExitCode::bug;

@@ -42,7 +42,7 @@ bool was_of_a_run(const fs::path& directory) {
 
 }  // namespace
 
-io::DirectoryLock take_run_directory(const std::string& directory, const std::string& run_id) {
+void check_run_directory(const std::string& directory) {
   std::error_code ignored;
   if (!was_of_a_run(directory))
     for (const char* name : {"config.yaml", "metrics.jsonl", "summary.json"})
@@ -51,6 +51,9 @@ io::DirectoryLock take_run_directory(const std::string& directory, const std::st
             fmt::format("log.directory: {} has a {} that is not of a run, and a run would write over it; name another "
                         "directory",
                         directory, name));
+}
+
+io::DirectoryLock take_run_directory(const std::string& directory, const std::string& run_id) {
   return {io::posix_file_system(), directory, run_id, {lock_name, "log directory", "log.directory"}};
 }
 

@@ -87,8 +87,10 @@ struct EvalMetrics {
 /// {"loss": .., "accuracy": ..}: what is there, as metrics.jsonl, summary.json and `dtrain eval` have it.
 nlohmann::ordered_json to_json(const EvalMetrics&);
 
-/// Takes the directory for this run as long as the lock is held. Throws CheckpointError where another run has it, and
-/// ConfigError where no run has had it yet, but files that a run would write are there already: they are the user's.
+/// Throws ConfigError where no run has had the directory yet, but files that a run would write are there already: they
+/// are the user's. Before anything is written there.
+void check_run_directory(const std::string& directory);
+/// Takes the directory for this run as long as the lock is held. Throws CheckpointError where another run has it.
 io::DirectoryLock take_run_directory(const std::string& directory, const std::string& run_id);
 /// Writes `text` to DIRECTORY/NAME through a temporary file; makes the directory. Throws DataError naming the path.
 void write_whole_file(const std::string& directory, const std::string& name, const std::string& text);

@@ -69,7 +69,10 @@ class Trainer {
       engine_.emplace(world_, std::move(device_));
     });
     engine_->connect(config_, world_);
-    group_->agree([&] { set_up(); });
+    group_->agree([&] {
+      if (world_.rank() == 0) check_run_directory(config_.log.directory);
+      set_up();
+    });
     // Hosts with copies of their own may hold different data: other samples, another number of steps.
     const comm::Fact data[] = {{"data.train (by its fingerprint)", train_data_->fingerprint()},
                                {"data.eval (by its fingerprint)", eval_data_ ? eval_data_->fingerprint() : "none"}};

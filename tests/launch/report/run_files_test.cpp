@@ -85,7 +85,7 @@ TEST_F(RunFiles, NothingOfTheUsersIsWrittenOver) {
   for (const char* name : {"config.yaml", "metrics.jsonl", "summary.json"}) {
     std::ofstream(directory_ / name) << "mine";
     try {
-      take_run_directory(directory_.string(), "1");
+      check_run_directory(directory_.string());
       ADD_FAILURE() << "expected a ConfigError for " << name;
     } catch (const ConfigError& e) {
       EXPECT_NE(std::string(e.what()).find(std::string("has a ") + name), std::string::npos) << e.what();
@@ -94,13 +94,14 @@ TEST_F(RunFiles, NothingOfTheUsersIsWrittenOver) {
   }
   { EXPECT_TRUE(take_run_directory(directory_.string(), "1").held()); }
   std::ofstream(directory_ / "config.yaml") << "of the run before";
+  EXPECT_NO_THROW(check_run_directory(directory_.string()));
   EXPECT_TRUE(take_run_directory(directory_.string(), "2").held());
 }
 
 TEST_F(RunFiles, ADirectoryOfAnOlderDtrainIsTaken) {
   std::ofstream(directory_ / "config.yaml") << "of a run";
   std::ofstream(directory_ / "events.out.tfevents.0000000001.host.00.dtrain") << "";
-  EXPECT_TRUE(take_run_directory(directory_.string(), "1").held());
+  EXPECT_NO_THROW(check_run_directory(directory_.string()));
 }
 
 TEST_F(RunFiles, ASecondRunIsRefusedAndToldWhoHasTheDirectory) {

@@ -1,7 +1,10 @@
-// A value of the evaluation's data that is not finite, met when all is trained: nothing that was trained is lost.
+// A value of the evaluation's data that is not finite, met when all is trained: nothing that was trained is lost, and
+// nothing that the user has.
 #include <atomic>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -28,7 +31,7 @@ train: {steps: 20, eval_every_steps: 1000, ema: {decay: 0.9}}
 checkpoint: {every_steps: 0}
 )";
 
-class BadEvaluation : public test_training::Training {
+class LostWork : public test_training::Training {
  protected:
   /// 160 rows; the last but five is not finite where `bad`.
   void write(const std::string& path, bool bad) const {
@@ -48,7 +51,7 @@ class BadEvaluation : public test_training::Training {
   }
 };
 
-TEST_F(BadEvaluation, LosesNothingThatWasTrained) {
+TEST_F(LostWork, NoneByABadValueOfTheEvaluation) {
   for (const int ranks : {1, 2}) {
     const LoadedConfig loaded = config(text, {}, std::to_string(ranks));
     testing::internal::CaptureStderr();
@@ -79,7 +82,18 @@ TEST_F(BadEvaluation, LosesNothingThatWasTrained) {
   }
 }
 
-TEST_F(BadEvaluation, IsFoundByCheck) {
+TEST_F(LostWork, AConfigurationOfTheUsersIsKept) {
+  const std::filesystem::path mine = folder_ / "mine";
+  std::filesystem::create_directories(mine);
+  std::ofstream(mine / "config.yaml") << "mine";
+  const auto refused = train_on(nullptr, text, {}, "mine");
+  EXPECT_EQ(refused.code, ExitCode::usage);
+  EXPECT_NE(refused.error.find("mine has a config.yaml that is not of a run"), std::string::npos) << refused.error;
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(mine), {}), 1);
+  std::filesystem::remove_all(mine);
+}
+
+TEST_F(LostWork, ABadValueIsFoundByCheck) {
   for (const char* sets : {"DIGITS, eval: OTHERS", "OTHERS"}) {
     std::string settings = text;
     settings.replace(settings.find("DIGITS, eval: OTHERS"), 20, sets);

@@ -41,7 +41,8 @@ set_mpirun() {
   local ranks=$1 cores
   mpirun=(mpirun)
   [ "$(id -u)" -eq 0 ] && mpirun+=(--allow-run-as-root)
-  cores=$(lscpu -p=CORE,SOCKET 2>/dev/null | grep -v '^#' | sort -u | wc -l)
+  # Without lscpu, or where it knows nothing of the cores: the cpus.
+  cores=$(lscpu -p=CORE,SOCKET 2>/dev/null | grep -v '^#' | sort -u | wc -l) || cores=$(nproc)
   [ "$cores" -lt "$ranks" ] && mpirun+=(--oversubscribe)
   mpirun+=(-np "$ranks")
 }

@@ -54,6 +54,13 @@ int slurm_local_size(const Environment& env) {
   return 1;
 }
 
+struct ForeignLauncher {
+  const char *name, *mark, *size;
+};
+constexpr ForeignLauncher foreign_launchers[] = {{"torchrun", "TORCHELASTIC_RUN_ID", "WORLD_SIZE"},
+                                                 {"MVAPICH2's mpirun", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"},
+                                                 {"flux run", "FLUX_TASK_RANK", "FLUX_JOB_SIZE"}};
+
 }  // namespace
 
 Environment process_environment() {
@@ -100,6 +107,11 @@ LaunchEnvironment discover_launch(const Environment& env) {
     throw CommError(
         fmt::format("MPI cannot start {} ranks under plain srun; use `srun --mpi=pmix` or `mpirun`", slurm_size));
   }
+  for (const ForeignLauncher& foreign : foreign_launchers)
+    if (const int size = number_or(env, foreign.size, 1); size > 1 && env(foreign.mark) != nullptr)
+      throw CommError(fmt::format("{} has started {} processes of dtrain, but cannot start MPI; use `mpirun -np {}`",
+                                  foreign.name, size, size));
+  if (!in_step && env("SLURM_JOB_ID") != nullptr) out.job_tasks = number_or(env, "SLURM_NTASKS", 1);
   return out;
 }
 

@@ -20,6 +20,7 @@ struct LaunchEnvironment {
   int rank = 0, size = 1;  // size and local_size are 1 where the launcher does not say
   int local_rank = 0, local_size = 1;
   bool binding_chosen = false;  // the user asked mpirun for a binding
+  int job_tasks = 1;            // of a Slurm job, where nothing has started more than this process
 };
 
 /// A variable's value or null.
@@ -27,7 +28,8 @@ using Environment = std::function<const char*(const char* name)>;
 /// getenv.
 Environment process_environment();
 
-/// Throws CommError under plain srun with several tasks, where MPI_Init would abort.
+/// Throws CommError where several processes were started by what cannot start MPI: under plain srun, where MPI_Init
+/// would abort, and under launchers of other systems.
 LaunchEnvironment discover_launch(const Environment&);
 
 /// Logical cpus grouped by core, in order of package and core.

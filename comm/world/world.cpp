@@ -8,11 +8,13 @@
 #include <cstring>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "comm/collective/agree.hpp"
 #include "comm/collective/fixed_order.hpp"
 #include "comm/mpi/mpi_detail.hpp"
 #include "comm/place/binding.hpp"
@@ -20,6 +22,7 @@
 #include "comm/watch/host_board.hpp"
 #include "comm/watch/watchdog.hpp"
 #include "comm/world/device_collective.hpp"
+#include "comm/world/libraries.hpp"
 #include "comm/world/local.hpp"
 #include "comm/world/marked.hpp"
 
@@ -30,6 +33,14 @@ namespace {
 std::string host_name() {
   char name[256] = {};
   return gethostname(name, sizeof name - 1) == 0 ? name : "unknown";
+}
+
+/// "Open MPI v4.1.4"
+std::string mpi_library() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  return std::string(text).substr(0, std::string_view(text).find(','));
 }
 
 void flush_all() noexcept {
@@ -89,6 +100,12 @@ void World::State::start_mpi() {
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
+  if (size == 1 && launch.size > 1) {
+    throw CommError(
+        fmt::format("{} has started {} processes, but MPI sees each of them alone: the launcher belongs to "
+                    "another MPI than this program, which was built with {}; use the mpirun of that MPI",
+                    name_of(launch.launcher), launch.size, mpi_library()));
+  }
   if (provided < MPI_THREAD_MULTIPLE) {
     throw CommError(
         "this MPI library does not support calls from several threads (MPI_THREAD_MULTIPLE); use one that does");
@@ -138,12 +155,17 @@ bool World::State::barrier(double limit_seconds) noexcept {
   }
 }
 
-World::World() : state_(std::make_unique<State>()) {
+World::World(const std::string& command) : state_(std::make_unique<State>()) {
   state_->launch = discover_launch(process_environment());
   state_->prepare_process();
   if (state_->launch.launcher != Launcher::none) {
     state_->start_mpi();
   } else {
+    if (const int tasks = state_->launch.job_tasks; tasks > 1)
+      state_->notes.push_back(
+          fmt::format("this Slurm job has {} tasks, but nothing has started more than one process of "
+                      "dtrain; start it with `srun --mpi=pmix` or `mpirun` for {} ranks",
+                      tasks, tasks));
     state_->board = make_lone_board(0, state_->host);
   }
   Watchdog::Options watching;
@@ -151,6 +173,9 @@ World::World() : state_(std::make_unique<State>()) {
   state_->watchdog = std::make_unique<Watchdog>(*state_->board, std::move(watching));
   if (!state_->with_mpi) return;
   const auto group = make_group();
+  // Other commands have other exchanges: their ranks would wait for each other for ever.
+  const Fact same[] = {{"the command", command}};
+  agree_on(*group, state_->host, same);
   state_->hosts = group->all_gather(state_->host);
   state_->link_hosts(*group);
 }

@@ -20,9 +20,9 @@ class Watchdog;
 
 class World {
  public:
-  /// Reads the launch environment, widens mpirun's one-core default binding, and starts MPI with threads. Throws
-  /// CommError.
-  World();
+  /// Reads the launch environment, widens mpirun's one-core default binding, and starts MPI with threads. `command`:
+  /// what this process does with it, which must be the same on all ranks. Throws CommError.
+  explicit World(const std::string& command = {});
   /// The same for a rank that is a thread of this process (local.hpp), for tests: without MPI and without the others'
   /// watchdogs.
   explicit World(LocalRank&);

@@ -72,9 +72,7 @@ void prune(FileSystem& files, const Publication& p, Published& out) {
 
 std::string write_shard(FileSystem& files, const std::string& temporary, int rank, std::span<const std::byte> shard,
                         const std::atomic<bool>& cancel) {
-  if (const int r = files.make_directory(temporary); r < 0 && r != -EEXIST) {
-    throw_file_error("create directory", temporary, r);
-  }
+  make_directories(files, temporary);  // with parents: somebody may have removed them
   File file(files, join_path(temporary, shard_name(static_cast<std::size_t>(rank))),
             O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW);
   if (!shard.empty()) file.allocate(shard.size());

@@ -76,6 +76,7 @@ struct CheckpointWriter::State {
   // Written by the worker's thread, read here after the worker is idle again.
   std::atomic<bool> cancel{false};
   std::string sha256;
+  bool made_again = false;  // the directory, which had been removed
   Published published;
   Worker worker;
 
@@ -148,7 +149,10 @@ std::optional<SaveReport> CheckpointWriter::save(const RunState& state, std::spa
   s.copy_seconds = seconds_since(start);
   s.started = start;
   s.phase = State::Phase::writing;
-  s.worker.start([&s] { s.sha256 = write_shard(s.files, s.temporary, s.group.rank(), s.snapshot.bytes(), s.cancel); });
+  s.worker.start([&s] {
+    s.made_again = s.lock.renew();
+    s.sha256 = write_shard(s.files, s.temporary, s.group.rank(), s.snapshot.bytes(), s.cancel);
+  });
   return earlier;
 }
 
@@ -178,6 +182,7 @@ std::string CheckpointWriter::State::status_of_this_rank() {
                       {"error", !error.empty()     ? error
                                 : !problem.empty() ? problem
                                                    : published.error},
+                      {"made_again", made_again},
                       {"removed", published.removed},
                       {"remarks", published.remarks},
                       {"seconds", seconds_since(started)}});
@@ -231,6 +236,11 @@ SaveReport CheckpointWriter::State::report(const Json& outcome) {
   r.write_seconds = outcome["seconds"].get<double>();
   r.removed = outcome["removed"].get<std::vector<std::string>>();
   r.remarks = outcome["remarks"].get<std::vector<std::string>>();
+  if (outcome["made_again"].get<bool>())
+    r.remarks.push_back(
+        fmt::format("{} had been removed while the run was using it; it is made again, but what was in "
+                    "it is lost",
+                    config.directory));
   if (outcome["renamed"].get<bool>()) own.insert(r.step);
   if (r.durable) {
     base = r.step;

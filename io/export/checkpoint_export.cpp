@@ -9,6 +9,7 @@
 #include "io/checkpoint/checkpoint.hpp"
 #include "io/checkpoint/checkpoint_best.hpp"
 #include "io/checkpoint/checkpoint_manifest.hpp"
+#include "io/files/output.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
 
 namespace dtrain::io {
@@ -78,6 +79,7 @@ class Exporter final : public TensorSink {
 }  // namespace
 
 CheckpointReport export_checkpoint(const std::string& given, const std::string& output, bool raw, FileSystem& files) {
+  check_output(output, {});
   const auto path = pick_checkpoint(files, given);
   const auto manifest = read_manifest(files, path);
   const bool averaged = !raw && std::any_of(manifest.tensors.begin(), manifest.tensors.end(),

@@ -74,6 +74,7 @@ class PosixFileSystem final : public FileSystem {
     out.regular = S_ISREG(s.st_mode);
     out.directory = S_ISDIR(s.st_mode);
     out.bytes = static_cast<std::uint64_t>(s.st_size);
+    out.inode = s.st_ino;
     return 0;
   }
   int try_lock(int fd) override {

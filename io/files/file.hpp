@@ -17,6 +17,7 @@ struct FileStatus {
   bool regular = false;
   bool directory = false;
   std::uint64_t bytes = 0;
+  std::uint64_t inode = 0;
 };
 
 /// One method a system call. Every method returns a negative errno on failure, as the kernel does; callers that want

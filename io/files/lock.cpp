@@ -50,10 +50,11 @@ Holder find_holder(FileSystem& files, const std::string& path) {
 }  // namespace
 
 DirectoryLock::DirectoryLock(FileSystem& files, const std::string& directory, const std::string& run_id,
-                             double grace_seconds) {
+                             LockedDirectory of, double grace_seconds)
+    : files_(&files), directory_(directory), run_id_(run_id), of_(of) {
   using Clock = std::chrono::steady_clock;
   constexpr std::chrono::seconds patience{60};  // with a holder that is ending
-  const auto path = join_path(directory, "LOCK");
+  const auto path = join_path(directory, of.file);
   File file(files, path, O_RDWR | O_CREAT | O_NOFOLLOW);
   const auto begin = Clock::now();
   const auto grace = std::chrono::duration<double>(grace_seconds);
@@ -61,15 +62,15 @@ DirectoryLock::DirectoryLock(FileSystem& files, const std::string& directory, co
     const int r = files.try_lock(file.descriptor());
     if (r == 0) break;
     if (r != -EWOULDBLOCK) {
-      throw_file_error("lock", path, r, "the file system must support flock; choose another checkpoint.directory");
+      throw_file_error("lock", path, r,
+                       fmt::format("the file system must support flock; choose another {}", of.setting));
     }
     const auto waited = Clock::now() - begin;
     if (waited >= grace) {
       const Holder holder = find_holder(files, path);
       if (!holder.ending || waited >= patience)
-        throw CheckpointError(
-            fmt::format("checkpoint directory {} is in use by {}; stop that job or choose another checkpoint.directory",
-                        directory, holder.text));
+        throw CheckpointError(fmt::format("{} {} is in use by {}; stop that job or choose another {}", of.what,
+                                          directory, holder.text, of.setting));
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
@@ -78,7 +79,15 @@ DirectoryLock::DirectoryLock(FileSystem& files, const std::string& directory, co
   const auto text = owner.dump() + "\n";
   file.truncate(0);
   file.write(std::as_bytes(std::span(text)));
+  inode_ = look_at(files, path).inode;
   file_ = std::move(file);
+}
+
+bool DirectoryLock::renew() {
+  if (!held() || look_at(*files_, join_path(directory_, of_.file)).inode == inode_) return false;
+  make_directories(*files_, directory_);
+  *this = DirectoryLock(*files_, directory_, run_id_, of_);
+  return true;
 }
 
 }  // namespace dtrain::io

@@ -257,6 +257,10 @@ Handle open_component(hid_t group, const std::string& name, std::string& why) {
 }  // namespace
 
 Lock::Lock() : lock_(library_mutex()) {
+  // At exit the library would close once more, and fall over, what a full disk kept it from closing. Files are closed
+  // here.
+  static const bool without_exit = H5dont_atexit() >= 0;
+  (void)without_exit;
   H5PLset_loading_state(0);                     // a file must not choose code to load
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // our errors carry what is worth saying
 }

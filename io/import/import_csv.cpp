@@ -13,6 +13,7 @@
 #include <fmt/ranges.h>
 
 #include "io/dataset/channel_statistics.hpp"
+#include "io/files/output.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
 #include "io/import/csv.hpp"
 #include "runtime/tensor/error.hpp"
@@ -437,6 +438,7 @@ std::string CsvImport::run(const std::string& out) {
 }  // namespace
 
 std::string import_csv(std::span<const std::string> files, const std::string& out, const CsvImportOptions& options) {
+  check_output(out, files);
   return CsvImport(files, options).run(out);
 }
 

@@ -15,6 +15,7 @@
 #include <fmt/ranges.h>
 
 #include "io/dataset/channel_statistics.hpp"
+#include "io/files/output.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
 #include "io/import/archive_links.hpp"
 #include "io/import/image_listing.hpp"
@@ -309,6 +310,7 @@ ImageSize checked(ImageSize size) {
 
 ImageImportReport import_images(std::span<const std::string> sources, const std::string& out,
                                 const ImageImportOptions& options) {
+  check_output(out, sources);
   ImageSize size = checked(options.size);
   ImageDecoder decoder;
   // Without a size the first image that can be read says it.
@@ -349,7 +351,7 @@ ImageImportReport import_images(std::span<const std::string> sources, const std:
   if (options.storage.gzip > 0 || options.storage.chunk_rows > 0) {
     RepackOptions again;
     again.storage = options.storage;
-    repack(std::span(&out, 1), out, again);
+    repack_in_place(out, again);
   }
   report.dropped = broken.count();
   report.ignored = listing.ignored.count();

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "io/files/output.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
 #include "io/import/idx.hpp"
 #include "runtime/tensor/error.hpp"
@@ -16,6 +17,7 @@ std::string ImportReport::text() const {
 }
 
 ImportReport import_mnist(const std::string& images, const std::string& labels, const std::string& out) {
+  check_output(out, std::array{images, labels});
   IdxReader image_file(images, 3), label_file(labels, 1);
   const auto& dims = image_file.dims();
   const std::uint64_t count = dims[0];

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "io/files/output.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
 #include "io/import/import_mnist.hpp"
 #include "runtime/random/rng.hpp"
@@ -25,6 +26,7 @@ double normal(RandomKey key, std::uint64_t item, std::uint32_t block) {
 }  // namespace
 
 RegressionTruth make_regression(const std::string& out, const RegressionOptions& options) {
+  check_output(out, {});
   if (options.samples < 1 || options.features < 1 || options.features > (1 << 20)) {
     throw ConfigError(
         fmt::format("make regression: {} samples of {} features; both must be at least 1, and features at most {}",

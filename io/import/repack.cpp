@@ -17,6 +17,7 @@
 #include "io/dataset/description.hpp"
 #include "io/dataset/detect.hpp"
 #include "io/dataset/stream.hpp"
+#include "io/files/output.hpp"
 #include "io/hdf5/column.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
 #include "io/hdf5/names.hpp"
@@ -284,10 +285,7 @@ void write_shard(Rows& rows, const std::string& path, const std::string& shard, 
   writer.commit();
 }
 
-}  // namespace
-
-std::string repack(std::span<const std::string> patterns, const std::string& out, const RepackOptions& options) {
-  const std::vector<std::string> files = expand_files(patterns);
+std::string write(const std::vector<std::string>& files, const std::string& out, const RepackOptions& options) {
   Rows rows(files, options);
   Findings findings;
   const std::vector<std::uint64_t> kept = clean(rows, options, findings);
@@ -322,6 +320,18 @@ std::string repack(std::span<const std::string> patterns, const std::string& out
     text += fmt::format("removed {} older shards: {} to {}\n", older.size(), older.front(), older.back());
   if (findings.count() > 0) text += fmt::format("dropped {}\n", findings.text());
   return text;
+}
+
+}  // namespace
+
+std::string repack(std::span<const std::string> patterns, const std::string& out, const RepackOptions& options) {
+  const std::vector<std::string> files = expand_files(patterns);
+  for (std::int64_t s = 0; s < options.shards; ++s) check_output(shard_name(out, s, options.shards), files);
+  return write(files, out, options);
+}
+
+std::string repack_in_place(const std::string& file, const RepackOptions& options) {
+  return write({file}, file, options);
 }
 
 }  // namespace dtrain::io

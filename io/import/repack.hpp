@@ -27,5 +27,7 @@ struct RepackOptions {
 /// Values that are not finite and labels out of range are refused or dropped. Returns what the command prints. Throws
 /// DataError, ConfigError.
 std::string repack(std::span<const std::string> patterns, const std::string& out, const RepackOptions&);
+/// The same with a file that the caller has made itself, which is replaced.
+std::string repack_in_place(const std::string& file, const RepackOptions&);
 
 }  // namespace dtrain::io

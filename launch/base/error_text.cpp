@@ -5,13 +5,15 @@
 
 #include <fmt/format.h>
 
+#include "launch/base/text.hpp"
+
 namespace dtrain::launch {
 
 std::string error_text(const std::exception& e, ExitCode& code) {
   std::string out;
   const auto add = [&out](const std::string& text) {
     out += "error: ";
-    for (const char c : text) {
+    for (const char c : cut_quotes(text)) {
       out += c;
       if (c == '\n') out += "  ";
     }

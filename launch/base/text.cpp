@@ -1,12 +1,17 @@
 #include "launch/base/text.hpp"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 #include <system_error>
 #include <utility>
 
 #include <fmt/format.h>
+
+#include "runtime/config/document.hpp"
+#include "runtime/tensor/error.hpp"
 
 namespace dtrain::launch {
 
@@ -79,6 +84,67 @@ std::string TextTable::str(const std::string& indent) const {
     out += line + '\n';
   }
   return out;
+}
+
+namespace {
+
+/// The first `bytes` of it, no character of UTF-8 cut.
+std::string_view first_of(std::string_view text, std::size_t bytes) {
+  while (bytes > 0 && (static_cast<unsigned char>(text[bytes]) & 0xc0) == 0x80) --bytes;
+  return text.substr(0, bytes);
+}
+
+}  // namespace
+
+std::string expand_path(const std::string& path) {
+  const auto value = [&path](const std::string& name) -> std::string {
+    const char* const found = std::getenv(name.c_str());
+    if (found == nullptr)
+      throw ConfigError(fmt::format("{}: the environment has no variable {}", json_string(path), name));
+    return found;
+  };
+  const auto in_name = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; };
+  std::string out;
+  std::size_t at = 0;
+  if (path == "~" || path.starts_with("~/")) {
+    out = value("HOME");
+    at = 1;
+  }
+  while (at < path.size()) {
+    if (path[at] != '$') {
+      out += path[at++];
+      continue;
+    }
+    const bool braces = path.compare(at, 2, "${") == 0;
+    const std::size_t begin = at + (braces ? 2 : 1);
+    std::size_t end = begin;
+    while (end < path.size() && in_name(path[end])) ++end;
+    if (end == begin || (braces && path.substr(end, 1) != "}")) {
+      out += path[at++];
+      continue;
+    }
+    out += value(path.substr(begin, end - begin));
+    at = end + (braces ? 1 : 0);
+  }
+  return out;
+}
+
+std::string cut_quotes(std::string_view text) {
+  constexpr std::size_t quote = 200, all = 4000;
+  std::string out;
+  while (!text.empty()) {
+    const std::size_t begin = std::min(text.find('"'), text.size() - 1) + 1;
+    out += text.substr(0, begin);
+    text.remove_prefix(begin);
+    std::size_t end = 0;
+    while (end < text.size() && text[end] != '"') end += text[end] == '\\' ? 2 : 1;
+    const bool cut = end < text.size() && end > quote;
+    out += cut ? first_of(text, quote) : text.substr(0, end + 1);
+    if (cut) out += "...\"";
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  if (out.size() <= all) return out;
+  return fmt::format("{}... ({} bytes)", first_of(out, all), out.size());
 }
 
 }  // namespace dtrain::launch

@@ -13,6 +13,11 @@ namespace dtrain::launch {
 
 /// "1,234,567"
 std::string grouped(std::int64_t);
+/// A path with `~/`, $NAME and ${NAME} replaced, as a shell does. Throws ConfigError where the environment lacks NAME.
+std::string expand_path(const std::string&);
+/// Text with at most 200 bytes of whatever stands in quotation marks, and at most 4000 in all: what an error repeats
+/// may be a whole file.
+std::string cut_quotes(std::string_view);
 /// "12.3 MiB"
 std::string bytes_text(double);
 /// "1.23 G", to be followed by a unit: powers of 1000.

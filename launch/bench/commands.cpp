@@ -1,5 +1,6 @@
 #include "launch/bench/commands.hpp"
 
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -9,6 +10,7 @@
 #include <CLI/CLI.hpp>
 
 #include "comm/place/launch_env.hpp"
+#include "io/files/output.hpp"
 #include "launch/base/progress.hpp"
 #include "launch/base/signals.hpp"
 #include "launch/bench/comm.hpp"
@@ -71,7 +73,7 @@ void add_comm(CLI::App& bench, const CommandTree& tree) {
     if (*staged) a->options.transport = comm::Transport::staged;
     if (*fixed_order) a->options.algorithm = comm::Algorithm::fixed_order;
     if (*device != "auto") a->options.device = *device == "cpu" ? DeviceChoice::cpu : DeviceChoice::cuda;
-    return on_all_ranks([&](comm::World& world) { return a->pick(bench_comm(world, a->options)); });
+    return on_all_ranks("bench comm", [&](comm::World& world) { return a->pick(bench_comm(world, a->options)); });
   });
 }
 
@@ -97,7 +99,7 @@ void add_step(CLI::App& bench, const CommandTree& tree) {
       print_line(stderr, why);
       std::_Exit(static_cast<int>(ExitCode::stopped));
     });
-    return on_all_ranks([&](comm::World& world) {
+    return on_all_ranks("bench step", [&](comm::World& world) {
       LoadedConfig loaded;
       world.make_group()->agree([&] { loaded = load_config(a->file, a->overrides); });
       return a->pick(bench_step(world, loaded, a->options, stop));
@@ -128,7 +130,7 @@ void add_data(CLI::App& bench, const CommandTree& tree) {
 Strings hosts_of_launch(bool& first) {
   first = true;
   if (comm::discover_launch(comm::process_environment()).launcher == comm::Launcher::none) return {};
-  comm::World world;
+  comm::World world("bench scaling");
   Strings hosts = world.hosts();
   first = world.rank() == 0;
   world.finish(ExitCode::ok);  // mpirun is started anew from the first rank
@@ -167,6 +169,8 @@ void add_scaling(CLI::App& bench, const CommandTree& tree) {
   act(app, tree, [a, kind] {
     a->options.weak = *kind != "strong";
     a->options.strong = *kind != "weak";
+    if (!a->options.html.empty())
+      io::check_output(a->options.html, std::array{a->file, a->options.profile}, io::OutputKind::other);
     bool first = true;
     const Strings hosts = hosts_of_launch(first);
     if (first) print(a->pick(bench_scaling(load_config(a->file, a->overrides), a->options, hosts)));

@@ -18,8 +18,8 @@ void print(const std::string& text) {
     throw DataError(fmt::format("cannot write to standard output: {}", std::strerror(errno)));
 }
 
-int on_all_ranks(const std::function<std::string(comm::World&)>& work) {
-  comm::World world;
+int on_all_ranks(const std::string& command, const std::function<std::string(comm::World&)>& work) {
+  comm::World world(command);
   ExitCode code = ExitCode::ok;
   try {
     const std::string text = work(world);

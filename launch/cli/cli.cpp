@@ -71,9 +71,10 @@ class ExamplesFirst final : public CLI::Formatter {
 bool is_speaker() {
   try {
     return comm::discover_launch(comm::process_environment()).rank == 0;
-  } catch (const Error&) {  // plain srun, which numbers its processes but cannot start MPI
-    const char* number = std::getenv("SLURM_PROCID");
-    return number == nullptr || std::string_view(number) == "0";
+  } catch (const Error&) {  // plain srun and others, which number their processes but cannot start MPI
+    for (const char* name : {"SLURM_PROCID", "RANK", "MV2_COMM_WORLD_RANK", "FLUX_TASK_RANK"})
+      if (const char* number = std::getenv(name)) return std::string_view(number) == "0";
+    return true;
   }
 }
 
@@ -84,7 +85,7 @@ int train_command(const std::string& file, const Strings& overrides) {
     if (is_speaker()) print_line(stderr, why);
     std::_Exit(static_cast<int>(ExitCode::stopped));
   });
-  comm::World world;
+  comm::World world("train");
   stop.watch([&world](const std::string& why) {
     if (world.speaks_for_host()) print_line(stderr, why);  // standard output may be what is stuck
     world.abort(ExitCode::stopped);
@@ -140,7 +141,9 @@ class CommandLine {
         std::make_unique<EvalPredictCommands>(app_, tree, [this](CLI::App* app, EvalPredictCommands::Work work) {
           everywhere_.insert(app);
           add_ranks(app);
-          app->callback([this, work = std::move(work)] { action_ = [work] { return on_all_ranks(work); }; });
+          app->callback([this, work = std::move(work), name = app->get_name()] {
+            action_ = [work, name] { return on_all_ranks(name, work); };
+          });
         });
     data_ = std::make_unique<DataCommands>(app_, tree);
     add_checkpoint();
@@ -293,7 +296,7 @@ class CommandLine {
     everywhere_.insert(app);
     app->callback([this] {
       action_ = [this] {
-        return on_all_ranks([this](comm::World& world) {
+        return on_all_ranks("doctor", [this](comm::World& world) {
           const DoctorReport report = doctor(world, directory_);
           return json_ ? report.json : report.text;
         });

@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 #include <xxhash.h>
 
+#include "launch/base/text.hpp"
 #include "launch/config/config_checks.hpp"
 #include "launch/config/tables.hpp"
 #include "launch/config/yaml.hpp"
@@ -142,6 +143,7 @@ class Loader {
       out_.remarks = reader_.remarks;
       for (const auto& [path, place] : reader_.places())
         if (place.source > 0) out_.places.emplace(path, located({place, path, {}}));
+      expand_paths();
       check_config(
           out_.config, root_.find("model") != nullptr, [this](std::string_view path) { return sound(path); },
           [this](const std::string& field, const std::string& text) { problem(field, text); });
@@ -213,6 +215,23 @@ class Loader {
     std::vector<ConfigProblem> out;
     for (const auto& p : problems_) out.push_back(located(p));
     throw ConfigError(std::move(out));
+  }
+
+  /// As the shell does it for other commands; without that a folder would get the name `~`.
+  void expand_paths() {
+    RunConfig& c = out_.config;
+    const auto expand = [this](const char* field, std::string& path) {
+      try {
+        path = expand_path(path);
+      } catch (const ConfigError& e) {
+        problem(field, fmt::format("{}: {}", field, e.what()));
+      }
+    };
+    for (std::string& file : c.data.train) expand("data.train", file);
+    for (std::string& file : c.data.eval.files) expand("data.eval", file);
+    expand("log.directory", c.log.directory);
+    expand("checkpoint.directory", c.checkpoint.directory);
+    expand("checkpoint.resume", c.checkpoint.resume_directory);
   }
 
   void derive() {
@@ -348,6 +367,7 @@ std::string config_reference() {
       "except\n"
       "those marked *required*. Any key may be given on the command line as `key.sub=value`, where the value is YAML\n"
       "and replaces what stood there; list items count from 0 (`model.layers.0.dense.units=64`).\n"
+      "In paths of files and folders `~/`, `$NAME` and `${NAME}` are replaced as in a shell.\n"
       "A run that resumes from a checkpoint may change the keys marked `*`; to change others it needs "
       "`checkpoint.force: true`.\n";
   const auto cell = [](const std::string& text) {

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -20,6 +19,7 @@
 #include "comm/watch/watchdog.hpp"
 #include "io/checkpoint/checkpoint.hpp"
 #include "io/dataset/loader.hpp"
+#include "io/files/output.hpp"
 #include "launch/base/clock.hpp"
 #include "launch/data/data.hpp"
 #include "launch/infer/predictions.hpp"
@@ -195,10 +195,7 @@ std::string predict(const LoadedConfig& input, comm::World& world, const EvalPre
   Model model(input, world, options);
   model.set_up(models::BuildFor::prediction, [&] {
     io::Dataset set = open_inputs(input.config, files, reference_of(model.found()));
-    std::error_code ignored;
-    for (const auto& file : set.files())
-      if (std::filesystem::equivalent(file, output, ignored))
-        throw ConfigError(fmt::format("-o {}: that is the input; name another file", output));
+    io::check_output(output, set.files());
     return set;
   });
   Engine& engine = model.engine();

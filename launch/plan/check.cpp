@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/dataset/dataset.hpp"
+#include "io/dataset/loader.hpp"
 #include "launch/base/text.hpp"
 #include "launch/data/data.hpp"
 #include "launch/plan/bucket_choice.hpp"
@@ -127,6 +128,8 @@ class Check {
     if (train)
       for (std::string& text : data_warnings(config_, plan_.graph, stored, *train, eval ? &*eval : nullptr))
         notes_.push_back(std::move(text));
+    if (train) look_through(stored, *train, DataUse::training);
+    if (eval) look_through(stored, *eval, DataUse::evaluation);
     data_.train_samples = train ? static_cast<std::int64_t>(train->count()) : 0;
     data_.eval_samples = eval ? static_cast<std::int64_t>(eval->count()) : 0;
     memory_ = run_memory(config_, plan_, ranks_, split_.accumulation);
@@ -264,6 +267,27 @@ class Check {
                      {"frozen", group.frozen}});
     }
     return out;
+  }
+
+  /// Reads the samples as a run would: one that cannot be used is better met now. The first ones of a large set.
+  void look_through(const models::StoredPorts& stored, const io::Dataset& data, DataUse use) {
+    constexpr std::size_t most = std::size_t{512} << 20;  // bytes; a second or two
+    const bool training = use == DataUse::training;
+    const io::LoaderOptions options = loader_options(config_, plan_.graph, stored, data, use);
+    const auto micro = static_cast<std::uint64_t>(split_.micro);
+    const std::uint64_t batches =
+        std::min((data.count() + micro - 1) / micro, most / std::max<std::uint64_t>(options.layout.bytes, 1) + 1);
+    const auto loader = training ? io::Loader::training(data, options) : io::Loader::evaluation(data, options);
+    for (std::uint64_t i = 0; i < batches; ++i) {
+      (void)loader->next();
+      loader->release();
+    }
+    if (batches * micro < data.count())
+      notes_.push_back(
+          fmt::format("data.{}: {} of {} samples were looked through; dtrain data inspect reads all of a "
+                      "file",
+                      training ? "train" : "eval", grouped(static_cast<std::int64_t>(batches * micro)),
+                      grouped(static_cast<std::int64_t>(data.count()))));
   }
 
   /// Those that the run in this directory chose at start, where it did.

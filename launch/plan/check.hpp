@@ -22,7 +22,8 @@ struct CheckOptions {
 };
 
 /// Checks what can be checked without the other ranks: the batch of the ranks, shapes against the data files where they
-/// are there (labels, too), and the plan. Throws the error that training would end with.
+/// are there (labels, too), the samples themselves (of a large set the first ones), and the plan. Throws the error that
+/// training would end with.
 CheckReport check(const LoadedConfig&, const CheckOptions&);
 
 }  // namespace dtrain::launch

@@ -2,9 +2,7 @@
 
 #include <array>
 #include <bit>
-#include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -158,7 +156,7 @@ void cut_older_files(const std::string& directory, std::int64_t step) {
   std::error_code failed;
   for (const auto& entry : fs::directory_iterator(directory, failed)) {
     const std::string name = entry.path().filename().string();
-    if (!name.starts_with(prefix) || !name.ends_with(suffix) || !entry.is_regular_file()) continue;
+    if (!is_event_file(name) || !entry.is_regular_file()) continue;
     std::ifstream in(entry.path(), std::ios::binary);
     const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
     const Kept kept = kept_of(text, static_cast<std::uint64_t>(step));
@@ -172,7 +170,28 @@ void cut_older_files(const std::string& directory, std::int64_t step) {
   if (failed) throw DataError(fmt::format("{}: cannot cut older event files: {}", directory, failed.message()));
 }
 
+AppendFile begin(const std::string& directory, std::int64_t step) {
+  cut_older_files(directory, step);
+  char host[256] = {};
+  if (gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
+  const auto seconds =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch());
+  // Readers take the files of a directory in the order of their names. Two of one second: the number tells them apart.
+  fs::path path;
+  for (int number = 0; path.empty() || fs::exists(path); ++number)
+    path = fs::path(directory) / fmt::format("{}{:010}.{}.{:02}{}", prefix, seconds.count(), host, number, suffix);
+  AppendFile file(path.string(), "events", true);
+  std::string event = begin_event();
+  put_bytes(event, 3, "brain.Event:2");
+  file.append(record_of(event));
+  return file;
+}
+
 }  // namespace
+
+bool is_event_file(const std::string& name) noexcept {
+  return name.starts_with(prefix) && name.ends_with(suffix);
+}
 
 std::uint32_t crc32c(std::string_view text) noexcept {
   std::uint32_t c = ~0u;
@@ -185,23 +204,7 @@ std::uint32_t masked_crc32c(std::string_view text) noexcept {
   return std::rotr(crc32c(text), 15) + 0xa282ead8u;
 }
 
-EventFile::EventFile(const std::string& directory, std::int64_t step) {
-  cut_older_files(directory, step);
-  char host[256] = {};
-  if (gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
-  const auto seconds =
-      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch());
-  // Readers take the files of a directory in the order of their names. Two of one second: the number tells them apart.
-  for (int number = 0; !file_; ++number) {
-    const std::string name = fmt::format("{}{:010}.{}.{:02}{}", prefix, seconds.count(), host, number, suffix);
-    path_ = (fs::path(directory) / name).string();
-    file_.reset(std::fopen(path_.c_str(), "wbxe"));
-    if (!file_ && errno != EEXIST) throw DataError(fmt::format("{}: cannot write: {}", path_, std::strerror(errno)));
-  }
-  std::string event = begin_event();
-  put_bytes(event, 3, "brain.Event:2");
-  put(event);
-}
+EventFile::EventFile(const std::string& directory, std::int64_t step) : file_(begin(directory, step)) {}
 
 void EventFile::write(std::int64_t step, std::span<const Scalar> scalars) {
   std::string summary;
@@ -216,16 +219,7 @@ void EventFile::write(std::int64_t step, std::span<const Scalar> scalars) {
   put_key(event, 2, varint);
   put_varint(event, static_cast<std::uint64_t>(step));
   put_bytes(event, 5, summary);
-  put(event);
-}
-
-void EventFile::put(std::string_view event) {
-  const std::string record = record_of(event);
-  if (std::fwrite(record.data(), 1, record.size(), file_.get()) == record.size() && std::fflush(file_.get()) == 0)
-    return;
-  if (!failed_)
-    fmt::print(stderr, "warning: {}: cannot write events: {}; training goes on\n", path_, std::strerror(errno));
-  failed_ = true;
+  file_.append(record_of(event));
 }
 
 }  // namespace dtrain::launch

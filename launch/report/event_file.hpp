@@ -3,12 +3,12 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdio>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "launch/report/append_file.hpp"
 
 namespace dtrain::launch {
 
@@ -21,23 +21,19 @@ struct Scalar {
 std::uint32_t crc32c(std::string_view) noexcept;
 std::uint32_t masked_crc32c(std::string_view) noexcept;
 
+/// Whether dtrain writes files of this name.
+bool is_event_file(const std::string& name) noexcept;
+
 class EventFile {
  public:
   /// Begins a new file in `directory`. What older files of dtrain say of steps after `step` belongs to work that was
   /// lost and is cut off first, with a half-written record; files that hold nothing else are removed. Throws DataError
   /// naming the path.
   EventFile(const std::string& directory, std::int64_t step);
-  /// Output that cannot be written is lost; a warning says so once.
   void write(std::int64_t step, std::span<const Scalar>);
 
  private:
-  void put(std::string_view event);
-  struct Close {
-    void operator()(std::FILE* f) const noexcept { (void)std::fclose(f); }  // each record was flushed
-  };
-  std::string path_;
-  std::unique_ptr<std::FILE, Close> file_;
-  bool failed_ = false;
+  AppendFile file_;
 };
 
 }  // namespace dtrain::launch

@@ -40,6 +40,7 @@ AlgorithmChoices beyond(const AlgorithmChoices& more, const AlgorithmChoices& ba
 }
 
 AlgorithmChoices read(const std::string& path) {
+  require_regular(path);
   std::ifstream in(path, std::ios::binary);
   if (!in) throw CheckpointError(fmt::format("{}: cannot read; remove it to measure again", path));
   std::ostringstream text;

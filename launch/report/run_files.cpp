@@ -28,9 +28,42 @@ void make_directory(const std::string& directory, const std::string& field) {
   }
 }
 
+namespace {
+
+constexpr const char* lock_name = "run.lock";
+
+/// Also of a dtrain that took no lock.
+bool was_of_a_run(const fs::path& directory) {
+  std::error_code failed;
+  if (fs::exists(directory / lock_name, failed) || fs::exists(directory / "checkpoints" / "LOCK", failed)) return true;
+  const fs::directory_iterator entries(directory, failed);
+  return std::any_of(begin(entries), end(entries), [](const auto& e) { return is_event_file(e.path().filename()); });
+}
+
+}  // namespace
+
+void check_run_directory(const std::string& directory) {
+  std::error_code ignored;
+  if (!was_of_a_run(directory))
+    for (const char* name : {"config.yaml", "metrics.jsonl", "summary.json"})
+      if (fs::exists(fs::path(directory) / name, ignored))
+        throw ConfigError(
+            fmt::format("log.directory: {} has a {} that is not of a run, and a run would write over it; name another "
+                        "directory",
+                        directory, name));
+}
+
+io::DirectoryLock take_run_directory(const std::string& directory, const std::string& run_id) {
+  return {io::posix_file_system(), directory, run_id, {lock_name, "log directory", "log.directory"}};
+}
+
 void write_whole_file(const std::string& directory, const std::string& name, const std::string& text) {
   const fs::path path = fs::path(directory) / name;
   const fs::path temporary = path.string() + ".tmp";
+  require_regular(path.string());
+  std::error_code failed;
+  fs::create_directories(directory, failed);
+  fs::remove(temporary, failed);  // whatever it is
   {
     std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
     out << text;
@@ -38,7 +71,6 @@ void write_whole_file(const std::string& directory, const std::string& name, con
     if (!out)
       throw DataError(fmt::format("{}: cannot write {} bytes: {}", path.string(), text.size(), std::strerror(errno)));
   }
-  std::error_code failed;
   fs::rename(temporary, path, failed);
   if (failed) throw DataError(fmt::format("{}: cannot write: {}", path.string(), failed.message()));
 }
@@ -50,26 +82,27 @@ double resident_mib() {
   return resident * static_cast<double>(sysconf(_SC_PAGESIZE)) / (1024.0 * 1024.0);
 }
 
-std::ofstream open_sample_log(const std::string& directory, int rank, int ranks, std::int64_t step) {
+AppendFile open_sample_log(const std::string& directory, int rank, int ranks, std::int64_t step) {
   const auto name = [](int r) { return fmt::format("samples-rank-{}.txt", r); };
   for (int r = rank; r == rank || fs::exists(fs::path(directory) / name(r)); r += ranks) {
     std::string kept;
+    require_regular((fs::path(directory) / name(r)).string());
     if (std::ifstream in(fs::path(directory) / name(r)); in && step > 0) {
       for (std::string line; std::getline(in, line) && !in.eof();)
         if (std::strtoll(line.c_str(), nullptr, 10) < step) kept += line + "\n";
     }
     write_whole_file(directory, name(r), kept);
   }
-  const std::string path = (fs::path(directory) / name(rank)).string();
-  std::ofstream log(path, std::ios::app);
-  if (!log) throw DataError(fmt::format("{}: cannot write the sample log", path));
-  return log;
+  return AppendFile((fs::path(directory) / name(rank)).string(), "the sample log");
 }
 
-MetricsFile::MetricsFile(const std::string& directory, std::int64_t step)
-    : path_((fs::path(directory) / "metrics.jsonl").string()), events_(directory, step) {
+namespace {
+
+AppendFile continue_metrics(const std::string& directory, std::int64_t step) {
+  const std::string path = (fs::path(directory) / "metrics.jsonl").string();
+  require_regular(path);
   std::string kept;
-  if (std::ifstream in(path_); in && step > 0) {
+  if (std::ifstream in(path); in && step > 0) {
     for (std::string line; std::getline(in, line);) {
       const Json entry = Json::parse(line, nullptr, false);
       if (entry.is_object() && entry.contains("step") && entry["step"].is_number() &&
@@ -78,9 +111,13 @@ MetricsFile::MetricsFile(const std::string& directory, std::int64_t step)
     }
   }
   write_whole_file(directory, "metrics.jsonl", kept);
-  file_.reset(std::fopen(path_.c_str(), "ae"));
-  if (!file_) throw DataError(fmt::format("{}: cannot append: {}", path_, std::strerror(errno)));
+  return AppendFile(path, "metrics");
 }
+
+}  // namespace
+
+MetricsFile::MetricsFile(const std::string& directory, std::int64_t step)
+    : events_(directory, step), file_(continue_metrics(directory, step)) {}
 
 namespace {
 
@@ -99,12 +136,7 @@ void MetricsFile::put(const Json& entry) {
   std::vector<Scalar> scalars;
   add_scalars(entry, "", scalars);
   events_.write(entry.at("step").get<std::int64_t>(), scalars);
-  // A full disk must not end a run that still computes: the loss of metrics is said once.
-  const std::string text = entry.dump() + "\n";
-  if (std::fwrite(text.data(), 1, text.size(), file_.get()) == text.size() && std::fflush(file_.get()) == 0) return;
-  if (!failed_)
-    fmt::print(stderr, "warning: {}: cannot write metrics: {}; training goes on\n", path_, std::strerror(errno));
-  failed_ = true;
+  file_.append(entry.dump() + "\n");
 }
 
 void CommunicationSeconds::clear() noexcept {

@@ -3,15 +3,14 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdio>
-#include <fstream>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "io/files/lock.hpp"
+#include "launch/report/append_file.hpp"
 #include "launch/report/event_file.hpp"
 
 namespace dtrain::launch {
@@ -88,7 +87,12 @@ struct EvalMetrics {
 /// {"loss": .., "accuracy": ..}: what is there, as metrics.jsonl, summary.json and `dtrain eval` have it.
 nlohmann::ordered_json to_json(const EvalMetrics&);
 
-/// Writes `text` to DIRECTORY/NAME through a temporary file. Throws DataError naming the path.
+/// Throws ConfigError where no run has had the directory yet, but files that a run would write are there already: they
+/// are the user's. Before anything is written there.
+void check_run_directory(const std::string& directory);
+/// Takes the directory for this run as long as the lock is held. Throws CheckpointError where another run has it.
+io::DirectoryLock take_run_directory(const std::string& directory, const std::string& run_id);
+/// Writes `text` to DIRECTORY/NAME through a temporary file; makes the directory. Throws DataError naming the path.
 void write_whole_file(const std::string& directory, const std::string& name, const std::string& text);
 /// Makes the directory and its parents. Throws ConfigError naming path and reason.
 void make_directory(const std::string& directory, const std::string& field);
@@ -98,7 +102,7 @@ double resident_mib();
 /// The sample log of rank `rank` of `ranks`, DIRECTORY/samples-rank-R.txt, to be continued after `step` steps: what a
 /// lost future wrote is dropped first, also from logs that ranks of a larger run left (rank r sees to r, r + ranks,
 /// ...).
-std::ofstream open_sample_log(const std::string& directory, int rank, int ranks, std::int64_t step);
+AppendFile open_sample_log(const std::string& directory, int rank, int ranks, std::int64_t step);
 
 /// metrics.jsonl, and its numbers as scalars in an event file: "loss", "seconds/step", "eval/accuracy".
 class MetricsFile {
@@ -107,16 +111,13 @@ class MetricsFile {
   MetricsFile(const std::string& directory, std::int64_t step);
   void write(const StepMetrics&);
   void write(std::int64_t step, const EvalMetrics&);
+  /// True once after the directory was removed, and is there again with this file.
+  bool made_again() noexcept { return file_.made_again(); }
 
  private:
   void put(const nlohmann::ordered_json& entry);
-  struct Close {
-    void operator()(std::FILE* f) const noexcept { (void)std::fclose(f); }  // each line was flushed
-  };
-  std::string path_;
-  std::unique_ptr<std::FILE, Close> file_;
-  bool failed_ = false;
   EventFile events_;
+  AppendFile file_;
 };
 
 }  // namespace dtrain::launch

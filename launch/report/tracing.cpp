@@ -160,7 +160,10 @@ std::string Tracing::write_events(double origin, const ClockOffset& offset, std:
   const auto put = [&](const std::string& text) {
     if (main && written) written = file && std::fwrite(text.data(), 1, text.size(), file.get()) == text.size();
   };
-  if (main) file.reset(std::fopen(temporary.c_str(), "we"));
+  if (main) {
+    (void)std::remove(temporary.c_str());  // whatever it is
+    file.reset(std::fopen(temporary.c_str(), "we"));
+  }
   Json ranks = Json::array();
   put(R"({"displayTimeUnit":"ms","traceEvents":[)");
   // One rank after another, so that rank 0 never holds more than one of them.

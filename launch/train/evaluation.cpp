@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <exception>
 #include <limits>
 
 #include <fmt/format.h>
@@ -35,7 +36,6 @@ Evaluator::Evaluator(Engine& engine, io::Loader& loader, Group& group, comm::Wat
 
 std::optional<EvalMetrics> Evaluator::run(std::int64_t step, StopSignals* stop, ParameterAverage* average) {
   if (average == nullptr) return run_packed(step, stop);
-  // No way back is needed where this throws: every such error ends the run, and nothing is saved after it.
   const auto exchange = [&] {
     alone([&] {
       average->exchange(engine_.store(), engine_.compute());
@@ -43,7 +43,13 @@ std::optional<EvalMetrics> Evaluator::run(std::int64_t step, StopSignals* stop, 
     });
   };
   exchange();
-  auto result = run_packed(step, stop);
+  std::optional<EvalMetrics> result;
+  try {
+    result = run_packed(step, stop);
+  } catch (const DataError&) {
+    exchange();  // the parameters are saved before this error ends the run; after others nothing is
+    throw;
+  }
   exchange();
   if (result) result->averaged = true;
   return result;
@@ -62,15 +68,24 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
     b.there->synchronize();
     for (std::size_t k = 0; k < floats(); ++k) sums[k] += static_cast<double>(b.image.as<float>()[k]);
   };
-  for (std::int64_t i = 0; i < loader_.batches(); ++i) {
-    if (i % batches_between_questions == 1 && stop != nullptr && group_.any(stop->pending())) return std::nullopt;
+  std::exception_ptr unread;  // data of this rank alone, of which the others hear before it is thrown
+  bool ended = false;
+  for (std::int64_t i = 0; i < loader_.batches() && !ended; ++i) {
+    if (i % batches_between_questions == 1)
+      ended = group_.any(unread != nullptr || (stop != nullptr && stop->pending()));
+    if (ended || unread) continue;
     watchdog_.beat("evaluation", static_cast<std::uint64_t>(step),
                    first_ ? comm::Deadline::first_step : comm::Deadline::step);
     first_ = false;
     alone([&] {
       Stream& compute = engine_.compute();
       const int slot = engine_.feed().next_slot(0);
-      engine_.feed().next(loader_, engine_.program(), slot, data_);
+      try {
+        engine_.feed().next(loader_, engine_.program(), slot, data_);
+      } catch (const DataError&) {
+        unread = std::current_exception();
+        return;
+      }
       engine_.feed().give_back(loader_);
       graph_cache_.run(static_cast<std::uint64_t>(slot), compute, [&] {
         engine_.program().run({Mode::evaluate, true, true}, slot, engine_.store(), memory_.state(), hooks, compute);
@@ -81,6 +96,10 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
       if (i >= behind) add(i - behind);
     });
   }
+  group_.agree([&] {
+    if (unread) std::rethrow_exception(unread);
+  });
+  if (ended) return std::nullopt;
   alone([&] {
     for (std::int64_t i = std::max<std::int64_t>(0, loader_.batches() - behind); i < loader_.batches(); ++i) add(i);
     engine_.feed().settle();

@@ -29,7 +29,8 @@ class Evaluator {
 
   /// Each sample of the set once. With `average` its values take the parameters' place meanwhile. `step`: for the
   /// watchdog. Nothing where some rank was asked to stop, which is asked now and then: a scheduler does not wait for a
-  /// long evaluation. Without `stop` it is always finished. Throws RankFailure.
+  /// long evaluation. Without `stop` it is always finished. Throws RankFailure, and on all ranks DataError, after which
+  /// the parameters may still be saved.
   std::optional<EvalMetrics> run(std::int64_t step, StopSignals* stop, ParameterAverage* average = nullptr);
   /// Why passes are not replayed although that was asked for; empty where there is nothing to say.
   const std::string& no_graphs_because() const noexcept { return graph_cache_.refusal(); }

@@ -71,14 +71,27 @@ void Reporter::end_progress() {
 
 // ---- files ----------------------------------------------------------------------------------------------------------
 
-void Reporter::open_files(const RunStatus& status, const std::vector<std::string>& remarks) {
+void Reporter::open_files(const RunStatus& status, const std::vector<std::string>& remarks, const std::string& run_id) {
   if (!main_) return;
-  std::string text = input_.canonical;
-  for (const std::string& remark : remarks) text += "# " + remark + "\n";
-  write_whole_file(config_.log.directory, "config.yaml", text);
+  lock_ = take_run_directory(config_.log.directory, run_id);
+  configuration_ = input_.canonical;
+  for (const std::string& remark : remarks) configuration_ += "# " + remark + "\n";
+  write_whole_file(config_.log.directory, "config.yaml", configuration_);
   metrics_.emplace(config_.log.directory, status.step);
   std::error_code ignored;  // an older one is of a run that goes on now
   std::filesystem::remove(summary_path(), ignored);
+}
+
+/// Where somebody removed the directory, which must not end the run.
+void Reporter::restore_files() {
+  if (!metrics_->made_again()) return;
+  try {
+    lock_.renew();
+    write_whole_file(config_.log.directory, "config.yaml", configuration_);
+    warn(fmt::format("{} had been removed while the run was using it; it is made again", config_.log.directory));
+  } catch (const Error& e) {
+    warn(fmt::format("{}; training goes on", e.what()));
+  }
 }
 
 void Reporter::summarize(const RunStatus& status, const Device& device, const std::string& parameter_hash,
@@ -169,6 +182,7 @@ void Reporter::log_step(const RunStatus& status, const StepState& state, double 
     m.communication = communication_metrics(sums, world_.size(), probe_);
     put_gpu(m);
     metrics_->write(m);
+    restore_files();
   }
   sums.clear();
   train_seconds_ += seconds_.step;
@@ -224,7 +238,10 @@ void Reporter::show_progress(const RunStatus& status) {
 }
 
 void Reporter::evaluated(const RunStatus& status, double seconds) {
-  if (metrics_) metrics_->write(status.step, *status.eval);
+  if (metrics_) {
+    metrics_->write(status.step, *status.eval);
+    restore_files();
+  }
   say(describe("evaluation", *status.eval) + fmt::format(" after step {} (epoch {:.2f})", status.step, status.epoch()));
   interval_start_ += std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }

@@ -37,9 +37,9 @@ class Reporter {
 
   // ---- files
   std::string summary_path() const { return config_.log.directory + "/summary.json"; }
-  /// Writes config.yaml, with remarks on what was chosen at start, and goes on with metrics.jsonl after the steps that
-  /// are done.
-  void open_files(const RunStatus&, const std::vector<std::string>& remarks);
+  /// Takes the directory for this run. Writes config.yaml, with remarks on what was chosen at start, and goes on with
+  /// metrics.jsonl after the steps that are done.
+  void open_files(const RunStatus&, const std::vector<std::string>& remarks, const std::string& run_id);
   /// summary.json, and the lines that end a run. `average_hash`: empty without a moving average.
   void summarize(const RunStatus&, const Device&, const std::string& parameter_hash, const std::string& average_hash);
 
@@ -63,6 +63,7 @@ class Reporter {
   void evaluated(const RunStatus&, double seconds);
 
  private:
+  void restore_files();
   void log_step(const RunStatus&, const StepState&, double waited, CommunicationSeconds&);
   void put_gpu(StepMetrics&);
   double data_seconds(double waited) const;
@@ -75,6 +76,8 @@ class Reporter {
   std::vector<GraphLoss> losses_;
   std::unique_ptr<Progress> progress_;
   Progress::Now now_;
+  io::DirectoryLock lock_;     // of the directory
+  std::string configuration_;  // config.yaml
   std::optional<MetricsFile> metrics_;
   std::optional<GpuWatch> gpu_;
   int ranks_on_gpu_ = 1;

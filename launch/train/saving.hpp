@@ -30,6 +30,7 @@ class Saving {
 
   /// Does the run go on from a checkpoint?
   bool resumes() const noexcept { return found_.has_value(); }
+  const std::string& run_id() const noexcept { return run_id_; }
   /// In which the samples of the whole run are drawn.
   io::OrderVersion order() const noexcept { return order_; }
   /// True, and said, where the run that was found has nothing left to do.

@@ -20,6 +20,7 @@
 #include "launch/base/clock.hpp"
 #include "launch/base/error_text.hpp"
 #include "launch/base/progress.hpp"
+#include "launch/base/text.hpp"
 #include "launch/data/data.hpp"
 #include "launch/data/device_data.hpp"
 #include "launch/place/bandwidth.hpp"
@@ -68,7 +69,10 @@ class Trainer {
       engine_.emplace(world_, std::move(device_));
     });
     engine_->connect(config_, world_);
-    group_->agree([&] { set_up(); });
+    group_->agree([&] {
+      if (world_.rank() == 0) check_run_directory(config_.log.directory);
+      set_up();
+    });
     // Hosts with copies of their own may hold different data: other samples, another number of steps.
     const comm::Fact data[] = {{"data.train (by its fingerprint)", train_data_->fingerprint()},
                                {"data.eval (by its fingerprint)", eval_data_ ? eval_data_->fingerprint() : "none"}};
@@ -219,7 +223,7 @@ class Trainer {
   }
 
   void open_files() {
-    report_.open_files(status_, remarks_);
+    report_.open_files(status_, remarks_, saving_->run_id());
     choices_.write(config_.log.directory);
     if (config_.log.samples)
       step_->log_samples(open_sample_log(config_.log.directory, world_.rank(), world_.size(), status_.step));
@@ -346,7 +350,16 @@ class Trainer {
   bool evaluate() {
     const auto begin = Clock::now();
     step_->settle();
-    const auto result = evaluator_->run(status_.step, status_.finished() ? nullptr : &stop_, step_->average());
+    std::optional<EvalMetrics> result;
+    try {
+      result = evaluator_->run(status_.step, status_.finished() ? nullptr : &stop_, step_->average());
+    } catch (const DataError& e) {  // on all ranks; the training before it was right
+      saving_->finish(status_, step_->model());
+      throw DataError(
+          fmt::format("{}; the run ends in its evaluation, and the checkpoint of step {} has all that was "
+                      "trained",
+                      e.what(), status_.step));
+    }
     warn_without_graphs("evaluation passes", evaluator_->no_graphs_because(), no_evaluation_graphs_told_);
     if (!result) return false;
     status_.eval = result;
@@ -419,7 +432,7 @@ ExitCode train(const LoadedConfig& input, comm::World& world, StopSignals& stop,
     return trainer->run();
   } catch (const RankFailure& e) {
     const std::string where = world.size() > 1 ? fmt::format("rank {} ({}): ", world.rank(), world.host()) : "";
-    report(fmt::format("error: {}{}\n", where, e.what()));
+    report(fmt::format("error: {}{}\n", where, cut_quotes(e.what())));
     world.abort(e.code());
   } catch (const std::exception& e) {
     ExitCode code = ExitCode::bug;

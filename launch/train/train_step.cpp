@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstddef>
 
+#include <fmt/format.h>
+
 #include "launch/base/alone.hpp"
 #include "launch/base/clock.hpp"
 #include "runtime/ops/kernels.hpp"
@@ -273,10 +275,11 @@ void TrainStep::count_passes(PhaseSeconds& seconds) {
 
 void TrainStep::load(io::Loader& loader, const DeviceData* data, int slot, std::int64_t step) {
   const io::Batch& batch = engine_.feed().next(loader, engine_.program(), slot, data);
-  if (sample_log_.is_open()) {
+  if (sample_log_) {
+    std::string lines;
     for (std::size_t i = 0; i < static_cast<std::size_t>(batch.valid); ++i)
-      sample_log_ << step << ' ' << batch.positions.as<std::uint64_t>()[i] << ' ' << batch.indices[i] << '\n';
-    sample_log_.flush();
+      lines += fmt::format("{} {} {}\n", step, batch.positions.as<std::uint64_t>()[i], batch.indices[i]);
+    sample_log_->append(lines);
   }
   take_weights(loader, batch);
   engine_.feed().give_back(loader);

@@ -6,7 +6,6 @@
 
 #include <array>
 #include <cstdint>
-#include <fstream>
 #include <optional>
 #include <span>
 #include <string>
@@ -55,7 +54,7 @@ class TrainStep {
   /// Null where the configuration has none.
   ParameterAverage* average() noexcept { return average_ ? &*average_ : nullptr; }
   /// Writes which samples this rank takes to this file from now on; see open_sample_log().
-  void log_samples(std::ofstream log) { sample_log_ = std::move(log); }
+  void log_samples(AppendFile log) { sample_log_.emplace(std::move(log)); }
 
   /// Where to note what the next steps do; null: nowhere. On an asynchronous device spans are noted when the step's
   /// results are read, and such steps are not replayed.
@@ -130,7 +129,7 @@ class TrainStep {
   CudaGraphCache graph_cache_;
   std::int64_t step_ = 0;                           // that was begun last
   std::int64_t first_step_ = 0, reading_step_ = 0;  // of this run; that is read next
-  std::ofstream sample_log_;
+  std::optional<AppendFile> sample_log_;
   Trace* trace_ = nullptr;
   Energy spent_;
   const LossRule losses_;

@@ -65,6 +65,12 @@ class Images(harness.Case):
         self.assertRegex(self.ok("data", "repack", "digits-train.h5", "-o", "x.h5", "--classes", "9", "--on-error", "drop").out,
                          r"dropped \d+ labels out of range")
 
+    def test_a_file_that_may_not_grow(self):
+        limited = ("bash", "-c", 'ulimit -f 8; exec "$@"', "bash")
+        self.refused(DATA, "data", "make", "regression", "-o", "r.h5", "--samples", 100000, prefix=limited,
+                     says=r"r\.h5: cannot be written .is the disk full")
+        self.assertEqual(os.listdir(self.folder), [])
+
 
 class Csv(harness.Case):
     def test_import_csv_and_train(self):

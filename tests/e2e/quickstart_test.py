@@ -11,6 +11,18 @@ import harness
 FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
 
+class Machine(harness.Case):
+    def test_an_lscpu_that_fails_is_no_error(self):
+        os.mkdir(self.path("bin"))
+        self.write("bin/lscpu", "#!/bin/sh\nexit 1\n")
+        os.chmod(self.path("bin", "lscpu"), 0o755)
+        script = f'set -Eeuo pipefail; root={harness.ROOT}; . {harness.ROOT}/launch/shell.sh; set_mpirun 1; echo "${{mpirun[@]}}"'
+        environment = {**os.environ, "PATH": self.path("bin") + ":" + os.environ["PATH"]}
+        result = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+        self.assertRegex(result.stdout, "^mpirun .*-np 1\n$")
+        self.assertNotIn("--oversubscribe", result.stdout)
+
+
 class Data(harness.Case):
     def setUp(self):
         super().setUp()

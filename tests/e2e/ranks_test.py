@@ -3,7 +3,7 @@ import os
 import signal
 
 import harness
-from harness import DEVICE, SLOW, STOPPED, USAGE
+from harness import COMMUNICATION, DEVICE, SLOW, STOPPED, USAGE
 
 
 class Ranks(harness.Case):
@@ -29,6 +29,15 @@ class Ranks(harness.Case):
         self.refused(USAGE, "--ranks", 2, "other.yaml", says="other.yaml")
         if not os.path.exists("/dev/nvidiactl"):
             self.refused(DEVICE, "--ranks", 2, "config.yaml", "device=cuda", "log.directory=gpu", says="there is no usable GPU")
+
+    def test_ranks_with_other_commands_are_refused(self):
+        self.digits()
+        self.refused(COMMUNICATION, "config.yaml", ":", "-np", 1, harness.PROGRAM, "eval", "config.yaml", ranks=1,
+                     says="ranks disagree on the command: rank 0 .* has train, rank 1 .* has eval")
+
+    def test_a_launcher_of_another_mpi_is_named(self):
+        self.refused(COMMUNICATION, "config.yaml", environment={"PMI_RANK": "0", "PMI_SIZE": "2"},
+                     says="mpiexec has started 2 processes, but MPI sees each of them alone")
 
     def test_ranks_are_refused(self):
         self.digits()

@@ -95,6 +95,33 @@ TEST(LaunchEnvironment, plain_srun_says_what_to_use) {
   EXPECT_EQ(discover(plain).launcher, Launcher::none);
 }
 
+TEST(LaunchEnvironment, launchers_that_cannot_start_mpi_are_named) {
+  const std::pair<const char*, Variables> launchers[] = {
+      {"torchrun", {{"TORCHELASTIC_RUN_ID", "none"}, {"RANK", "0"}, {"WORLD_SIZE", "2"}}},
+      {"MVAPICH2's mpirun", {{"MV2_COMM_WORLD_RANK", "0"}, {"MV2_COMM_WORLD_SIZE", "2"}}},
+      {"flux run", {{"FLUX_TASK_RANK", "0"}, {"FLUX_JOB_SIZE", "2"}}}};
+  for (const auto& [name, variables] : launchers) {
+    try {
+      discover(variables);
+      ADD_FAILURE() << "nothing was thrown for " << name;
+    } catch (const CommError& e) {
+      EXPECT_EQ(std::string(e.what()), std::string(name) +
+                                           " has started 2 processes of dtrain, but cannot start MPI; use "
+                                           "`mpirun -np 2`");
+    }
+  }
+  EXPECT_EQ(discover({{"WORLD_SIZE", "2"}}).launcher, Launcher::none);  // of whatever
+}
+
+TEST(LaunchEnvironment, a_batch_job_of_several_tasks_without_a_launcher_is_known) {
+  Variables job{{"SLURM_JOB_ID", "7"}, {"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "0"}};
+  EXPECT_EQ(discover(job).launcher, Launcher::none);
+  EXPECT_EQ(discover(job).job_tasks, 4);
+  job["OMPI_COMM_WORLD_RANK"] = "0";
+  EXPECT_EQ(discover(job).job_tasks, 1);
+  EXPECT_EQ(discover({{"SLURM_JOB_ID", "7"}}).job_tasks, 1);
+}
+
 TEST(LaunchEnvironment, a_variable_that_is_no_number_counts_for_nothing) {
   EXPECT_EQ(discover({{"OMPI_COMM_WORLD_RANK", "x"}}).launcher, Launcher::none);
   EXPECT_EQ(discover({{"OMPI_COMM_WORLD_RANK", ""}}).launcher, Launcher::none);

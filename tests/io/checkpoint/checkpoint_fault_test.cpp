@@ -356,6 +356,27 @@ TEST(CheckpointLock, ASecondJobIsToldWhoHoldsTheDirectory) {
   });
 }
 
+TEST(CheckpointDirectory, IsMadeAndLockedAgainWhereItIsRemovedDuringTheRun) {
+  Scratch scratch;
+  const std::string directory = scratch / "runs/a/checkpoints";
+  run_ranks(2, [&](Group& group) {
+    io::CheckpointWriter writer(group, config_for(directory), "first");
+    SmallState state(1);
+    EXPECT_TRUE(save_and_finish(writer, 1, state).durable);
+    if (group.rank() == 0) std::filesystem::remove_all(scratch / "runs");
+    group.barrier();
+    const io::SaveReport report = save_and_finish(writer, 2, state);
+    EXPECT_TRUE(report.durable) << report.error;
+    EXPECT_EQ(report.remarks, std::vector{directory + " had been removed while the run was using it; it is made again, "
+                                                      "but what was in it is lost"});
+    EXPECT_TRUE(save_and_finish(writer, 3, state).remarks.empty());
+    SoloGroup other;
+    if (group.rank() == 0) EXPECT_THROW(io::CheckpointWriter(other, config_for(directory), "second"), CheckpointError);
+    group.barrier();
+  });
+  EXPECT_TRUE(io::verify_checkpoints(directory).ok);
+}
+
 /// As when a job is killed while the kernel still writes for one of its threads: the main thread is gone, the lock not.
 TEST(CheckpointLock, IsWaitedForWhileItsHolderEnds) {
   Scratch scratch;
@@ -379,7 +400,7 @@ TEST(CheckpointLock, IsWaitedForWhileItsHolderEnds) {
   ::close(ready[0]);
   ::close(ready[1]);
   const auto begin = std::chrono::steady_clock::now();
-  EXPECT_NO_THROW(io::DirectoryLock(io::posix_file_system(), directory, "second", 0.05));
+  EXPECT_NO_THROW(io::DirectoryLock(io::posix_file_system(), directory, "second", {}, 0.05));
   EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(500));
   int status;
   ::waitpid(holder, &status, 0);

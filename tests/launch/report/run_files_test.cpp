@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "launch/base/progress.hpp"
@@ -72,12 +73,65 @@ TEST_F(RunFiles, AResumedSampleLogHoldsOnlyStepsThatCount) {
   put(0, "0 0 7\n1 6 2\n2 12 9\n");
   put(1, "0 2 5\n1 8 1\n");
   put(2, "0 4 3\n1 10 4\n2 1");  // by a third rank, killed while writing
-  open_sample_log(directory_.string(), 0, 2, 1) << "1 6 2\n";
+  open_sample_log(directory_.string(), 0, 2, 1).append("1 6 2\n");
   EXPECT_EQ(text_of(0), "0 0 7\n1 6 2\n");
   EXPECT_EQ(text_of(2), "0 4 3\n");
   EXPECT_EQ(text_of(1), "0 2 5\n1 8 1\n");  // rank 1 sees to that
   open_sample_log(directory_.string(), 1, 2, 0);
   EXPECT_EQ(text_of(1), "");
+}
+
+TEST_F(RunFiles, NothingOfTheUsersIsWrittenOver) {
+  for (const char* name : {"config.yaml", "metrics.jsonl", "summary.json"}) {
+    std::ofstream(directory_ / name) << "mine";
+    try {
+      check_run_directory(directory_.string());
+      ADD_FAILURE() << "expected a ConfigError for " << name;
+    } catch (const ConfigError& e) {
+      EXPECT_NE(std::string(e.what()).find(std::string("has a ") + name), std::string::npos) << e.what();
+    }
+    std::filesystem::remove(directory_ / name);
+  }
+  { EXPECT_TRUE(take_run_directory(directory_.string(), "1").held()); }
+  std::ofstream(directory_ / "config.yaml") << "of the run before";
+  EXPECT_NO_THROW(check_run_directory(directory_.string()));
+  EXPECT_TRUE(take_run_directory(directory_.string(), "2").held());
+}
+
+TEST_F(RunFiles, ADirectoryOfAnOlderDtrainIsTaken) {
+  std::ofstream(directory_ / "config.yaml") << "of a run";
+  std::ofstream(directory_ / "events.out.tfevents.0000000001.host.00.dtrain") << "";
+  EXPECT_NO_THROW(check_run_directory(directory_.string()));
+}
+
+TEST_F(RunFiles, ASecondRunIsRefusedAndToldWhoHasTheDirectory) {
+  const auto lock = take_run_directory(directory_.string(), "first");
+  try {
+    take_run_directory(directory_.string(), "second");
+    FAIL() << "expected a CheckpointError";
+  } catch (const CheckpointError& e) {
+    EXPECT_EQ(std::string(e.what()).find("log directory " + directory_.string() + " is in use by process"), 0u)
+        << e.what();
+    EXPECT_NE(std::string(e.what()).find("run first; stop that job or choose another log.directory"),
+              std::string::npos);
+  }
+}
+
+TEST_F(RunFiles, AFifoOrADeviceIsRefused) {
+  for (const char* name : {"metrics.jsonl", "samples-rank-0.txt"}) {
+    ASSERT_EQ(mkfifo((directory_ / name).c_str(), 0600), 0);
+    EXPECT_THROW(
+        {
+          MetricsFile(directory_.string(), 3);
+          open_sample_log(directory_.string(), 0, 1, 3);
+        },
+        DataError);
+    std::filesystem::remove(directory_ / name);
+  }
+  std::filesystem::remove(directory_ / "metrics.jsonl");
+  std::filesystem::create_symlink("/dev/zero", directory_ / "metrics.jsonl");
+  EXPECT_THROW(MetricsFile(directory_.string(), 3), DataError);
+  EXPECT_THROW(write_whole_file(directory_.string(), "metrics.jsonl", ""), DataError);
 }
 
 TEST_F(RunFiles, ADirectoryThatCannotBeMadeIsAnErrorWithFieldAndPath) {

@@ -9,6 +9,15 @@ from networks import ACTIVATIONS, Illegal, dimensions_of, infer, input_value
 EPILOGUES = ["none", *ACTIVATIONS]
 
 
+def weight_of(kind):
+    """Libraries have more ways to be wrong with convolutions than with anything else."""
+    if kind in ("flatten", "global_avgpool"):
+        return 0.25
+    if kind in ("batch_norm", "layer_norm", "rms_norm", "add", "multiply"):
+        return 1.6  # refused where there are too few values
+    return 8 if "conv" in kind else 4 if dimensions_of(kind) else 1
+
+
 class Drawing:
     def __init__(self, seed, wanted=None):
         self.rng = random.Random(seed)
@@ -36,7 +45,7 @@ class Drawing:
         if elastic or each > 1 or self.chance(0.3):
             n["batch"]["micro"] = micro
         n["samples"] = n["batch"]["global"] + (rng.randint(1, 7) if self.chance(0.4) else 0)
-        s["precision"] = "bfloat16" if self.chance(0.3) else "float32"
+        s["precision"] = "bfloat16" if self.chance(0.4) else "float32"
         s["threads"] = 2 if self.chance(0.1) else 1
         s["memory"] = {"recompute": rng.choice(["none", "light", "block"])}
         if self.chance(0.3):
@@ -136,8 +145,8 @@ class Drawing:
     def input(self, name, form):
         rng = self.rng
         item = {"name": name}
-        extents = {"series": [rng.randint(2, 9)], "images": [rng.randint(1, 7), rng.randint(2, 7)],
-                   "volumes": [rng.randint(1, 4), rng.randint(1, 4), rng.randint(2, 4)]}.get(form, [])
+        extents = {"series": [rng.randint(1, 9)], "images": [rng.randint(1, 7), rng.randint(1, 7)],
+                   "volumes": [rng.randint(1, 4), rng.randint(1, 4), rng.randint(1, 4)]}.get(form, [])
         if form != "features" and (self.wanted == "embedding" and not self.values or self.chance(0.15)):
             item.update(tokens=extents[0] if form == "series" and self.chance(0.5) else extents, vocabulary=rng.choice([2, 7, 30]))
             if self.chance(0.5):
@@ -205,6 +214,8 @@ class Drawing:
                     o["padding"] = "same"
             if self.chance(0.2):
                 o["dilation"] = each(lambda: rng.choice([1, 2]))
+            if min(x.positions) < 3 and self.chance(0.4):  # a step wider than the input, and padding around it
+                o.update(kernel=3, stride=rng.choice([2, 3]), padding=1)
             if kind.endswith("_transpose") and self.chance(0.4):
                 o["output_padding"] = each(lambda: rng.choice([0, 1]))
         elif "pool" in kind and n:
@@ -268,14 +279,14 @@ class Drawing:
         name = rng.choice(candidates)
         kinds = self.kinds_on(name)
         wanted = self.wanted in kinds and not any(layer["kind"] == self.wanted for layer in self.network["layers"])
-        weights = [0.25 if k in ("flatten", "global_avgpool") else 4 if dimensions_of(k) else 1 for k in kinds]
+        weights = [weight_of(k) for k in kinds]
         kind = self.wanted if wanted and self.chance(0.7) else rng.choices(kinds, weights)[0]
         if kind in ("add", "multiply", "concat"):
             self.join(kind, name)
             return
         for _ in range(8):  # windows may not fit
             options = self.options(kind, self.values[name])
-            if kind == "dense" and self.chance(0.15):
+            if kind == "dense" and self.chance(0.7):
                 self.tie(options, name)
             if self.add(kind, [name], **options):
                 return

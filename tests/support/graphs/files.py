@@ -88,7 +88,8 @@ def train(network, folder, program=harness.PROGRAM, data=None):
         raise Failed(f"dtrain is still running after {LIMIT} s") from None
     if done.returncode != 0:
         errors = [line for line in done.stderr.splitlines() if "error:" in line] or done.stderr.splitlines()[-3:]
-        raise Failed(f"dtrain ended with {done.returncode}: " + " / ".join(errors[:3]))
+        how = f"by signal {-done.returncode}" if done.returncode < 0 else f"with {done.returncode}"
+        raise Failed(f"dtrain ended {how}: " + " / ".join(errors[:3]))
     run = os.path.join(folder, "run")
     with open(os.path.join(run, "metrics.jsonl")) as file:
         steps = [line for line in map(json.loads, file) if "loss" in line]

@@ -32,13 +32,33 @@ class Rounding:
             @staticmethod
             def backward(_, gradient):
                 return rounding.of(gradient)
-        self.behind = Behind.apply if mode not in ("f64", "f32") else lambda x: x
+
+        class FromOutput(torch.autograd.Function):
+            """tanh and sigmoid, whose derivative is made of the output as it is rounded: near 1 little of it is left."""
+            @staticmethod
+            def forward(c, x, kind):
+                c.kind, y = kind, rounding.of(activate(x, kind))
+                c.save_for_backward(y)
+                return y
+
+            @staticmethod
+            def backward(c, gradient):
+                y, = c.saved_tensors
+                return rounding.of(gradient) * (1 - y * y if c.kind == "tanh" else y * (1 - y)), None
+        self.exact = mode in ("f64", "f32")
+        self.behind = (lambda x: x) if self.exact else Behind.apply
+        self.from_output = FromOutput.apply
 
     def of(self, x):
         if self.mode == "bf16":
             return x.bfloat16().double()
         bits = 24 if self.mode == "noise" else 9
         return x * (1 + 2.0**-bits * (2 * torch.rand(x.shape, generator=self.generator, dtype=torch.float64) - 1))
+
+    def activated(self, x, kind):
+        if kind in ("tanh", "sigmoid") and not self.exact:
+            return self.from_output(x, kind)
+        return self.behind(activate(x, kind))
 
     def half(self, parameter):
         """A weight as products read it."""
@@ -123,10 +143,10 @@ class Network:
                 dropouts += 1
             else:
                 y = self.layer(layer, x, statistics)
-            if layer["kind"] != "flatten":
+            if layer["kind"] not in ("flatten", "tanh", "sigmoid"):
                 y = self.rounding.behind(y)
             if layer.get("activation", "none") != "none":
-                y = self.rounding.behind(activate(y, layer["activation"]))
+                y = self.rounding.activated(y, layer["activation"])
             done[layer["name"]] = y
         return done
 
@@ -142,7 +162,7 @@ class Network:
     def layer(self, layer, inputs, statistics):
         kind, x = layer["kind"], inputs[0]
         if kind in networks.ACTIVATIONS:
-            return activate(x, kind)
+            return self.rounding.activated(x, kind) if kind in ("tanh", "sigmoid") else activate(x, kind)
         if kind == "embedding":
             return F.embedding(x.long(), self.parameter(layer, "weight")).movedim(-1, 1)
         if kind == "dense":

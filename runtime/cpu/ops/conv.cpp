@@ -22,11 +22,18 @@ dnnl::memory::dims dims_of(const TensorDesc& desc) {
 
 /// Where oneDNN's compiled kernels are known to give wrong gradients of weights, or to write beyond them (2.6.3 in
 /// float32 and bfloat16, found by comparison with plain loops): a window's step wider than the input, or more padding
-/// than half of a window. Common networks have neither.
+/// than half of a window. On volumes also, in depth or height, windows of which each has padding, where they move by
+/// more than one, or have more than one at both ends. Common networks have none of them.
 bool is_unsafe(const LayerShape& c) {
-  for (std::size_t d = 0; d < c.stride.size(); ++d) {
-    const std::int64_t window = (c.weights[c.weights.size() - c.stride.size() + d] - 1) * (c.dilation[d] + 1) + 1;
-    if (c.stride[d] > c.in[d + 2] || 2 * std::max(c.padding_begin[d], c.padding_end[d]) > window - 1) return true;
+  const std::size_t dimensions = c.stride.size();
+  for (std::size_t d = 0; d < dimensions; ++d) {
+    const std::int64_t window = (c.weights[c.weights.size() - dimensions + d] - 1) * (c.dilation[d] + 1) + 1;
+    const std::int64_t in = c.in[d + 2], stride = c.stride[d], begin = c.padding_begin[d], end = c.padding_end[d];
+    if (stride > in || 2 * std::max(begin, end) > window - 1) return true;
+    const std::int64_t first_inside = (begin + stride - 1) / stride * stride - begin;
+    const bool all_padded = begin > 0 && end > 0 && first_inside + window > in;
+    const std::int64_t at_both_ends = std::min(begin, window - begin - in);
+    if (dimensions == 3 && d < 2 && all_padded && (stride > 1 || at_both_ends > 1)) return true;
   }
   return false;
 }

@@ -71,6 +71,11 @@ TEST(CpuConv, gradients_of_weights_are_right_for_wide_steps_and_wide_padding) {
       {{6, {5, 1, 3}, {2, 2, 2}, {3, 0, 1}, false, Activation::none, {1, 1, 1}}, Shape{3, 5, 1, 1, 6}},
       {{9, {5, 1, 4}, {2, 4, 3}, {3, 0, 0}, false, Activation::none, {1, 1, 1}, 9}, Shape{1, 1, 1, 4, 9}},
       {{18, {5, 5, 3}, {3, 1, 1}, {2, 2, 2}, false, Activation::none, {1, 1, 1}}, Shape{2, 1, 1, 4, 19}},
+      {{4, {3, 3, 3}, {3, 3, 3}, {1, 1, 1}, false, Activation::none, {1, 1, 1}}, Shape{4, 4, 4, 7, 6}},
+      {{7, {3, 3, 3}, {2, 1, 2}, {1, 0, 0}, false, Activation::none, {1, 1, 1}}, Shape{2, 3, 6, 5, 2}},
+      {{5, {4, 4, 3}, {1, 2, 4}, {1, 1, 0}, false, Activation::none, {1, 1, 1}}, Shape{3, 7, 2, 6, 1}},
+      {{3, {3, 5, 5}, {1, 1, 1}, {0, 2, 0}, false, Activation::none, {1, 1, 1}}, Shape{1, 4, 1, 5, 11}},
+      {{6, {7, 7, 7}, {2, 1, 1}, {3, 3, 3}, false, Activation::none, {1, 1, 1}}, Shape{2, 7, 7, 8, 13}},
   };
   for (const Row& row : rows) {
     for (const DType dtype : {DType::f32, DType::bf16}) {

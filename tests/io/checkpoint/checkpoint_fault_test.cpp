@@ -71,9 +71,8 @@ TEST_P(Faults, AtEveryCallOfASave) {
     FaultFileSystem files;
     bool armed = false;
     files.before = [&](const Call& call) {
-      if (call.index == 0 && call.operation == "make_directory" && call.path.find(".tmp-200") != std::string::npos) {
-        armed = true;
-      }
+      // A save begins with a look at its lock.
+      if (call.index == 0 && call.operation == "status" && call.path.ends_with("/LOCK")) armed = true;
       return armed && call.index == n ? -fault.error : 0;
     };
     const auto where = fmt::format("{} at call {}: {} {}", fault.name, n, calls[n].operation, calls[n].path);

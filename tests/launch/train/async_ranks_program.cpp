@@ -43,7 +43,7 @@ test::AsyncDevice::Options options_of(int rank) {
 int main(int argc, char** argv) {
   const std::vector<std::string> words(argv + 2, argv + argc);
   if (std::string(argv[1]) == "bench-comm") {
-    return on_all_ranks([&](comm::World& world) {
+    return on_all_ranks("bench comm", [&](comm::World& world) {
       CommBenchOptions bench;
       bench.sizes = words;
       bench.seconds = 0.1;

@@ -1,4 +1,4 @@
-// Sums over a box of windows or pixels, channels last: what pools share in backward, and average pooling in forward.
+// Sums over a box of windows or pixels, channels last: both passes of average pooling.
 // A template that owns nothing and runs on the calling thread.
 #pragma once
 

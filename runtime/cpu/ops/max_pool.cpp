@@ -1,8 +1,8 @@
 // Max pooling over NHWC memory: channels are the vector, the window's element that won is kept as one byte.
 #include <algorithm>
 
+#include "runtime/cpu/elements.hpp"
 #include "runtime/cpu/op_kernels.hpp"
-#include "runtime/cpu/ops/box_sums.hpp"
 #include "runtime/cpu/parallel.hpp"
 #include "runtime/ops/pool.hpp"
 
@@ -100,16 +100,42 @@ class MaxPoolKernel final : public Kernel {
     for (std::int64_t j = 0; j < grid_.w.extent; ++j) {
       const PixelRange columns = grid_.w.seeing(j);
       T* to = gx + (row * grid_.w.extent + j) * channels;
-      sum_box(planes, rows, columns, channels, to, add, [&](std::int64_t o, std::int64_t p, std::int64_t q) {
+      const auto window = [&](std::int64_t o, std::int64_t p, std::int64_t q) {
         const std::int64_t at = (((sample * grid_.d.count + o) * grid_.h.count + p) * grid_.w.count + q) * channels;
-        return [from = won + at, gradient = gy + at,
-                own = static_cast<std::uint8_t>(place(k, i, j, o, p, q))](std::int64_t c) {
-          const float v = to_float(gradient[c]);  // read in any case: a read under a condition is no vector code
-          return from[c] == own ? v : 0.0f;
-        };
-      });
+        return Seen{won + at, gy + at, static_cast<std::uint8_t>(place(k, i, j, o, p, q))};
+      };
+      if (planes.end - planes.begin == 1 && rows.end - rows.begin == 1 && columns.end - columns.begin == 1) {
+        const Seen s = window(planes.begin, rows.begin, columns.begin);
+        write_elements(to, 0, channels, add, [=](std::int64_t c) { return s.share(c); });
+        continue;
+      }
+      for (std::int64_t c0 = 0; c0 < channels; c0 += channel_block) {
+        const std::int64_t n = std::min(channel_block, channels - c0);
+        alignas(64) float sums[channel_block] = {};
+        for (std::int64_t o = planes.begin; o < planes.end; ++o) {
+          for (std::int64_t p = rows.begin; p < rows.end; ++p) {
+            for (std::int64_t q = columns.begin; q < columns.end; ++q) {
+              const Seen s = window(o, p, q);
+#pragma omp simd
+              for (std::int64_t c = 0; c < n; ++c) sums[c] += s.share(c0 + c);
+            }
+          }
+        }
+        write_elements(to + c0, 0, n, add, [&](std::int64_t c) { return sums[c]; });
+      }
     }
   }
+
+  /// A window as one of its pixels, the k-th, sees it.
+  struct Seen {
+    const std::uint8_t* won;
+    const T* gy;
+    std::uint8_t k;
+    float share(std::int64_t c) const {
+      const float v = to_float(gy[c]);  // read in any case: a read under a condition is no vector code
+      return won[c] == k ? v : 0.0f;
+    }
+  };
 
   WindowGrid grid_;
   int threads_;

@@ -161,8 +161,10 @@ class Drawing:
             elif self.chance(0.25):
                 item["normalize"] = {"scale": 0.5, "mean": [0.125 * c for c in range(channels)],
                                      "standard_deviation": [1 + 0.25 * c for c in range(channels)]}
-            stored = [item["shape"][0], *item["shape"][1:]]
-            if extents and (len(set(stored)) < len(stored) or self.chance(0.3)):
+            stored = item["shape"]
+            # [6, 5, 1] may be meant as [height, width, channels]: dtrain wants to be told.
+            ambiguous = len(set(stored)) < len(stored) or (len(stored) == 3 and stored[-1] <= 4)
+            if extents and (ambiguous or self.chance(0.3)):
                 item["layout"] = rng.choice(["channels_first", "channels_last"])
             elif extents and self.chance(0.2):
                 item["layout"] = "auto"

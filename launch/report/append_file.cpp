@@ -67,11 +67,15 @@ bool AppendFile::write(int fd, std::string_view text) const noexcept {
 
 void AppendFile::append(std::string_view record) {
   struct stat now {};
-  if (fstat(fd_, &now) == 0 && now.st_nlink == 0) make_again();
+  bool known = fstat(fd_, &now) == 0;
+  if (known && now.st_nlink == 0) {
+    make_again();
+    known = fstat(fd_, &now) == 0;
+  }
   if (write(fd_, record)) return;
   warn(errno);
   // A disk may be full for a moment: what comes later must not follow half a record.
-  if (ftruncate(fd_, now.st_size) != 0) warn(errno);
+  if (known && ftruncate(fd_, now.st_size) != 0) warn(errno);
 }
 
 /// The old file is there as long as this process holds it.

@@ -48,8 +48,8 @@ void check_run_directory(const std::string& directory) {
     for (const char* name : {"config.yaml", "metrics.jsonl", "summary.json"})
       if (fs::exists(fs::path(directory) / name, ignored))
         throw ConfigError(
-            fmt::format("log.directory: {} has a {} that is not of a run, and a run would write over it; name another "
-                        "directory",
+            fmt::format("log.directory: {} has a {} that was not written by a run, and a run would replace it; name "
+                        "another directory",
                         directory, name));
 }
 

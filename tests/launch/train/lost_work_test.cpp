@@ -88,7 +88,8 @@ TEST_F(LostWork, AConfigurationOfTheUsersIsKept) {
   std::ofstream(mine / "config.yaml") << "mine";
   const auto refused = train_on(nullptr, text, {}, "mine");
   EXPECT_EQ(refused.code, ExitCode::usage);
-  EXPECT_NE(refused.error.find("mine has a config.yaml that was not written by a run"), std::string::npos) << refused.error;
+  EXPECT_NE(refused.error.find("mine has a config.yaml that was not written by a run"), std::string::npos)
+      << refused.error;
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(mine), {}), 1);
   std::filesystem::remove_all(mine);
 }

@@ -173,8 +173,11 @@ void Dataset::State::load(const DatasetOptions& options) {
   for (const PortRows& r : rows) bytes += r.stored_bytes();
   in_memory = bytes <= options.cache_mib * 1024 * 1024;
   if (!in_memory) return;
-  const auto part = static_cast<std::uint64_t>(options.part), parts = static_cast<std::uint64_t>(options.parts);
-  const std::uint64_t begin = part_begin(list.count(), part, parts), end = part_begin(list.count(), part + 1, parts);
+  const auto begin_of = [&](int part) {
+    return part_begin(list.count(), static_cast<std::uint64_t>(part), static_cast<std::uint64_t>(options.part.count),
+                      static_cast<std::uint64_t>(options.part.batch));
+  };
+  const std::uint64_t begin = begin_of(options.part.index), end = begin_of(options.part.index + 1);
   for (PortRows& r : rows) r.load(list, begin, end, r.port().use == PortUse::input ? reading_threads() : 1);
 }
 

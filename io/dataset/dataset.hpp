@@ -35,8 +35,11 @@ struct DatasetOptions {
   /// Empty: samples and, where the file has them, targets, both by their usual names; integers are labels.
   std::vector<PortSource> ports;
   double cache_mib = 1024;  // the whole set is kept in memory if it is not larger than this; 0: never
-  // Only these parts of the samples, out of so many, will be read again and again (evaluation): what is kept in memory.
-  int part = 0, parts = 1;
+  /// Only these samples will be read again and again (evaluation): what is kept in memory. See part_begin.
+  struct Part {
+    int index = 0, count = 1;
+    std::int64_t batch = 1;
+  } part{};
   std::size_t open_files = 0;  // at a time; 0: a quarter of what the process may open
   bool evaluation = false;     // of a file with both halves, x_train and x_test or groups of these names, the second
   /// Of the set, or the checkpoint, that these samples meet: labels and columns are numbered as there, by their names.
@@ -62,9 +65,13 @@ struct DataPort {
   std::size_t scratch_bytes() const noexcept { return row_bytes * static_cast<std::size_t>(longest); }
 };
 
-/// Where part p of n samples begins, as evenly as they can be shared; without overflow for any n.
-inline std::uint64_t part_begin(std::uint64_t n, std::uint64_t part, std::uint64_t parts) noexcept {
-  return n / parts * part + n % parts * part / parts;
+/// Where part p of n samples begins, as evenly as whole batches of m can be shared: a batch is the same samples however
+/// many parts there are. Without overflow for any n.
+inline std::uint64_t part_begin(std::uint64_t n, std::uint64_t part, std::uint64_t parts,
+                                std::uint64_t m = 1) noexcept {
+  const std::uint64_t batches = n / m + (n % m != 0 ? 1 : 0);
+  const std::uint64_t before = batches / parts * part + batches % parts * part / parts;
+  return before == batches ? n : before * m;
 }
 
 /// Files and globs -> files: each pattern's matches sorted, patterns in the given order. Throws DataError where a

@@ -360,11 +360,12 @@ std::unique_ptr<Loader> Loader::training(const Dataset& data, const LoaderOption
 std::unique_ptr<Loader> Loader::evaluation(const Dataset& data, const LoaderOptions& options) {
   auto state = std::make_unique<State>(data, options, false);
   state->check();
-  const auto n = data.count(), ranks = static_cast<std::uint64_t>(options.ranks);
-  state->begin = part_begin(n, static_cast<std::uint64_t>(options.rank), ranks);
-  state->end = part_begin(n, static_cast<std::uint64_t>(options.rank) + 1, ranks);
-  const auto largest = static_cast<std::int64_t>((n + ranks - 1) / ranks);
-  state->batches = (largest + state->micro_batch - 1) / state->micro_batch;
+  const auto n = data.count(), rank = static_cast<std::uint64_t>(options.rank),
+             ranks = static_cast<std::uint64_t>(options.ranks), m = static_cast<std::uint64_t>(state->micro_batch);
+  state->begin = part_begin(n, rank, ranks, m);
+  state->end = part_begin(n, rank + 1, ranks, m);
+  const std::uint64_t all = (n + m - 1) / m;
+  state->batches = static_cast<std::int64_t>((all + ranks - 1) / ranks);
   state->make_slots();
   return start(std::move(state));
 }

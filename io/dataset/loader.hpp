@@ -116,8 +116,9 @@ class Loader {
   /// Training: in step s rank r's micro batch j has the positions s*B + (r*A + j)*m + [0, m), A = B / (ranks * m).
   /// next() goes through step 0's micro batches, step 1's, ... for ever. Throws ConfigError where B is no multiple.
   static std::unique_ptr<Loader> training(const Dataset&, const LoaderOptions&);
-  /// Evaluation: the set exactly once a pass, rank r of R the samples [r*N/R, (r+1)*N/R); every rank gets the same
-  /// number of batches, padded with weight 0. After batches() calls of next() the next pass begins.
+  /// Evaluation: the set exactly once a pass. Batch k has the samples k*m + [0, m) whatever R is, and rank r of R gets
+  /// the batches [r*K/R, (r+1)*K/R) of all K; every rank gets the same number, padded with weight 0. After batches()
+  /// calls of next() the next pass begins.
   static std::unique_ptr<Loader> evaluation(const Dataset&, const LoaderOptions&);
   ~Loader();
   Loader(const Loader&) = delete;

@@ -86,11 +86,11 @@ DType index_type(io::StoredType type) {
 }  // namespace
 
 io::Dataset open_data(const RunConfig& config, const std::vector<std::string>& patterns, DataUse use, double cache_mib,
-                      const Reference& reference, int part, int parts) {
+                      const Reference& reference, io::DatasetOptions::Part part) {
   const models::Ports ports = models::ports_of(config.model);
-  return io::Dataset(patterns,
-                     {sources_of(config, ports.all, use), cache_mib, part, parts,
-                      static_cast<std::size_t>(config.data.open_files), use == DataUse::evaluation, reference});
+  return io::Dataset(
+      patterns, {sources_of(config, ports.all, use), cache_mib, part, static_cast<std::size_t>(config.data.open_files),
+                 use == DataUse::evaluation, reference});
 }
 
 Reference reference_of(const io::FoundCheckpoint& found) {

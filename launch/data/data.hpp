@@ -21,9 +21,9 @@ enum class DataUse : std::uint8_t { training, evaluation };
 using Reference = std::vector<io::Description>;
 
 /// Opens the files with what the model's inputs, targets and weights are to be read from. `cache_mib` in place of the
-/// configuration's; `part` of `parts`: what of a small set is kept in memory. Throws DataError.
+/// configuration's; the part: what of a small set is kept in memory. Throws DataError.
 io::Dataset open_data(const RunConfig&, const std::vector<std::string>& patterns, DataUse, double cache_mib,
-                      const Reference& = {}, int part = 0, int parts = 1);
+                      const Reference& = {}, io::DatasetOptions::Part = {});
 /// The same of the model's inputs alone, which no pass reads twice: nothing is kept in memory.
 io::Dataset open_inputs(const RunConfig&, const std::vector<std::string>& patterns, const Reference&);
 

@@ -1,8 +1,8 @@
 #include "launch/train/evaluation.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
+#include <cstring>
 #include <exception>
 #include <limits>
 
@@ -56,17 +56,16 @@ std::optional<EvalMetrics> Evaluator::run(std::int64_t step, StopSignals* stop, 
 }
 
 std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals* stop) {
-  using Sums = std::array<double, max_losses * loss_sum_count>;
-  Sums sums{}, total{};
+  own_sums_.assign(static_cast<std::size_t>(loader_.batches()) * floats(), 0);
   NoHooks hooks;
   const auto behind = static_cast<std::int64_t>(sums_.size()) - 1;
   const auto batch_sums = [&](std::int64_t batch) -> BatchSums& {
     return sums_[static_cast<std::size_t>(batch) % sums_.size()];
   };
-  const auto add = [&](std::int64_t batch) {
+  const auto keep = [&](std::int64_t batch) {
     const BatchSums& b = batch_sums(batch);
     b.there->synchronize();
-    for (std::size_t k = 0; k < floats(); ++k) sums[k] += static_cast<double>(b.image.as<float>()[k]);
+    std::copy_n(b.image.as<float>(), floats(), &own_sums_[static_cast<std::size_t>(batch) * floats()]);
   };
   std::exception_ptr unread;  // data of this rank alone, of which the others hear before it is thrown
   bool ended = false;
@@ -93,7 +92,7 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
       engine_.feed().read(slot);
       batch_sums(i).image.pull(compute);
       compute.record(*batch_sums(i).there);
-      if (i >= behind) add(i - behind);
+      if (i >= behind) keep(i - behind);
     });
   }
   group_.agree([&] {
@@ -101,11 +100,17 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
   });
   if (ended) return std::nullopt;
   alone([&] {
-    for (std::int64_t i = std::max<std::int64_t>(0, loader_.batches() - behind); i < loader_.batches(); ++i) add(i);
+    for (std::int64_t i = std::max<std::int64_t>(0, loader_.batches() - behind); i < loader_.batches(); ++i) keep(i);
     engine_.feed().settle();
   });
-  for (const Sums& theirs : group_.all_values(sums))
-    for (std::size_t k = 0; k < floats(); ++k) total[k] += theirs[k];
+  // One by one, in the order of the set: the same sum on any number of ranks.
+  std::vector<double> total(floats());
+  std::vector<float> theirs(own_sums_.size());
+  for (const std::vector<std::byte>& bytes : group_.all_gather(std::as_bytes(std::span(own_sums_)))) {
+    if (bytes.size() != theirs.size() * sizeof(float)) throw BugError("ranks evaluate another number of batches");
+    std::memcpy(theirs.data(), bytes.data(), bytes.size());
+    for (std::size_t i = 0; i < theirs.size(); ++i) total[i % floats()] += static_cast<double>(theirs[i]);
+  }
   return metrics(total);
 }
 

@@ -27,10 +27,10 @@ class Evaluator {
   /// `graphs`: passes may be recorded. `data`: what the loader reads for, see Feed.
   Evaluator(Engine&, io::Loader&, Group&, comm::Watchdog&, bool graphs, const DeviceData* data = nullptr);
 
-  /// Each sample of the set once. With `average` its values take the parameters' place meanwhile. `step`: for the
-  /// watchdog. Nothing where some rank was asked to stop, which is asked now and then: a scheduler does not wait for a
-  /// long evaluation. Without `stop` it is always finished. Throws RankFailure, and on all ranks DataError, after which
-  /// the parameters may still be saved.
+  /// Each sample of the set once; the same bits on any number of ranks where micro batches are of one size. With
+  /// `average` its values take the parameters' place meanwhile. `step`: for the watchdog. Nothing where some rank was
+  /// asked to stop, which is asked now and then: a scheduler does not wait for a long evaluation. Without `stop` it is
+  /// always finished. Throws RankFailure, and on all ranks DataError, after which the parameters may still be saved.
   std::optional<EvalMetrics> run(std::int64_t step, StopSignals* stop, ParameterAverage* average = nullptr);
   /// Why passes are not replayed although that was asked for; empty where there is nothing to say.
   const std::string& no_graphs_because() const noexcept { return graph_cache_.refusal(); }
@@ -52,7 +52,8 @@ class Evaluator {
     std::unique_ptr<Event> there;
   };
   std::vector<BatchSums> sums_;
-  bool first_ = true;  // batch: kernels are used for the first time
+  std::vector<float> own_sums_;  // of all batches of this rank, one after another
+  bool first_ = true;            // batch: kernels are used for the first time
 };
 
 /// "evaluation loss 0.1234, evaluation accuracy 0.9876"

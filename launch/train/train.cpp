@@ -105,7 +105,7 @@ class Trainer {
     train_data_.emplace(open_data(config_, config_.data.train, DataUse::training, cache));
     if (!config_.data.eval.files.empty())
       eval_data_.emplace(open_data(config_, config_.data.eval.files, DataUse::evaluation, cache,
-                                   train_data_->descriptions(), world_.rank(), world_.size()));
+                                   train_data_->descriptions(), {world_.rank(), world_.size(), batch_.micro}));
     stored_ = stored_ports(*train_data_, eval_data_ ? &*eval_data_ : nullptr);
     graph_.emplace(training_graph(config_, batch_.micro, stored_));
     check_data(config_, *graph_, stored_, *train_data_, DataUse::training);

@@ -13,15 +13,18 @@ FIXED = ("communication={algorithm: fixed_order, bucket_mib: 0.02, last_bucket_m
 class Elastic(harness.Case):
     def test_elastic_has_the_same_bits_on_any_number_of_ranks(self):
         self.digits(ELASTIC)
-        hashes, losses = {}, {}
+        hashes, losses, evaluations = {}, {}, {}
         for ranks in (1, 2, 4, 8):
             run = f"run-{ranks}"
             self.ok("config.yaml", "train.steps=50", "train.clip_norm=0.5", "log.samples=false", f"log.directory={run}",
                     ranks=ranks)
             hashes[ranks], losses[ranks] = self.summary(run)["parameter_hash"], self.losses(run)
+            evaluations[ranks] = [line["eval"] for line in self.metrics(run) if "eval" in line]
         self.assertEqual(len(set(hashes.values())), 1, hashes)
+        self.assertTrue(evaluations[1])
         for ranks in (2, 4, 8):
             self.assertEqual(losses[ranks], losses[1])
+            self.assertEqual(evaluations[ranks], evaluations[1])
         # Otherwise sums are in another order: the test can tell.
         self.ok("config.yaml", "train.steps=50", "train.clip_norm=0.5", "deterministic=run", "log.samples=false",
                 "log.directory=other", ranks=2)

@@ -122,6 +122,7 @@ TEST(Loader, EvaluationIsExactlyTheSet) {
       double weights = 0;
       std::map<std::uint64_t, int> seen;
       std::set<std::int64_t> batches;
+      std::set<std::uint64_t> firsts;  // of a batch
       for (int rank = 0; rank < ranks; ++rank) {
         const auto loader = testing::evaluation(set, images(1, micro, rank, ranks));
         batches.insert(loader->batches());
@@ -142,6 +143,8 @@ TEST(Loader, EvaluationIsExactlyTheSet) {
                 continue;
               }
               if (round == 0) ++seen[index];
+              if (i == 0) firsts.insert(index);
+              ASSERT_EQ(index, batch.indices[0] + static_cast<std::uint64_t>(i));
               ASSERT_EQ(batch.ports[1].as<std::int32_t>()[i], testing::label_of(index));
             }
             loader->release();
@@ -150,6 +153,10 @@ TEST(Loader, EvaluationIsExactlyTheSet) {
       }
       EXPECT_EQ(weights, n);
       EXPECT_EQ(batches.size(), 1u) << "every rank runs the same number of batches";
+      EXPECT_EQ(firsts.size(), static_cast<std::size_t>((n + micro - 1) / micro));
+      for (const std::uint64_t first : firsts)
+        EXPECT_EQ(first % static_cast<std::uint64_t>(micro), 0u)
+            << "a batch is the same samples on any number of ranks";
       ASSERT_EQ(seen.size(), static_cast<std::size_t>(n));
       for (const auto& [index, times] : seen) ASSERT_EQ(times, 1) << index;
     }

@@ -117,8 +117,7 @@ TEST_F(OpenFilesTest, FollowsTheSystemsLimit) {
 TEST_F(OpenFilesTest, ReadsWhatIsNeededWhenItIsNeeded) {
   make();
   DatasetOptions options;
-  options.part = 1;
-  options.parts = 3;
+  options.part = {1, 3};
   {  // of an evaluation set in memory, the share of one rank of three
     const Dataset set = open(options);
     EXPECT_TRUE(set.in_memory());

@@ -38,6 +38,7 @@ void add_inverted_bottleneck(LayerList& out, const std::string& name, const Stag
   // A quarter of the block's input channels, whatever it was expanded to.
   Conv squeeze = square_conv(std::max<std::int64_t>(1, in / 4), 1), excite = square_conv(wide, 1);
   squeeze.bias = excite.bias = true;
+  squeeze.init.bias = excite.init.bias = Init{};
   squeeze.activation = Activation::silu;
   excite.activation = Activation::sigmoid;
   out.add(name + "_se_pool", GlobalAveragePool{});
@@ -82,8 +83,8 @@ std::vector<Layer> EfficientNetB0::layers(std::span<const std::int64_t> /*input*
   out.add("avgpool", GlobalAveragePool{});
   out.add("flatten", Flatten{});
   if (dropout > 0) out.add("dropout", Dropout{dropout});
-  out.add("classifier", Dense{.units = classes,
-                              .weight_init = Init{Init::Kind::uniform, 1.0 / std::sqrt(static_cast<double>(classes))}});
+  const Init weight{Init::Kind::uniform, 1.0 / std::sqrt(static_cast<double>(classes))};
+  out.add("classifier", Dense{.units = classes, .init = {.weight = weight, .bias = Init{}}});
   return out.take();
 }
 

@@ -14,7 +14,7 @@ Conv square_conv(std::int64_t filters, std::int64_t kernel, std::int64_t stride,
           .padding = {padding, padding},
           .bias = false,
           .groups = groups,
-          .weight_init = init};
+          .init = {.weight = init}};
 }
 
 TypePtr<std::int64_t> class_count() {

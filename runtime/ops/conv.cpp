@@ -50,7 +50,7 @@ OpShape Conv::infer(std::span<const TensorDesc> in) const {
   OpShape shape;
   shape.out = {
       with_channels(with_positions(x, WindowSizes{"kernel", kernel, stride, pads(), dilation}.count(x)), filters)};
-  add_affine_params(shape, Shape(std::span<const std::int64_t>(weight)), window, filters, bias, weight_init);
+  add_affine_params(shape, Shape(std::span<const std::int64_t>(weight)), window, filters, bias, init);
   shape.backward_reads = {1, activation == Activation::none ? 0u : 1u};
   shape.epilogue = activation != Activation::none;
   shape.flops = 2.0 * static_cast<double>(shape.out[0].elements()) * static_cast<double>(window);

@@ -2,8 +2,6 @@
 // A plain value; what a device makes of it is in runtime/cpu/ops and runtime/cuda/ops.
 #pragma once
 
-#include <optional>
-
 #include "runtime/ops/activation.hpp"
 #include "runtime/ops/extents.hpp"
 #include "runtime/ops/shape.hpp"
@@ -21,7 +19,7 @@ struct Conv {
   Activation activation = Activation::none;  // one whose derivative_of_output
   Extents dilation{1, 1};
   std::int64_t groups = 1;
-  std::optional<Init> weight_init{};  // nothing: uniform within 1 / sqrt(fan_in), as the bias
+  AffineInit init{};
 
   /// In so many dimensions, with a window of 1.
   static Conv in_dimensions(std::size_t dimensions);

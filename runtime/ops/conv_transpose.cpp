@@ -70,7 +70,7 @@ OpShape ConvTranspose::infer(std::span<const TensorDesc> in) const {
   weight.insert(weight.end(), kernel.begin(), kernel.end());
   OpShape shape;
   shape.out = {with_channels(with_positions(x, grown(*this, x)), filters)};
-  add_affine_params(shape, Shape(std::span<const std::int64_t>(weight)), window, filters, bias, weight_init);
+  add_affine_params(shape, Shape(std::span<const std::int64_t>(weight)), window, filters, bias, init);
   shape.backward_reads = {1, activation == Activation::none ? 0u : 1u};
   shape.epilogue = activation != Activation::none;
   shape.flops = 2.0 * static_cast<double>(x.elements()) * static_cast<double>(window);

@@ -2,8 +2,6 @@
 // inside. A plain value; what a device makes of it is in runtime/cpu/ops and runtime/cuda/ops.
 #pragma once
 
-#include <optional>
-
 #include "runtime/ops/conv.hpp"
 
 namespace dtrain {
@@ -19,7 +17,7 @@ struct ConvTranspose {
   Activation activation = Activation::none;  // one whose derivative_of_output
   Extents dilation{1, 1};
   std::int64_t groups = 1;
-  std::optional<Init> weight_init{};  // nothing: uniform within 1 / sqrt(fan_in), as the bias
+  AffineInit init{};
 
   /// In so many dimensions, with a window of 1.
   static ConvTranspose in_dimensions(std::size_t dimensions);

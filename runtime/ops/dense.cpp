@@ -23,7 +23,7 @@ OpShape Dense::infer(std::span<const TensorDesc> in) const {
   }
   OpShape shape;
   shape.out = {with_channels(x, units)};
-  add_affine_params(shape, Shape{units, x.channels()}, x.channels(), units, bias, weight_init);
+  add_affine_params(shape, Shape{units, x.channels()}, x.channels(), units, bias, init);
   shape.backward_reads = {1, activation == Activation::none ? 0u : 1u};
   shape.epilogue = activation != Activation::none;
   shape.flops = 2.0 * static_cast<double>(x.elements()) * static_cast<double>(units);

@@ -2,8 +2,6 @@
 // A plain value; what a device makes of it is in runtime/cpu/ops and runtime/cuda/ops.
 #pragma once
 
-#include <optional>
-
 #include "runtime/ops/activation.hpp"
 #include "runtime/ops/shape.hpp"
 
@@ -16,7 +14,7 @@ struct Dense {
   bool bias = true;
   Activation activation = Activation::none;  // one whose derivative_of_output
   bool per_position = false;                 // of an image or a volume: at each pixel
-  std::optional<Init> weight_init{};         // nothing: uniform within 1 / sqrt(fan_in), as the bias
+  AffineInit init{};
 
   static constexpr bool may_tie = true;  // its weight may be that of another layer
 

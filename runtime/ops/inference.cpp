@@ -167,10 +167,10 @@ Extents WindowSizes::count(const TensorDesc& in) const {
 }
 
 void add_affine_params(OpShape& shape, Shape weight, std::int64_t fan_in, std::int64_t outputs, bool bias,
-                       const std::optional<Init>& weight_init) {
-  const Init init{Init::Kind::uniform, 1.0 / std::sqrt(static_cast<double>(fan_in))};
-  shape.params.push_back({"weight", f32(weight), weight_init.value_or(init), true});
-  if (bias) shape.params.push_back({"bias", f32(Shape{outputs}), init, false});
+                       const AffineInit& init) {
+  const Init usual{Init::Kind::uniform, 1.0 / std::sqrt(static_cast<double>(fan_in))};
+  shape.params.push_back({"weight", f32(weight), init.weight.value_or(usual), true});
+  if (bias) shape.params.push_back({"bias", f32(Shape{outputs}), init.bias.value_or(usual), false});
 }
 
 std::size_t parameter_bytes(const OpShape& shape) {

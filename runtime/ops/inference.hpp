@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -59,9 +58,7 @@ struct WindowSizes {
   Extents count(const TensorDesc& in) const;
 };
 
-/// Weight and bias as PyTorch starts them: uniform within 1 / sqrt(fan_in).
-void add_affine_params(OpShape&, Shape weight, std::int64_t fan_in, std::int64_t outputs, bool bias,
-                       const std::optional<Init>& weight_init);
+void add_affine_params(OpShape&, Shape weight, std::int64_t fan_in, std::int64_t outputs, bool bias, const AffineInit&);
 std::size_t parameter_bytes(const OpShape&);
 
 /// Of what goes over lines of channels. `library`: or by a library, that adds no gradients and writes none over others.

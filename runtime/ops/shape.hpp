@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,11 @@ struct OpKind;
 struct Init {
   enum class Kind : std::uint8_t { zeros, ones, uniform, normal } kind = Kind::zeros;
   double scale = 0;  // half width of uniform, standard deviation of normal
+};
+
+/// How a layer of weights and biases is filled. What is not set: uniform within 1 / sqrt(fan_in), as in PyTorch.
+struct AffineInit {
+  std::optional<Init> weight{}, bias{};
 };
 
 /// A trained parameter of an op: canonical (logical, plain) shape, always f32.

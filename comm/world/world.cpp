@@ -19,6 +19,7 @@
 #include "comm/mpi/mpi_detail.hpp"
 #include "comm/place/binding.hpp"
 #include "comm/place/launch_env.hpp"
+#include "comm/place/network.hpp"
 #include "comm/watch/host_board.hpp"
 #include "comm/watch/watchdog.hpp"
 #include "comm/world/device_collective.hpp"
@@ -186,10 +187,16 @@ void World::State::link_hosts(Group& group) {
   for (const auto& h : hosts)
     if (h != hosts[0] && std::find(others.begin(), others.end(), h) == others.end()) others.push_back(h);
   if (others.empty()) return;
+  const auto mine =
+      allowed_addresses(own_addresses(), mpi_setting("btl_tcp_if_include"), mpi_setting("btl_tcp_if_exclude"));
+  const auto texts = group.all_gather(addresses_text(mine));
   std::string address;
   if (rank == 0) {
+    std::vector<std::vector<NetworkAddress>> of_others;
+    for (std::size_t r = 0; r < texts.size(); ++r)
+      if (hosts[r] != hosts[0]) of_others.push_back(addresses_of(texts[r]));
     try {
-      address = watchdog->listen(others);
+      address = watchdog->listen(others, meeting_addresses(mine, of_others));
     } catch (const CommError& e) {
       notes.push_back(fmt::format("{}; a rank of another host that hangs will not be named here", e.what()));
     }

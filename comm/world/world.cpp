@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -21,6 +22,8 @@
 #include "comm/place/launch_env.hpp"
 #include "comm/place/network.hpp"
 #include "comm/watch/host_board.hpp"
+#include "comm/watch/launcher_watch.hpp"
+#include "comm/watch/start_watch.hpp"
 #include "comm/watch/watchdog.hpp"
 #include "comm/world/device_collective.hpp"
 #include "comm/world/libraries.hpp"
@@ -96,7 +99,14 @@ void World::State::prepare_process() {
 
 void World::State::start_mpi() {
   int provided = MPI_THREAD_SINGLE;
-  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
+  {
+    // Of two ranks, since one may be the one that dies.
+    const LauncherWatch after(launch.local_rank < 2 ? launcher_of_this_rank() : 0);
+    StartWatch::Options options;
+    options.limit_seconds = StartWatch::limit_seconds(process_environment());
+    const StartWatch watch(launch, host, std::move(options));
+    check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
+  }
   with_mpi = true;
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);

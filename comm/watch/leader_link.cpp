@@ -30,7 +30,8 @@ constexpr double connect_seconds = 2, try_again_seconds = 2;
 // Who has not proved himself yet: the other hosts' first ranks, and so many more. As one address has no more than
 // these, a stranger cannot keep the hosts away.
 constexpr std::size_t more_strangers = 8;
-constexpr int most_admitted = 64;  // a turn
+// A turn, and in the system's queue until then: a flood of less leaves room there for a leader that comes again.
+constexpr int most_admitted = 512;
 constexpr std::string_view leader_role = "dtrain leader", server_role = "dtrain rank 0";
 
 // The server greets, the leader answers with a header, the server with a Proof; then the leader sends a Sight a rank
@@ -51,7 +52,7 @@ struct Header {
 };
 struct Sight {
   RankNote note;
-  bool dead = false, stopped = false;
+  std::uint8_t dead = 0, stopped = 0;
   double idle = 0;
 };
 static_assert(std::is_trivially_copyable_v<Greeting> && std::is_trivially_copyable_v<Header> &&
@@ -61,6 +62,14 @@ template <class T>
 std::vector<std::byte> bytes_of(const T& value) {
   const auto bytes = std::as_bytes(std::span(&value, 1));
   return {bytes.begin(), bytes.end()};
+}
+
+/// Not what another program would send.
+bool sound(const Sight& s) {
+  std::uint8_t asynchronous = 0;
+  std::memcpy(&asynchronous, &s.note.device.asynchronous, 1);
+  return s.dead <= 1 && s.stopped <= 1 && asynchronous <= 1 && s.note.state <= RankState::failed &&
+         static_cast<std::size_t>(s.note.deadline) < deadline_settings.size();
 }
 
 /// What both sides prove that they have heard, each in its role.
@@ -144,9 +153,8 @@ LeaderServer::LeaderServer(const std::vector<std::string>& hosts, const std::vec
     sockaddr_in at{};
     socklen_t size = sizeof at;
     const int listening = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    // What waits to be accepted is the system's memory: no more of it than can be of use.
     if (listening < 0 || !parse(address + ":0", at) || bind(listening, reinterpret_cast<sockaddr*>(&at), size) != 0 ||
-        ::listen(listening, static_cast<int>(hosts.size() + more_strangers)) != 0 ||
+        ::listen(listening, most_admitted) != 0 ||
         getsockname(listening, reinterpret_cast<sockaddr*>(&at), &size) != 0) {
       why = fmt::format("{}: {}", address, std::strerror(errno));
       if (listening >= 0) close(listening);
@@ -219,13 +227,7 @@ void LeaderServer::receive(Connection& c, double now) {
   c.have += static_cast<std::size_t>(n);
   if (c.have < c.in.size()) return;
   c.have = 0;
-  if (!c.stranger()) {
-    take(c, now);
-    const char answer = 1;
-    (void)send(c.socket, &answer, 1, MSG_NOSIGNAL | MSG_DONTWAIT);  // what is lost with the link is noticed above
-  } else if (!believe(c)) {
-    lose(c, LinkState::ended, "it speaks another language", now);  // and is not answered
-  }
+  if (!(c.stranger() ? believe(c) : take(c, now))) lose(c, LinkState::ended, "it speaks another language", now);
 }
 
 /// The header: from now on this connection is the host's only one.
@@ -253,7 +255,7 @@ bool LeaderServer::believe(Connection& c) {
   return true;
 }
 
-void LeaderServer::take(const Connection& c, double now) {
+bool LeaderServer::take(const Connection& c, double now) {
   Host& host = hosts_[static_cast<std::size_t>(c.host)];
   host.link = LinkState::up;
   host.heard = now;
@@ -261,15 +263,19 @@ void LeaderServer::take(const Connection& c, double now) {
   for (std::size_t i = 0; i < host.ranks.size(); ++i) {
     Sight sight;
     std::memcpy(static_cast<void*>(&sight), c.in.data() + i * sizeof sight, sizeof sight);
+    if (!sound(sight)) return false;
     RankSight& r = host.ranks[i];
     r.note = sight.note;
     r.note.phase.back() = r.note.device.state.back() = '\0';
     r.host = host.name;
-    r.dead = sight.dead;
-    r.stopped = sight.stopped;
+    r.dead = sight.dead != 0;
+    r.stopped = sight.stopped != 0;
     r.silent = false;
     r.idle = sight.idle;
   }
+  const char answer = 1;
+  (void)send(c.socket, &answer, 1, MSG_NOSIGNAL | MSG_DONTWAIT);  // what is lost with the link is noticed later
+  return true;
 }
 
 // ---- the first ranks of other hosts ---------------------------------------------------------------------------------

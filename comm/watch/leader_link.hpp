@@ -55,7 +55,7 @@ class LeaderServer {
   void admit(int listening, double now);
   void receive(Connection&, double now);
   bool believe(Connection&);
-  void take(const Connection&, double now);
+  bool take(const Connection&, double now);
   void lose(Connection&, LinkState, const std::string& why, double now);
 
   LinkTimes times_;

@@ -28,8 +28,8 @@ using test::wait_until;
 const std::vector<std::string> loopback{"127.0.0.1"};
 constexpr LinkTimes quick{
     .send_seconds = 0.02, .silent_seconds = 0.3, .unanswered_seconds = 2, .stranger_seconds = 0.4};
-// A greeting, a header and a proof of leader_link.cpp.
-constexpr std::size_t greeting_bytes = 20, header_bytes = 312, proof_bytes = 32;
+// A greeting, a header, a proof and a message about one rank, of leader_link.cpp.
+constexpr std::size_t greeting_bytes = 20, header_bytes = 312, proof_bytes = 32, message_bytes = sizeof(RankNote) + 16;
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -247,47 +247,76 @@ struct Listener {
   }
 };
 
+/// Somebody through whom a leader reaches rank 0, and who keeps what he has heard.
+struct Between {
+  explicit Between(Strangers& r) : run(r) {}
+  Strangers& run;
+  Listener listener;
+  LeaderClient client{with_port(run.server.address(), listener.port), "b", quick};
+  Socket onward = Socket::to(run.port);
+  std::string of_leader = {}, of_server = {};
+
+  bool links() {
+    return wait_until([&] {
+      client.look(one_rank(), now());
+      listener.look();
+      if (listener.leader) {
+        const std::string up = listener.leader->take();
+        of_leader += up;
+        if (!up.empty()) (void)onward.put(up);
+        const std::string down = onward.take();
+        of_server += down;
+        if (!down.empty()) (void)listener.leader->put(down);
+      }
+      run.server.look(now());
+      return client.alive(now()) && run.server.hosts()[0].link == LinkState::up;
+    });
+  }
+};
+
 TEST_F(Strangers, who_listens_between_the_two_sees_no_secret_and_cannot_use_what_he_has_seen_again) {
-  Listener between;
-  LeaderClient client(with_port(server.address(), between.port), "b", quick);
-  Socket onward = Socket::to(port);
-  std::string of_leader, of_server;
-  ASSERT_TRUE(wait_until([&] {
-    client.look(one_rank(), now());
-    between.look();
-    if (between.leader) {
-      const std::string up = between.leader->take();
-      of_leader += up;
-      if (!up.empty()) (void)onward.put(up);
-      const std::string down = onward.take();
-      of_server += down;
-      if (!down.empty()) (void)between.leader->put(down);
-    }
-    server.look(now());
-    return client.alive(now()) && server.hosts()[0].link == LinkState::up;
-  }));
-  ASSERT_GE(of_leader.size(), header_bytes);
+  Between between(*this);
+  ASSERT_TRUE(between.links());
+  ASSERT_GE(between.of_leader.size(), header_bytes);
   std::string secret;
   for (std::size_t i = 0; i < 32; i += 2)
     secret += static_cast<char>(std::stoi(server.address().substr(i, 2), nullptr, 16));
-  for (const std::string& seen : {of_leader, of_server}) {
+  for (const std::string& seen : {between.of_leader, between.of_server}) {
     EXPECT_EQ(seen.find(secret), std::string::npos);
     EXPECT_EQ(seen.find(server.address().substr(0, 32)), std::string::npos);
   }
   Socket again = Socket::to(port);
-  EXPECT_EQ(again.put(of_leader.substr(0, header_bytes)), header_bytes);
+  EXPECT_EQ(again.put(between.of_leader.substr(0, header_bytes)), header_bytes);
   ASSERT_TRUE(sends_away(again));
   EXPECT_EQ(server.hosts()[0].link, LinkState::up) << "the link goes on";
-  // A sender that never stops behind a proof: one message a turn, which takes the place of the one before it.
+}
+
+TEST_F(Strangers, messages_without_an_end_behind_a_proof_cost_one_read_a_turn_and_no_memory) {
+  Between between(*this);
+  ASSERT_TRUE(between.links());
+  const std::string message = between.of_leader.substr(header_bytes, message_bytes);
+  ASSERT_EQ(message.size(), message_bytes);
+  std::string block;
+  for (int i = 0; i < 200; ++i) block += message;
   const std::size_t before = resident_kib();
-  const std::string block(1 << 16, 'z');
   std::size_t sent = 0;
   for (int i = 0; i < 2000; ++i) {
-    sent += onward.put(block);
+    if (sent % message_bytes == 0) sent += between.onward.put(block);
     server.look(now());
   }
   EXPECT_GT(sent, 100u << 10);
+  EXPECT_EQ(server.hosts()[0].link, LinkState::up);
+  EXPECT_EQ(server.hosts()[0].ranks.size(), 1u);
   EXPECT_LT(resident_kib(), before + (8u << 10));
+}
+
+TEST_F(Strangers, a_message_that_is_none_ends_the_link) {
+  Between between(*this);
+  ASSERT_TRUE(between.links());
+  EXPECT_EQ(between.onward.put(std::string(message_bytes, 'z')), message_bytes);
+  ASSERT_TRUE(sends_away(between.onward));
+  EXPECT_EQ(server.hosts()[0].link, LinkState::ended);
+  EXPECT_EQ(server.hosts()[0].why, "it speaks another language");
 }
 
 TEST_F(Strangers, a_leader_tells_nothing_to_who_cannot_prove_that_he_is_rank_0) {
@@ -350,17 +379,18 @@ TEST(StrangersAtARun, training_goes_on_under_a_flood_and_rank_0_still_hears_of_t
   std::atomic<bool> ended = false;
   std::thread flood([&] {
     const std::string block(1 << 14, 'z');
+    std::this_thread::sleep_for(std::chrono::milliseconds(1200));  // the two have met, as at a run's start
     while (!ended) {
       std::vector<Socket> sockets;
       for (int i = 0; i < 100; ++i) {
         sockets.push_back(Socket::to(port_of(told), "127.0.0.2"));
         (void)sockets.back().put(block);
       }
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
   });
   const double begin = now();
-  for (std::uint64_t step = 1; now() - begin < 1.5; ++step) {
+  for (std::uint64_t step = 1; now() - begin < 2.5; ++step) {
     first.beat("update", step);
     second.beat("update", step);
     std::this_thread::sleep_for(std::chrono::milliseconds(5));

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <thread>
 #include <vector>
 
@@ -16,6 +17,22 @@ void check_mpi(int result, const char* what) {
   int length = 0;
   MPI_Error_string(result, text, &length);
   throw CommError(fmt::format("{}: {}", what, std::string(text, static_cast<std::size_t>(length))));
+}
+
+std::string mpi_setting(const char* name) {
+  int level = 0, variable = 0, length = 0;
+  if (MPI_T_init_thread(MPI_THREAD_SINGLE, &level) != MPI_SUCCESS) return {};
+  std::string text;
+  MPI_T_cvar_handle handle = MPI_T_CVAR_HANDLE_NULL;
+  if (MPI_T_cvar_get_index(name, &variable) == MPI_SUCCESS &&
+      MPI_T_cvar_handle_alloc(variable, nullptr, &handle, &length) == MPI_SUCCESS) {
+    text.resize(static_cast<std::size_t>(std::max(length, 0)) + 1);
+    if (MPI_T_cvar_read(handle, text.data()) != MPI_SUCCESS) text.clear();
+    text.resize(std::strlen(text.c_str()));
+    MPI_T_cvar_handle_free(&handle);
+  }
+  MPI_T_finalize();
+  return text;
 }
 
 MpiComm::MpiComm(MPI_Comm parent) {

@@ -16,6 +16,9 @@ namespace dtrain::comm {
 /// Throws CommError("<what>: <MPI's text>") unless `result` is MPI_SUCCESS.
 void check_mpi(int result, const char* what);
 
+/// A parameter of Open MPI's, as it counts for this process, whatever set it; empty where MPI has none of this name.
+std::string mpi_setting(const char* name);
+
 /// Owns a duplicate; errors are returned, not fatal.
 class MpiComm {
  public:

@@ -3,17 +3,17 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
+#include <span>
+#include <string_view>
 #include <type_traits>
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
-#include <ifaddrs.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,52 +23,75 @@ namespace dtrain::comm {
 
 namespace {
 
-constexpr std::uint32_t magic = 0x64747261;
-constexpr std::size_t secret_bytes = 16, host_room = 256;
+constexpr std::uint32_t magic = 0x64747262;
+constexpr std::size_t host_room = 256;
 constexpr std::uint32_t most_ranks = 4096;  // of a host
-constexpr std::size_t most_connections = 16384;
 constexpr double connect_seconds = 2, try_again_seconds = 2;
+// Who has not proved himself yet: the other hosts' first ranks, and so many more. As one address has no more than
+// these, a stranger cannot keep the hosts away.
+constexpr std::size_t more_strangers = 8;
+// A turn, and in the system's queue until then: a flood of less leaves room there for a leader that comes again.
+constexpr int most_admitted = 512;
+constexpr std::string_view leader_role = "dtrain leader", server_role = "dtrain rank 0";
 
-/// Both sides run the same program on machines of one kind: the ranks have agreed on that.
-struct Header {
+// The server greets, the leader answers with a header, the server with a Proof; then the leader sends a Sight a rank
+// again and again, and the server a byte for each time. Both sides run the same program on machines of one kind: the
+// ranks have agreed on that. Who could change the bytes of a connection on their way could do so with MPI's as well.
+struct Greeting {
+  std::uint32_t magic = 0;
+  Nonce nonce{};
+};
+struct Introduction {
   std::uint32_t magic = 0, ranks = 0;
-  std::array<char, secret_bytes> secret{};
+  Nonce nonce{};
   std::array<char, host_room> host{};
+};
+struct Header {
+  Introduction who;
+  Proof proof{};
 };
 struct Sight {
   RankNote note;
-  bool dead = false, stopped = false;
+  std::uint8_t dead = 0, stopped = 0;
   double idle = 0;
 };
-static_assert(std::is_trivially_copyable_v<Header> && std::is_trivially_copyable_v<Sight>);
+static_assert(std::is_trivially_copyable_v<Greeting> && std::is_trivially_copyable_v<Header> &&
+              std::is_trivially_copyable_v<Sight>);
 
-std::string hex(const std::string& bytes) {
-  std::string text;
-  for (const char c : bytes) text += fmt::format("{:02x}", static_cast<unsigned char>(c));
-  return text;
-}
-std::string from_hex(const std::string& text) {
-  std::string bytes;
-  for (std::size_t i = 0; i + 1 < text.size(); i += 2)
-    bytes += static_cast<char>(std::stoi(text.substr(i, 2), nullptr, 16));
-  return bytes;
+template <class T>
+std::vector<std::byte> bytes_of(const T& value) {
+  const auto bytes = std::as_bytes(std::span(&value, 1));
+  return {bytes.begin(), bytes.end()};
 }
 
-/// This machine's addresses, those of loopback last: they serve where all "hosts" are one machine.
-std::vector<std::string> own_addresses() {
-  std::vector<std::string> out, loopback;
-  ifaddrs* all = nullptr;
-  if (getifaddrs(&all) != 0) return {"127.0.0.1"};
-  for (const ifaddrs* a = all; a != nullptr; a = a->ifa_next) {
-    if (a->ifa_addr == nullptr || a->ifa_addr->sa_family != AF_INET || (a->ifa_flags & IFF_UP) == 0) continue;
-    std::array<char, INET_ADDRSTRLEN> text{};
-    const auto* const in = reinterpret_cast<const sockaddr_in*>(a->ifa_addr);
-    if (inet_ntop(AF_INET, &in->sin_addr, text.data(), text.size()) == nullptr) continue;
-    ((a->ifa_flags & IFF_LOOPBACK) != 0 ? loopback : out).emplace_back(text.data());
-  }
-  freeifaddrs(all);
-  out.insert(out.end(), loopback.begin(), loopback.end());
-  return out;
+/// Not what another program would send.
+bool sound(const Sight& s) {
+  std::uint8_t asynchronous = 0;
+  std::memcpy(&asynchronous, &s.note.device.asynchronous, 1);
+  return s.dead <= 1 && s.stopped <= 1 && asynchronous <= 1 && s.note.state <= RankState::failed &&
+         static_cast<std::size_t>(s.note.deadline) < deadline_settings.size();
+}
+
+/// What both sides prove that they have heard, each in its role.
+std::vector<std::byte> said_by_both(const Nonce& server, const Introduction& leader) {
+  std::vector<std::byte> said = bytes_of(server);
+  const auto more = bytes_of(leader);
+  said.insert(said.end(), more.begin(), more.end());
+  return said;
+}
+
+/// "10.1.2.3:4567".
+bool parse(const std::string& text, sockaddr_in& to) {
+  const std::size_t colon = text.find(':');
+  std::uint16_t port = 0;
+  if (colon == std::string::npos) return false;
+  const char* const end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data() + colon + 1, end, port);
+  to = {};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(port);
+  return parsed.ec == std::errc{} && parsed.ptr == end &&
+         inet_pton(AF_INET, text.substr(0, colon).c_str(), &to.sin_addr) == 1;
 }
 
 void set(int socket, int level, int option, int value) {
@@ -103,56 +126,78 @@ bool would_block(int error) {
 // ---- rank 0 ---------------------------------------------------------------------------------------------------------
 
 struct LeaderServer::Connection {
-  explicit Connection(int s) : socket(s) {}
+  Connection(int s, std::uint32_t address, double now) : socket(s), from(address), since(now) {}
   ~Connection() {
     if (socket >= 0) close(socket);
   }
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
+  bool stranger() const noexcept { return host < 0; }
+
   int socket;
-  int host = -1;  // known with the first message
-  std::vector<std::byte> in;
+  std::uint32_t from;
+  double since;
+  Nonce nonce{};
+  int host = -1;  // known with the header
+  // The header, and later one message: no byte is read beyond it.
+  std::vector<std::byte> in = std::vector<std::byte>(sizeof(Header));
+  std::size_t have = 0;
 };
 
-LeaderServer::LeaderServer(const std::vector<std::string>& hosts, const LinkTimes& times)
-    : times_(times), secret_(secret_bytes, '\0') {
+LeaderServer::LeaderServer(const std::vector<std::string>& hosts, const std::vector<std::string>& addresses,
+                           const LinkTimes& times)
+    : times_(times), secret_(make_secret()), address_(to_hex(secret_)) {
   for (const auto& name : hosts) hosts_.emplace_back().name = name;
-  if (getrandom(secret_.data(), secret_.size(), 0) != static_cast<ssize_t>(secret_.size()))
-    throw CommError(fmt::format("cannot make a secret: {}", std::strerror(errno)));
-  listening_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  sockaddr_in any{};
-  any.sin_family = AF_INET;
-  any.sin_addr.s_addr = htonl(INADDR_ANY);
-  socklen_t size = sizeof any;
-  if (listening_ < 0 || bind(listening_, reinterpret_cast<sockaddr*>(&any), size) != 0 ||
-      listen(listening_, SOMAXCONN) != 0 || getsockname(listening_, reinterpret_cast<sockaddr*>(&any), &size) != 0) {
-    const std::string why = std::strerror(errno);
-    if (listening_ >= 0) close(listening_);
-    throw CommError(fmt::format("cannot listen for the first ranks of the other hosts: {}", why));
+  std::string why = "it has no address in their network";
+  for (const std::string& address : addresses) {
+    sockaddr_in at{};
+    socklen_t size = sizeof at;
+    const int listening = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (listening < 0 || !parse(address + ":0", at) || bind(listening, reinterpret_cast<sockaddr*>(&at), size) != 0 ||
+        ::listen(listening, most_admitted) != 0 ||
+        getsockname(listening, reinterpret_cast<sockaddr*>(&at), &size) != 0) {
+      why = fmt::format("{}: {}", address, std::strerror(errno));
+      if (listening >= 0) close(listening);
+      continue;
+    }
+    listening_.push_back(listening);
+    address_ += fmt::format(" {}:{}", address, ntohs(at.sin_port));
   }
-  port_ = ntohs(any.sin_port);
+  if (listening_.empty()) throw CommError(fmt::format("cannot listen for the first ranks of the other hosts: {}", why));
 }
 
 LeaderServer::~LeaderServer() {
-  if (listening_ >= 0) close(listening_);
+  for (const int listening : listening_) close(listening);
 }
 
-std::string LeaderServer::address() const {
-  std::string text = fmt::format("{} {}", hex(secret_), port_);
-  for (const auto& a : own_addresses()) text += " " + a;
-  return text;
+void LeaderServer::admit(int listening, double now) {
+  for (int i = 0; i < most_admitted; ++i) {
+    sockaddr_in from{};
+    socklen_t size = sizeof from;
+    const int accepted = accept4(listening, reinterpret_cast<sockaddr*>(&from), &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (accepted < 0) return;
+    auto c = std::make_unique<Connection>(accepted, from.sin_addr.s_addr, now);
+    std::size_t strangers = 0, neighbours = 0;
+    for (const auto& other : connections_) {
+      strangers += other->stranger() ? 1 : 0;
+      neighbours += other->stranger() && other->from == c->from ? 1 : 0;
+    }
+    if (strangers >= hosts_.size() + more_strangers || neighbours >= more_strangers) continue;
+    watch_peer(accepted, times_.unanswered_seconds);
+    if (!make_nonce(c->nonce)) continue;
+    const Greeting greeting{.magic = magic, .nonce = c->nonce};
+    if (send(accepted, &greeting, sizeof greeting, MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof greeting) continue;
+    connections_.push_back(std::move(c));
+  }
 }
 
 void LeaderServer::look(double now) {
-  for (;;) {
-    const int accepted = accept4(listening_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (accepted < 0) break;
-    auto connection = std::make_unique<Connection>(accepted);
-    if (connections_.size() >= most_connections) continue;
-    watch_peer(accepted, times_.unanswered_seconds);
-    connections_.push_back(std::move(connection));
+  for (const int listening : listening_) admit(listening, now);
+  for (auto& c : connections_) {
+    if (c->socket >= 0) receive(*c, now);
+    if (c->socket >= 0 && c->stranger() && now - c->since > times_.stranger_seconds)
+      lose(*c, LinkState::ended, "it has not proved itself", now);
   }
-  for (auto& c : connections_) receive(*c, now);
   std::erase_if(connections_, [](const auto& c) { return c->socket < 0; });
   for (Host& host : hosts_) {
     if (host.link == LinkState::never) continue;
@@ -168,7 +213,7 @@ void LeaderServer::look(double now) {
 void LeaderServer::lose(Connection& c, LinkState state, const std::string& why, double now) {
   close(c.socket);
   c.socket = -1;
-  if (c.host < 0) return;
+  if (c.stranger()) return;
   Host& host = hosts_[static_cast<std::size_t>(c.host)];
   host.link = state;
   host.why = why;
@@ -176,53 +221,61 @@ void LeaderServer::lose(Connection& c, LinkState state, const std::string& why, 
 }
 
 void LeaderServer::receive(Connection& c, double now) {
-  std::array<std::byte, 4096> buffer{};
-  for (;;) {
-    const ssize_t n = recv(c.socket, buffer.data(), buffer.size(), MSG_DONTWAIT);
-    if (n < 0 && would_block(errno)) break;
-    if (n <= 0) return lose(c, n == 0 ? LinkState::ended : state_after(errno), text_of(n == 0 ? 0 : errno), now);
-    c.in.insert(c.in.end(), buffer.begin(), buffer.begin() + n);
-  }
-  for (;;) {
-    if (c.in.size() < sizeof(Header)) return;
-    Header header;
-    std::memcpy(&header, c.in.data(), sizeof header);
-    // Whoever is none of ours is not answered.
-    if (header.magic != magic || header.ranks > most_ranks ||
-        std::memcmp(header.secret.data(), secret_.data(), secret_bytes) != 0)
-      return lose(c, LinkState::ended, "it speaks another language", now);
-    const std::size_t bytes = sizeof header + header.ranks * sizeof(Sight);
-    if (c.in.size() < bytes) return;
-    take(c, c.in.data(), bytes, now);
-    c.in.erase(c.in.begin(), c.in.begin() + static_cast<std::ptrdiff_t>(bytes));
-    const char answer = 1;
-    (void)send(c.socket, &answer, 1, MSG_NOSIGNAL | MSG_DONTWAIT);  // what is lost with the link is noticed above
-  }
+  const ssize_t n = recv(c.socket, c.in.data() + c.have, c.in.size() - c.have, MSG_DONTWAIT);
+  if (n < 0 && would_block(errno)) return;
+  if (n <= 0) return lose(c, n == 0 ? LinkState::ended : state_after(errno), text_of(n == 0 ? 0 : errno), now);
+  c.have += static_cast<std::size_t>(n);
+  if (c.have < c.in.size()) return;
+  c.have = 0;
+  if (!(c.stranger() ? believe(c) : take(c, now))) lose(c, LinkState::ended, "it speaks another language", now);
 }
 
-void LeaderServer::take(Connection& c, const std::byte* message, std::size_t bytes, double now) {
+/// The header: from now on this connection is the host's only one.
+bool LeaderServer::believe(Connection& c) {
   Header header;
-  std::memcpy(&header, message, sizeof header);
-  header.host.back() = '\0';
-  const auto found =
-      std::find_if(hosts_.begin(), hosts_.end(), [&](const Host& h) { return h.name == header.host.data(); });
-  if (found == hosts_.end() || bytes < sizeof header) return;
-  c.host = static_cast<int>(found - hosts_.begin());
-  found->link = LinkState::up;
-  found->heard = now;
-  found->ranks.resize(header.ranks);
-  for (std::size_t i = 0; i < header.ranks; ++i) {
+  std::memcpy(static_cast<void*>(&header), c.in.data(), sizeof header);
+  const Introduction& who = header.who;
+  if (who.magic != magic || who.ranks == 0 || who.ranks > most_ranks) return false;
+  const auto said = said_by_both(c.nonce, who);
+  if (!same(header.proof, prove(secret_, leader_role, said))) return false;
+  const std::string name(who.host.data(), strnlen(who.host.data(), host_room));
+  const auto found = std::find_if(hosts_.begin(), hosts_.end(), [&](const Host& h) { return h.name == name; });
+  if (found == hosts_.end()) return false;
+  const int host = static_cast<int>(found - hosts_.begin());
+  for (auto& other : connections_) {
+    if (other->host != host) continue;
+    other->host = -1;  // it is not missed
+    close(other->socket);
+    other->socket = -1;
+  }
+  c.host = host;
+  c.in.resize(who.ranks * sizeof(Sight));
+  const Proof proof = prove(secret_, server_role, said);
+  (void)send(c.socket, &proof, sizeof proof, MSG_NOSIGNAL | MSG_DONTWAIT);  // without it the leader tries again
+  return true;
+}
+
+bool LeaderServer::take(const Connection& c, double now) {
+  Host& host = hosts_[static_cast<std::size_t>(c.host)];
+  host.link = LinkState::up;
+  host.heard = now;
+  host.ranks.resize(c.in.size() / sizeof(Sight));
+  for (std::size_t i = 0; i < host.ranks.size(); ++i) {
     Sight sight;
-    std::memcpy(static_cast<void*>(&sight), message + sizeof header + i * sizeof sight, sizeof sight);
-    RankSight& r = found->ranks[i];
+    std::memcpy(static_cast<void*>(&sight), c.in.data() + i * sizeof sight, sizeof sight);
+    if (!sound(sight)) return false;
+    RankSight& r = host.ranks[i];
     r.note = sight.note;
     r.note.phase.back() = r.note.device.state.back() = '\0';
-    r.host = found->name;
-    r.dead = sight.dead;
-    r.stopped = sight.stopped;
+    r.host = host.name;
+    r.dead = sight.dead != 0;
+    r.stopped = sight.stopped != 0;
     r.silent = false;
     r.idle = sight.idle;
   }
+  const char answer = 1;
+  (void)send(c.socket, &answer, 1, MSG_NOSIGNAL | MSG_DONTWAIT);  // what is lost with the link is noticed later
+  return true;
 }
 
 // ---- the first ranks of other hosts ---------------------------------------------------------------------------------
@@ -235,11 +288,9 @@ LeaderClient::LeaderClient(const std::string& address, std::string host, const L
     words.push_back(address.substr(at, end - at));
     at = end + 1;
   }
-  if (words.size() < 3) throw BugError(fmt::format("\"{}\" is no address of rank 0", address));
-  secret_ = from_hex(words[0]);
-  secret_.resize(secret_bytes);
-  port_ = static_cast<std::uint16_t>(std::stoi(words[1]));
-  addresses_.assign(words.begin() + 2, words.end());
+  if (words.size() < 2) throw BugError("what rank 0 has told is no address of its");
+  secret_ = secret_of(words[0]);
+  addresses_.assign(words.begin() + 1, words.end());
 }
 
 LeaderClient::~LeaderClient() {
@@ -249,7 +300,7 @@ LeaderClient::~LeaderClient() {
 void LeaderClient::close_socket() noexcept {
   if (socket_ >= 0) close(socket_);
   socket_ = -1;
-  connecting_ = false;
+  stage_ = Stage::connecting;
   out_.clear();
 }
 
@@ -269,54 +320,75 @@ void LeaderClient::connect_next(double now) {
   const std::string& address = addresses_[next_];
   next_ = (next_ + 1) % addresses_.size();
   sockaddr_in to{};
-  to.sin_family = AF_INET;
-  to.sin_port = htons(port_);
-  if (inet_pton(AF_INET, address.c_str(), &to.sin_addr) != 1) return;
+  if (!parse(address, to)) return;
   socket_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (socket_ < 0) return;
   watch_peer(socket_, times_.unanswered_seconds);
-  connecting_ = true;
   if (connect(socket_, reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0 && errno != EINPROGRESS) close_socket();
+}
+
+void LeaderClient::finish_connecting(double now) {
+  pollfd event{socket_, POLLOUT, 0};
+  if (poll(&event, 1, 0) <= 0) {
+    if (now - tried_ > connect_seconds) close_socket();
+    return;
+  }
+  int error = 0;
+  socklen_t size = sizeof error;
+  if (getsockopt(socket_, SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error != 0) return close_socket();
+  stage_ = Stage::greeting;
+  in_.resize(sizeof(Greeting));
+  have_ = 0;
+}
+
+void LeaderClient::receive(std::size_t ranks, double now) {
+  const ssize_t n = recv(socket_, in_.data() + have_, in_.size() - have_, MSG_DONTWAIT);
+  if (n < 0 && would_block(errno)) return;
+  if (n <= 0) return lose(n == 0 ? 0 : errno, now);
+  have_ += static_cast<std::size_t>(n);
+  if (stage_ == Stage::talking) {  // a byte for each message
+    have_ = 0;
+    heard_ = now;
+    return;
+  }
+  if (have_ < in_.size()) return;
+  have_ = 0;
+  if (stage_ == Stage::greeting) {
+    Greeting greeting;
+    std::memcpy(static_cast<void*>(&greeting), in_.data(), sizeof greeting);
+    Header header{.who = {.magic = magic, .ranks = static_cast<std::uint32_t>(ranks)}};
+    if (greeting.magic != magic || !make_nonce(header.who.nonce)) return close_socket();
+    std::memcpy(header.who.host.data(), host_.data(), std::min(host_.size(), host_room - 1));
+    said_ = said_by_both(greeting.nonce, header.who);
+    header.proof = prove(secret_, leader_role, said_);
+    out_ = bytes_of(header);
+    in_.resize(sizeof(Proof));
+    stage_ = Stage::proving;
+    return;
+  }
+  // Whoever proves this is rank 0, and not somebody else under one of its addresses.
+  Proof proof;
+  std::memcpy(proof.data(), in_.data(), sizeof proof);
+  if (!same(proof, prove(secret_, server_role, said_))) return close_socket();
+  stage_ = Stage::talking;
+  state_ = LinkState::up;
+  heard_ = now;
+  sent_ = now - times_.send_seconds;
+  next_ = 0;
 }
 
 void LeaderClient::look(const std::vector<RankSight>& ranks, double now) {
   if (socket_ < 0) connect_next(now);
+  if (socket_ >= 0 && stage_ == Stage::connecting) finish_connecting(now);
+  if (socket_ < 0 || stage_ == Stage::connecting) return;
+  if (stage_ != Stage::talking && now - tried_ > times_.stranger_seconds) return close_socket();
+  receive(ranks.size(), now);
   if (socket_ < 0) return;
-  if (connecting_) {
-    pollfd event{socket_, POLLOUT, 0};
-    if (poll(&event, 1, 0) > 0) {
-      int error = 0;
-      socklen_t size = sizeof error;
-      if (getsockopt(socket_, SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error != 0) return close_socket();
-      connecting_ = false;
-      sent_ = now - times_.send_seconds;
-    } else if (now - tried_ > connect_seconds) {
-      return close_socket();
-    } else {
-      return;
-    }
-  }
-  // Somebody who takes connections and says nothing is not rank 0.
-  if (state_ != LinkState::up && now - tried_ > connect_seconds + times_.silent_seconds) return close_socket();
-  std::array<char, 64> answers{};
-  for (;;) {
-    const ssize_t n = recv(socket_, answers.data(), answers.size(), MSG_DONTWAIT);
-    if (n < 0 && would_block(errno)) break;
-    if (n <= 0) return lose(n == 0 ? 0 : errno, now);
-    // Whoever answers is rank 0, and not somebody else under one of its addresses.
-    state_ = LinkState::up;
-    heard_ = now;
-    next_ = 0;
-  }
-  if (now - sent_ >= times_.send_seconds && out_.empty()) {
-    Header header{.magic = magic, .ranks = static_cast<std::uint32_t>(ranks.size())};
-    std::copy(secret_.begin(), secret_.end(), header.secret.begin());
-    std::memcpy(header.host.data(), host_.data(), std::min(host_.size(), host_room - 1));
-    out_.resize(sizeof header + ranks.size() * sizeof(Sight));
-    std::memcpy(out_.data(), &header, sizeof header);
+  if (stage_ == Stage::talking && now - sent_ >= times_.send_seconds && out_.empty()) {
+    out_.resize(ranks.size() * sizeof(Sight));
     for (std::size_t i = 0; i < ranks.size(); ++i) {
       const Sight sight{ranks[i].note, ranks[i].dead, ranks[i].stopped, ranks[i].idle};
-      std::memcpy(out_.data() + sizeof header + i * sizeof sight, &sight, sizeof sight);
+      std::memcpy(out_.data() + i * sizeof sight, &sight, sizeof sight);
     }
     sent_ = now;
   }

@@ -1,6 +1,8 @@
 // LeaderLink: what the first rank of each host tells rank 0 of its host once a second, over TCP and past MPI, which may
 // be what hangs; so rank 0 can name ranks of other hosts, and both sides notice where the other one is gone.
 // Owns its sockets. Opened on the main thread at start and then used by the watchdog's thread alone; no call blocks.
+// Anybody may connect, or answer: both sides prove the run's secret (proof.hpp) before the other one believes a word,
+// and strangers cost a bounded number of descriptors, bytes and reads.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +11,7 @@
 #include <vector>
 
 #include "comm/watch/blame.hpp"
+#include "comm/watch/proof.hpp"
 
 namespace dtrain::comm {
 
@@ -20,6 +23,7 @@ struct LinkTimes {
   double send_seconds = 1;         // between two messages
   double silent_seconds = 3;       // without a message from a process that is there
   double unanswered_seconds = 10;  // until a link counts as cut, by its acknowledgements
+  double stranger_seconds = 5;     // for the other side to prove itself
 };
 
 /// On rank 0.
@@ -34,28 +38,30 @@ class LeaderServer {
     std::vector<RankSight> ranks;  // idle counts on while nothing is heard; none before the first message
   };
 
-  /// Listens. `hosts`: the others, by name. Throws CommError.
-  explicit LeaderServer(const std::vector<std::string>& hosts, const LinkTimes& = {});
+  /// Listens at these of this host's addresses alone. `hosts`: the others, by name. Throws CommError.
+  LeaderServer(const std::vector<std::string>& hosts, const std::vector<std::string>& addresses, const LinkTimes& = {});
   ~LeaderServer();
   LeaderServer(const LeaderServer&) = delete;
   LeaderServer& operator=(const LeaderServer&) = delete;
 
-  /// What leaders need to connect: ports, addresses and a secret.
-  std::string address() const;
-  /// Takes in what has come. `now`: seconds of any steady clock.
+  /// What leaders need to connect: a secret, addresses and ports. Not for strangers' eyes.
+  const std::string& address() const noexcept { return address_; }
+  /// Takes in what has come, by one read a connection. `now`: seconds of any steady clock.
   void look(double now);
   const std::vector<Host>& hosts() const noexcept { return hosts_; }
 
  private:
   struct Connection;
+  void admit(int listening, double now);
   void receive(Connection&, double now);
-  void take(Connection&, const std::byte* message, std::size_t bytes, double now);
+  bool believe(Connection&);
+  bool take(const Connection&, double now);
   void lose(Connection&, LinkState, const std::string& why, double now);
 
   LinkTimes times_;
-  int listening_ = -1;
-  std::uint16_t port_ = 0;
-  std::string secret_;
+  std::vector<int> listening_;
+  Secret secret_;
+  std::string address_;
   std::vector<Host> hosts_;
   std::vector<std::unique_ptr<Connection>> connections_;
 };
@@ -81,20 +87,25 @@ class LeaderClient {
   bool alive(double now) const noexcept { return state_ == LinkState::up && now - heard_ < times_.silent_seconds; }
 
  private:
+  enum class Stage : std::uint8_t { connecting, greeting, proving, talking };
   void connect_next(double now);
+  void finish_connecting(double now);
+  void receive(std::size_t ranks, double now);
   void lose(int error, double now);
   void close_socket() noexcept;
 
   LinkTimes times_;
-  std::string host_, secret_;
-  std::uint16_t port_ = 0;
-  std::vector<std::string> addresses_;
+  std::string host_;
+  Secret secret_;
+  std::vector<std::string> addresses_;  // "10.1.2.3:4567"
   std::size_t next_ = 0;
   int socket_ = -1;
-  bool connecting_ = false;
+  Stage stage_ = Stage::connecting;
   LinkState state_ = LinkState::never;
   std::string why_;
   double tried_ = -1e9, sent_ = -1e9, heard_ = 0, lost_ = 0;
+  std::vector<std::byte> in_, said_;  // what is read now, and what is to be proved
+  std::size_t have_ = 0;
   std::vector<std::byte> out_;  // not sent yet
 };
 

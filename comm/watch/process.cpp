@@ -25,12 +25,14 @@ ProcessLook look_at_process(pid_t pid) noexcept {
   if (at == nullptr || at[1] == '\0') return {};
   const char state = at[2];
   at += 2;
+  const long parent = std::strtol(at + 1, nullptr, 10);  // field 4
   for (int field = 3; field < 22 && at != nullptr; ++field) {
     at = std::strchr(at, ' ');
     if (at != nullptr) ++at;
   }
   ProcessLook look;
   look.alive = state != 'Z' && state != 'X' && state != 'x';
+  look.parent = static_cast<pid_t>(parent);
   look.stopped = state == 'T' || state == 't';
   if (at != nullptr) look.started = static_cast<std::uint32_t>(std::strtoull(at, nullptr, 10));
   return look;

@@ -12,6 +12,7 @@ struct ProcessLook {
   bool alive = false;         // false also of a zombie
   bool stopped = false;       // by SIGSTOP, a terminal or a debugger
   std::uint32_t started = 0;  // clock ticks since boot, which wrap
+  pid_t parent = 0;
 };
 ProcessLook look_at_process(pid_t) noexcept;
 

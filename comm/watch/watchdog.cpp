@@ -291,8 +291,9 @@ struct Watchdog::State {
   }
 
   static std::string lost_text(const LostHost& host) {
-    const std::string who =
-        host.name.empty() ? "the host of rank 0" : fmt::format("host {} ({})", host.name, ranks_text(host.ranks));
+    const std::string who = host.name.empty()    ? "the host of rank 0"
+                            : host.ranks.empty() ? "host " + host.name
+                                                 : fmt::format("host {} ({})", host.name, ranks_text(host.ranks));
     return host.link == LinkState::cut
                ? fmt::format("{} is not to be reached any more ({}): its link is cut, or it is down", who, host.why)
                : fmt::format("{} sends no more messages ({})", who, host.why);
@@ -436,9 +437,9 @@ Watchdog::Wait::~Wait() {
   if (watchdog_ != nullptr) watchdog_->state_->board.leave_exchange();
 }
 
-std::string Watchdog::listen(const std::vector<std::string>& other_hosts) {
+std::string Watchdog::listen(const std::vector<std::string>& other_hosts, const std::vector<std::string>& addresses) {
   const std::lock_guard lock(state_->mutex);
-  return state_->server.emplace(other_hosts, state_->options.links).address();
+  return state_->server.emplace(other_hosts, addresses, state_->options.links).address();
 }
 
 void Watchdog::connect(const std::string& address) {

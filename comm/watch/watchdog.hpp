@@ -66,8 +66,9 @@ class Watchdog {
     Watchdog* watchdog_;
   };
 
-  /// On rank 0, once: listens for the first ranks of these other hosts, and returns where. Throws CommError.
-  std::string listen(const std::vector<std::string>& other_hosts);
+  /// On rank 0, once: listens at these of its host's addresses for the first ranks of these other hosts, and returns
+  /// where and with which secret. Throws CommError.
+  std::string listen(const std::vector<std::string>& other_hosts, const std::vector<std::string>& addresses);
   /// On the first rank of another host, once.
   void connect(const std::string& address);
 

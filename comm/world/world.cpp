@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -19,7 +20,10 @@
 #include "comm/mpi/mpi_detail.hpp"
 #include "comm/place/binding.hpp"
 #include "comm/place/launch_env.hpp"
+#include "comm/place/network.hpp"
 #include "comm/watch/host_board.hpp"
+#include "comm/watch/launcher_watch.hpp"
+#include "comm/watch/start_watch.hpp"
 #include "comm/watch/watchdog.hpp"
 #include "comm/world/device_collective.hpp"
 #include "comm/world/libraries.hpp"
@@ -95,7 +99,14 @@ void World::State::prepare_process() {
 
 void World::State::start_mpi() {
   int provided = MPI_THREAD_SINGLE;
-  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
+  {
+    // Of two ranks, since one may be the one that dies.
+    const LauncherWatch after(launch.local_rank < 2 ? launcher_of_this_rank() : 0);
+    StartWatch::Options options;
+    options.limit_seconds = StartWatch::limit_seconds(process_environment());
+    const StartWatch watch(launch, host, std::move(options));
+    check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
+  }
   with_mpi = true;
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
@@ -186,10 +197,16 @@ void World::State::link_hosts(Group& group) {
   for (const auto& h : hosts)
     if (h != hosts[0] && std::find(others.begin(), others.end(), h) == others.end()) others.push_back(h);
   if (others.empty()) return;
+  const auto mine =
+      allowed_addresses(own_addresses(), mpi_setting("btl_tcp_if_include"), mpi_setting("btl_tcp_if_exclude"));
+  const auto texts = group.all_gather(addresses_text(mine));
   std::string address;
   if (rank == 0) {
+    std::vector<std::vector<NetworkAddress>> of_others;
+    for (std::size_t r = 0; r < texts.size(); ++r)
+      if (hosts[r] != hosts[0]) of_others.push_back(addresses_of(texts[r]));
     try {
-      address = watchdog->listen(others);
+      address = watchdog->listen(others, meeting_addresses(mine, of_others));
     } catch (const CommError& e) {
       notes.push_back(fmt::format("{}; a rank of another host that hangs will not be named here", e.what()));
     }

@@ -104,6 +104,7 @@ int train_command(const std::string& file, const Strings& overrides) {
   } catch (const std::exception& e) {
     report(e);
   }
+  if (world.rank() == 0) tell_starter(code);
   // After success rank 0 still writes the summary, perhaps to a slow file system: that is no failure of the others.
   const bool well = code == ExitCode::ok || code == ExitCode::stopped;
   const int result = world.finish(code, well ? 60 : 5);
@@ -411,7 +412,7 @@ int CommandLine::run(Strings args) {
       path = at->get_name() + (path.empty() ? "" : " " + path);
     throw ConfigError(fmt::format("{}; see {} --help", text, path));
   }
-  if (ranks_ > 1) start_ranks(ranks_, args);
+  if (ranks_ > 1) return start_ranks(ranks_, args, chosen->get_name() == "train");
   // Under a launcher every rank is here: some commands are for all of them, the others for one.
   if (!everywhere_.contains(chosen) && !is_speaker()) return 0;
   return action_ ? action_() : static_cast<int>(ExitCode::usage);

@@ -4,7 +4,6 @@ import itertools
 import os
 import re
 import signal
-import subprocess
 import time
 
 import harness
@@ -41,24 +40,64 @@ class Faults(harness.Case):
                 self.assertRegex(result.errors[0], rf"rank {victim} ")
 
     def test_a_rank_is_killed_during_set_up(self):
-        """All ranks end soon. Open MPI 4.1's mpirun may stay behind alone where a rank dies while it says hello to it:
-        that is not the program's to mend, so where no rank is left it is ended here."""
-        for delay in (0.05, 0.15, 0.3):
+        """mpirun, too, which Open MPI 4.1 may leave behind alone where a rank dies while it says hello to it."""
+        for delay in (0.05, 0.1, 0.15, 0.3):
             running = self.start("config.yaml", "train.steps=10000000", ranks=2)
             end = time.monotonic() + 20
             while len(running.ranks()) < 2 and time.monotonic() < end:
                 time.sleep(0.005)
             time.sleep(delay)
             running.kill(signal.SIGKILL, rank=1)
-            end = time.monotonic() + GONE_WITHIN + 2
-            while running.ranks() and time.monotonic() < end:
+            result, seconds = self.end_of(running, 30)
+            self.assertIn(result.code, (137, -signal.SIGKILL), f"\n{result}")
+            self.assertLess(seconds, GONE_WITHIN + 7, f"\n{result}")
+
+    def test_a_rank_that_never_comes_to_mpi_init(self):
+        """The others leave it by themselves, and say which rank is missing."""
+        self.write("late", f"""#!/bin/sh
+[ "$OMPI_COMM_WORLD_RANK" != 1 ] || exec sleep 60
+exec {harness.PROGRAM} "$@"
+""")
+        os.chmod(self.path("late"), 0o700)
+        begin = time.monotonic()
+        result = self.run_program("config.yaml", ranks=3, program=self.path("late"),
+                                  environment={"DTRAIN_START_TIMEOUT_SECONDS": "2"})
+        self.check_refused(result, COMMUNICATION, r"error: MPI_Init has not returned for \d+ s \(DTRAIN_START_TIMEOUT_SECONDS is 2; .*\): "
+                           r"rank 1 \(host \S+, pid \d+\) has not started dtrain: its process runs \"sleep\"")
+        self.assertLess(time.monotonic() - begin, 10, f"\n{result}")
+        self.refused(harness.USAGE, "config.yaml", ranks=2, environment={"DTRAIN_START_TIMEOUT_SECONDS": "soon"},
+                     says='DTRAIN_START_TIMEOUT_SECONDS is "soon"; expected a number of seconds')
+
+    def test_a_rank_that_dies_inside_mpi_init_unnoticed_by_mpirun(self):
+        """mpirun is stopped, so that nobody else can end the other rank; and when it goes on it does not end by itself."""
+        self.write("held", f"""#!/bin/sh
+touch "held.$OMPI_COMM_WORLD_RANK"
+while ! [ -e go ]; do sleep 0.05; done
+exec {harness.PROGRAM} "$@"
+""")
+        os.chmod(self.path("held"), 0o700)
+        running = self.start("config.yaml", ranks=2, program=self.path("held"))
+        running.program = harness.PROGRAM
+        end = time.monotonic() + 20
+
+        def reached(holds):
+            while not holds() and time.monotonic() < end:
                 time.sleep(0.02)
-            self.assertFalse(running.ranks(), f"{running.output()}")
-            try:
-                running.process.wait(5)
-            except subprocess.TimeoutExpired:
-                running.process.kill()
-            self.assertNotEqual(running.process.wait(5), 0, f"{running.output()}")
+            self.assertTrue(holds(), f"{running.output()}")
+        reached(lambda: all(os.path.exists(self.path(f"held.{rank}")) for rank in range(2)))
+        os.kill(running.process.pid, signal.SIGSTOP)
+        self.write("go", "")
+        reached(lambda: len(running.ranks()) == 2)
+        time.sleep(2)  # they look at each other once a second
+        running.kill(signal.SIGKILL, rank=1)
+        reached(lambda: not running.ranks())
+        os.kill(running.process.pid, signal.SIGCONT)
+        result = running.wait()
+        self.assertIn(result.code, (137, -signal.SIGKILL), f"\n{result}")
+        self.assertEqual(len(result.errors), 1, f"\n{result}")
+        self.assertRegex(result.errors[0], r"error: rank 1 \(host \S+, pid \d+\) died inside MPI_Init, before the ranks could meet")
+        if result.code == -signal.SIGKILL:
+            self.assertRegex(result.err, r"(?m)^warning: mpirun \(pid \d+\) has no rank left and does not end")
 
     def test_a_stuck_rank(self):
         """Communication may take 4 s here; mpirun ends a stopped process by SIGKILL 2 s later."""

@@ -105,6 +105,11 @@ def read_environment(pid):
         return {}
 
 
+def name_of(pid):
+    with open(f"/proc/{pid}/comm") as file:
+        return file.read().strip()
+
+
 def state_of(pid):
     """The letter of /proc/PID/stat, or None where the process is gone."""
     try:
@@ -147,15 +152,16 @@ class Running:
         return found
 
     def ranks(self):
-        """{rank: pid} of the program's processes; a run without a launcher is rank 0."""
-        found = {}
+        """{rank: pid} of the program's processes; a run without a launcher is rank 0. (With --ranks the program starts
+        the launcher, and is no rank itself.)"""
+        found, alone = {}, {}
         for pid, env in self.processes().items():
             try:
-                if os.path.samefile(f"/proc/{pid}/exe", self.program):
-                    found[int(env.get("OMPI_COMM_WORLD_RANK", "0"))] = pid
+                if os.path.samefile(f"/proc/{pid}/exe", self.program) and name_of(pid) != "dtrain-watch":
+                    (found if "OMPI_COMM_WORLD_RANK" in env else alone)[int(env.get("OMPI_COMM_WORLD_RANK", "0"))] = pid
             except OSError:
                 pass
-        return found
+        return found or alone
 
     def kill(self, signal_number, rank=None):
         """To one rank, or (None) to all of them."""

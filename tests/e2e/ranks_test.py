@@ -1,6 +1,8 @@
 """Ranks that dtrain starts itself: --ranks."""
 import os
+import re
 import signal
+import time
 
 import harness
 from harness import COMMUNICATION, DEVICE, SLOW, STOPPED, USAGE
@@ -20,15 +22,49 @@ class Ranks(harness.Case):
 
     def test_signals_and_exit_codes_pass(self):
         self.digits(SLOW)
-        with self.start("--ranks", 2, "config.yaml", "train.epochs=1000") as running:
-            self.wait_for_step(running, 3)
-            os.kill(running.process.pid, signal.SIGUSR1)  # the process that was started is mpirun now
-            result = running.wait()
-        self.assertEqual(result.code, STOPPED, f"\n{result}")
-        self.assertRegex(result.out, "stopped by SIGUSR1 at step")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with self.start("--ranks", 2, "config.yaml", "train.epochs=1000") as running:
+                before = self.wait_for_step(running, 3)
+                os.kill(running.process.pid, number)
+                result = running.wait()
+            self.assertEqual(result.code, STOPPED, f"\n{result}")
+            stopped = re.search(r"stopped by SIGUSR1 at step (\d+) of", result.out)
+            self.assertTrue(stopped, f"\n{result}")
+            self.assertGreaterEqual(int(stopped[1]), before)
+            self.assertEqual(self.checkpoints()[-1], f"step-{int(stopped[1]):09}")
+            self.assertIn(f"{number.name}: the ranks save and stop", result.err)
         self.refused(USAGE, "--ranks", 2, "other.yaml", says="other.yaml")
         if not os.path.exists("/dev/nvidiactl"):
             self.refused(DEVICE, "--ranks", 2, "config.yaml", "device=cuda", "log.directory=gpu", says="there is no usable GPU")
+
+    def test_a_signal_to_all_processes_of_a_run(self):
+        """As systemd and batch systems send it: mpirun returns 1 then, whatever the ranks return."""
+        self.digits(SLOW)
+        with self.start("--ranks", 2, "config.yaml", "train.epochs=1000", environment={"OMPI_MCA_odls_base_sigkill_timeout": "3"}) as running:
+            before = self.wait_for_step(running, 3)
+            for pid in running.processes():
+                os.kill(pid, signal.SIGTERM)
+            result = running.wait()
+        self.assertEqual(result.code, STOPPED, f"\n{result}")
+        self.assertGreaterEqual(self.checkpoints()[-1], f"step-{before:09}")
+
+    def test_a_second_signal_or_a_kill_of_what_was_started_ends_all(self):
+        self.digits(SLOW)
+        with self.start("--ranks", 2, "config.yaml", "train.epochs=1000") as running:
+            self.wait_for_step(running, 3)
+            running.kill(signal.SIGSTOP, rank=1)  # it cannot save
+            os.kill(running.process.pid, signal.SIGTERM)
+            time.sleep(1.2)
+            os.kill(running.process.pid, signal.SIGTERM)
+            begin = time.monotonic()
+            result = running.wait(orphan_seconds=5)
+        self.assertLess(time.monotonic() - begin, 10, f"\n{result}")
+        self.assertEqual(result.code, STOPPED, f"\n{result}")
+        self.assertIn("ended at once by a second signal (SIGTERM)", result.err)
+        with self.start("--ranks", 2, "config.yaml", "train.epochs=1000", "log.directory=killed") as running:
+            self.wait_for_step(running, 3, run="killed")
+            running.process.kill()
+            running.wait(orphan_seconds=5)  # which fails where a process is left
 
     def test_ranks_with_other_commands_are_refused(self):
         self.digits()

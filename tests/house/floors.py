@@ -38,7 +38,7 @@ VENDORS = [
     (r"(hdf5|H5\w*)\.h", {"io/hdf5"}),
     (r"(zlib|zconf)\.h", {"io/import", "io/hdf5/libraries.cpp"}),
     (r"(zstd|libdeflate)\.h", {"io/hdf5"}),
-    (r"openssl/", {"io/checkpoint", "io/hdf5/libraries.cpp"}),
+    (r"openssl/", {"comm/watch/proof.cpp", "io/checkpoint", "io/hdf5/libraries.cpp"}),
     (r"(png|archive)\.h", {"io/import", "io/hdf5/libraries.cpp"}),
     (r"(turbojpeg|archive_entry)\.h", {"io/import"}),
     (r"yaml-cpp/", {"launch/config"}),

@@ -25,6 +25,8 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+const std::vector<std::string> loopback{"127.0.0.1"};
+
 LinkTimes quick() {
   return {.send_seconds = 0.02, .silent_seconds = 0.3, .unanswered_seconds = 2};
 }
@@ -43,7 +45,7 @@ RankSight sight(int rank, const char* phase) {
 }
 
 TEST(LeaderLink, tells_rank_0_of_the_ranks_of_another_host) {
-  LeaderServer server({"b", "c"}, quick());
+  LeaderServer server({"b", "c"}, loopback, quick());
   LeaderClient client(server.address(), "b", quick());
   std::vector<RankSight> ranks{sight(2, "results"), sight(3, "data")};
   ranks[1].stopped = true;
@@ -76,7 +78,7 @@ TEST(LeaderLink, tells_rank_0_of_the_ranks_of_another_host) {
 }
 
 TEST(LeaderLink, a_leader_that_says_nothing_is_silent_and_what_was_idle_grows) {
-  LeaderServer server({"b"}, quick());
+  LeaderServer server({"b"}, loopback, quick());
   LeaderClient client(server.address(), "b", quick());
   const std::vector<RankSight> ranks{sight(1, "results")};
   ASSERT_TRUE(wait_until([&] {
@@ -99,7 +101,7 @@ TEST(LeaderLink, a_leader_that_says_nothing_is_silent_and_what_was_idle_grows) {
 }
 
 TEST(LeaderLink, each_side_notices_the_others_end_and_a_leader_may_come_again) {
-  LeaderServer server({"b"}, quick());
+  LeaderServer server({"b"}, loopback, quick());
   const std::vector<RankSight> ranks{sight(1, "results")};
   const auto meet = [&](LeaderClient& client) {
     return wait_until([&] {
@@ -117,7 +119,7 @@ TEST(LeaderLink, each_side_notices_the_others_end_and_a_leader_may_come_again) {
     return server.hosts()[0].link == LinkState::ended;
   }));
   EXPECT_EQ(server.hosts()[0].why, "its process has ended");
-  auto other = std::make_unique<LeaderServer>(std::vector<std::string>{"b"}, quick());
+  auto other = std::make_unique<LeaderServer>(std::vector<std::string>{"b"}, loopback, quick());
   LeaderClient client(other->address(), "b", quick());
   ASSERT_TRUE(wait_until([&] {
     client.look(ranks, now());
@@ -134,21 +136,6 @@ TEST(LeaderLink, each_side_notices_the_others_end_and_a_leader_may_come_again) {
   EXPECT_TRUE(meet(again));
 }
 
-TEST(LeaderLink, whoever_does_not_know_the_secret_is_sent_away) {
-  LeaderServer server({"b"}, quick());
-  std::string address = server.address();
-  address[0] = address[0] == '0' ? '1' : '0';
-  LeaderClient stranger(address, "b", quick());
-  for (int i = 0; i < 40; ++i) {
-    stranger.look({sight(1, "results")}, now());
-    server.look(now());
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  EXPECT_EQ(stranger.state(), LinkState::never);
-  EXPECT_EQ(server.hosts()[0].link, LinkState::never);
-  EXPECT_TRUE(server.hosts()[0].ranks.empty());
-}
-
 /// Two hosts of one rank each in this process.
 struct TwoHosts {
   Heard here, there;
@@ -163,7 +150,7 @@ struct TwoHosts {
     };
     first.emplace(*a, options(here));
     second.emplace(*b, options(there));
-    second->connect(first->listen({"b"}));
+    second->connect(first->listen({"b"}, loopback));
   }
 };
 
@@ -199,7 +186,7 @@ TEST(LeaderLink, a_lost_host_is_a_warning_while_there_is_progress_and_an_error_w
   TwoHosts hosts(60, 30);
   hosts.first->beat("update", 3);
   hosts.second->beat("update", 3);
-  std::this_thread::sleep_for(std::chrono::milliseconds(1000));  // some messages
+  std::this_thread::sleep_for(std::chrono::milliseconds(2000));  // some messages
   hosts.second.reset();                                          // without a word
   for (std::uint64_t step = 4; hosts.here.warnings().empty() && step < 2000; ++step) {
     hosts.first->beat("update", step);

@@ -1,5 +1,6 @@
 #include "launch/cli/start_ranks.hpp"
 
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -29,6 +30,21 @@ TEST(StartRanks, gives_the_ranks_all_other_arguments) {
   EXPECT_EQ(without_ranks({"train", "c.yaml", "--ranks", "2"}), (Words{"train", "c.yaml"}));
   EXPECT_EQ(without_ranks({"eval", "--ranks=2", "c.yaml", "--json"}), (Words{"eval", "c.yaml", "--json"}));
   EXPECT_EQ(without_ranks({"train", "--ranks", "2", "seed=3"}), (Words{"train", "seed=3"}));
+}
+
+TEST(StartRanks, the_exit_code_is_mpiruns_and_75_where_the_run_was_stopped_and_nothing_lost) {
+  const auto exited = [](int code) { return code << 8; };
+  EXPECT_EQ(code_of_run(exited(0), false, 0), 0);
+  EXPECT_EQ(code_of_run(exited(75), true, 75), 75);
+  EXPECT_EQ(code_of_run(exited(5), true, -1), 5);
+  EXPECT_EQ(code_of_run(exited(137), true, -1), 137);
+  EXPECT_EQ(code_of_run(SIGKILL, false, -1), 137);
+  EXPECT_EQ(code_of_run(exited(1), false, -1), 1)
+      << "a signal to mpirun, which has killed the ranks before they were done";
+  EXPECT_EQ(code_of_run(exited(1), false, 75), 75) << "and one that they have answered";
+  EXPECT_EQ(code_of_run(SIGUSR1, false, -1), 138);
+  EXPECT_EQ(code_of_run(SIGUSR1, true, -1), 75) << "mpirun was not ready for it";
+  EXPECT_EQ(code_of_run(exited(138), true, -1), 75) << "nor were the ranks";
 }
 
 TEST(StartRanks, finds_mpirun_beside_the_program_before_the_path) {

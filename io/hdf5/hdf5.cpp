@@ -226,7 +226,8 @@ std::string File::why_unopened(const std::string& why) const {
   unsigned major = 0, minor = 0, release = 0;
   H5get_libversion(&major, &minor, &release);
   return fmt::format(
-      "is {} a newer format than this dtrain reads with HDF5 {}.{}.{} ({}); an h5py that reads it can {}",
+      "is {} a newer format than this dtrain reads with HDF5 {}.{}.{} ({}; HDF5 2.0 writes such files for "
+      "libver='latest'); an h5py that reads it can {}",
       checksums_ ? "written in" : "damaged, or written in", major, minor, release, why, rewrite_advice(path_, false));
 }
 

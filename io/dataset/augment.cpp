@@ -252,7 +252,7 @@ std::int64_t Augmenter::operator()(const std::byte* stored, std::uint64_t positi
     // Rows start at multiples of their size, and rows of samples of T at multiples of T's.
     const T* values = reinterpret_cast<const T*>(stored);
     const std::ptrdiff_t h = stored_height_, w = stored_width_, c = channels_;
-    if constexpr (std::is_floating_point_v<T>) {
+    if constexpr (stored_float<T>) {
       double poison = 0;  // 0 unless a value is infinite or not a number
       for (std::ptrdiff_t i = 0; i < h * w * c; ++i) poison += static_cast<double>(static_cast<float>(values[i])) * 0.0;
       if (poison != 0) {

@@ -246,7 +246,7 @@ std::int64_t Converter::convert(const std::byte* stored, float* out, std::size_t
         std::memcpy(&value, in + p * in_step, sizeof value);
         const auto converted = static_cast<float>(static_cast<double>(value) * scale + offset);
         to[p * out_pixel] = converted;
-        if constexpr (std::is_floating_point_v<T>) poison += static_cast<double>(converted) * 0.0;
+        if constexpr (stored_float<T>) poison += static_cast<double>(converted) * 0.0;
       }
     }
     if (poison == 0) return -1;

@@ -98,7 +98,7 @@ std::vector<PortSource> Dataset::State::detected(const h5::File& file) {
   const Detected found = detect(file, "", "", TargetUse::automatic);
   std::vector<PortSource> sources{{"input", PortUse::input, false, found.sample.path, {}, {}}};
   if (found.target) {
-    const bool index = *found.target->type != StoredType::f32 && *found.target->type != StoredType::f64;
+    const bool index = !is_float(*found.target->type);
     sources.push_back({"target", PortUse::target, index, found.target->path, {}, {}});
     const std::uint64_t width =
         found.target->rows() == 0 ? 1 : found.target->row_bytes() / size_of(*found.target->type);

@@ -60,6 +60,7 @@ struct DataPort {
   bool labels = false;           // targets of one integer a sample, which were read and checked when the set was opened
   std::int64_t class_count = 0;  // of `labels`: the largest + 1
   StoredLayout layout = StoredLayout::unknown;  // as the files say
+  bool mapped = false;                          // labels or columns are numbered in another way than in some file
   bool ragged() const noexcept { return !offsets.empty(); }
   /// Of what row() may need.
   std::size_t scratch_bytes() const noexcept { return row_bytes * static_cast<std::size_t>(longest); }

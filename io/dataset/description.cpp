@@ -71,8 +71,13 @@ std::vector<std::size_t> places(const Description& wanted, const Description& fo
 std::int64_t largest_of(StoredType type) {
   return with_stored_type(type, [](auto tag) -> std::int64_t {
     using T = decltype(tag);
-    if constexpr (sizeof(T) < sizeof(std::int32_t)) return std::numeric_limits<T>::max();
-    return std::numeric_limits<std::int32_t>::max();
+    if constexpr (std::is_same_v<T, Half>) {
+      return 1 << 11;  // exactly
+    } else if constexpr (sizeof(T) < sizeof(std::int32_t)) {
+      return std::numeric_limits<T>::max();
+    } else {
+      return std::numeric_limits<std::int32_t>::max();
+    }
   });
 }
 
@@ -200,7 +205,8 @@ bool RowMap::apply(std::byte* stored, std::size_t count, std::optional<std::int6
     if (!labels_.empty()) {
       for (std::size_t i = 0; i < count; ++i) {
         std::memcpy(&a, stored + i * sizeof a, sizeof a);
-        const std::int64_t value = static_cast<std::int64_t>(a), mapped = label(value, ignored);
+        const auto value = whole_number(a);
+        const std::int64_t mapped = value ? label(*value, ignored) : -1;
         if (mapped < 0 && mapped != value) return false;
         a = static_cast<T>(mapped);
         std::memcpy(stored + i * sizeof a, &a, sizeof a);

@@ -56,6 +56,12 @@ h5::DatasetInfo checked(const h5::File& file, h5::DatasetInfo info) {
 
 }  // namespace
 
+std::optional<PortUse> usual_use(std::string_view path) {
+  const std::string_view name = split_half(last_component(path)).first;
+  if (is_any(name, sample_names)) return PortUse::input;
+  return is_any(name, target_names) ? std::optional(PortUse::target) : std::nullopt;
+}
+
 const h5::File::Listing& PortFinder::listing() {
   if (!listing_) listing_ = file_.list();
   return *listing_;
@@ -92,6 +98,7 @@ const h5::DatasetInfo* PortFinder::find(std::span<const std::string_view> names,
         if ((d.path.rfind('/') == 0) != place.root || half_of(d.path) != place.half ||
             !same_name(split_half(last_component(d.path)).first, name))
           continue;
+        if (found != nullptr && (found->link == d.path || d.link == found->path)) continue;
         if (found != nullptr) {
           throw DataError(fmt::format("{}: {} and {} could both be the {}; choose one with {}", file_.path(),
                                       found->path, d.path, what, setting));
@@ -113,8 +120,8 @@ h5::DatasetInfo PortFinder::samples(const std::string& key) {
   const auto* found = find(sample_names, "samples", "data.sample_key");
   if (found == nullptr) {
     throw DataError(
-        fmt::format("{}: no data set has a usual name for samples ({}, ...); name it with data.sample_key; "
-                    "the file holds {}",
+        fmt::format("{}: no data set has a usual name for samples ({}, ...); name it with data.sample_key, or make a "
+                    "file with `dtrain data repack --rename OLD=x`; the file holds {}",
                     file_.path(), fmt::join(sample_names.begin(), sample_names.begin() + 6, ", "), listing().text()));
   }
   return checked(file_, *found);

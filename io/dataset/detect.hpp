@@ -15,6 +15,9 @@ namespace dtrain::io {
 /// What a model makes of targets. `automatic`: integers are labels, floats are values.
 enum class TargetUse : std::uint8_t { automatic, none, labels, values };
 
+/// Whether this is a usual name of samples (PortUse::input) or targets.
+std::optional<PortUse> usual_use(std::string_view path);
+
 /// Explicit keys win; else the first of the usual names that the file holds, at the root before in groups. Throws
 /// DataError, with what the file holds, where nothing or more than one fits, or the choice cannot be read.
 class PortFinder {

@@ -124,13 +124,13 @@ Inspection inspect(const std::string& path) {
     if (found.target) {
       const h5::DatasetInfo& t = *found.target;
       json["target"] = t.path;
-      const bool integers = *t.type != StoredType::f32 && *t.type != StoredType::f64;
+      const bool integers = !is_float(*t.type);
       text += fmt::format("targets: {} ({})\n", t.path, integers ? "labels" : "values");
       const auto content = contents.find(t.path);
       if (integers && t.row_bytes() == size_of(*t.type) && content != contents.end()) {
         std::vector<std::uint64_t> histogram;
         for (std::size_t at = 0; at < content->second.size(); at += size_of(*t.type)) {
-          const std::int64_t label = stored_integer(*t.type, content->second.data() + at);
+          const std::int64_t label = *stored_whole(*t.type, content->second.data() + at);
           if (label < 0 || label >= static_cast<std::int64_t>(max_classes)) {
             histogram.clear();
             break;

@@ -167,17 +167,27 @@ IndexFiller::IndexFiller(const Dataset& data, const BatchLayout& layout, std::sp
   extents.insert(extents.end(), held.row.extents().begin(), held.row.extents().end());
   const std::vector<std::int64_t> wanted = positions_of(desc_);
   if (without_ones(extents) != without_ones(wanted) || (held.ragged() && wanted.empty())) {
-    if (wanted.empty()) {
+    one_hot_ = wanted.empty() && !held.ragged() && options_.use == PortUse::target && end_ > 1 &&
+               without_ones(extents) == std::vector<std::int64_t>{end_};
+    if (one_hot_ && held.mapped) {
+      throw DataError(
+          fmt::format("{}: its one-hot rows have classes in another order than the file that they are "
+                      "compared with; store labels as one integer a sample, [{}]",
+                      name, data.count()));
+    }
+    if (wanted.empty() && !one_hot_) {
       std::vector<std::int64_t> all{static_cast<std::int64_t>(data.count())};
       all.insert(all.end(), extents.begin(), extents.end());
       const bool labels = options_.use == PortUse::target;
       throw DataError(fmt::format("{} {} [{}]: {} must be one integer a sample, [{}]{}", name, name_of(held.type),
                                   fmt::join(all, ", "), labels ? "labels" : held.name, data.count(),
-                                  labels ? "; one-hot rows are not labels" : ""));
+                                  labels ? fmt::format(", or one-hot rows of {} values", end_) : ""));
     }
-    throw ShapeError(fmt::format("{} holds {} {}, but {} has [{}] a sample", name,
-                                 held.ragged() ? "positions of shape" : "samples of shape", held.row.str(),
-                                 model_name(held), fmt::join(wanted, ", ")));
+    if (!one_hot_) {
+      throw ShapeError(fmt::format("{} holds {} {}, but {} has [{}] a sample", name,
+                                   held.ragged() ? "positions of shape" : "samples of shape", held.row.str(),
+                                   model_name(held), fmt::join(wanted, ", ")));
+    }
   }
   if (held.labels) data.check_labels(static_cast<std::size_t>(options_.source), end_, options_.ignore);
   if (held.ragged()) data.check_lengths(static_cast<std::size_t>(options_.source), desc_.shape[1]);
@@ -207,30 +217,31 @@ std::int64_t IndexFiller::fill(std::uint64_t index, std::uint64_t position, Fill
     return 1;
   }
   const Dataset::Row held = row(index, scratch);
+  if (one_hot_) {
+    put(to, 0, 1, place_of_one(index, held.data));
+    return 1;
+  }
   const std::int64_t count = stored().ragged() ? held.length * per_step_ : positions_;
   std::byte* const out = follower_ ? scratch.value.data() : to;
   const bool sound = with_stored_type(stored().type, [&](auto stored_tag) {
     using From = decltype(stored_tag);
-    if constexpr (std::is_floating_point_v<From>) {
-      return false;
-    } else {
-      return with_index_type(desc_.dtype, [&](auto tag) {
-        using To = decltype(tag);
-        auto* const values = reinterpret_cast<To*>(out);
-        const auto end = static_cast<std::uint64_t>(end_);
-        // Without `ignore` this is a value that is in range or refused anyway.
-        const std::int64_t ignore = options_.ignore.value_or(0);
-        bool good = true;
-        for (std::int64_t i = 0; i < count; ++i) {
-          From value;
-          std::memcpy(&value, held.data + static_cast<std::size_t>(i) * sizeof value, sizeof value);
-          const auto wide = static_cast<std::int64_t>(value);
-          good &= static_cast<std::uint64_t>(wide) < end || wide == ignore;
-          values[i] = static_cast<To>(value);
-        }
-        return good;
-      });
-    }
+    return with_index_type(desc_.dtype, [&](auto tag) {
+      using To = decltype(tag);
+      auto* const values = reinterpret_cast<To*>(out);
+      const auto end = static_cast<std::uint64_t>(end_);
+      // Without `ignore` this is a value that is in range or refused anyway.
+      const std::int64_t ignore = options_.ignore.value_or(0);
+      bool good = true;
+      for (std::int64_t i = 0; i < count; ++i) {
+        From value;
+        std::memcpy(&value, held.data + static_cast<std::size_t>(i) * sizeof value, sizeof value);
+        const auto whole = whole_number(value);
+        const std::int64_t wide = whole.value_or(0);
+        good &= whole.has_value() && (static_cast<std::uint64_t>(wide) < end || wide == ignore);
+        values[i] = static_cast<To>(wide);
+      }
+      return good;
+    });
   });
   if (!sound) throw_range(index, held.data, count);
   put(out, count, positions_ - count, padding_);
@@ -242,14 +253,35 @@ std::int64_t IndexFiller::fill(std::uint64_t index, std::uint64_t position, Fill
   return count;
 }
 
+std::int64_t IndexFiller::place_of_one(std::uint64_t index, const std::byte* bytes) const {
+  return with_stored_type(stored().type, [&](auto value) {
+    std::int64_t ones = 0, others = 0, place = 0;
+    for (std::int64_t i = 0; i < end_; ++i) {
+      std::memcpy(&value, bytes + static_cast<std::size_t>(i) * sizeof value, sizeof value);
+      const auto whole = whole_number(value);
+      if (whole == 1) place = i;
+      ones += whole == 1;
+      others += whole != 0 && whole != 1;
+    }
+    if (ones == 1 && others == 0) return place;
+    throw DataError(
+        fmt::format("{}: this is no one-hot row: {} of its {} values are 1, {} are neither 0 nor 1; labels are one "
+                    "integer a sample, or rows with one 1 and zeros",
+                    where(index), ones, end_, others));
+  });
+}
+
 void IndexFiller::throw_range(std::uint64_t index, const std::byte* bytes, std::int64_t count) const {
   const StoredType type = stored().type;
   for (std::int64_t i = 0; i < count; ++i) {
-    const std::int64_t value = stored_integer(type, bytes + static_cast<std::size_t>(i) * size_of(type));
-    if ((value >= 0 && value < end_) || value == options_.ignore) continue;
+    const std::byte* const value = bytes + static_cast<std::size_t>(i) * size_of(type);
+    const auto whole = stored_whole(type, value);
+    if (whole && ((*whole >= 0 && *whole < end_) || whole == options_.ignore)) continue;
     const std::string at = positions_ > 1 ? ", " + position_text(i) : std::string();
     std::string range;
-    if (options_.limit == 0) {
+    if (!whole) {
+      range = fmt::format("; expected whole numbers from 0 to {}", end_ - 1);
+    } else if (options_.limit == 0) {
       range = fmt::format("; expected 0 to {}", end_ - 1);
     } else if (options_.use == PortUse::target) {
       range = fmt::format(", but the model has {} classes (0 to {})", end_, end_ - 1);
@@ -257,7 +289,7 @@ void IndexFiller::throw_range(std::uint64_t index, const std::byte* bytes, std::
       range = fmt::format(", but the vocabulary has {} (0 to {})", end_, end_ - 1);
     }
     if (options_.ignore) range += fmt::format(", or {}, which is ignored", *options_.ignore);
-    throw DataError(fmt::format("{}{}: the value is {}{}", where(index), at, value, range));
+    throw DataError(fmt::format("{}{}: the value is {}{}", where(index), at, stored_text(type, value), range));
   }
   throw BugError("loader: an index value out of range that is none");
 }

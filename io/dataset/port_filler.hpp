@@ -106,7 +106,7 @@ class NumberFiller final : public PortFiller {
   const Augmenter* augmenter_;
 };
 
-/// Tokens, categories, labels and label maps, checked against their range.
+/// Tokens, categories, labels and label maps, checked against their range. Labels may be stored as floats, and one-hot.
 class IndexFiller final : public PortFiller {
  public:
   IndexFiller(const Dataset&, const BatchLayout&, std::span<const PortOptions>, std::size_t port,
@@ -123,8 +123,11 @@ class IndexFiller final : public PortFiller {
  private:
   void put(std::byte* to, std::int64_t first, std::int64_t count, std::int64_t value) const;
   [[noreturn]] void throw_range(std::uint64_t index, const std::byte* stored, std::int64_t count) const;
+  /// Of a one-hot row.
+  std::int64_t place_of_one(std::uint64_t index, const std::byte* stored) const;
   std::int64_t end_;      // of the range
   std::int64_t padding_;  // behind short rows, and what lies outside a followed image
+  bool one_hot_ = false;  // a stored row has a value for each class, where the model wants one label
 };
 
 /// Weights of samples or positions.

@@ -11,10 +11,6 @@
 namespace dtrain::io {
 namespace {
 
-bool is_float(StoredType type) {
-  return type == StoredType::f32 || type == StoredType::f64;
-}
-
 Shape extents_from(const h5::DatasetInfo& info, std::size_t first) {
   const std::vector<std::int64_t> extents(info.dims.begin() + static_cast<std::ptrdiff_t>(first), info.dims.end());
   return Shape(std::span<const std::int64_t>(extents));
@@ -39,12 +35,10 @@ std::uint64_t PortRows::add(const std::string& path, const h5::DatasetInfo& info
   Shard shard;
   shard.values = std::make_unique<Column>(path, info, open_files);
   const Shape row = extents_from(info, 1);
-  if (port_.index && is_float(*info.type)) {
-    throw DataError(port_.use == PortUse::target ? fmt::format("{}: {} is {}, but the loss needs integer class labels",
-                                                               path, info.path, info.type_text)
-                                                 : fmt::format("{}: {} is {}, but the model's input {} takes integers",
-                                                               path, info.path, info.type_text, port_.name));
-  }
+  // Labels may be whole numbers that are stored as floats; features that meet an embedding are a mistake.
+  if (port_.index && port_.use == PortUse::input && is_float(*info.type))
+    throw DataError(fmt::format("{}: {} is {}, but the model's input {} takes integers", path, info.path,
+                                info.type_text, port_.name));
   if (shards_.empty()) {
     port_.key = info.path;
     port_.offsets = offsets != nullptr ? offsets->path : "";
@@ -81,7 +75,7 @@ void PortRows::read_offsets(const std::string& path, const h5::DatasetInfo& info
   column.read_all(raw.data(), 1);
   shard.offsets.resize(column.rows());
   for (std::size_t i = 0; i < shard.offsets.size(); ++i) {
-    const std::int64_t value = stored_integer(*info.type, raw.data() + i * column.row_bytes());
+    const std::int64_t value = *stored_whole(*info.type, raw.data() + i * column.row_bytes());
     const std::int64_t least = i == 0 ? 0 : static_cast<std::int64_t>(shard.offsets[i - 1]);
     if (value < least || static_cast<std::uint64_t>(value) > positions) {
       throw DataError(
@@ -100,6 +94,7 @@ Description PortRows::match(const Description* reference, const ShardList& list)
   const Description wanted = reference != nullptr && !reference->names.empty() && !own.names.empty() ? *reference : own;
   for (std::size_t s = 0; s < shards_.size(); ++s) {
     shards_[s].map = RowMap(wanted, said_[s], port_.type);
+    port_.mapped = port_.mapped || !shards_[s].map.empty();
     if (port_.labels && !shards_[s].map.empty()) map_labels(s, list);
   }
   said_.clear();
@@ -140,12 +135,18 @@ void PortRows::read_labels(const ShardList& list) {
   const std::size_t first = labels_.size();
   labels_.resize(first + static_cast<std::size_t>(column.rows()));
   for (std::size_t i = 0; first + i < labels_.size(); ++i) {
-    const std::int64_t value = stored_integer(port_.type, raw.data() + i * column.row_bytes());
+    const std::byte* const at = raw.data() + i * column.row_bytes();
+    const std::optional<std::int64_t> whole = stored_whole(port_.type, at);
+    if (!whole) {
+      throw DataError(fmt::format("{}: the label is {}, but the loss needs integer class labels from 0",
+                                  where(list, first + i), stored_text(port_.type, at)));
+    }
+    const std::int64_t value = *whole;
     const bool ignored = value == ignore_;
     if (!ignored && (value < 0 || value >= std::numeric_limits<std::int32_t>::max())) {
       const bool ignorable = value >= std::numeric_limits<std::int32_t>::min() && value < 0;
       throw DataError(fmt::format(
-          "{}: the label is {}; labels count from 0{}", where(list, first + i), value,
+          "{}: the label is {}; labels count from 0{}", where(list, first + i), stored_text(port_.type, at),
           ignorable ? fmt::format("; with ignore: {} the loss leaves such labels out", value) : std::string()));
     }
     labels_[first + i] = static_cast<std::int32_t>(value);

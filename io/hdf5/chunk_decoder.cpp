@@ -24,6 +24,30 @@ void unshuffle(const std::byte* in, std::byte* out, std::size_t bytes, std::size
   std::memcpy(out + n * element, in + n * element, bytes - n * element);
 }
 
+/// Undoes LZF, h5py's own compression. True where exactly `bytes` come out.
+bool unlzf(const std::byte* in, std::size_t size, std::byte* out, std::size_t bytes) {
+  std::size_t at = 0, done = 0;
+  while (at < size) {
+    const auto control = std::to_integer<std::size_t>(in[at++]);
+    if (control < 32) {  // so many bytes, and one, as they are
+      const std::size_t run = control + 1;
+      if (run > size - at || run > bytes - done) return false;
+      std::memcpy(out + done, in + at, run);
+      at += run;
+      done += run;
+      continue;
+    }
+    // Bytes that came before: three bits of their number, 13 of how far back; they may reach into what they make.
+    std::size_t run = (control >> 5) + 2;
+    if (run == 9 && at < size) run += std::to_integer<std::size_t>(in[at++]);
+    if (at >= size) return false;
+    const std::size_t back = ((control & 31) << 8) + std::to_integer<std::size_t>(in[at++]) + 1;
+    if (back > done || run > bytes - done) return false;
+    for (const std::size_t end = done + run; done < end; ++done) out[done] = out[done - back];
+  }
+  return done == bytes;
+}
+
 std::byte* grown(std::vector<std::byte>& buffer, std::size_t bytes) {
   if (buffer.size() < bytes) buffer.resize(bytes);
   return buffer.data();
@@ -63,6 +87,9 @@ bool ChunkDecoder::decode(std::size_t bytes, const std::vector<h5::Filter>& filt
         break;
       case Kind::zstd:
         if (ZSTD_decompress(to, chunk_bytes, in, bytes) != chunk_bytes) return false;
+        break;
+      case Kind::lzf:
+        if (!unlzf(in, bytes, to, chunk_bytes)) return false;
         break;
       case Kind::shuffle:
         if (bytes != chunk_bytes) return false;

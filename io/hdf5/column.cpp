@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "io/hdf5/describe.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {

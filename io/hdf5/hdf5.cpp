@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <string_view>
 #include <type_traits>
 
@@ -15,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "io/hdf5/describe.hpp"
 #include "runtime/config/document.hpp"
 #include "runtime/tensor/error.hpp"
 
@@ -24,234 +26,91 @@ static_assert(std::is_same_v<Id, hid_t> && std::is_same_v<Handle::Close, herr_t 
 
 namespace {
 
-constexpr H5Z_filter_t zstd_filter = 32015;  // registered with the HDF Group
-
 std::recursive_mutex& library_mutex() {
   static std::recursive_mutex mutex;  // the library's own state is global, so is its lock
   return mutex;
 }
 
-/// HDF5 files carry their signature at 0, 512, 1024, 2048, ... (a user block may come before).
-bool has_signature(int fd, std::uint64_t bytes) {
+/// The version of the superblock; nothing where this is no HDF5 file. The signature is at 0, 512, 1024, 2048, ... (a
+/// user block may come before).
+std::optional<unsigned> superblock_of(int fd, std::uint64_t bytes) {
   static constexpr std::array<unsigned char, 8> signature{0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
-  std::array<unsigned char, 8> found{};
-  for (std::uint64_t at = 0; at + found.size() <= bytes; at = at == 0 ? 512 : at * 2) {
-    if (::pread(fd, found.data(), found.size(), static_cast<off_t>(at)) == 8 && found == signature) return true;
+  std::array<unsigned char, 9> found{};
+  for (std::uint64_t at = 0; at + signature.size() <= bytes; at = at == 0 ? 512 : at * 2) {
+    if (::pread(fd, found.data(), found.size(), static_cast<off_t>(at)) >= 8 &&
+        std::equal(signature.begin(), signature.end(), found.begin()))
+      return found[8];
   }
-  return false;
+  return std::nullopt;
 }
 
-void describe_type(hid_t type, DatasetInfo& info) {
-  struct Known {
-    hid_t little, big;
-    StoredType type;
-  };
-  const Known known[] = {
-      {H5T_STD_U8LE, H5T_STD_U8BE, StoredType::u8},      {H5T_STD_I8LE, H5T_STD_I8BE, StoredType::i8},
-      {H5T_STD_U16LE, H5T_STD_U16BE, StoredType::u16},   {H5T_STD_I16LE, H5T_STD_I16BE, StoredType::i16},
-      {H5T_STD_I32LE, H5T_STD_I32BE, StoredType::i32},   {H5T_STD_I64LE, H5T_STD_I64BE, StoredType::i64},
-      {H5T_IEEE_F32LE, H5T_IEEE_F32BE, StoredType::f32}, {H5T_IEEE_F64LE, H5T_IEEE_F64BE, StoredType::f64},
-  };
-  for (const Known& k : known) {
-    if (H5Tequal(type, k.little) > 0 || H5Tequal(type, k.big) > 0) {
-      info.type = k.type;
-      info.swapped = size_of(k.type) > 1 && H5Tget_order(type) == H5T_ORDER_BE;
-      info.type_text = std::string(name_of(k.type)) + (info.swapped ? " (big-endian)" : "");
-      return;
-    }
-  }
-  const auto bits = H5Tget_size(type) * 8;
-  switch (H5Tget_class(type)) {
-    case H5T_INTEGER:
-      info.type_text = fmt::format("{}int{}", H5Tget_sign(type) == H5T_SGN_NONE ? "u" : "", bits);
-      break;
-    case H5T_FLOAT:
-      info.type_text = fmt::format("float{}", bits);
-      break;
-    case H5T_STRING:
-      info.type_text = "string";
-      break;
-    case H5T_COMPOUND:
-      info.type_text = "compound";
-      break;
-    case H5T_ENUM:
-      info.type_text = "enum (or boolean)";
-      break;
-    case H5T_REFERENCE:
-      info.type_text = "reference";
-      break;
-    case H5T_VLEN:
-      info.type_text = "variable-length";
-      break;
-    case H5T_ARRAY:
-      info.type_text = "array";
-      break;
-    default:
-      info.type_text = "opaque";
-      break;
-  }
+/// Why something is not opened: what is wrong with it, or what the library said.
+struct Unopened {
+  std::string text;
+  bool by_library = false;
+};
+constexpr std::string_view is_missing = "does not exist", is_group = "is a group, not a data set";
+
+Handle open_path(hid_t from, std::string_view path, int& links, Unopened& why);
+
+Handle failed(Unopened& why) {
+  why = {last_error(), true};
+  return {};
 }
 
-void describe_filters(hid_t plist, DatasetInfo& info) {
-  const int count = H5Pget_nfilters(plist);
-  for (int i = 0; i < count; ++i) {
-    unsigned flags = 0, config = 0;
-    std::array<unsigned, 8> values{};
-    std::size_t n = values.size();
-    const H5Z_filter_t id =
-        H5Pget_filter2(plist, static_cast<unsigned>(i), &flags, &n, values.data(), 0, nullptr, &config);
-    Filter filter;
-    if (id == H5Z_FILTER_DEFLATE) {
-      filter = {Filter::Kind::deflate, 1, "gzip"};
-    } else if (id == H5Z_FILTER_SHUFFLE) {
-      filter = {Filter::Kind::shuffle, n > 0 ? values[0] : 0, "shuffle"};
-    } else if (id == H5Z_FILTER_FLETCHER32) {
-      filter = {Filter::Kind::fletcher32, 1, "fletcher32"};
-    } else if (id == zstd_filter) {
-      filter = {Filter::Kind::zstd, 1, "zstd"};
-    } else {
-      filter.text = id == H5Z_FILTER_SZIP ? "szip" : fmt::format("filter {}", static_cast<int>(id));
-    }
-    info.filters.push_back(std::move(filter));
-  }
-}
-
-/// Everything that makes a data set unsafe or impossible to read, decided before any of its data is touched.
-std::string why_refused(hid_t dataset, hid_t plist, hid_t space, const DatasetInfo& info, std::uint64_t file_bytes) {
-  if (!info.type) {
-    return fmt::format(
-        "is {}, which is not supported; store it as uint8, int8, uint16, int16, int32, int64, float32 or "
-        "float64",
-        info.type_text);
-  }
-  if (info.dims.empty()) return "is a single value, not an array of samples";
-  if (static_cast<int>(info.dims.size()) > max_rank) {
-    return fmt::format("has rank {}; at most {} is supported", info.dims.size(), max_rank);
-  }
-  const std::uint64_t item = size_of(*info.type);
-  std::uint64_t bytes = item;
-  for (const auto d : info.dims) {
-    if (d == 0) return "";  // nothing to read; the caller says that it is empty
-    if (d > max_extent || bytes > max_bytes / d) return "claims to be larger than any data set dtrain accepts";
-    bytes *= d;
-  }
-  if (info.storage == Storage::other)
-    return "is a virtual data set (its data is in other files), which dtrain does not follow";
-  if (H5Pget_external_count(plist) != 0)
-    return "keeps its data in another file (external storage), which dtrain does not follow";
-  const std::uint64_t stored = H5Dget_storage_size(dataset);
-  if (info.storage == Storage::compact) return stored == bytes ? "" : "is damaged: its compact data has the wrong size";
-  if (info.storage == Storage::contiguous) {
-    if (!info.filters.empty()) return "is damaged: contiguous data cannot have filters";
-    if (info.offset == 0 || stored == 0) return "was declared but never written";
-    if (stored != bytes) return fmt::format("is damaged: {} bytes are stored, {} are needed", stored, bytes);
-    if (info.offset > file_bytes || bytes > file_bytes - info.offset)
-      return "is truncated: its data ends beyond the end of the file";
-    return "";
-  }
-  if (info.chunk.size() != info.dims.size()) return "is damaged: chunks and data differ in rank";
-  std::uint64_t chunk_bytes = item, chunks = 1;
-  for (std::size_t i = 0; i < info.chunk.size(); ++i) {
-    const std::uint64_t c = info.chunk[i];
-    if (c == 0) return "is damaged: a chunk is empty";
-    if (c > max_chunk_bytes / chunk_bytes) {
-      return fmt::format("has chunks of more than {} MiB; repack it with smaller ones", max_chunk_bytes >> 20);
-    }
-    chunk_bytes *= c;
-    const std::uint64_t along = (info.dims[i] + c - 1) / c;
-    if (along > max_chunks / chunks)
-      return fmt::format("has more than {} chunks; repack it with larger ones", max_chunks);
-    chunks *= along;
-  }
-  // A band, all chunks that hold a row, is what one read decompresses.
-  std::uint64_t band = chunk_bytes;
-  for (std::size_t i = 1; i < info.chunk.size(); ++i) band *= (info.dims[i] + info.chunk[i] - 1) / info.chunk[i];
-  if (band > 4 * max_chunk_bytes)
-    return "has chunks that make reading one row too dear; repack it with chunks of fewer rows";
-  for (const Filter& f : info.filters) {
-    if (f.kind == Filter::Kind::other)
-      return fmt::format("uses {}, which is not supported; repack it with gzip or none", f.text);
-    if (f.kind == Filter::Kind::shuffle && f.element != item)
-      return "is damaged: its shuffle filter has another element size";
-  }
-  if (info.filters.size() > 4) return "has too many filters";
-  hsize_t written = 0;
-  if (H5Dget_num_chunks(dataset, space, &written) < 0) return "is damaged: its chunk index cannot be read";
-  if (written != chunks) return fmt::format("is incomplete: {} of {} chunks were written", written, chunks);
-  if (stored > file_bytes) return "is damaged: its chunks are larger than the file";
-  if (info.filters.empty()) {
-    if (stored / chunks != chunk_bytes) return "is damaged: its chunks have the wrong size";
-  } else if (bytes > max_chunk_bytes && bytes / max_expansion > stored) {
-    return fmt::format("would grow from {} to {} bytes when decompressed, which looks like an attack", stored, bytes);
-  }
-  return "";
-}
-
-DatasetInfo describe(hid_t dataset, std::string path, std::uint64_t file_bytes) {
-  DatasetInfo info;
-  info.path = std::move(path);
-  const Handle type(H5Dget_type(dataset), H5Tclose);
-  const Handle space(H5Dget_space(dataset), H5Sclose);
-  const Handle plist(H5Dget_create_plist(dataset), H5Pclose);
-  if (!type || !space || !plist) {
-    info.type_text = "unreadable";
-    info.refused = "is damaged: its description cannot be read";
-    return info;
-  }
-  describe_type(type.get(), info);
-  const int rank = H5Sget_simple_extent_ndims(space.get());
-  if (rank > 0 && rank <= H5S_MAX_RANK) {
-    std::array<hsize_t, H5S_MAX_RANK> dims{};
-    H5Sget_simple_extent_dims(space.get(), dims.data(), nullptr);
-    info.dims.assign(dims.begin(), dims.begin() + rank);
-  }
-  switch (H5Pget_layout(plist.get())) {
-    case H5D_CONTIGUOUS:
-      info.storage = Storage::contiguous;
-      break;
-    case H5D_COMPACT:
-      info.storage = Storage::compact;
-      break;
-    case H5D_CHUNKED: {
-      info.storage = Storage::chunked;
-      std::array<hsize_t, H5S_MAX_RANK> chunk{};
-      const int n = H5Pget_chunk(plist.get(), H5S_MAX_RANK, chunk.data());
-      if (n > 0) info.chunk.assign(chunk.begin(), chunk.begin() + n);
-      break;
-    }
-    default:
-      info.storage = Storage::other;
-      break;
-  }
-  describe_filters(plist.get(), info);
-  if (info.storage == Storage::contiguous && H5Pget_external_count(plist.get()) == 0) {
-    const haddr_t offset = H5Dget_offset(dataset);
-    info.offset = offset == HADDR_UNDEF ? 0 : offset;
-  }
-  info.refused = why_refused(dataset, plist.get(), space.get(), info, file_bytes);
-  return info;
-}
-
-std::string_view link_kind(H5L_type_t type) {
-  if (type == H5L_TYPE_SOFT) return "a soft link";
-  if (type == H5L_TYPE_EXTERNAL) return "an external link";
-  return "a user-defined link";
-}
-
-/// Opens one component, if it is a hard link; `why` says what it is otherwise.
-Handle open_component(hid_t group, const std::string& name, std::string& why) {
-  H5L_info_t link{};
-  if (H5Lget_info(group, name.c_str(), &link, H5P_DEFAULT) < 0) {
-    why = "does not exist";
+/// Opens one component, of this file. `links`: so many soft ones may be followed. `link`: where a soft one leads, or
+/// null.
+Handle open_component(hid_t group, const std::string& name, int& links, std::string* link, Unopened& why) {
+  H5L_info_t info{};
+  if (H5Lget_info(group, name.c_str(), &info, H5P_DEFAULT) < 0) {
+    why = {std::string(is_missing)};
     return {};
   }
-  if (link.type != H5L_TYPE_HARD) {
-    why = fmt::format("is {}, which dtrain does not follow", link_kind(link.type));
+  if (info.type == H5L_TYPE_SOFT) {
+    constexpr std::size_t longest = 4096;
+    std::string target(std::min(info.u.val_size, longest), '\0');
+    if (H5Lget_val(group, name.c_str(), target.data(), target.size(), H5P_DEFAULT) < 0) return failed(why);
+    target.resize(::strnlen(target.data(), target.size()));
+    if (link != nullptr) *link = target;
+    Handle object;
+    why = {"leads to ever more links"};
+    if (links-- > 0) object = open_path(group, target, links, why);
+    if (!object && !why.by_library) why.text = fmt::format("is a soft link to {}, which {}", target, why.text);
+    return object;
+  }
+  if (info.type != H5L_TYPE_HARD) {
+    why = {fmt::format("is {}, which dtrain does not follow; name the file that holds the data",
+                       info.type == H5L_TYPE_EXTERNAL ? "an external link" : "a user-defined link")};
     return {};
   }
   Handle object(H5Oopen(group, name.c_str(), H5P_DEFAULT), H5Oclose);
-  if (!object) why = "cannot be opened: the file is damaged";
-  return object;
+  return object ? std::move(object) : failed(why);
+}
+
+Handle open_path(hid_t from, std::string_view path, int& links, Unopened& why) {
+  Handle at(H5Gopen2(from, path.starts_with('/') ? "/" : ".", H5P_DEFAULT), H5Gclose);
+  if (!at) return failed(why);
+  int depth = 0;
+  while (at && !path.empty()) {
+    const std::string name(path.substr(0, path.find('/')));
+    path.remove_prefix(std::min(path.size(), name.size() + 1));
+    if (name.empty() || name == ".") continue;
+    if (++depth > max_depth || H5Iget_type(at.get()) != H5I_GROUP) {
+      why = {std::string(is_missing)};
+      return {};
+    }
+    at = open_component(at.get(), name, links, nullptr, why);
+  }
+  return at;
+}
+
+/// A data set by its path.
+Handle open_dataset(hid_t file, const std::string& path, Unopened& why) {
+  int links = max_links;
+  Handle found = open_path(file, "/" + path, links, why);
+  if (!found || H5Iget_type(found.get()) == H5I_DATASET) return found;
+  why = {std::string(is_group)};
+  return {};
 }
 
 }  // namespace
@@ -290,6 +149,7 @@ std::uint64_t DatasetInfo::row_bytes() const noexcept {
 }
 
 std::string DatasetInfo::text() const {
+  if (dims.empty()) return fmt::format("{} ({})", path, type_text);
   return fmt::format("{} {} [{}]", path, type_text, fmt::join(dims, ", "));
 }
 
@@ -306,7 +166,7 @@ std::string DatasetInfo::storage_text() const {
       text = fmt::format("chunked [{}]", fmt::join(chunk, ", "));
       break;
     case Storage::other:
-      text = "virtual";
+      text = dims.empty() ? "" : "virtual";
       break;
   }
   for (const Filter& f : filters) text += ", " + f.text;
@@ -338,10 +198,10 @@ File::File(const std::string& path) : path_(path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) throw DataError(fmt::format("{}: cannot be read: {}", path, std::strerror(errno)));
   bytes_ = static_cast<std::uint64_t>(status.st_size);
-  const bool known = has_signature(fd, bytes_);
+  const std::optional<unsigned> superblock = superblock_of(fd, bytes_);
   ::close(fd);
   if (bytes_ == 0) throw DataError(fmt::format("{}: is empty", path));
-  if (!known) throw DataError(fmt::format("{}: is not an HDF5 file; `dtrain data import` makes one", path));
+  if (!superblock) throw DataError(fmt::format("{}: is not an HDF5 file; `dtrain data import` makes one", path));
 
   const Lock lock;
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
@@ -355,8 +215,20 @@ File::File(const std::string& path) : path_(path) {
       throw DataError(
           fmt::format("{}: is truncated: {} bytes are there; copy or make it again ({})", path, bytes_, why));
     }
-    throw DataError(fmt::format("{}: is damaged or truncated; copy or make it again ({})", path, why));
+    throw DataError(fmt::format("{}: {}", path, why_unopened(why)));
   }
+  checksums_ = *superblock >= 2;
+}
+
+std::string File::why_unopened(const std::string& why) const {
+  if (why.find("version") == std::string::npos)
+    return fmt::format("is damaged or truncated; copy or make it again ({})", why);
+  unsigned major = 0, minor = 0, release = 0;
+  H5get_libversion(&major, &minor, &release);
+  return fmt::format(
+      "is {} a newer format than this dtrain reads with HDF5 {}.{}.{} ({}; HDF5 2.0 writes such files for "
+      "libver='latest'); an h5py that reads it can {}",
+      checksums_ ? "written in" : "damaged, or written in", major, minor, release, why, rewrite_advice(path_, false));
 }
 
 File::Listing File::list() const {
@@ -381,15 +253,24 @@ File::Listing File::list() const {
       std::string name(static_cast<std::size_t>(length), '\0');
       H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, name.data(), name.size() + 1, H5P_DEFAULT);
       const std::string full = prefix + "/" + name;
-      std::string why;
-      const Handle object = open_component(group, name, why);
+      Unopened why;
+      std::string link;
+      int links = max_links;
+      const Handle object = open_component(group, name, links, &link, why);
       if (!object) {
-        listing.notes.push_back(fmt::format("{} {}", full, why));
+        DatasetInfo& found = listing.datasets.emplace_back();
+        found.path = full;
+        found.refused = why.by_library ? why_unopened(why.text) : why.text;
+        found.type_text = link.empty() ? "cannot be opened" : "a soft link to nothing";
         continue;
       }
       const H5I_type_t kind = H5Iget_type(object.get());
-      if (kind == H5I_DATASET) listing.datasets.push_back(describe(object.get(), full, bytes_));
-      if (kind == H5I_GROUP && depth < max_depth) walk(object.get(), full, depth + 1);
+      if (kind == H5I_DATASET) {
+        listing.datasets.push_back(describe(object.get(), full, path_, bytes_));
+        if (!link.empty()) listing.datasets.back().link = link.starts_with('/') ? link : prefix + "/" + link;
+      }
+      // What a soft link leads to is found by itself.
+      if (kind == H5I_GROUP && link.empty() && depth < max_depth) walk(object.get(), full, depth + 1);
     }
   };
   const Handle root(H5Gopen2(file_.get(), "/", H5P_DEFAULT), H5Gclose);
@@ -398,83 +279,34 @@ File::Listing File::list() const {
   return listing;
 }
 
-namespace {
-
-/// Follows a path by hard links only.
-Handle open_path(hid_t file, const std::string& path, std::string& why) {
-  Handle at(H5Gopen2(file, "/", H5P_DEFAULT), H5Gclose);
-  std::size_t begin = 0;
-  int depth = 0;
-  while (at && begin < path.size()) {
-    const std::size_t end = std::min(path.find('/', begin), path.size());
-    const std::string name = path.substr(begin, end - begin);
-    begin = end + 1;
-    if (name.empty() || name == ".") continue;
-    if (++depth > max_depth || H5Iget_type(at.get()) != H5I_GROUP) {
-      why = "does not exist";
-      return {};
-    }
-    at = open_component(at.get(), name, why);
-  }
-  if (at && H5Iget_type(at.get()) != H5I_DATASET) {
-    why = "is a group, not a data set";
-    return {};
-  }
-  return at;
-}
-
-}  // namespace
-
 DatasetInfo File::info(const std::string& dataset) const {
   const Lock lock;
-  std::string why;
-  const Handle found = open_path(file_.get(), dataset, why);
-  if (!found) {
-    const Listing held = list();
-    std::vector<std::string> names;
-    for (const DatasetInfo& d : held.datasets) names.push_back(d.path);
-    const std::string near = nearest_name(dataset.starts_with('/') ? dataset : "/" + dataset, names);
-    throw DataError(fmt::format("{}: {} {}; the file holds {}{}", path_, dataset, why, held.text(),
-                                near.empty() ? "" : fmt::format("; did you mean {}?", near)));
-  }
-  return describe(found.get(), dataset.starts_with('/') ? dataset : "/" + dataset, bytes_);
+  Unopened why;
+  const Handle found = open_dataset(file_.get(), dataset, why);
+  if (found) return describe(found.get(), dataset.starts_with('/') ? dataset : "/" + dataset, path_, bytes_);
+  if (why.by_library) throw DataError(fmt::format("{}: {} {}", path_, dataset, why_unopened(why.text)));
+  const Listing held = list();
+  std::vector<std::string> names;
+  for (const DatasetInfo& d : held.datasets) names.push_back(d.path);
+  const std::string near = nearest_name(dataset.starts_with('/') ? dataset : "/" + dataset, names);
+  throw DataError(fmt::format("{}: {} {}; the file holds {}{}", path_, dataset, why.text, held.text(),
+                              near.empty() ? "" : fmt::format("; did you mean {}?", near)));
 }
 
 Handle File::open(const DatasetInfo& info) const {
   if (!info.refused.empty()) throw DataError(fmt::format("{}: {} {}", path_, info.path, info.refused));
   const Lock lock;
-  std::string why;
-  Handle found = open_path(file_.get(), info.path, why);
-  if (!found) throw DataError(fmt::format("{}: {} {}", path_, info.path, why));
+  Unopened why;
+  Handle found = open_dataset(file_.get(), info.path, why);
+  if (!found)
+    throw DataError(fmt::format("{}: {} {}", path_, info.path, why.by_library ? why_unopened(why.text) : why.text));
   return found;
 }
 
 Handle File::find(const std::string& path) const {
   const Lock lock;
-  std::string why;
-  return open_path(file_.get(), path, why);
-}
-
-hid_t native_type(StoredType type) noexcept {
-  switch (type) {
-    case StoredType::u8:
-      return H5T_NATIVE_UINT8;
-    case StoredType::i8:
-      return H5T_NATIVE_INT8;
-    case StoredType::u16:
-      return H5T_NATIVE_UINT16;
-    case StoredType::i16:
-      return H5T_NATIVE_INT16;
-    case StoredType::i32:
-      return H5T_NATIVE_INT32;
-    case StoredType::i64:
-      return H5T_NATIVE_INT64;
-    case StoredType::f32:
-      return H5T_NATIVE_FLOAT;
-    case StoredType::f64:
-      return H5T_NATIVE_DOUBLE;
-  }
-  return H5I_INVALID_HID;
+  Unopened why;
+  return open_dataset(file_.get(), path, why);
 }
 
 }  // namespace dtrain::io::h5

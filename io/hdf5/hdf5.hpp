@@ -24,6 +24,7 @@ inline constexpr std::uint64_t max_chunks = std::uint64_t{1} << 30;
 inline constexpr std::uint64_t max_expansion =
     4096;                             // logical over stored bytes of a filtered data set above max_chunk_bytes
 inline constexpr int max_depth = 16;  // of groups
+inline constexpr int max_links = 16;  // soft links on the way to a data set
 inline constexpr std::size_t max_objects = 4096;  // looked at by a listing
 
 /// Held around library calls. Recursive, because closing a handle takes it too. Keeps the library from printing.
@@ -69,10 +70,11 @@ enum class Storage : std::uint8_t { contiguous, chunked, compact, other };
 
 /// In the order in which they were applied when writing.
 struct Filter {
-  enum class Kind : std::uint8_t { deflate, shuffle, fletcher32, zstd, other };
+  enum class Kind : std::uint8_t { deflate, shuffle, fletcher32, zstd, lzf, other };
   Kind kind = Kind::other;
   std::size_t element = 1;  // shuffle: bytes of an element
-  std::string text;         // "gzip", "shuffle", ..., "filter 32001"
+  std::string text;         // "gzip", "shuffle", ..., "filter 32100"
+  bool plugin = false;      // other: none that HDF5 itself has
 };
 
 struct DatasetInfo {
@@ -86,6 +88,7 @@ struct DatasetInfo {
   std::vector<Filter> filters;
   std::uint64_t offset = 0;  // of contiguous data in the file, bytes; 0: not allocated
   std::string refused;       // why it must not be read; empty: fine
+  std::string link;          // of a soft link: the path that it leads to
 
   std::uint64_t rows() const noexcept { return dims.empty() ? 0 : dims[0]; }
   std::uint64_t row_bytes() const noexcept;
@@ -105,11 +108,11 @@ class File {
 
   struct Listing {
     std::vector<DatasetInfo> datasets;  // in path order
-    std::vector<std::string> notes;     // links that were not followed, and a listing that was cut short
+    std::vector<std::string> notes;     // groups that cannot be read, and a listing that was cut short
     /// "/images uint8 [60000, 1, 28, 28], /labels uint8 [60000]", or "no data sets"; at most a dozen
     std::string text() const;
   };
-  /// Data sets that hard links reach.
+  /// Data sets that links within the file reach; what cannot be opened is `refused`.
   Listing list() const;
   /// One data set; throws DataError where there is none (with what there is), or the path leaves the file.
   DatasetInfo info(const std::string& dataset) const;
@@ -119,12 +122,12 @@ class File {
   Handle find(const std::string& path) const;
 
  private:
+  /// Why the library does not open a thing, from what it says.
+  std::string why_unopened(const std::string& said) const;
   std::string path_;
   std::uint64_t bytes_ = 0;
+  bool checksums_ = false;  // of all that describes data
   Handle file_;
 };
-
-/// The library's memory type for a stored type.
-Id native_type(StoredType) noexcept;
 
 }  // namespace dtrain::io::h5

@@ -11,32 +11,11 @@
 #include <hdf5.h>
 #include <unistd.h>
 
+#include "io/hdf5/describe.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io::h5 {
 namespace {
-
-hid_t file_type(StoredType type) noexcept {
-  switch (type) {
-    case StoredType::u8:
-      return H5T_STD_U8LE;
-    case StoredType::i8:
-      return H5T_STD_I8LE;
-    case StoredType::u16:
-      return H5T_STD_U16LE;
-    case StoredType::i16:
-      return H5T_STD_I16LE;
-    case StoredType::i32:
-      return H5T_STD_I32LE;
-    case StoredType::i64:
-      return H5T_STD_I64LE;
-    case StoredType::f32:
-      return H5T_IEEE_F32LE;
-    case StoredType::f64:
-      return H5T_IEEE_F64LE;
-  }
-  return H5I_INVALID_HID;
-}
 
 /// UTF-8 text of `size` bytes (H5T_VARIABLE: of any number).
 Handle text_type(std::size_t size) {

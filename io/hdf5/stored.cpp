@@ -2,30 +2,33 @@
 
 #include <array>
 
+#include <fmt/format.h>
+
 namespace dtrain::io {
 
 std::size_t size_of(StoredType type) noexcept {
-  switch (type) {
-    case StoredType::u8:
-    case StoredType::i8:
-      return 1;
-    case StoredType::u16:
-    case StoredType::i16:
-      return 2;
-    case StoredType::i32:
-    case StoredType::f32:
-      return 4;
-    case StoredType::i64:
-    case StoredType::f64:
-      return 8;
-  }
-  return 0;
+  return with_stored_type(type, [](auto tag) { return sizeof tag; });
 }
 
 std::string_view name_of(StoredType type) noexcept {
-  static constexpr std::array<std::string_view, 8> names{"uint8", "int8",  "uint16",  "int16",
-                                                         "int32", "int64", "float32", "float64"};
+  static constexpr std::array<std::string_view, 11> names{"uint8",  "int8",  "uint16",  "int16",   "uint32", "int32",
+                                                          "uint64", "int64", "float16", "float32", "float64"};
   return names[static_cast<std::size_t>(type)];
+}
+
+bool is_float(StoredType type) noexcept {
+  return with_stored_type(type, [](auto tag) { return stored_float<decltype(tag)>; });
+}
+
+std::string stored_text(StoredType type, const std::byte* at) {
+  return with_stored_type(type, [at](auto value) {
+    std::memcpy(&value, at, sizeof value);
+    if constexpr (stored_float<decltype(value)>) {
+      return fmt::format("{}", static_cast<double>(value));
+    } else {
+      return fmt::format("{}", value);
+    }
+  });
 }
 
 }  // namespace dtrain::io

@@ -1,12 +1,12 @@
 #include "io/import/csv.hpp"
 
 #include <algorithm>
-#include <cerrno>
+#include <array>
+#include <cctype>
 #include <cstring>
+#include <utility>
 
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <zlib.h>
 
 #include "runtime/tensor/error.hpp"
 
@@ -15,26 +15,72 @@ namespace {
 
 constexpr std::size_t buffer_bytes = std::size_t{1} << 18;
 
-gzFile as_gz(void* file) {
-  return static_cast<gzFile>(file);
-}
 bool is_blank(char c) {
   return c == ' ' || c == '\t';
 }
 
-}  // namespace
-
-void CsvReader::Close::operator()(void* file) const noexcept {
-  gzclose(as_gz(file));
+/// Of `sep=;`, as Excel writes and reads it; 0 of any other line.
+char separator_in(std::string_view line) {
+  if (line.size() == 7 && line.starts_with('"') && line.ends_with('"')) line = line.substr(1, 5);
+  const bool says =
+      line.size() == 5 && line[3] == '=' &&
+      std::equal(line.begin(), line.begin() + 3, "sep", [](unsigned char a, char b) { return std::tolower(a) == b; });
+  return says ? line[4] : '\0';
 }
 
-CsvReader::CsvReader(const std::string& path, char delimiter)
-    : path_(path), delimiter_(delimiter), buffer_(buffer_bytes) {
-  struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) throw DataError(fmt::format("{}: {}", path, std::strerror(errno)));
-  if (!S_ISREG(status.st_mode)) throw DataError(fmt::format("{}: is not a regular file; it is read twice", path));
-  file_.reset(gzopen(path.c_str(), "rbe"));
-  if (file_ == nullptr) throw DataError(fmt::format("{}: cannot be read: {}", path, std::strerror(errno)));
+/// Outside of quotes.
+std::ptrdiff_t count_in(std::string_view line, char wanted) {
+  bool quoted = false;
+  return std::count_if(line.begin(), line.end(), [&](char c) {
+    if (c == '"') quoted = !quoted;
+    return c == wanted && !quoted;
+  });
+}
+
+/// In a field between semicolons, outside of quotes.
+std::ptrdiff_t most_commas(std::string_view line) {
+  bool quoted = false;
+  std::ptrdiff_t most = 0, here = 0;
+  for (const char c : line) {
+    if (c == '"') quoted = !quoted;
+    if (c == ';' && !quoted) here = 0;
+    if (c == ',' && !quoted) most = std::max(most, ++here);
+  }
+  return most;
+}
+
+}  // namespace
+
+CsvReader::CsvReader(const std::string& path, std::optional<char> delimiter)
+    : path_(path), file_(path), buffer_(buffer_bytes) {
+  find_delimiter(delimiter);
+}
+
+/// Leaves the reader before the first line of the table.
+void CsvReader::find_delimiter(std::optional<char> given) {
+  std::array<std::string, 2> lines;
+  for (std::string& line : lines)
+    if (read_line()) line = text_;
+  const char said = separator_in(lines[0]);
+  line_ = 1;
+  if (said != 0 && given && said != *given)
+    fail(1, fmt::format("the first line says that {} stands between fields, but --delimiter says {}", said, *given));
+  delimiter_ = said != 0 ? said : given.value_or(',');
+  if (said == 0 && !given) {
+    // Tags may be joined by semicolons in a table of commas; where these are decimal signs, a number has one.
+    const auto separates = [&](char c) {
+      const auto count = count_in(lines[0], c);
+      return count > 0 && (lines[1].empty() || count_in(lines[1], c) == count) &&
+             (c != ';' || most_commas(lines[0]) <= 1);
+    };
+    for (const char c : {'|', ',', '\t', ';'})
+      if (separates(c)) delimiter_ = c;
+  }
+  // Once more from the beginning.
+  file_ = TextFile(path_);
+  begin_ = end_ = line_ = 0;
+  after_cr_ = false;
+  if (said != 0) read_line();
 }
 
 void CsvReader::fail(std::size_t column, const std::string& why) const {
@@ -46,36 +92,38 @@ std::string CsvReader::where(const CsvField& field) const {
 
 bool CsvReader::read_line() {
   text_.clear();
+  bool any = false;
   for (;;) {
-    const char* from = buffer_.data() + begin_;
-    const auto* stop = static_cast<const char*>(std::memchr(from, '\n', end_ - begin_));
-    const std::size_t bytes = stop != nullptr ? static_cast<std::size_t>(stop - from) : end_ - begin_;
+    if (begin_ == end_) {
+      begin_ = 0;
+      end_ = file_.read(buffer_.data(), buffer_.size());
+      if (end_ == 0) break;
+    }
+    if (std::exchange(after_cr_, false) && buffer_[begin_] == '\n') {
+      ++begin_;
+      continue;
+    }
+    any = true;
+    const char* const from = buffer_.data() + begin_;
+    std::size_t bytes = end_ - begin_;
+    if (const auto* stop = static_cast<const char*>(std::memchr(from, '\n', bytes)))
+      bytes = static_cast<std::size_t>(stop - from);
+    if (const auto* stop = static_cast<const char*>(std::memchr(from, '\r', bytes)))
+      bytes = static_cast<std::size_t>(stop - from);
     if (text_.size() + bytes > max_line) fail(1, "the line is too long; is this a CSV file?");
     text_.append(from, bytes);
     begin_ += bytes;
-    if (stop != nullptr) {
-      ++begin_;
-      break;
-    }
-    if (!finished_) {
-      const int got = gzread(as_gz(file_.get()), buffer_.data(), static_cast<unsigned>(buffer_.size()));
-      int code = 0;
-      const char* why = gzerror(as_gz(file_.get()), &code);
-      if (got < 0 || (code != Z_OK && code != Z_STREAM_END))
-        throw DataError(fmt::format("{}: is damaged or truncated after line {} ({})", path_, line_, why));
-      begin_ = 0;
-      end_ = static_cast<std::size_t>(got);
-      finished_ = got == 0;
-      if (!finished_) continue;
-    }
-    if (text_.empty()) return false;
+    if (begin_ == end_) continue;
+    after_cr_ = buffer_[begin_++] == '\r';
     break;
   }
+  if (!any) return false;
   ++line_;
-  if (text_.ends_with('\r')) text_.pop_back();
-  if (line_ == 1 && text_.starts_with("\xef\xbb\xbf")) text_.erase(0, 3);  // the mark of UTF-8
-  if (const auto zero = text_.find('\0'); zero != std::string::npos)
-    fail(zero + 1, "there is a zero byte; this is no CSV file");
+  if (const auto zero = text_.find('\0'); zero != std::string::npos) {
+    const bool many = 3 * std::count(text_.begin(), text_.end(), '\0') > static_cast<std::ptrdiff_t>(text_.size());
+    fail(zero + 1, many ? "there are zero bytes; if this is UTF-16 without a byte order mark, save it as UTF-8"
+                        : "there is a zero byte; this is no CSV file");
+  }
   return true;
 }
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <map>
 #include <optional>
@@ -16,6 +15,7 @@
 #include "io/files/output.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
 #include "io/import/csv.hpp"
+#include "io/import/csv_facts.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {
@@ -23,43 +23,6 @@ namespace {
 
 constexpr std::size_t block_bytes = std::size_t{4} << 20;
 constexpr std::size_t max_classes = 1 << 20;
-
-/// What pandas reads as a missing value, beside an empty field.
-constexpr std::array<std::string_view, 18> missing_words{"#N/A", "#N/A N/A", "#NA",     "-1.#IND", "-1.#QNAN", "-NaN",
-                                                         "-nan", "1.#IND",   "1.#QNAN", "<NA>",    "N/A",      "NA",
-                                                         "NULL", "NaN",      "None",    "n/a",     "nan",      "null"};
-
-/// The whole field as a number; NaN where it is empty. Nothing where it is no number.
-std::optional<double> number_in(std::string_view text) {
-  if (text.empty()) return std::nan("");
-  if (text.starts_with('+') && !text.starts_with("+-")) text.remove_prefix(1);
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (end != text.data() + text.size()) return std::nullopt;
-  if (error == std::errc::result_out_of_range) return text.find("e-") != std::string_view::npos ? 0.0 : HUGE_VAL;
-  return error == std::errc() ? std::optional(value) : std::nullopt;
-}
-std::optional<std::int64_t> integer_in(std::string_view text) {
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size() && !text.empty() ? std::optional(value)
-                                                                                   : std::nullopt;
-}
-
-/// A header of 0, 1, 2, ..., as pandas writes columns without names; `but`: the column of labels.
-bool counts_columns(const std::vector<CsvField>& line, std::optional<std::size_t> but) {
-  constexpr std::size_t enough = 3;  // two may well be a sample
-  std::size_t counted = 0;
-  for (std::size_t i = 0; i < line.size(); ++i) {
-    if (i == but || (i == 0 && line[i].text.empty())) continue;  // an index has no name
-    if (integer_in(line[i].text) != static_cast<std::int64_t>(counted++)) return false;
-  }
-  return counted >= enough;
-}
-
-bool is_nameless(std::string_view name) {
-  return name.empty() || name.starts_with("Unnamed: ");  // of pandas
-}
 
 /// What each column is for.
 struct Columns {
@@ -69,16 +32,10 @@ struct Columns {
   std::vector<std::string> names;  // empty without a header
 };
 
-/// What is odd about the values of a column.
-struct ColumnFacts {
-  bool empty = true, integers = true;                      // all of them
-  bool counts = true, constant = true, like_label = true;  // the rows; as far as they are numbers
-  double first = 0;
-};
-
 class CsvImport {
  public:
-  CsvImport(std::span<const std::string> files, const CsvImportOptions& options) : files_(files), options_(options) {}
+  CsvImport(std::span<const std::string> files, const CsvImportOptions& options)
+      : files_(files), options_(options), numbers_(options.decimal, options.keep_words) {}
   std::string run(const std::string& out);
 
  private:
@@ -86,7 +43,12 @@ class CsvImport {
   void choose(const CsvReader&, const std::vector<CsvField>& first);
   bool is_header(const CsvReader&, const std::vector<CsvField>& first);
   std::vector<std::size_t> order_of(const CsvReader&, const std::vector<CsvField>& header) const;
-  std::optional<double> number(const CsvField& field) const;
+  std::optional<double> number(const CsvField& field) const { return numbers_(field, delimiter_); }
+  /// Of a feature or a target, which may be a truth value.
+  std::optional<double> value(const CsvField& field) const;
+  double checked_value(const CsvReader&, const CsvField&, std::size_t column);
+  void check_shape(const CsvReader&) const;
+  std::vector<std::uint64_t> sample_dims() const;
   void look_at(const std::vector<CsvField>&);
   void settle_columns();
   std::string odd_columns() const;
@@ -97,10 +59,15 @@ class CsvImport {
   bool check(const CsvReader&, const std::vector<CsvField>&);
   bool check_label(const CsvReader&, const CsvField&);
   void settle_labels();
+  StoredType x_type() const { return !options_.shape.empty() && bytes_ ? StoredType::u8 : StoredType::f32; }
+  std::string x_text() const;
   void write(const std::string& out);
 
   const std::span<const std::string> files_;
   const CsvImportOptions& options_;
+  CsvNumbers numbers_;
+  char delimiter_ = ',';  // of the file that is read
+  bool bytes_ = true;     // all features of rows that are kept
   Columns columns_;
   bool has_header_ = false;
   std::string header_because_;
@@ -126,9 +93,9 @@ std::size_t CsvImport::find(const std::string& wanted, const CsvReader& reader) 
                                                     : fmt::format("{}", fmt::join(columns_.names, ", "))));
 }
 
-std::optional<double> CsvImport::number(const CsvField& field) const {
-  const bool word = std::find(missing_words.begin(), missing_words.end(), field.text) != missing_words.end();
-  return word && !options_.keep_words ? std::nan("") : number_in(field.text);
+std::optional<double> CsvImport::value(const CsvField& field) const {
+  const auto as_number = number(field);
+  return as_number ? as_number : truth_in(field.text);
 }
 
 std::string CsvImport::column_text(std::size_t i) const {
@@ -147,7 +114,7 @@ bool CsvImport::is_header(const CsvReader& reader, const std::vector<CsvField>& 
   }
   header_because_ = "it holds words in place of numbers";
   for (std::size_t i = 0; i < first.size(); ++i)
-    if (i != label && !number(first[i])) return true;
+    if (i != label && !value(first[i])) return true;
   header_because_ = "it counts the columns";
   if (counts_columns(first, label)) return true;
   header_because_ = "the first line is a sample";
@@ -200,6 +167,34 @@ void CsvImport::choose(const CsvReader& reader, const std::vector<CsvField>& fir
   }
   facts_.resize(columns_.count);
   if (columns_.features.empty()) reader.fail(1, "no column is left for features");
+  check_shape(reader);
+}
+
+void CsvImport::check_shape(const CsvReader& reader) const {
+  if (options_.shape.empty()) return;
+  const bool rank = options_.shape.size() == 2 || options_.shape.size() == 3;
+  const std::string text = fmt::format("--shape {}", fmt::join(options_.shape, ","));
+  if (!rank) throw ConfigError(fmt::format("import csv: {}: expected height,width or channels,height,width", text));
+  if (options_.shape.size() == 3 && options_.shape[0] > 1 && options_.layout == StoredLayout::unknown)
+    throw ConfigError(
+        fmt::format("import csv: {}: {} numbers of each pixel may stand together, or far apart; say --layout "
+                    "channels_last (r,g,b,r,g,b) or channels_first (all r, all g, all b)",
+                    text, options_.shape[0]));
+  std::size_t pixels = 1;
+  for (const std::int64_t extent : options_.shape) pixels *= static_cast<std::size_t>(extent);
+  if (pixels != columns_.features.size())
+    reader.fail(1,
+                fmt::format("there are {} columns of features, but {} needs {}; name the other columns with --label, "
+                            "--target or --ignore",
+                            columns_.features.size(), text, pixels));
+}
+
+std::vector<std::uint64_t> CsvImport::sample_dims() const {
+  if (options_.shape.empty()) return {columns_.features.size()};
+  std::vector<std::uint64_t> dims(options_.shape.begin(), options_.shape.end());
+  if (dims.size() == 2) dims.insert(dims.begin(), 1);
+  if (options_.layout == StoredLayout::channels_last) std::rotate(dims.begin(), dims.begin() + 1, dims.end());
+  return dims;
 }
 
 template <class F>
@@ -209,6 +204,7 @@ void CsvImport::each_row(F&& row) {
   std::vector<std::size_t> order;
   for (std::size_t f = 0; f < files_.size(); ++f) {
     CsvReader reader(files_[f], options_.delimiter);
+    delimiter_ = reader.delimiter();
     for (bool first = true; reader.next(fields); first = false) {
       if (first && columns_.count == 0) choose(reader, fields);
       if (fields.size() != columns_.count) {
@@ -228,8 +224,8 @@ void CsvImport::each_row(F&& row) {
 }
 
 bool CsvImport::check_label(const CsvReader& reader, const CsvField& field) {
-  const auto value = integer_in(field.text);
   const auto as_number = number(field);
+  if (as_number) numbers_.check_sign(reader, field);
   if (as_number && !std::isfinite(*as_number)) {
     findings_.add("rows with missing values or values that are not finite", row_,
                   fmt::format("{}: {}", reader.where(field), field.text.empty() ? "empty" : field.text));
@@ -243,30 +239,48 @@ bool CsvImport::check_label(const CsvReader& reader, const CsvField& field) {
     labels_.push_back(word->second);
     return true;
   }
-  if (!words_.empty() || !value)
+  constexpr double most = 1 << 30;  // 0.0 is what pandas makes of 0 where some labels are missing
+  const double label = *as_number;
+  if (!words_.empty() || label != std::floor(label))
     reader.fail(field.column, fmt::format("the label is {}; expected {}", field.text,
                                           words_.empty() ? "an integer or a word" : "a word, as before it"));
-  constexpr std::int64_t most = 1 << 30;
-  if (*value < 0 || *value >= (options_.classes > 0 ? options_.classes : most)) {
-    findings_.add("labels out of range", row_, fmt::format("{}: {}", reader.where(field), *value));
+  if (label < 0 || label >= (options_.classes > 0 ? static_cast<double>(options_.classes) : most)) {
+    findings_.add("labels out of range", row_, fmt::format("{}: {}", reader.where(field), field.text));
     return false;
   }
-  labels_.push_back(static_cast<std::int32_t>(*value));
+  labels_.push_back(static_cast<std::int32_t>(label));
   return true;
 }
 
+double CsvImport::checked_value(const CsvReader& reader, const CsvField& field, std::size_t column) {
+  const std::string named = columns_.names.empty() ? "" : fmt::format(" (column {})", columns_.names[column]);
+  const auto read = value(field);
+  if (!read) {
+    const bool comma = delimiter_ != ',' && field.text.find(',') != std::string_view::npos;
+    reader.fail(field.column, fmt::format("{} is not a number{}{}",
+                                          field.text.size() > 40 ? "a long text" : fmt::format("\"{}\"", field.text),
+                                          named, comma ? "; if the comma is a decimal sign, say --decimal comma" : ""));
+  }
+  numbers_.check_sign(reader, field);
+  const bool truth = truth_in(field.text).has_value();
+  ColumnFacts& facts = facts_[column];
+  std::string& first = truth ? facts.truth_at : facts.number_at;
+  if (first.empty() && (truth || (std::isfinite(*read) && *read != 0 && *read != 1))) first = reader.where(field);
+  if (!facts.truth_at.empty() && !facts.number_at.empty())
+    reader.fail(field.column,
+                fmt::format("{}: the column mixes True or False ({}) with other numbers than 0 and 1 ({}){}",
+                            field.text, facts.truth_at, facts.number_at, named));
+  return *read;
+}
+
 bool CsvImport::check(const CsvReader& reader, const std::vector<CsvField>& fields) {
-  bool good = true;
+  bool good = true, bytes = true;
   const auto numbers = [&](const std::vector<std::size_t>& which) {
     for (const std::size_t i : which) {
       const CsvField& field = fields[i];
-      const auto value = number(field);
-      if (!value)
-        reader.fail(field.column,
-                    fmt::format("{} is not a number{}",
-                                field.text.size() > 40 ? "a long text" : fmt::format("\"{}\"", field.text),
-                                columns_.names.empty() ? "" : fmt::format(" (column {})", columns_.names[i])));
-      if (good && !std::isfinite(static_cast<float>(*value))) {
+      const double read = checked_value(reader, field, i);
+      bytes = bytes && read >= 0 && read <= 255 && read == std::floor(read);
+      if (good && !std::isfinite(static_cast<float>(read))) {
         findings_.add("rows with missing values or values that are not finite", row_,
                       fmt::format("{}: {}", reader.where(field), field.text.empty() ? "empty" : field.text));
         good = false;
@@ -274,6 +288,7 @@ bool CsvImport::check(const CsvReader& reader, const std::vector<CsvField>& fiel
     }
   };
   numbers(columns_.features);
+  if (good) bytes_ = bytes_ && bytes;
   numbers(columns_.targets);
   if (good && columns_.label) good = check_label(reader, fields[*columns_.label]);
   look_at(fields);
@@ -282,18 +297,8 @@ bool CsvImport::check(const CsvReader& reader, const std::vector<CsvField>& fiel
 
 void CsvImport::look_at(const std::vector<CsvField>& fields) {
   const auto label = columns_.label ? number(fields[*columns_.label]) : std::nullopt;
-  for (const auto* which : {&columns_.features, &columns_.nameless}) {
-    for (const std::size_t i : *which) {
-      ColumnFacts& facts = facts_[i];
-      facts.empty = facts.empty && fields[i].text.empty();
-      facts.integers = facts.integers && integer_in(fields[i].text).has_value();
-      const double value = number(fields[i]).value_or(std::nan(""));
-      if (row_ == 0) facts.first = value;
-      facts.counts = facts.counts && value == facts.first + static_cast<double>(row_);
-      facts.constant = facts.constant && value == facts.first;
-      facts.like_label = facts.like_label && label && *label == value;
-    }
-  }
+  for (const auto* which : {&columns_.features, &columns_.nameless})
+    for (const std::size_t i : *which) facts_[i].see(fields[i], value(fields[i]), label, row_);
 }
 
 /// A first column of integers without a name is an index, as pandas writes it.
@@ -320,19 +325,20 @@ std::string CsvImport::odd_columns() const {
       text += fmt::format("column {} {}; --ignore {} leaves it out\n", column_text(i), what, column_text(i));
   };
   for (const std::size_t i : columns_.features) {
-    const ColumnFacts& facts = facts_[i];
-    if (facts.like_label) {
-      say(i, "is the label again");
-    } else if (kept_ > 2 && facts.counts) {
-      say(i, "counts the rows");
-    } else if (kept_ > 1 && facts.constant) {
-      say(i, "has one value in all rows");
+    if (const char* const what = facts_[i].odd(kept_, !options_.shape.empty())) {
+      say(i, what);
     } else if (!columns_.names.empty() &&
                std::count(columns_.names.begin(), columns_.names.end(), columns_.names[i]) > 1) {
       say(i, "has a name that another column has, too");
     }
   }
   if (odd > shown) text += fmt::format("and {} more such columns\n", odd - shown);
+  const std::size_t features = columns_.features.size();
+  const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(features))));
+  if (options_.shape.empty() && has_header_ && features >= 16 && side * side == features &&
+      std::all_of(columns_.features.begin(), columns_.features.end(),
+                  [&](std::size_t i) { return columns_.names[i].starts_with("pixel"); }))
+    text += fmt::format("the columns look like pixels; --shape {},{} makes images of them\n", side, side);
   return text;
 }
 
@@ -348,28 +354,45 @@ void CsvImport::settle_labels() {
                                 options_.classes));
 }
 
+std::string CsvImport::x_text() const {
+  if (options_.shape.empty())
+    return fmt::format("{} samples of {} features (float32)", kept_, columns_.features.size());
+  const std::vector<std::uint64_t> dims = sample_dims();
+  const bool last = options_.layout == StoredLayout::channels_last;
+  return fmt::format("{} images [{}] ({}, {})", kept_, fmt::join(dims, ", "), last ? "channels last" : "channels first",
+                     name_of(x_type()));
+}
+
 void CsvImport::write(const std::string& out) {
   h5::Writer writer(out);
   const std::size_t features = columns_.features.size(), targets = columns_.targets.size();
-  const std::array<std::uint64_t, 2> x_dims{kept_, features}, t_dims{kept_, targets};
+  const std::array<std::uint64_t, 2> t_dims{kept_, targets};
   const std::array<std::uint64_t, 1> y_dims{kept_};
-  const std::size_t x_set = writer.add("x", StoredType::f32, x_dims, options_.storage);
+  std::vector<std::uint64_t> x_dims = sample_dims();
+  x_dims.insert(x_dims.begin(), kept_);
+  const bool image = !options_.shape.empty(), last = options_.layout == StoredLayout::channels_last;
+  const StoredType type = x_type();
+  const std::size_t x_set = writer.add("x", type, x_dims, options_.storage);
+  if (image) writer.attribute(x_set, "layout", last ? "NHWC" : "NCHW");
   std::size_t y_set = 0;
   if (targets > 0) y_set = writer.add("y", StoredType::f32, t_dims, options_.storage);
   if (columns_.label) {
     y_set = writer.add("y", StoredType::i32, y_dims, options_.storage);
     writer.write(y_set, 0, kept_, labels_.data());
   }
-  const std::uint64_t chunk = h5::Writer::chunk_rows(StoredType::f32, x_dims, options_.storage);
+  const std::uint64_t chunk = h5::Writer::chunk_rows(type, x_dims, options_.storage);
   const std::uint64_t block =
       std::min(kept_, chunk * std::max<std::uint64_t>(1, block_bytes / (chunk * features * sizeof(float))));
   std::vector<float> x(block * features), t(block * targets);
-  ChannelStatistics statistics(StoredType::f32, std::span(x_dims).subspan(1), false);
+  std::vector<std::uint8_t> bytes(type == StoredType::u8 ? x.size() : 0);
+  ChannelStatistics statistics(type, std::span(x_dims).subspan(1), last);
   std::uint64_t written = 0, waiting = 0;
   const auto flush = [&] {
-    writer.write(x_set, written, waiting, x.data());
+    for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(x[i]);
+    const void* const stored = bytes.empty() ? static_cast<const void*>(x.data()) : bytes.data();
+    writer.write(x_set, written, waiting, stored);
     if (targets > 0) writer.write(y_set, written, waiting, t.data());
-    statistics.add(reinterpret_cast<const std::byte*>(x.data()), waiting);
+    statistics.add(static_cast<const std::byte*>(stored), waiting);
     written += std::exchange(waiting, 0);
   };
   each_row([&](const CsvReader& reader, const std::vector<CsvField>& fields) {
@@ -378,9 +401,9 @@ void CsvImport::write(const std::string& out) {
     if (bad_[row_] != 0) return;
     const auto copy = [&](const std::vector<std::size_t>& which, std::vector<float>& to) {
       for (std::size_t i = 0; i < which.size(); ++i) {
-        const auto value = number(fields[which[i]]);
-        if (!value) changed();
-        to[waiting * which.size() + i] = static_cast<float>(*value);
+        const auto read = value(fields[which[i]]);
+        if (!read) changed();
+        to[waiting * which.size() + i] = static_cast<float>(*read);
       }
     };
     copy(columns_.features, x);
@@ -402,7 +425,7 @@ void CsvImport::write(const std::string& out) {
     for (const std::size_t i : which) names.push_back(columns_.names[i]);
     writer.add_names(set, names);
   };
-  if (has_header_) named("feature_names", columns_.features);
+  if (has_header_ && !image) named("feature_names", columns_.features);
   if (has_header_ && targets > 0) named("target_names", columns_.targets);
   writer.commit();
   normalize_ = statistics.normalize();
@@ -425,10 +448,13 @@ std::string CsvImport::run(const std::string& out) {
   settle_columns();
   settle_labels();
   write(out);
-  std::string text = fmt::format("wrote {}: {} samples of {} features (float32)", out, kept_, columns_.features.size());
+  std::string text = fmt::format("wrote {}: {}", out, x_text());
   if (columns_.label) text += fmt::format(", {} classes", 1 + *std::max_element(labels_.begin(), labels_.end()));
   if (!columns_.targets.empty()) text += fmt::format(", {} targets", columns_.targets.size());
-  text += fmt::format("; {}: {}\n", has_header_ ? "the first line is a header" : "no header", header_because_);
+  text += fmt::format("; {}: {}", has_header_ ? "the first line is a header" : "no header", header_because_);
+  if (delimiter_ != ',' && !options_.delimiter)
+    text += fmt::format("; fields are separated by {}", delimiter_ == '\t' ? "tabs" : std::string(1, delimiter_));
+  text += '\n';
   text += odd_columns();
   if (findings_.count() > 0) text += fmt::format("dropped {}\n", findings_.text());
   if (!normalize_.empty()) text += fmt::format("normalize: {}\n", normalize_);

@@ -31,14 +31,14 @@ constexpr std::size_t open_shards = 32;
 constexpr std::size_t block_bytes = std::size_t{4} << 20;
 
 bool is_float(const h5::DatasetInfo& info) {
-  return *info.type == StoredType::f32 || *info.type == StoredType::f64;
+  return is_float(*info.type);
 }
 
 /// Index of the first value of a row that is not finite, or -1.
 std::int64_t first_not_finite(const h5::DatasetInfo& info, const std::byte* row) {
   return with_stored_type(*info.type, [&](auto tag) -> std::int64_t {
     using T = decltype(tag);
-    if constexpr (std::is_floating_point_v<T>) {
+    if constexpr (stored_float<T>) {
       const std::size_t count = info.row_bytes() / sizeof(T);
       for (std::size_t i = 0; i < count; ++i) {
         T value;
@@ -50,13 +50,28 @@ std::int64_t first_not_finite(const h5::DatasetInfo& info, const std::byte* row)
   });
 }
 
+/// "/x" of "x".
+std::string rooted(const std::string& path) {
+  return path.starts_with('/') ? path : "/" + path;
+}
+
+/// The data set that is given, or renamed to a usual name of such; else it is to be found.
+std::string key_of(const RepackOptions& options, PortUse use) {
+  const std::string& given = use == PortUse::input ? options.sample_key : options.target_key;
+  if (!given.empty()) return given;
+  const auto at = std::find_if(options.rename.begin(), options.rename.end(),
+                               [use](const auto& names) { return usual_use(names.second) == use; });
+  return at == options.rename.end() ? "" : at->first;
+}
+
 /// The rows of all files, one after the other.
 class Rows {
  public:
   Rows(const std::vector<std::string>& files, const RepackOptions& options) {
     for (const std::string& path : files) {
       const h5::File file(path);
-      Detected found = detect(file, options.sample_key, options.target_key, TargetUse::automatic);
+      Detected found =
+          detect(file, key_of(options, PortUse::input), key_of(options, PortUse::target), TargetUse::automatic);
       if (!shards_.empty()) {
         same(path, found.sample, shards_[0].sets.sample);
         if (found.target.has_value() != shards_[0].sets.target.has_value())
@@ -80,10 +95,13 @@ class Rows {
       if (target() != nullptr) shards_[s].target_map = RowMap(fullest(said_[1]), said_[1][s], *target()->type);
     }
     if (count_ == 0) throw DataError(fmt::format("{}: {} holds no samples", files[0], sample().path));
+    rename(options);
   }
   std::uint64_t count() const noexcept { return count_; }
   const h5::DatasetInfo& sample() const noexcept { return shards_[0].sets.sample; }
   const h5::DatasetInfo* target() const noexcept { return shards_[0].sets.target ? &*shards_[0].sets.target : nullptr; }
+  /// In the output.
+  const std::string& name_of(const h5::DatasetInfo& set) const { return &set == &sample() ? names_[0] : names_[1]; }
   void read_sample(std::uint64_t row, std::byte* out) {
     at(row).sample->read_row(row - found_->first, out);
     found_->sample_map.apply(out, sample().row_bytes() / size_of(*sample().type), {});
@@ -124,6 +142,23 @@ class Rows {
     std::unique_ptr<Open> open;
     RowMap sample_map, target_map;
   };
+  void rename(const RepackOptions& options) {
+    names_[0] = sample().path;
+    if (target() != nullptr) names_[1] = target()->path;
+    for (const auto& [from, to] : options.rename) {
+      std::string* const name = rooted(from) == sample().path                           ? &names_[0]
+                                : target() != nullptr && rooted(from) == target()->path ? &names_[1]
+                                                                                        : nullptr;
+      if (name == nullptr)
+        throw ConfigError(
+            fmt::format("repack: --rename {}={}: the samples are {}, the targets {}; a new name for other ones must be "
+                        "a usual one, "
+                        "x or images for samples, y or labels for targets",
+                        from, to, sample().path, target() != nullptr ? target()->path : "none"));
+      *name = rooted(to);
+    }
+    if (names_[0] == names_[1]) throw ConfigError(fmt::format("repack: samples and targets are both {}", names_[0]));
+  }
   static void same(const std::string& path, const h5::DatasetInfo& a, const h5::DatasetInfo& b) {
     if (*a.type != *b.type || !std::equal(a.dims.begin() + 1, a.dims.end(), b.dims.begin() + 1, b.dims.end()))
       throw DataError(
@@ -150,6 +185,7 @@ class Rows {
 
   std::vector<Shard> shards_;
   std::vector<Description> said_[2];  // of samples and targets, by shard
+  std::string names_[2];              // of them in the output
   std::uint64_t count_ = 0;
   Shard* found_ = nullptr;
   std::deque<Shard*> opened_;
@@ -184,7 +220,7 @@ std::vector<std::uint64_t> clean(Rows& rows, const RepackOptions& options, Findi
       rows.read_target(i, row.data());
       finite(*target);
       if (labels) {
-        const std::int64_t label = stored_integer(*target->type, row.data());
+        const std::int64_t label = *stored_whole(*target->type, row.data());
         if (label < 0 || (options.classes > 0 && label >= options.classes)) {
           good = false;
           findings.add("labels out of range", i, fmt::format("{}: {}", rows.where(i, *target), label));
@@ -263,7 +299,7 @@ void write_shard(Rows& rows, const std::string& path, const std::string& shard, 
     const h5::File source(from);
     std::vector<std::uint64_t> dims = set.dims;
     dims[0] = last - first;
-    const std::size_t out = writer.add(set.path, *set.type, dims, options.storage);
+    const std::size_t out = writer.add(rows.name_of(set), *set.type, dims, options.storage);
     writer.copy_attributes(source, source.info(set.path), out);
     if (&set == &rows.sample() && !shard.empty()) writer.attribute(out, "shard", shard);
     const std::uint64_t row_bytes = set.row_bytes(), chunk = h5::Writer::chunk_rows(*set.type, dims, options.storage);

@@ -6,6 +6,8 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "io/hdf5/storage.hpp"
 #include "io/import/cleaning.hpp"
@@ -14,6 +16,8 @@ namespace dtrain::io {
 
 struct RepackOptions {
   std::string sample_key, target_key;  // HDF5 paths; empty: detect
+  /// HDF5 paths, and what these data sets are called in the output: a usual name says what they are.
+  std::vector<std::pair<std::string, std::string>> rename;
   StorageOptions storage;
   std::int64_t shards = 1;               // > 1: OUT-00000-of-00008.h5, ...
   std::optional<std::uint64_t> shuffle;  // seed of a random order

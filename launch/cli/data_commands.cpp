@@ -5,6 +5,7 @@
 
 #include "io/dataset/inspect.hpp"
 #include "launch/cli/all_ranks.hpp"
+#include "runtime/tensor/error.hpp"
 
 namespace dtrain::launch {
 
@@ -107,13 +108,17 @@ void DataCommands::add_images(CLI::App& import) {
 
 void DataCommands::add_csv(CLI::App& import) {
   using Header = io::CsvImportOptions::Header;
-  CLI::App* csv = tree_.add(import, "csv", "From tables of numbers, gzip or not",
+  CLI::App* csv = tree_.add(import, "csv", "From tables of numbers, compressed or not",
                             "  dtrain data import csv iris.csv --label species -o iris.h5\n"
                             "  dtrain data import csv a.csv b.csv --target=-1 --header no -o table.h5   last column\n"
-                            "  dtrain data import csv houses.csv --target price --ignore id -o houses.h5\n");
-  csv->add_option("file", files_, "CSV files; several are joined in this order")->required();
+                            "  dtrain data import csv houses.csv --target price --ignore id -o houses.h5\n"
+                            "  dtrain data import csv mnist.csv --label label --shape 28,28 -o mnist.h5   pixels\n");
+  csv->add_option("file", files_,
+                  "CSV files, also .gz, .bz2, .xz, .zst, or a .zip of one file; several are joined in this order")
+      ->required();
   add_output(csv);
-  csv->add_option("--label", csv_.label, "Column of labels (integers from 0, or words): its name, or its index from 0");
+  csv->add_option("--label", csv_.label,
+                  "Column of labels (integers from 0, also as 0.0, or words): its name, or its index from 0");
   csv->add_option("--target", csv_.targets, "A column of values to predict; may be repeated")->allow_extra_args(false);
   csv->add_option("--ignore", csv_.ignore, "A column to leave out; may be repeated. All other columns are features")
       ->allow_extra_args(false);
@@ -123,16 +128,36 @@ void DataCommands::add_csv(CLI::App& import) {
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, Header>{{"auto", Header::automatic}, {"yes", Header::yes}, {"no", Header::no}}))
       ->option_text("auto|yes|no [auto]");
-  csv->add_option("--delimiter", delimiter_, "The character between fields, or tab")
-      ->check(CLI::IsMember({",", ";", "tab", "|", " "}))
+  csv->add_option("--delimiter", delimiter_,
+                  "The character between fields; auto: what a first line sep=; says, or what the first two lines have "
+                  "equally often")
+      ->check(CLI::IsMember({"auto", ",", ";", "tab", "|", " "}))
       ->capture_default_str();
+  csv->add_option("--decimal", csv_.decimal, "The decimal sign; auto: a point, or commas where ; separates fields")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, io::DecimalSign>{
+          {"auto", io::DecimalSign::automatic}, {"point", io::DecimalSign::point}, {"comma", io::DecimalSign::comma}}))
+      ->option_text("auto|point|comma [auto]");
+  csv->add_option(
+         "--shape", csv_.shape,
+         "The features of a row are the pixels of an image: height,width or channels,height,width. Whole numbers "
+         "from 0 to 255 are stored as uint8")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::Range(1, 1 << 16))
+      ->option_text("[C,]H,W");
+  csv->add_option("--layout", csv_.layout,
+                  "How the pixels of several channels stand in a row: channels_first (all r, all g, all b) or "
+                  "channels_last (r,g,b,r,g,b)")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, io::StoredLayout>{
+          {"channels_first", io::StoredLayout::channels_first}, {"channels_last", io::StoredLayout::channels_last}}))
+      ->option_text("channels_first|channels_last");
   csv->add_flag("--keep-words", csv_.keep_words,
-                "Read NA, None, null and the like as words; by default they are missing values, as in pandas");
+                "Read NA, None, null, ? and the like as words; by default they are missing values, as in pandas");
   csv->add_option("--classes", csv_.classes, "Labels must be below this number")->check(CLI::Range(1, 1 << 30));
   add_cleaning(csv, csv_.on_error);
   add_storage(csv, csv_.storage);
   prints(csv, [this] {
-    csv_.delimiter = delimiter_ == "tab" ? '\t' : delimiter_[0];
+    if (delimiter_ != "auto") csv_.delimiter = delimiter_ == "tab" ? '\t' : delimiter_[0];
     if (compression_ == "gzip") csv_.storage.gzip = level_;
     return io::import_csv(files_, output_, csv_);
   });
@@ -143,7 +168,8 @@ void DataCommands::add_repack(CLI::App& data) {
       tree_.add(data, "repack", "Write HDF5 files again with other storage, shards or order, or without bad samples",
                 "  dtrain data repack train.h5 -o small.h5 --compression gzip\n"
                 "  dtrain data repack 'part-*.h5' -o train.h5 --shards 16 --shuffle 1\n"
-                "  dtrain data repack raw.h5 -o clean.h5 --classes 10 --on-error drop\n");
+                "  dtrain data repack raw.h5 -o clean.h5 --classes 10 --on-error drop\n"
+                "  dtrain data repack raw.h5 -o usual.h5 --rename pixels=images --rename digit=labels\n");
   repack->add_option("file", files_, "HDF5 files or globs; several are shards, in this order")->required();
   add_output(repack);
   repack->add_option("--shards", repack_.shards, "Files to write: OUT-00000-of-00016.h5, ...")
@@ -153,10 +179,23 @@ void DataCommands::add_repack(CLI::App& data) {
   repack->add_option("--classes", repack_.classes, "Labels must be below this number")->check(CLI::Range(1, 1 << 30));
   repack->add_option("--sample-key", repack_.sample_key, "HDF5 path of the samples, where the name is unusual");
   repack->add_option("--target-key", repack_.target_key, "HDF5 path of labels or targets");
+  repack
+      ->add_option(
+          "--rename", rename_,
+          "Write the data set OLD under the name NEW; a usual one (x, images; y, labels) says what it is. May be "
+          "repeated")
+      ->allow_extra_args(false)
+      ->option_text("OLD=NEW");
   add_cleaning(repack, repack_.on_error);
   add_storage(repack, repack_.storage);
   prints(repack, [this, repack] {
     if (repack->count("--shuffle") > 0) repack_.shuffle = shuffle_;
+    for (const std::string& names : rename_) {
+      const auto at = names.find('=');
+      if (at == 0 || at == names.npos || at + 1 == names.size())
+        throw ConfigError("repack: --rename " + names + ": expected OLD=NEW");
+      repack_.rename.emplace_back(names.substr(0, at), names.substr(at + 1));
+    }
     if (compression_ == "gzip") repack_.storage.gzip = level_;
     return io::repack(files_, output_, repack_);
   });

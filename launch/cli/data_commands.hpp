@@ -34,8 +34,8 @@ class DataCommands {
   void add_cleaning(CLI::App* app, io::OnError&);
 
   CommandTree tree_;
-  std::string first_, second_, output_, compression_ = "none", delimiter_ = ",";
-  std::vector<std::string> files_;
+  std::string first_, second_, output_, compression_ = "none", delimiter_ = "auto";
+  std::vector<std::string> files_, rename_;
   bool json_ = false;
   std::vector<std::int64_t> size_;
   std::uint64_t shuffle_ = 0;

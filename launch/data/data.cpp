@@ -211,6 +211,15 @@ std::string far_text(const io::DataPort& port, const io::PortOptions& options, c
           : "`dtrain data inspect` prints a line for data.normalize");
 }
 
+/// Labels that are no integers as they are stored.
+std::string labels_text(const io::Dataset& data, const io::DataPort& port, const TensorDesc& desc) {
+  const bool one_hot = desc.shape.rank() == 1 && !port.ragged() && port.row.elements() > 1;
+  if (!one_hot && !io::is_float(port.type)) return {};
+  return fmt::format("{}: {} holds {}", data.files().front(), port.key,
+                     one_hot ? "one-hot rows: the place of the 1 is taken as the label"
+                             : fmt::format("{}: its whole numbers are taken as labels", io::name_of(port.type)));
+}
+
 }  // namespace
 
 std::vector<std::string> data_warnings(const RunConfig& config, const Graph& graph, const models::StoredPorts& stored,
@@ -221,10 +230,15 @@ std::vector<std::string> data_warnings(const RunConfig& config, const Graph& gra
   const io::LoaderOptions loading = loader_options(config, graph, stored, train, DataUse::training);
   for (std::size_t i = 0; i < loading.ports.size(); ++i) {
     const io::PortOptions& port = loading.ports[i];
-    if (port.use != PortUse::input || port.source < 0 || loading.layout.ports[i].desc.is_index()) continue;
+    if (port.source < 0) continue;
+    const TensorDesc& desc = loading.layout.ports[i].desc;
+    const io::DataPort& held = train.port(static_cast<std::size_t>(port.source));
+    if (port.use == PortUse::target && desc.is_index())
+      if (std::string text = labels_text(train, held, desc); !text.empty()) texts.push_back(std::move(text));
+    if (port.use != PortUse::input || desc.is_index()) continue;
     const auto spread = io::spread_of(train, loading.layout, loading.ports, i);
     if (!spread) continue;
-    std::string text = far_text(train.port(static_cast<std::size_t>(port.source)), port, *spread);
+    std::string text = far_text(held, port, *spread);
     if (!text.empty()) texts.push_back(std::move(text));
   }
   return texts;

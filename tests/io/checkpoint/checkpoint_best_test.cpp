@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 #include "io/checkpoint/checkpoint_manifest.hpp"
+#include "io/hdf5/describe.hpp"
 #include "io/hdf5/hdf5.hpp"
 #include "tests/io/checkpoint/checkpoint_support.hpp"
 

@@ -124,7 +124,9 @@ TEST(Dataset, ReadsEveryTypeInBothByteOrders) {
   check_type<std::int8_t>(H5T_STD_I8LE, H5T_STD_I8BE, H5T_NATIVE_INT8, StoredType::i8);
   check_type<std::uint16_t>(H5T_STD_U16LE, H5T_STD_U16BE, H5T_NATIVE_UINT16, StoredType::u16);
   check_type<std::int16_t>(H5T_STD_I16LE, H5T_STD_I16BE, H5T_NATIVE_INT16, StoredType::i16);
+  check_type<std::uint32_t>(H5T_STD_U32LE, H5T_STD_U32BE, H5T_NATIVE_UINT32, StoredType::u32);
   check_type<std::int32_t>(H5T_STD_I32LE, H5T_STD_I32BE, H5T_NATIVE_INT32, StoredType::i32);
+  check_type<std::uint64_t>(H5T_STD_U64LE, H5T_STD_U64BE, H5T_NATIVE_UINT64, StoredType::u64);
   check_type<std::int64_t>(H5T_STD_I64LE, H5T_STD_I64BE, H5T_NATIVE_INT64, StoredType::i64);
   check_type<float>(H5T_IEEE_F32LE, H5T_IEEE_F32BE, H5T_NATIVE_FLOAT, StoredType::f32);
   check_type<double>(H5T_IEEE_F64LE, H5T_IEEE_F64BE, H5T_NATIVE_DOUBLE, StoredType::f64);
@@ -194,8 +196,7 @@ TEST(Dataset, DetectsUsualNamesAndTakesKeys) {
   EXPECT_HAS(missing, "; did you mean /train/bar?");
   EXPECT_HAS(message_of([&] { open(folder / "a.h5", with("foo", "/train")); }), "is a group");
   EXPECT_HAS(message_of([&] { open(folder / "a.h5", with("foo", "", true)); }), "data.target_key");
-  EXPECT_HAS(message_of([&] { open(folder / "a.h5", with("foo", "/train/bar", true)); }),
-             "the loss needs integer class labels");
+  EXPECT_EQ(open(folder / "a.h5", with("foo", "/train/bar", true))->port(1).class_count, 5) << "whole numbers";
 
   {
     H5File both(folder / "b.h5");
@@ -344,18 +345,8 @@ TEST(Dataset, HostileFilesAreRefused) {
     H5Sclose(space);
     H5Pclose(plist);
   }
-  EXPECT_HAS(message_of([&] { open(folder / "filter.h5"); }), "filter 6, which is not supported");
-  {
-    H5File file(folder / "half.h5");
-    const hid_t half = H5Tcopy(H5T_IEEE_F32LE);
-    H5Tset_fields(half, 15, 10, 5, 0, 10);
-    H5Tset_size(half, 2);
-    H5Tset_ebias(half, 15);
-    const std::vector<float> data(8, 1);
-    file.add("x", {{4, 2}, half, H5T_NATIVE_FLOAT, {}, -1, false, false, false, ""}, data.data());
-    H5Tclose(half);
-  }
-  EXPECT_HAS(message_of([&] { open(folder / "half.h5"); }), "/x is float16, which is not supported");
+  EXPECT_HAS(message_of([&] { open(folder / "filter.h5"); }),
+             "is compressed by scale-offset, which dtrain does not read; write it again: python3 -c \"import h5py;");
 }
 
 TEST(Dataset, ShardsThatDifferAreNamed) {

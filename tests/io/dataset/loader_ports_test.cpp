@@ -120,7 +120,7 @@ TEST(LoaderPorts, IndexValuesOfOtherShapesAreRefused) {
   labels.port(label, "words", DType::u8, {});
   const Dataset hot = labels.open({folder / "a.h5"});
   EXPECT_HAS(message_of([&] { Loader::training(hot, labels.of(2)); }),
-             "/words uint8 [10, 4]: labels must be one integer a sample, [10]; one-hot rows are not labels");
+             "/words uint8 [10, 4]: labels must be one integer a sample, [10], or one-hot rows of 256 values");
   PortBatch ignoring;
   PortOptions& o = ignoring.port(label, "words", DType::u8, {4});
   o.ignore = -1;

@@ -278,7 +278,7 @@ TEST(Ports, TypesThatDoNotSuit) {
   EXPECT_HAS(message_of([&] {
                open({folder / "a.h5"}, {input("table"), target("price", "", true)});
              }),
-             "/price is float64, but the loss needs integer class labels");
+             "/price, row 1: the label is 0.5, but the loss needs integer class labels");
   write_all(folder / "b.h5", 6);
   {
     H5File file(folder / "c.h5");

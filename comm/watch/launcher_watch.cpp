@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
 
@@ -38,11 +39,16 @@ Children children_of(pid_t pid) {
     (void)std::snprintf(file, sizeof file, "%s/%s/children", path, thread->d_name);
     const int descriptor = open(file, O_RDONLY | O_CLOEXEC);
     if (descriptor < 0) continue;
-    char one = 0;
-    const bool some = read(descriptor, &one, 1) > 0;
+    char pids[4096];
+    const ssize_t n = read(descriptor, pids, sizeof pids - 1);
     close(descriptor);
-    if (some || found == Children::unknown) found = some ? Children::some : Children::none;
-    if (some) break;
+    if (n < 0) continue;
+    pids[n] = '\0';
+    if (found == Children::unknown) found = Children::none;
+    // A launcher that is stuck leaves dead ones as they are.
+    char* end = pids;
+    for (const char* at = pids; const long child = std::strtol(at, &end, 10); at = end)
+      if (look_at_process(static_cast<pid_t>(child)).alive) found = Children::some;
   }
   closedir(threads);
   return found;

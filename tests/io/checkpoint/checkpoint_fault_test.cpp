@@ -116,6 +116,45 @@ TEST(CheckpointFaults, ShortWritesAreContinued) {
   EXPECT_TRUE(is_valid(scratch / "c/step-000000200"));
 }
 
+TEST(CheckpointFaults, AShardThatIsNotAllThereIsNotPublished) {
+  for (const bool removed : {false, true}) {
+    Scratch scratch;
+    write_steps(scratch / "c", {100});
+    FaultFileSystem files;
+    files.before = [&](const Call& call) {  // another program's work, just before the shards are looked at
+      if (call.operation != "status" || !call.path.ends_with("shard-00001.bin")) return 0;
+      if (removed)
+        fs::remove(call.path);
+      else
+        fs::resize_file(call.path, 64);
+      return 0;
+    };
+    const auto report = save_with(files, scratch / "c", 2);
+    EXPECT_FALSE(report.durable);
+    EXPECT_NE(report.error.find("shard-00001.bin"), std::string::npos) << report.error;
+    EXPECT_EQ(io::find_latest_valid(scratch / "c")->state.step, 100u);
+  }
+}
+
+TEST(CheckpointFaults, WhatCannotBeReadBackIsNotPublished) {
+  Scratch scratch;
+  write_steps(scratch / "c", {100});
+  run_ranks(1, [&](Group& group) {
+    CheckpointWriter writer(group, config_for(scratch / "c"), "run");
+    writer.continue_from(100);
+    SmallState tensors(200);
+    io::RunState state = run_state(200);
+    state.loss_scale = std::numeric_limits<double>::quiet_NaN();  // JSON has no word for it
+    EXPECT_FALSE(writer.save(state, tensors.views()));
+    const auto report = writer.finish();
+    ASSERT_TRUE(report);
+    EXPECT_FALSE(report->durable);
+    EXPECT_NE(report->error.find("loss_scale"), std::string::npos) << report->error;
+  });
+  EXPECT_EQ(io::find_latest_valid(scratch / "c")->state.step, 100u);
+  for (const auto& name : names_in(scratch / "c")) EXPECT_TRUE(name == "step-000000100" || name == "LOCK") << name;
+}
+
 TEST(CheckpointFaults, AWriteThatTakesNothingEnds) {
   Scratch scratch;
   write_steps(scratch / "c", {100});

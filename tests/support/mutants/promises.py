@@ -13,7 +13,7 @@ ALL = [
             "    sync_directory(files, p.temporary);\n", ""),
     Promise("the fsync behind the rename", "io/checkpoint/checkpoint_publish.cpp", "    sync_directory(files, p.directory);\n", ""),
     Promise("the look at the shards before a checkpoint is published", "io/checkpoint/checkpoint_publish.cpp",
-            "    check_shards(files, p);\n", ""),
+            "    check_shards(files, p);\n", "    if (false) check_shards(files, p);\n"),
     Promise("the reading back of the manifest", "io/checkpoint/checkpoint_publish.cpp",
             "    parse_manifest(text);  // what cannot be read back must not be published\n", ""),
     Promise("the checksum of a tensor", "io/checkpoint/checkpoint_read.cpp", "if (hash_.value() != tensor.xxh3) {", "if (false) {"),

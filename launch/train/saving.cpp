@@ -265,10 +265,20 @@ void Saving::save(RunStatus& status, ModelState& model) {
   write(status, model);
 }
 
+void Saving::verify(const RunStatus& status, ModelState& model, Program& program) {
+  world_.watchdog().beat("verify", static_cast<std::uint64_t>(status.step), comm::Deadline::save);
+  const auto begin = Clock::now();
+  model.check_memory(group_, &program);
+  alone([&] { model.pull_replicated(); });
+  io::compare_state(group_, static_cast<std::uint64_t>(status.step), model.replicated_tensors());
+  report_.seconds().checkpoint += since(begin);
+}
+
 void Saving::write(RunStatus& status, ModelState& model) {
   world_.watchdog().beat("save", static_cast<std::uint64_t>(status.step), comm::Deadline::save);
   const auto begin = Clock::now();
   if (const auto report = writer_->finish()) tell(*report, status);
+  model.check_memory(group_);
   io::RunState s = run_state(status);
   alone([&] {
     model.pull();

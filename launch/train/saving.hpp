@@ -40,6 +40,9 @@ class Saving {
 
   /// Once a step: says how a save that was under way has ended.
   void poll(RunStatus&);
+  /// Compares what the ranks hold in memory, as each save does, and the packed copies of that program. Throws
+  /// NumericError naming tensor and rank, on all ranks alike.
+  void verify(const RunStatus&, ModelState&, Program&);
   /// Begins to save the model as it is. The best checkpoint of `status` gets its label once this one is durable.
   void save(RunStatus&, ModelState&);
   /// True where the evaluation of this step is the best so far, by checkpoint.best: `status` knows it then, and this

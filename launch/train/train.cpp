@@ -251,11 +251,12 @@ class Trainer {
       step_->run(status_, *loader_, train_on_device_.get(), logged(status_.step + 1), report_.seconds());
       ++status_.step;
       // Results are read late, but before anything that they decide on.
-      const bool settled =
-          status_.finished() || evaluation_due() || save_due() || tracing_->done_before(status_.step + 1);
+      const bool settled = status_.finished() || evaluation_due() || save_due() || verify_due() ||
+                           tracing_->done_before(status_.step + 1);
       const bool stop = read_results(settled ? 0 : step_->lag());
       saving_->poll(status_);
       if (stop && !status_.finished()) return stopped();
+      if (verify_due()) verify();
       if (evaluation_due() && !evaluate()) return stopped();
       if (save_due()) save();
       tell(tracing_->write_if_done(status_.step + 1, device_clock()));
@@ -276,6 +277,11 @@ class Trainer {
   bool save_due() const {
     return config_.checkpoint.every_steps > 0 && status_.step % config_.checkpoint.every_steps == 0 &&
            !status_.finished();
+  }
+
+  bool verify_due() const {
+    const std::int64_t every = config_.checkpoint.verify_every_steps;
+    return every > 0 && status_.step % every == 0 && !status_.finished();
   }
 
   /// Leaves so many of the steps under way unread. True where some rank was asked to stop.
@@ -309,6 +315,11 @@ class Trainer {
     step_->settle();
     saving_->save(status_, step_->model());
     tracing_->note(Activity::checkpoint, begin, status_.step);
+  }
+
+  void verify() {
+    step_->settle();
+    saving_->verify(status_, step_->model(), engine_->program());
   }
 
   void tell(const std::string& of_timeline) {

@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "runtime/cpu/kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
 #include "runtime/device/device.hpp"
 #include "runtime/optim/step_math.hpp"
+#include "runtime/optim/update_ledger.hpp"
 #include "runtime/optim/update_math.hpp"
 #include "runtime/plan/flat.hpp"
 #include "runtime/tensor/error.hpp"
@@ -14,6 +16,7 @@ namespace dtrain::cpu {
 namespace {
 
 constexpr std::int64_t grain = 64 * 1024;  // floats a task: what two to four streams of it keep in the second cache
+constexpr std::int64_t ledger_piece = 8 * 1024;
 
 struct Range {
   float* __restrict w;
@@ -125,6 +128,40 @@ void update_parameter(const Rule& rule, const StepState& step, bool decayed, con
   });
 }
 
+// ---- with a ledger -----------------------------------------------------------------------------------------------
+
+LedgerSums sums_of(const Range& r) {
+  LedgerSums s;
+  const float* const of[LedgerSums::values] = {r.w, r.m, r.v};
+  for (std::size_t i = 0; i < LedgerSums::values; ++i)
+    if (of[i] != nullptr) s.sums[i] = sum_of_bits(of[i], static_cast<std::size_t>(r.n));
+  return s;
+}
+
+/// Where a parameter's place in a ledger is.
+struct LedgerPlace {
+  UpdateLedger* ledger;
+  std::size_t param;
+};
+
+/// Piece by piece, so that the sums find their values in a cache near by.
+template <class Rule>
+void update_with_ledger(const Rule& rule, const StepState& step, bool decayed, const Range& all, double* norms,
+                        int threads, LedgerPlace to) {
+  if constexpr (std::is_same_v<Rule, Lars> || std::is_same_v<Rule, Lamb>) {  // these need the whole parameter
+    const LedgerSums read = sums_of(all);
+    update_parameter(rule, step, decayed, all, norms, threads);
+    to.ledger->add(to.param, read, sums_of(all));
+  } else {
+    parallel_chunks(all.n, ledger_piece, threads, [&](std::int64_t begin, std::int64_t end) {
+      const Range piece = part(all, begin, end);
+      const LedgerSums read = sums_of(piece);
+      update_range(rule, step, decayed, piece);
+      to.ledger->add(to.param, read, sums_of(piece));
+    });
+  }
+}
+
 void apply_update(const UpdateRule& rule, const UpdateArgs& a, int threads) {
   if (a.step->nonfinite != 0) return;  // the step is skipped
   const int states = state_count(rule);
@@ -141,7 +178,9 @@ void apply_update(const UpdateRule& rule, const UpdateArgs& a, int threads) {
     std::visit(
         [&](auto r) {
           r.weight_decay = p.update.weight_decay.value_or(r.weight_decay);
-          update_parameter(r, step, p.decay, range, a.norms, threads);
+          if (a.ledger == nullptr) return update_parameter(r, step, p.decay, range, a.norms, threads);
+          const auto place = static_cast<std::size_t>(&p - a.layout->params.data());
+          update_with_ledger(r, step, p.decay, range, a.norms, threads, {a.ledger, place});
         },
         rule.kind);
   }

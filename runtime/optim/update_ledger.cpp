@@ -2,20 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <utility>
 
 namespace dtrain {
-
-std::uint32_t sum_of_bits(const float* values, std::size_t count) noexcept {
-  std::uint32_t sum = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    std::uint32_t bits;
-    std::memcpy(&bits, values + i, sizeof bits);
-    sum += bits;
-  }
-  return sum;
-}
 
 void UpdateLedger::add(std::size_t param, const LedgerSums& read, const LedgerSums& written) noexcept {
   for (std::size_t v = 0; v < LedgerSums::values; ++v) {

@@ -167,6 +167,15 @@ bool Saving::finished_before(const RunStatus& status) {
   return true;
 }
 
+void Saving::check_data(DataCheck& check, const RunStatus& status) {
+  data_check_ = &check;
+  if (!found_) return;
+  const auto at = found_->state.versions.find(DataCheck::key);
+  const std::string sums = at == found_->state.versions.end() ? std::string() : at->second;
+  for (const auto& remark : check.resume(group_, sums, found_->path, static_cast<std::uint64_t>(status.step)))
+    report_.say("resume: " + remark);
+}
+
 void Saving::load(ModelState& model, RunStatus& status) {
   const bool wanted = config_.train.ema.decay > 0;
   auto tensors = model.loaded_tensors();
@@ -280,6 +289,7 @@ void Saving::write(RunStatus& status, ModelState& model) {
   if (const auto report = writer_->finish()) tell(*report, status);
   model.check_memory(group_);
   io::RunState s = run_state(status);
+  if (data_check_ != nullptr) s.versions[DataCheck::key] = data_check_->text(group_, s.step);
   alone([&] {
     model.pull();
     s.parameter_hash = model.parameter_hash();

@@ -14,6 +14,7 @@
 #include "io/dataset/dataset.hpp"
 #include "io/dataset/stream.hpp"
 #include "launch/config/config_file.hpp"
+#include "launch/data/data_check.hpp"
 #include "launch/report/run_choices.hpp"
 #include "launch/report/run_status.hpp"
 #include "launch/train/model_state.hpp"
@@ -30,6 +31,8 @@ class Saving {
 
   /// Does the run go on from a checkpoint?
   bool resumes() const noexcept { return found_.has_value(); }
+  /// Tells it what the checkpoint that was found says of the data, and keeps its sums in each checkpoint from then on.
+  void check_data(DataCheck&, const RunStatus&);
   const std::string& run_id() const noexcept { return run_id_; }
   /// In which the samples of the whole run are drawn.
   io::OrderVersion order() const noexcept { return order_; }
@@ -70,6 +73,7 @@ class Saving {
   Reporter& report_;
   const RunChoices& choices_;
   const io::Dataset& data_;
+  DataCheck* data_check_ = nullptr;
   std::string run_id_;
   std::unique_ptr<io::CheckpointWriter> writer_;
   std::optional<io::FoundCheckpoint> found_;

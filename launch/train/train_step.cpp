@@ -285,6 +285,7 @@ void TrainStep::load(io::Loader& loader, const DeviceData* data, int slot, std::
       lines += fmt::format("{} {} {}\n", step, batch.positions.as<std::uint64_t>()[i], batch.indices[i]);
     sample_log_->append(lines);
   }
+  if (data_check_ != nullptr) data_check_->add(batch);
   take_weights(loader, batch);
   engine_.feed().give_back(loader);
 }

@@ -61,6 +61,10 @@ struct RunState {
   std::string saved_at;        // "2025-01-31T12:00:00Z"; filled by the writer
 };
 
+/// Collective, at a step boundary: all ranks hold the same finite values of these tensors. Throws NumericError naming
+/// the tensor, and the rank, on all ranks alike.
+void compare_state(Group&, std::uint64_t step, std::span<const StateTensor>);
+
 /// A random id, 16 hex digits. Made on rank 0 and broadcast.
 std::string make_run_id();
 

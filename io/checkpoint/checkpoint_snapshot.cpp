@@ -80,6 +80,13 @@ void Snapshot::take(std::span<const StateTensor> tensors, Manifest& manifest, st
   if (end > zeroed) std::memset(buffer_.get() + (zeroed - begin), 0, end - zeroed);
 }
 
+void compare_state(Group& group, std::uint64_t step, std::span<const StateTensor> tensors) {
+  Manifest manifest = lay_out(tensors);
+  Snapshot nothing;  // is copied
+  nothing.take(tensors, manifest, 0, 0);
+  compare_ranks(group, step, manifest, nothing, "");
+}
+
 std::string compare_ranks(Group& group, std::uint64_t step, const Manifest& manifest, const Snapshot& snapshot,
                           const std::string& word) {
   const Header header{step, layout_hash(manifest), snapshot.nonfinite(),

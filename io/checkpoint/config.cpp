@@ -40,6 +40,9 @@ TypePtr<CheckpointConfig> checkpoint_table() {
                    "where checkpoints lie; by default <log.directory>/checkpoints");
     checkpoint.add("every_steps", &CheckpointConfig::every_steps, integer(),
                    "save after so many steps; 0: only at the end and on a signal");
+    checkpoint.add("verify_every_steps", &CheckpointConfig::verify_every_steps, integer(),
+                   "after so many steps compare what the ranks hold in memory, also where nothing is saved; 0: only "
+                   "before each save");
     checkpoint.add("keep", &CheckpointConfig::keep, integer<int>({2, 1'000'000}), "how many of the newest to keep");
     checkpoint.add("keep_every", &CheckpointConfig::keep_every, integer(),
                    "keep each checkpoint of a multiple of this step for good; 0: none");

@@ -16,10 +16,11 @@ std::string_view name_of(Best) noexcept;
 enum class Resume : std::uint8_t { automatic, never, directory };
 
 struct CheckpointConfig {
-  std::string directory;           // empty: <log.directory>/checkpoints
-  std::int64_t every_steps = 500;  // 0: only at the end and on a signal
-  int keep = 3;                    // newest ones to keep, at least 2
-  std::int64_t keep_every = 0;     // keep every M-th step for good; 0: none
+  std::string directory;                // empty: <log.directory>/checkpoints
+  std::int64_t every_steps = 500;       // 0: only at the end and on a signal
+  std::int64_t verify_every_steps = 0;  // compare what ranks hold; 0: only with each save
+  int keep = 3;                         // newest ones to keep, at least 2
+  std::int64_t keep_every = 0;          // keep every M-th step for good; 0: none
   Best best = Best::none;
   Resume resume = Resume::automatic;
   std::string resume_directory;  // where resume is `directory`

@@ -342,6 +342,24 @@ Dataset::Row Dataset::row(std::size_t port, std::uint64_t index, std::byte* scra
   return state_->rows[port].row(state_->list, index, scratch);
 }
 
+std::uint64_t Dataset::row_hash(std::size_t i, std::uint64_t index, const Row& row) const noexcept {
+  const std::size_t bytes = port(i).row_bytes * static_cast<std::size_t>(row.length);
+  const std::uint64_t words[] = {XXH3_64bits(row.data, bytes), index, i};
+  return XXH3_64bits(words, sizeof words);
+}
+
+std::string Dataset::rows_text(std::uint64_t begin, std::uint64_t end) const {
+  const ShardList& list = state_->list;
+  std::vector<std::string> parts;
+  while (begin < end) {
+    const std::size_t s = list.shard_of(begin);
+    const std::uint64_t last = std::min(end, list.first[s + 1]), first = list.first[s];
+    parts.push_back(fmt::format("rows {} to {} of {}", begin - first, last - 1 - first, list.files[s]));
+    begin = last;
+  }
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
 std::int32_t Dataset::label(std::size_t port, std::uint64_t index) const noexcept {
   return state_->rows[port].labels()[index];
 }

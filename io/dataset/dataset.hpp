@@ -132,6 +132,11 @@ class Dataset {
   Row row(std::size_t port, std::uint64_t index, std::byte* scratch) const;
   /// Of a port with `labels`.
   std::int32_t label(std::size_t port, std::uint64_t index) const noexcept;
+  /// Of a row's bytes, its index and its port: may be added up over rows in any order. Labels have no rows here:
+  /// fingerprint() has them all.
+  std::uint64_t row_hash(std::size_t port, std::uint64_t index, const Row&) const noexcept;
+  /// "rows 0 to 15 of train.h5" for messages: [begin, end), which may lie in several files.
+  std::string rows_text(std::uint64_t begin, std::uint64_t end) const;
   /// "train.h5: /images, row 17" for messages.
   std::string where(std::size_t port, std::uint64_t index) const;
 

@@ -30,6 +30,7 @@ struct Slot {
   HostBuffer pinned;  // in place of it, where a device wants that
   std::vector<std::uint64_t> indices;
   std::vector<std::uint64_t> weights;  // of Batch::next_weights
+  std::vector<std::uint64_t> hashes;   // of Batch::hashes
   std::exception_ptr failure;
   bool ready = false;
 };
@@ -37,6 +38,7 @@ struct Slot {
 /// Memory of one thread.
 struct Scratch {
   FillScratch fill;
+  RowHash hash;
   std::vector<std::int64_t> held;     // positions of a sample, a port each
   std::vector<std::uint64_t> counts;  // of a micro batch, in loss_weights()
   // Of a micro batch whose weights are counted, and of one of its samples the ports that say what it weighs.
@@ -116,6 +118,7 @@ void Loader::State::check() const {
     const BatchLayout::Port& port = o.layout.ports[i];
     if (port.converted != (o.ports[i].carry != Carry::floats)) throw BugError("loader: how a port travels");
     if (!port.converted) continue;
+    if (o.hash_rows && o.ports[i].carry == Carry::rows) throw BugError("loader: a hash of rows that are not read");
     if (o.ports[i].follow >= 0) throw BugError("loader: only the host lets a port follow another");
     if (bytes_of(o.ports[i].carry, data, o.ports[i], micro_batch, fillers.augmenter(i) != nullptr) != port.raw_bytes)
       throw BugError("loader: bytes of what travels in place of a port");
@@ -126,6 +129,7 @@ Scratch Loader::State::make_scratch() const {
   Scratch scratch;
   fillers.reserve(scratch.fill);
   scratch.held.resize(fillers.size());
+  scratch.hash.done.resize(data.ports().size());
   if (options.counts.empty()) return scratch;
   scratch.counts.resize(options.counts.size());
   scratch.indices.resize(static_cast<std::size_t>(micro_batch));
@@ -160,12 +164,14 @@ void Loader::State::make_slots() {
     }
     slot.indices.resize(static_cast<std::size_t>(micro_batch));
     slot.weights.resize(options.counts.size());
+    if (options.hash_rows) slot.hashes.resize(static_cast<std::size_t>(micro_batch));
     auto* const memory = static_cast<std::byte*>(std::align(BatchLayout::alignment, bytes, at, space));
     slot.batch.memory = {memory, bytes};
     for (std::size_t i = 0; i < options.layout.ports.size(); ++i)
       slot.batch.ports.push_back(options.layout.value(i, memory));
     slot.batch.positions = options.layout.positions_in(memory);
     slot.batch.indices = slot.indices;
+    slot.batch.hashes = slot.hashes;
   }
 }
 
@@ -224,9 +230,16 @@ void Loader::State::fill(std::uint64_t sequence, Slot& slot, Scratch& scratch) c
   batch.valid = static_cast<std::int64_t>(valid);
   batch.next_weights = {};
 
+  std::fill(slot.hashes.begin(), slot.hashes.end(), 0);
   for (std::size_t port = 0; port < fillers.size(); ++port)
     if (options.ports[port].carry != Carry::floats) fill_raw(port, valid, slot);
-  for (std::uint64_t i = 0; i < valid; ++i) fill_sample(i, slot, scratch);
+  scratch.fill.hash = options.hash_rows ? &scratch.hash : nullptr;
+  for (std::uint64_t i = 0; i < valid; ++i) {
+    scratch.hash.begin();
+    fill_sample(i, slot, scratch);
+    if (options.hash_rows) slot.hashes[i] += scratch.hash.sum;
+  }
+  scratch.fill.hash = nullptr;
   for (std::uint64_t i = valid; i < m; ++i) pad(i, slot);
   if (!training || options.counts.empty()) return;
   // Each micro batch counts its like of the next step: threads share that as they share the filling.
@@ -276,8 +289,9 @@ void Loader::State::fill_raw(std::size_t port, std::uint64_t valid, Slot& slot) 
     if (augmenter != nullptr) draws[i] = i < valid ? image_draw(augmenter->draw(positions[i])) : ImageDraw{};
     if (how.carry != Carry::bytes || i >= valid) continue;
     std::byte* const to = raw + layout.stored + i * bytes;
-    const std::byte* const from = data.row(source, slot.indices[i], to).data;  // perhaps in memory of its own
-    if (from != to) std::memcpy(to, from, bytes);
+    const Dataset::Row row = data.row(source, slot.indices[i], to);  // perhaps in memory of its own
+    if (row.data != to) std::memcpy(to, row.data, bytes);
+    if (options.hash_rows) slot.hashes[i] += data.row_hash(source, slot.indices[i], row);
   }
 }
 

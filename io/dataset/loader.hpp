@@ -31,6 +31,7 @@ struct Batch {
   std::vector<Tensor> ports;               // in it, as BatchLayout::ports; no data where the device makes the value
   Tensor positions;                        // in it, u64 [m]: stream position (evaluation: sample index)
   std::span<const std::uint64_t> indices;  // [m]: sample of the set
+  std::span<const std::uint64_t> hashes;   // with LoaderOptions::hash_rows, [m]: of all rows of the sample, added up
   std::int64_t valid = 0;                  // rows that are not padding; they come first
   std::uint64_t step = 0;                  // training: global step; evaluation: 0
   std::int64_t micro = 0;                  // training: accumulation index; evaluation: batch of the pass
@@ -78,6 +79,7 @@ struct LoaderOptions {
   std::uint64_t seed = 1;
   bool shuffle = true;  // training only
   OrderVersion order = newest_order;
+  bool hash_rows = false;  // Dataset::row_hash of all that is read; no port is carried as rows then
   int threads = 1;
   int ring = 4;              // micro batches; at least 2
   Device* device = nullptr;  // what the batches are copied to: the ring lies in memory that suits it; null: anywhere

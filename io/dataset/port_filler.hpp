@@ -33,9 +33,24 @@ inline bool is_weight(const PortOptions& options) noexcept {
   return options.use == PortUse::weight;
 }
 
+/// Sums the hashes of a sample's rows, each once, however many ports read it.
+struct RowHash {
+  std::uint64_t sum = 0;
+  std::vector<bool> done;  // by port of the Dataset
+  void begin() {
+    sum = 0;
+    done.assign(done.size(), false);
+  }
+  void add(const Dataset& data, std::size_t port, std::uint64_t index, const Dataset::Row& row) {
+    if (!done[port]) sum += data.row_hash(port, index, row);
+    done[port] = true;
+  }
+};
+
 /// Memory of one thread: a stored row, and a converted sample.
 struct FillScratch {
   std::vector<std::byte> stored, value;
+  RowHash* hash = nullptr;  // of the sample that is filled; null: not wanted
 };
 
 /// The pixels of one port after the geometric draw of an image: the nearest ones.
@@ -75,7 +90,10 @@ class PortFiller {
  protected:
   const DataPort& stored() const { return data_.port(static_cast<std::size_t>(options_.source)); }
   Dataset::Row row(std::uint64_t index, FillScratch& scratch) const {
-    return data_.row(static_cast<std::size_t>(options_.source), index, scratch.stored.data());
+    const auto source = static_cast<std::size_t>(options_.source);
+    const Dataset::Row found = data_.row(source, index, scratch.stored.data());
+    if (scratch.hash != nullptr) scratch.hash->add(data_, source, index, found);
+    return found;
   }
   std::string where(std::uint64_t index) const { return data_.where(static_cast<std::size_t>(options_.source), index); }
   /// "position 3" or "position [2, 5]".

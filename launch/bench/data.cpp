@@ -67,6 +67,7 @@ BenchReport bench_data(const LoadedConfig& input, const DataBenchOptions& option
     const Graph graph = models::build(config.model, split.micro, config.precision, stored);
     io::LoaderOptions loading = loader_options(config, graph, stored, data, DataUse::training);
     loading.threads = n;
+    loading.hash_rows = !data.in_memory();  // as in training
     loading.ring = std::max(loading.ring, n + 1);
     const auto loader = io::Loader::training(data, loading);
     bytes_a_sample = 0;

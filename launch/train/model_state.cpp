@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include <fmt/format.h>
+
 namespace dtrain::launch {
 
 namespace {
@@ -42,13 +44,21 @@ std::vector<io::StateTensor> ModelState::tensors() {
 }
 
 std::vector<io::StateTensor> ModelState::loaded_tensors() {
+  return loaded_tensors(true);
+}
+
+std::vector<io::StateTensor> ModelState::replicated_tensors() {
+  return loaded_tensors(!optimizer_.sharded());
+}
+
+std::vector<io::StateTensor> ModelState::loaded_tensors(bool with_moments) {
   const FlatLayout& layout = store_.layout();
-  if (optimizer_.sharded()) make_images();
+  if (optimizer_.sharded() && with_moments) make_images();
   std::vector<io::StateTensor> out;
   io::append_flat(out, "param/", layout.params, params_.as<float>());
   for (const FlatState& s : layout.states)
     out.push_back({"state/" + s.name, DType::f32, s.shape, params_.as<float>() + s.offset});
-  for (std::size_t i = 0; i < moments_.size(); ++i) {
+  for (std::size_t i = 0; i < moments_.size() && with_moments; ++i) {
     io::append_flat(out, "optimizer/" + moment_names_[i] + "/", layout.trained(),
                     optimizer_.sharded() ? images_[i].data() : moments_[i].as<float>());
   }
@@ -71,11 +81,15 @@ void ModelState::pull_parameters() {
   compute_.synchronize();
 }
 
+void ModelState::pull_replicated() {
+  if (!optimizer_.sharded())
+    for (const HostMirror& m : moments_) m.pull(compute_);
+  pull_parameters();
+}
+
 void ModelState::pull() {
-  params_.pull(compute_);
   for (const HostMirror& m : moments_) m.pull(compute_);
-  if (average_) averages_.pull(compute_);
-  compute_.synchronize();
+  pull_parameters();
   if (!optimizer_.sharded()) return;
   make_images();
   const FlatLayout& layout = store_.layout();
@@ -137,6 +151,29 @@ void ModelState::each_shard(std::size_t moment, Visit visit) {
     const std::size_t floats = shard.end - shard.begin;
     visit(images_[moment].data() + shard.begin, own, floats);
     own += floats;
+  }
+}
+
+/// What this rank knows of itself; empty where all is well.
+std::string ModelState::memory_fault(Program* packed_too) {
+  if (optimizer_.ledger() != nullptr) {
+    if (const auto c = optimizer_.changed(store_))
+      return fmt::format("{}{} has changed after step {}, by no update",
+                         c->value == 0 ? "param/" : fmt::format("optimizer/{}/", moment_names_[c->value - 1]),
+                         store_.layout().params[c->param].name, c->step);
+  }
+  const std::string name = packed_too ? packed_too->wrong_copy(store_, compute_) : std::string();
+  return name.empty() ? name : fmt::format("the packed copy of param/{} is not equal to it", name);
+}
+
+void ModelState::check_memory(Group& group, Program* packed_too) {
+  const auto faults = group.all_gather(memory_fault(packed_too));
+  for (std::size_t rank = 0; rank < faults.size(); ++rank) {
+    if (faults[rank].empty()) continue;
+    throw NumericError(
+        fmt::format("in the memory of rank {} {}; no checkpoint of it is kept. The memory of that machine may be "
+                    "faulty; the same command goes on from the newest checkpoint",
+                    rank, faults[rank]));
   }
 }
 

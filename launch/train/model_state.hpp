@@ -13,6 +13,7 @@
 #include "runtime/optim/average.hpp"
 #include "runtime/optim/update.hpp"
 #include "runtime/plan/flat.hpp"
+#include "runtime/program/program.hpp"
 #include "runtime/ranks/group.hpp"
 
 namespace dtrain::launch {
@@ -31,6 +32,9 @@ class ModelState {
   /// trained.
   std::vector<std::string> names_of_frozen() const;
   void pull();
+  /// Those of which each rank holds all, and not through other ranks: all but a sharded optimizer's state.
+  std::vector<io::StateTensor> replicated_tensors();
+  void pull_replicated();
   void push();
   /// After the save: gives back the memory of whole images of a sharded state.
   void release_tensors();
@@ -42,6 +46,10 @@ class ModelState {
   void initialize(const Graph&, std::uint64_t seed);
   /// Rank 0's parameters and optimizer state on all ranks; what is sharded is nobody else's. Collective; blocks.
   void broadcast();
+  /// Collective, between steps: throws NumericError, naming tensor and rank, on all ranks alike, where the memory of
+  /// some rank has changed in a way that a comparison of the ranks does not show: what it alone has, and the packed
+  /// copies of that program.
+  void check_memory(Group&, Program* packed_too = nullptr);
   /// As in summary.json, of the parameters at the latest pull().
   std::string parameter_hash() const { return dtrain::parameter_hash(params_.as<float>(), store_.layout()); }
   /// The same of their moving average; empty without one.
@@ -50,6 +58,8 @@ class ModelState {
   std::string first_nonfinite_gradient();
 
  private:
+  std::vector<io::StateTensor> loaded_tensors(bool with_moments);
+  std::string memory_fault(Program* packed_too);
   void make_images();
   void gather_bucket(std::size_t bucket, const Tensor& own, Stream&);
   /// Calls visit(own shard in the image, own shard in the compact state, floats) for each bucket.

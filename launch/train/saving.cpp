@@ -167,6 +167,15 @@ bool Saving::finished_before(const RunStatus& status) {
   return true;
 }
 
+void Saving::check_data(DataCheck& check, const RunStatus& status) {
+  data_check_ = &check;
+  if (!found_) return;
+  const auto at = found_->state.versions.find(DataCheck::key);
+  const std::string sums = at == found_->state.versions.end() ? std::string() : at->second;
+  for (const auto& remark : check.resume(group_, sums, found_->path, static_cast<std::uint64_t>(status.step)))
+    report_.say("resume: " + remark);
+}
+
 void Saving::load(ModelState& model, RunStatus& status) {
   const bool wanted = config_.train.ema.decay > 0;
   auto tensors = model.loaded_tensors();
@@ -265,11 +274,22 @@ void Saving::save(RunStatus& status, ModelState& model) {
   write(status, model);
 }
 
+void Saving::verify(const RunStatus& status, ModelState& model, Program& program) {
+  world_.watchdog().beat("verify", static_cast<std::uint64_t>(status.step), comm::Deadline::save);
+  const auto begin = Clock::now();
+  model.check_memory(group_, &program);
+  alone([&] { model.pull_replicated(); });
+  io::compare_state(group_, static_cast<std::uint64_t>(status.step), model.replicated_tensors());
+  report_.seconds().checkpoint += since(begin);
+}
+
 void Saving::write(RunStatus& status, ModelState& model) {
   world_.watchdog().beat("save", static_cast<std::uint64_t>(status.step), comm::Deadline::save);
   const auto begin = Clock::now();
   if (const auto report = writer_->finish()) tell(*report, status);
+  model.check_memory(group_);
   io::RunState s = run_state(status);
+  if (data_check_ != nullptr) s.versions[DataCheck::key] = data_check_->text(group_, s.step);
   alone([&] {
     model.pull();
     s.parameter_hash = model.parameter_hash();

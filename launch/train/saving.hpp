@@ -14,6 +14,7 @@
 #include "io/dataset/dataset.hpp"
 #include "io/dataset/stream.hpp"
 #include "launch/config/config_file.hpp"
+#include "launch/data/data_check.hpp"
 #include "launch/report/run_choices.hpp"
 #include "launch/report/run_status.hpp"
 #include "launch/train/model_state.hpp"
@@ -30,6 +31,8 @@ class Saving {
 
   /// Does the run go on from a checkpoint?
   bool resumes() const noexcept { return found_.has_value(); }
+  /// Tells it what the checkpoint that was found says of the data, and keeps its sums in each checkpoint from then on.
+  void check_data(DataCheck&, const RunStatus&);
   const std::string& run_id() const noexcept { return run_id_; }
   /// In which the samples of the whole run are drawn.
   io::OrderVersion order() const noexcept { return order_; }
@@ -40,6 +43,9 @@ class Saving {
 
   /// Once a step: says how a save that was under way has ended.
   void poll(RunStatus&);
+  /// Compares what the ranks hold in memory, as each save does, and the packed copies of that program. Throws
+  /// NumericError naming tensor and rank, on all ranks alike.
+  void verify(const RunStatus&, ModelState&, Program&);
   /// Begins to save the model as it is. The best checkpoint of `status` gets its label once this one is durable.
   void save(RunStatus&, ModelState&);
   /// True where the evaluation of this step is the best so far, by checkpoint.best: `status` knows it then, and this
@@ -67,6 +73,7 @@ class Saving {
   Reporter& report_;
   const RunChoices& choices_;
   const io::Dataset& data_;
+  DataCheck* data_check_ = nullptr;
   std::string run_id_;
   std::unique_ptr<io::CheckpointWriter> writer_;
   std::optional<io::FoundCheckpoint> found_;

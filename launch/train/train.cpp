@@ -22,6 +22,7 @@
 #include "launch/base/progress.hpp"
 #include "launch/base/text.hpp"
 #include "launch/data/data.hpp"
+#include "launch/data/data_check.hpp"
 #include "launch/data/device_data.hpp"
 #include "launch/place/bandwidth.hpp"
 #include "launch/place/device_placement.hpp"
@@ -75,6 +76,7 @@ class Trainer {
     });
     // Hosts with copies of their own may hold different data: other samples, another number of steps.
     const comm::Fact data[] = {{"data.train (by its fingerprint)", train_data_->fingerprint()},
+                               {"data.train (by all of its bytes)", row_sums_ ? row_sums_->digest() : "not read yet"},
                                {"data.eval (by its fingerprint)", eval_data_ ? eval_data_->fingerprint() : "none"}};
     comm::agree_on(*group_, world_.host(), data);
     watchdog_.beat("load", 0, comm::Deadline::load);
@@ -106,6 +108,7 @@ class Trainer {
     if (!config_.data.eval.files.empty())
       eval_data_.emplace(open_data(config_, config_.data.eval.files, DataUse::evaluation, cache,
                                    train_data_->descriptions(), {world_.rank(), world_.size(), batch_.micro}));
+    if (train_data_->in_memory()) row_sums_ = sum_rows(*train_data_);
     stored_ = stored_ports(*train_data_, eval_data_ ? &*eval_data_ : nullptr);
     graph_.emplace(training_graph(config_, batch_.micro, stored_));
     check_data(config_, *graph_, stored_, *train_data_, DataUse::training);
@@ -161,6 +164,14 @@ class Trainer {
 
   void make_loaders() {
     sets_[0].options.order = saving_->order();
+    // What lies on the device was read whole, and is not read again.
+    const auto& ports = sets_[0].options.ports;
+    if (!row_sums_ && std::any_of(ports.begin(), ports.end(), [](const auto& p) { return p.carry == io::Carry::rows; }))
+      row_sums_ = sum_rows(*train_data_);
+    data_check_.emplace(*train_data_, static_cast<std::uint64_t>(config_.batch.global), row_sums_,
+                        config_.checkpoint.force);
+    sets_[0].options.hash_rows = data_check_->reads();
+    step_->check_data(*data_check_);
     train_on_device_ = DeviceData::make(engine_->device(), engine_->compute(), sets_[0]);
     loader_ = io::Loader::training(*train_data_, sets_[0].options);
     if (!eval_data_) return;
@@ -208,6 +219,7 @@ class Trainer {
   void start_state() {
     watchdog_.beat("load", static_cast<std::uint64_t>(status_.step), comm::Deadline::load);
     ModelState& model = step_->model();
+    saving_->check_data(*data_check_, status_);
     if (saving_->resumes()) {
       saving_->load(model, status_);
     } else {
@@ -251,11 +263,14 @@ class Trainer {
       step_->run(status_, *loader_, train_on_device_.get(), logged(status_.step + 1), report_.seconds());
       ++status_.step;
       // Results are read late, but before anything that they decide on.
-      const bool settled =
-          status_.finished() || evaluation_due() || save_due() || tracing_->done_before(status_.step + 1);
+      const bool settled = status_.finished() || evaluation_due() || save_due() || verify_due() ||
+                           tracing_->done_before(status_.step + 1);
       const bool stop = read_results(settled ? 0 : step_->lag());
+      for (const auto& text : data_check_->step_done(*group_, static_cast<std::uint64_t>(status_.step)))
+        report_.say(text);
       saving_->poll(status_);
       if (stop && !status_.finished()) return stopped();
+      if (verify_due()) verify();
       if (evaluation_due() && !evaluate()) return stopped();
       if (save_due()) save();
       tell(tracing_->write_if_done(status_.step + 1, device_clock()));
@@ -276,6 +291,11 @@ class Trainer {
   bool save_due() const {
     return config_.checkpoint.every_steps > 0 && status_.step % config_.checkpoint.every_steps == 0 &&
            !status_.finished();
+  }
+
+  bool verify_due() const {
+    const std::int64_t every = config_.checkpoint.verify_every_steps;
+    return every > 0 && status_.step % every == 0 && !status_.finished();
   }
 
   /// Leaves so many of the steps under way unread. True where some rank was asked to stop.
@@ -309,6 +329,11 @@ class Trainer {
     step_->settle();
     saving_->save(status_, step_->model());
     tracing_->note(Activity::checkpoint, begin, status_.step);
+  }
+
+  void verify() {
+    step_->settle();
+    saving_->verify(status_, step_->model(), engine_->program());
   }
 
   void tell(const std::string& of_timeline) {
@@ -408,7 +433,9 @@ class Trainer {
   std::optional<Graph> graph_;  // until the engine has it
   std::optional<io::Dataset> train_data_, eval_data_;
   models::StoredPorts stored_;
-  std::vector<LoadedSet> sets_;  // of training, and of evaluation where there is one
+  std::vector<LoadedSet> sets_;      // of training, and of evaluation where there is one
+  std::optional<RowSums> row_sums_;  // of the training data, where they were known at the start
+  std::optional<DataCheck> data_check_;
   std::unique_ptr<DeviceData> train_on_device_, eval_on_device_;
   std::unique_ptr<io::Loader> loader_, eval_loader_;
   std::optional<TrainStep> step_;  // behind what steps under way still read

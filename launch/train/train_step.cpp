@@ -58,6 +58,9 @@ TrainStep::TrainStep(const RunConfig& config, Engine& engine, comm::Watchdog& wa
       losses_(engine.plan().graph.loss_rule()),
       counted_(static_cast<std::size_t>(std::popcount(losses_.counted))) {
   if (!optimizer_.sharded()) optimizer_.leave(engine.program().packed_copies());
+  // Of what is sharded, or of a run of one rank, there is no second copy to compare with.
+  const bool single = ranks_ == 1 && config.checkpoint.verify_every_steps > 0;
+  if ((optimizer_.sharded() || single) && !engine.device().asynchronous()) optimizer_.keep_ledger();
   reducer_.follow(&memory_.state().step);
   communication_.exposed.resize(reducer_.timings().size());
   communication_.bytes_per_step = reducer_.bytes_per_step();
@@ -96,6 +99,7 @@ void TrainStep::start(const RunStatus& status, std::span<const double> weights) 
   }
   weigh_losses(state, losses_);
   first_step_ = reading_step_ = status.step;
+  if (UpdateLedger* const ledger = optimizer_.ledger()) ledger->forget();
   memory_.reset(state, engine_.compute());
 }
 
@@ -281,6 +285,7 @@ void TrainStep::load(io::Loader& loader, const DeviceData* data, int slot, std::
       lines += fmt::format("{} {} {}\n", step, batch.positions.as<std::uint64_t>()[i], batch.indices[i]);
     sample_log_->append(lines);
   }
+  if (data_check_ != nullptr) data_check_->add(batch);
   take_weights(loader, batch);
   engine_.feed().give_back(loader);
 }
@@ -344,6 +349,7 @@ void TrainStep::update(const RunStatus& status, bool logged, PhaseSeconds& secon
       optimizer_.update_bucket(store, static_cast<std::size_t>(b), state, compute);
     }
   }
+  if (UpdateLedger* const ledger = optimizer_.ledger()) ledger->close(state.step);
   optimizer_.update_states(store, state, compute);
   if (!gathers_first_) reducer_.gather_parameters(compute);
   if (average_) {

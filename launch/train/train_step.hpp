@@ -17,6 +17,7 @@
 #include "io/dataset/loader.hpp"
 #include "launch/base/signals.hpp"
 #include "launch/config/config.hpp"
+#include "launch/data/data_check.hpp"
 #include "launch/report/run_files.hpp"
 #include "launch/report/run_status.hpp"
 #include "launch/report/step_timers.hpp"
@@ -51,6 +52,8 @@ class TrainStep {
   /// The first parameter, in the sums over all ranks, with a gradient that is not finite in this step, as far as that
   /// can still be known; collective. Throws RankFailure.
   std::string first_nonfinite_gradient(const StepState& done);
+  /// Is told of each batch from now on; outlives this.
+  void check_data(DataCheck& check) noexcept { data_check_ = &check; }
   /// Null where the configuration has none.
   ParameterAverage* average() noexcept { return average_ ? &*average_ : nullptr; }
   /// Writes which samples this rank takes to this file from now on; see open_sample_log().
@@ -130,6 +133,7 @@ class TrainStep {
   std::int64_t step_ = 0;                           // that was begun last
   std::int64_t first_step_ = 0, reading_step_ = 0;  // of this run; that is read next
   std::optional<AppendFile> sample_log_;
+  DataCheck* data_check_ = nullptr;
   Trace* trace_ = nullptr;
   Energy spent_;
   const LossRule losses_;

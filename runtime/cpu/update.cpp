@@ -1,13 +1,32 @@
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>
+#include <type_traits>
 
 #include "runtime/cpu/kernels.hpp"
 #include "runtime/cpu/parallel.hpp"
 #include "runtime/device/device.hpp"
 #include "runtime/optim/step_math.hpp"
+#include "runtime/optim/update_ledger.hpp"
 #include "runtime/optim/update_math.hpp"
 #include "runtime/plan/flat.hpp"
 #include "runtime/tensor/error.hpp"
+
+namespace dtrain {
+
+/// Here, where loops become vectors: it is part of each update with a ledger.
+std::uint32_t sum_of_bits(const float* values, std::size_t count) noexcept {
+  std::uint32_t sum = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    std::uint32_t bits;
+    std::memcpy(&bits, values + i, sizeof bits);
+    sum += bits;
+  }
+  return sum;
+}
+
+}  // namespace dtrain
 
 namespace dtrain::cpu {
 
@@ -125,6 +144,85 @@ void update_parameter(const Rule& rule, const StepState& step, bool decayed, con
   });
 }
 
+// ---- with a ledger -----------------------------------------------------------------------------------------------
+
+/// What a ledger is told of a range.
+struct LedgerEntry {
+  LedgerSums read, written;
+};
+
+/// Calls apply(g, w, m, v) for each element and sums the bits on the way, while they are at hand.
+template <int states, class Apply>
+LedgerEntry each_with_bits(const Range& r, const Apply& apply) {
+  float* __restrict w = r.w;
+  const float* __restrict g = r.g;
+  float* __restrict m = r.m;
+  float* __restrict v = r.v;
+  std::uint32_t w_read = 0, m_read = 0, v_read = 0, w_written = 0, m_written = 0, v_written = 0;
+  for (std::int64_t i = 0; i < r.n; ++i) {
+    float wi = w[i], mi = 0, vi = 0;
+    if constexpr (states > 0) mi = m[i];
+    if constexpr (states > 1) vi = v[i];
+    w_read += std::bit_cast<std::uint32_t>(wi);
+    m_read += std::bit_cast<std::uint32_t>(mi);
+    v_read += std::bit_cast<std::uint32_t>(vi);
+    apply(g[i], wi, mi, vi);
+    w_written += std::bit_cast<std::uint32_t>(wi);
+    m_written += std::bit_cast<std::uint32_t>(mi);
+    v_written += std::bit_cast<std::uint32_t>(vi);
+    w[i] = wi;
+    if constexpr (states > 0) m[i] = mi;
+    if constexpr (states > 1) v[i] = vi;
+  }
+  return {{{w_read, m_read, v_read}}, {{w_written, m_written, v_written}}};
+}
+
+LedgerEntry range_with_bits(const Sgd& rule, const StepState& step, bool decayed, const Range& r) {
+  const SgdConstants c(rule, step, decayed);
+  if (rule.momentum == 0) return each_with_bits<0>(r, [&c](float g, float& w, float&, float&) { sgd_plain(c, g, w); });
+  if (rule.nesterov)
+    return each_with_bits<1>(r, [&c](float g, float& w, float& m, float&) { sgd_nesterov(c, g, w, m); });
+  return each_with_bits<1>(r, [&c](float g, float& w, float& m, float&) { sgd_momentum(c, g, w, m); });
+}
+LedgerEntry adam_with_bits(const AdamConstants& c, const Range& r) {
+  return each_with_bits<2>(r, [&c](float g, float& w, float& m, float& v) { adam(c, g, w, m, v); });
+}
+LedgerEntry range_with_bits(const Adam& rule, const StepState& step, bool decayed, const Range& r) {
+  return adam_with_bits(AdamConstants(rule, step, decayed ? rule.weight_decay : 0.0, 0.0), r);
+}
+LedgerEntry range_with_bits(const AdamW& rule, const StepState& step, bool decayed, const Range& r) {
+  return adam_with_bits(AdamConstants(rule, step, 0.0, decayed ? rule.weight_decay : 0.0), r);
+}
+
+LedgerSums sums_of(const Range& r) {
+  LedgerSums s;
+  const float* const of[LedgerSums::values] = {r.w, r.m, r.v};
+  for (std::size_t i = 0; i < LedgerSums::values; ++i)
+    if (of[i] != nullptr) s.sums[i] = sum_of_bits(of[i], static_cast<std::size_t>(r.n));
+  return s;
+}
+
+/// Where a parameter's place in a ledger is.
+struct LedgerPlace {
+  UpdateLedger* ledger;
+  std::size_t param;
+};
+
+template <class Rule>
+void update_with_ledger(const Rule& rule, const StepState& step, bool decayed, const Range& all, double* norms,
+                        int threads, LedgerPlace to) {
+  if constexpr (std::is_same_v<Rule, Lars> || std::is_same_v<Rule, Lamb>) {  // several passes, over the whole parameter
+    const LedgerSums read = sums_of(all);
+    update_parameter(rule, step, decayed, all, norms, threads);
+    to.ledger->add(to.param, read, sums_of(all));
+  } else {
+    parallel_chunks(all.n, grain, threads, [&](std::int64_t begin, std::int64_t end) {
+      const LedgerEntry entry = range_with_bits(rule, step, decayed, part(all, begin, end));
+      to.ledger->add(to.param, entry.read, entry.written);
+    });
+  }
+}
+
 void apply_update(const UpdateRule& rule, const UpdateArgs& a, int threads) {
   if (a.step->nonfinite != 0) return;  // the step is skipped
   const int states = state_count(rule);
@@ -141,7 +239,9 @@ void apply_update(const UpdateRule& rule, const UpdateArgs& a, int threads) {
     std::visit(
         [&](auto r) {
           r.weight_decay = p.update.weight_decay.value_or(r.weight_decay);
-          update_parameter(r, step, p.decay, range, a.norms, threads);
+          if (a.ledger == nullptr) return update_parameter(r, step, p.decay, range, a.norms, threads);
+          const auto place = static_cast<std::size_t>(&p - a.layout->params.data());
+          update_with_ledger(r, step, p.decay, range, a.norms, threads, {a.ledger, place});
         },
         rule.kind);
   }

@@ -17,6 +17,7 @@
 namespace dtrain {
 
 struct FlatLayout;
+class UpdateLedger;
 
 struct UpdateRule {
   std::variant<Sgd, Adam, AdamW, Lars, Lamb> kind;
@@ -53,6 +54,7 @@ struct UpdateArgs {
   double* norms = nullptr;      // norm_scratch(layout) doubles of device memory where needs_whole_parameters(rule)
   std::size_t state_begin = 0;  // state[i][0] is of this float of the flat buffers
   std::span<const PackedCopy> packed{};  // cuda: none, or one for each of FlatLayout::params; stays as it is over a run
+  UpdateLedger* ledger = nullptr;        // cpu: what is read and written is added to it; null: none
 };
 /// Two for each norm block of each parameter, and one for each parameter.
 std::size_t norm_scratch(const FlatLayout&) noexcept;

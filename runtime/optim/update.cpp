@@ -15,7 +15,8 @@ Optimizer::Optimizer(Device& device, const UpdateRule& rule, const FlatLayout& l
       whole_(!layout.whole_shards.empty()),
       state_floats_(optimizer_state_floats(layout, shard)),
       blocks_((layout.param_floats + norm_block - 1) / norm_block),
-      squares_(device, blocks_ * sizeof(double)) {
+      squares_(device, blocks_ * sizeof(double)),
+      params_(layout.trained().size()) {
   if (needs_whole_parameters(rule)) {
     if (sharded() && !whole_) throw BugError("a sharded rule that needs whole parameters, and shards that cut them");
     norms_ = Buffer(device, norm_scratch(layout) * sizeof(double));
@@ -34,6 +35,34 @@ void Optimizer::leave(std::span<const PackedCopy> copies) {
   copies_ = copies;
 }
 
+void Optimizer::keep_ledger() {
+  if (device_.asynchronous()) throw BugError("a ledger of updates that the host does not compute");
+  ledger_ = std::make_unique<UpdateLedger>(params_);
+}
+
+std::optional<UpdateLedger::Change> Optimizer::changed(const ParameterStore& store) const {
+  const FlatLayout& layout = store.layout();
+  std::vector<LedgerSums> now(params_);
+  const auto add = [&](const Bucket& own, std::size_t state_begin) {
+    for (std::size_t p = 0; p < params_; ++p) {
+      const FlatParam& param = layout.params[p];
+      const std::size_t begin = std::max(own.begin, param.offset), end = std::min(own.end, param.offset + param.size);
+      if (begin >= end) continue;
+      now[p].sums[0] += sum_of_bits(store.params() + begin, end - begin);
+      for (int i = 0; i < states(); ++i)
+        now[p].sums[static_cast<std::size_t>(i) + 1] +=
+            sum_of_bits(state(i) + (begin - own.begin + state_begin), end - begin);
+    }
+  };
+  std::size_t before = 0;  // floats of the own shards of the buckets before this one
+  for (std::size_t b = 0; b < layout.buckets.size(); ++b) {
+    const Bucket own = shard_of(layout, b, shard_);
+    add(own, before);
+    before += own.end - own.begin;
+  }
+  return ledger_->change(now);
+}
+
 UpdateArgs Optimizer::arguments(const ParameterStore& store, const StepState& step) {
   UpdateArgs args;
   args.params = store.params();
@@ -43,6 +72,7 @@ UpdateArgs Optimizer::arguments(const ParameterStore& store, const StepState& st
   args.step = &step;
   args.norms = static_cast<double*>(norms_.data());
   args.packed = copies_;
+  args.ledger = ledger_.get();
   return args;
 }
 

@@ -4,11 +4,14 @@
 #pragma once
 
 #include <array>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "runtime/device/device.hpp"
 #include "runtime/optim/optimizer.hpp"
+#include "runtime/optim/update_ledger.hpp"
 #include "runtime/plan/flat.hpp"
 
 namespace dtrain {
@@ -24,6 +27,12 @@ class Optimizer {
   /// Updates leave these copies as well: none, or one for each of FlatLayout::params; they stay where they are as long
   /// as this. Not sharded, where most parameters come from other ranks.
   void leave(std::span<const PackedCopy> copies);
+  /// From now on updates keep a ledger, on a device whose memory is the host's.
+  void keep_ledger();
+  /// Null where none is kept.
+  UpdateLedger* ledger() const noexcept { return ledger_.get(); }
+  /// Between steps, with a ledger: what has changed other than by an update, up to now.
+  std::optional<UpdateLedger::Change> changed(const ParameterStore&) const;
   /// Flat state buffer `i` of state_floats(), zero at the start: laid out like the parameters, or, sharded, the own
   /// shards of the buckets one after another.
   float* state(int i) const noexcept { return static_cast<float*>(state_[static_cast<std::size_t>(i)].data()); }
@@ -52,6 +61,8 @@ class Optimizer {
   std::array<Buffer, 2> state_;
   std::size_t blocks_;
   Buffer squares_, norms_;  // doubles
+  std::size_t params_;      // trained ones
+  std::unique_ptr<UpdateLedger> ledger_;
 };
 
 /// The first parameter (in graph order) with a gradient or value that is not finite; empty if all are. Host-visible

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "runtime/device/host_mirror.hpp"
 #include "runtime/ops/kernels.hpp"
 #include "runtime/plan/graph_analysis.hpp"
 
@@ -353,6 +354,25 @@ void Program::pack(const ParameterStore& store, Stream& stream, Changed changed)
   parameters_changed(changed);
   for (Call& call : s.calls[0].evaluate)
     if (call.kind == Call::Kind::forward) s.refresh(call, stream);
+}
+
+std::string Program::wrong_copy(const ParameterStore& store, Stream& stream) {
+  State& s = *state_;
+  if (s.bound != store.params()) return {};  // none was made yet
+  for (const Call& call : s.calls[0].evaluate) {
+    if (call.kind != Call::Kind::forward || !call.packed || s.stale[idx(call.node)]) continue;
+    const HostMirror image(s.device, call.packed.data, call.packed.bytes());
+    const auto* const bytes = image.as<std::byte>();
+    image.pull(stream);
+    stream.synchronize();
+    const std::vector<std::byte> before(bytes, bytes + image.bytes());
+    call.kernel->pack(call.params, call.packed, stream);
+    image.pull(stream);
+    stream.synchronize();
+    if (std::equal(before.begin(), before.end(), bytes)) continue;
+    return s.plan.graph.params()[idx(s.plan.graph.nodes()[idx(call.node)].params[0])].name;
+  }
+  return {};
 }
 
 void Program::run(const Pass& pass, int slot, const ParameterStore& store, const StepState& step, StepHooks& hooks,

@@ -78,6 +78,9 @@ class Program {
   void parameters_changed(Changed = Changed::anyhow) noexcept;
   /// Refreshes those packed copies at once.
   void pack(const ParameterStore&, Stream&, Changed = Changed::anyhow);
+  /// Refreshes the packed copies that are taken to be right, and names the first parameter of which one was not; empty
+  /// where all were. Blocks.
+  std::string wrong_copy(const ParameterStore&, Stream&);
   /// `store` may be another graph's: parameters and states are found by their names. Throws ShapeError where it lacks
   /// one. Train: forward, backward into `store`'s gradients; loss sums are added to (or, in the first micro batch,
   /// overwrite) store.loss_sums(k). Evaluate: forward only; loss sums likewise.

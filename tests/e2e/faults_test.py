@@ -1,6 +1,7 @@
 """A rank that is killed or stuck takes the run down soon, with the right exit code and nothing left behind."""
 import fcntl
 import itertools
+import json
 import os
 import re
 import signal
@@ -240,6 +241,66 @@ class Deadlines(harness.Case):
                 yield os.readlink(os.path.join(folder, name))
             except OSError:
                 pass
+
+
+class Memory(harness.Case):
+    """One bit flips in the memory of a running rank, where each rank alone owns its shard (ZeRO-1)."""
+
+    def saved_weights(self, run="run"):
+        """Bytes of the largest parameter in the newest checkpoint, and its name."""
+        folder = self.path(run, "checkpoints", self.checkpoints(run)[-1])
+        with open(os.path.join(folder, "MANIFEST.json")) as file:
+            manifest = json.load(file)
+        tensor = max((t for t in manifest["tensors"] if t["name"].startswith("param/")), key=lambda t: t["bytes"])
+        stream = b""
+        for shard in manifest["shards"]:
+            with open(os.path.join(folder, shard["name"]), "rb") as file:
+                stream += file.read()
+        return tensor["name"], stream[tensor["offset"]:tensor["offset"] + tensor["bytes"]]
+
+    def flip(self, pid, patterns):
+        """One bit of each of these runs of bytes, wherever they lie in that process. Returns how many there were."""
+        found = 0
+        with open(f"/proc/{pid}/maps") as file:
+            areas = [line.split()[:2] for line in file if len(line.split()) == 5 or "[heap]" in line]
+        with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+            for area, rights in areas:
+                begin, end = (int(number, 16) for number in area.split("-"))
+                if not rights.startswith("rw") or end - begin > 1 << 28:
+                    continue
+                try:
+                    memory.seek(begin)
+                    content = memory.read(end - begin)
+                except OSError:
+                    continue
+                for pattern in patterns:
+                    at = content.find(pattern)
+                    while at >= 0:
+                        memory.seek(begin + at + 2)
+                        memory.write(bytes([content[at + 2] ^ 1]))
+                        found += 1
+                        at = content.find(pattern, at + 1)
+        return found
+
+    def test_a_weight_that_flips_on_its_owner(self):
+        self.digits()
+        # So small a rate leaves the weights as they are, to be found.
+        running = self.start("config.yaml", "train.steps=10000000", "optimizer={sgd: {learning_rate: 1e-30}, shard: true}",
+                             "checkpoint.every_steps=50", "checkpoint.verify_every_steps=20", "data.eval=[]", ranks=2)
+        self.wait_for_step(running, 60)
+        while not self.checkpoints():
+            time.sleep(0.01)
+        name, weights = self.saved_weights()
+        patterns = [weights[at:at + 64] for at in range(0, len(weights) - 64, len(weights) // 16 // 4 * 4)]
+        try:
+            self.assertGreaterEqual(self.flip(running.known_ranks[1], patterns), len(patterns))
+        except PermissionError as error:
+            self.skipTest(f"the memory of another process may not be written here: {error}")
+        result = running.wait()
+        self.check_refused(result, harness.NUMERIC,
+                           rf"in the memory of rank 1 {re.escape(name)} has changed after step \d+, by no update; no checkpoint of it")
+        self.ok("checkpoint", "verify", "run/checkpoints")
+        self.assertEqual(self.saved_weights()[1], weights, "no checkpoint has the flipped bits")
 
 
 class Numbers(harness.Case):

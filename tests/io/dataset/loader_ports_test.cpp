@@ -137,6 +137,65 @@ TEST(LoaderPorts, IndexValuesOfOtherShapesAreRefused) {
   Loader::training(sevens, few.of(2));
 }
 
+// ---- hashes of rows ----------------------------------------------------------------------------------------------
+
+TEST(LoaderPorts, HashesAreOfAllStoredRowsOnceWhateverIsMadeOfThem) {
+  const Folder folder;
+  constexpr std::size_t n = 12;
+  std::vector<std::uint8_t> images(n * 8 * 8 * 3), labels(n);
+  std::vector<float> prices(n), weights(n);
+  std::vector<std::uint16_t> text;
+  std::vector<std::int64_t> starts{0};
+  for (std::size_t i = 0; i < images.size(); ++i) images[i] = static_cast<std::uint8_t>(i * 7);
+  for (std::size_t i = 0; i < n; ++i) {
+    labels[i] = static_cast<std::uint8_t>(i % 3);
+    prices[i] = static_cast<float>(i) / 3;
+    weights[i] = static_cast<float>(1 + i % 2);
+    for (std::size_t j = 0; j < i % 4; ++j) text.push_back(static_cast<std::uint16_t>(i + j));
+    starts.push_back(static_cast<std::int64_t>(text.size()));
+  }
+  {
+    H5File file(folder / "a.h5");
+    add(file, "image", {n, 8, 8, 3}, images);
+    add(file, "text", {text.size()}, text);
+    add(file, "starts", {n + 1}, starts);
+    add(file, "label", {n}, labels);
+    add(file, "price", {n, 1}, prices);
+    add(file, "w", {n}, weights);
+  }
+  PortBatch ports;
+  ports.port(in, "image", DType::f32, {3, 8, 8}).augment = {Flip{0.5, 0.5}, RandomCrop{2}};
+  ports.port(in, "text", DType::i32, {4}, "", "/starts");
+  ports.port(label, "label", DType::u8, {}).limit = 3;
+  ports.port(label, "price", DType::f32, {1});
+  ports.port(weight, "w", DType::f32, {});
+  // The weights of another loss: the same data set again, and both are counted a step ahead.
+  PortOptions& again = ports.port(weight, "again", DType::f32, {}, "-");
+  again.source = 4;
+  ports.options.counts = {{2, 4, {}, "a"}, {3, 5, {}, "b"}};
+  ports.options.hash_rows = true;
+  ports.options.threads = 2;
+  for (const double cache : {0.0, 1024.0}) {
+    const Dataset set = ports.open({folder / "a.h5"}, cache);
+    const auto loader = Loader::training(set, ports.of(4));
+    std::vector<std::byte> scratch(1024);
+    for (int k = 0; k < 9; ++k) {
+      const Batch& batch = loader->next();
+      ASSERT_EQ(batch.hashes.size(), 4u);
+      for (std::size_t i = 0; i < 4; ++i) {
+        std::uint64_t sum = 0;
+        for (const std::size_t p : {0u, 1u, 3u, 4u})
+          sum += set.row_hash(p, batch.indices[i], set.row(p, batch.indices[i], scratch.data()));
+        ASSERT_EQ(batch.hashes[i], sum) << batch.indices[i];
+      }
+      loader->release();
+    }
+  }
+  ports.options.hash_rows = false;
+  const Dataset set = ports.open({folder / "a.h5"});
+  EXPECT_TRUE(Loader::training(set, ports.of(4))->next().hashes.empty());
+}
+
 // ---- label maps that follow an image --------------------------------------------------------------------------------
 
 TEST(LoaderPorts, LabelMapsAndTheirWeightsFollowTheImage) {

@@ -3,6 +3,8 @@
 #include <cstring>
 #include <vector>
 
+#include <fmt/format.h>
+
 #include "io/dataset/dataset.hpp"
 #include "tests/io/dataset/port_files.hpp"
 #include "tests/io/hdf5/hdf5_files.hpp"
@@ -129,6 +131,43 @@ TEST(Ports, EachReadsItsDataSet) {
     EXPECT_EQ(open({folder / "b-1.h5", folder / "b-2.h5"}, everything()).where(3, 14),
               (folder / "b-2.h5") + ": /text, row 1");
   }
+}
+
+/// Of each row, over all ports but labels.
+std::vector<std::uint64_t> row_hashes(const Dataset& set) {
+  std::vector<std::byte> scratch(1024);
+  std::vector<std::uint64_t> hashes(set.count());
+  for (std::uint64_t i = 0; i < set.count(); ++i)
+    for (std::size_t p = 0; p < set.ports().size(); ++p)
+      if (!set.port(p).labels) hashes[i] += set.row_hash(p, i, set.row(p, i, scratch.data()));
+  return hashes;
+}
+
+TEST(Ports, HashesOfRowsSeeEveryPortAndNoStorage) {
+  const Folder folder;
+  testing::Spec chunks;
+  chunks.chunk = {4};
+  chunks.gzip = 1;
+  write_all(folder / "a.h5", 20);
+  write_all(folder / "packed.h5", 20, 0, chunks);
+  write_all(folder / "b-1.h5", 13);
+  write_all(folder / "b-2.h5", 7, 13);
+  const auto hashes = row_hashes(open({folder / "a.h5"}, everything()));
+  for (const double cache : {0.0, 1024.0}) {
+    EXPECT_EQ(row_hashes(open({folder / "packed.h5"}, everything(), cache)), hashes);
+    EXPECT_EQ(row_hashes(open({folder / "b-1.h5", folder / "b-2.h5"}, everything(), cache)), hashes);
+  }
+  // Rows in another order have other hashes, and each port has a part in its row's.
+  const auto turned = row_hashes(open({folder / "b-2.h5", folder / "b-1.h5"}, everything()));
+  for (std::size_t i = 0; i < hashes.size(); ++i) EXPECT_NE(turned[i], hashes[i]) << i;
+  for (std::size_t left_out = 0; left_out < everything().size(); ++left_out) {
+    std::vector<PortSource> ports = everything();
+    if (ports[left_out].name == "label") continue;
+    ports.erase(ports.begin() + static_cast<std::ptrdiff_t>(left_out));
+    EXPECT_NE(row_hashes(open({folder / "a.h5"}, ports))[7], hashes[7]) << everything()[left_out].name;
+  }
+  EXPECT_EQ(open({folder / "b-1.h5", folder / "b-2.h5"}, everything()).rows_text(10, 15),
+            fmt::format("rows 10 to 12 of {}, rows 0 to 1 of {}", folder / "b-1.h5", folder / "b-2.h5"));
 }
 
 TEST(Ports, OnlyTheUsedPartOfASetIsInMemory) {

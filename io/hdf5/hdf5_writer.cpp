@@ -54,6 +54,29 @@ bool sync(const char* path, int flags) {
   return ::close(fd) == 0 && done;
 }
 
+/// Until the descriptor is closed, or its process ends. Not flock(), which HDF5 may use itself.
+bool lock_whole(int descriptor) {
+  struct flock whole {};
+  whole.l_type = F_WRLCK;
+  whole.l_whence = SEEK_SET;
+  return ::fcntl(descriptor, F_OFD_SETLK, &whole) == 0;
+}
+
+/// What a process that was killed left of the same file. One that still writes holds a lock.
+void remove_abandoned(const std::filesystem::path& folder, const std::string& begin) {
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(folder.empty() ? "." : folder, none)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(begin) || name.size() == begin.size() ||
+        name.find_first_not_of("0123456789", begin.size()) != name.npos)
+      continue;
+    const int fd = ::open(entry.path().c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) continue;
+    if (lock_whole(fd)) ::unlink(entry.path().c_str());
+    ::close(fd);
+  }
+}
+
 }  // namespace
 
 void Writer::failed(const std::string& what) const {
@@ -65,10 +88,11 @@ Writer::Writer(const std::string& path) : path_(path), temporary_(fmt::format("{
   std::error_code error;
   if (!folder.empty()) std::filesystem::create_directories(folder, error);
   if (error) failed(fmt::format("the folder {} cannot be made: {}", folder.string(), error.message()));
+  remove_abandoned(folder, std::filesystem::path(path).filename().string() + ".tmp-");
   // HDF5 reports failures of the system poorly: try the name ourselves.
-  const int fd = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) failed(fmt::format("cannot be written: {}", std::strerror(errno)));
-  ::close(fd);
+  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (descriptor_ < 0) failed(fmt::format("cannot be written: {}", std::strerror(errno)));
+  lock_whole(descriptor_);
   const Lock lock;
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_file_locking(access.get(), false, true);
@@ -77,6 +101,7 @@ Writer::Writer(const std::string& path) : path_(path), temporary_(fmt::format("{
   if (!file_) {
     const std::string why = last_error();
     ::unlink(temporary_.c_str());
+    ::close(descriptor_);
     failed(fmt::format("cannot be written: {}", why));
   }
 }
@@ -85,6 +110,7 @@ Writer::~Writer() {
   datasets_.clear();
   file_ = {};
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  ::close(descriptor_);
 }
 
 std::size_t Writer::add(const std::string& name, StoredType type, std::span<const std::uint64_t> dims,
@@ -134,6 +160,12 @@ void Writer::add_names(const std::string& name, std::span<const std::string> nam
   const Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose);
   const Handle plist(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
   H5Pset_obj_track_times(plist.get(), false);
+  constexpr std::size_t few = std::size_t{64} << 10;  // bytes; above, what pads short names is worth compressing
+  if (text.size() > few) {
+    const hsize_t chunk = std::max<hsize_t>(1, few / length);
+    H5Pset_chunk(plist.get(), 1, &chunk);
+    H5Pset_deflate(plist.get(), 1);
+  }
   const Handle set(
       H5Dcreate2(file_.get(), name.c_str(), type.get(), space.get(), H5P_DEFAULT, plist.get(), H5P_DEFAULT), H5Dclose);
   if (!set || H5Dwrite(set.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, text.data()) < 0)

@@ -1,5 +1,6 @@
 // Writes a new HDF5 file; internal to io/.
-// A Writer owns a temporary file beside the target, renamed by commit() and removed where commit() was not reached.
+// A Writer owns a temporary file beside the target, renamed by commit() and removed where commit() was not reached;
+// what a killed process left is removed by the next Writer of the same target.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,7 @@ class Writer {
   std::size_t add(const std::string& name, StoredType, std::span<const std::uint64_t> dims, const StorageOptions& = {});
   /// Rows of a chunk of such a data set, where it is chunked.
   static std::uint64_t chunk_rows(StoredType, std::span<const std::uint64_t> dims, const StorageOptions&);
-  /// A list of names, as UTF-8 text of fixed length.
+  /// A list of names, as UTF-8 text of fixed length; a long one is compressed.
   void add_names(const std::string& name, std::span<const std::string> names);
   /// `rows` rows from `first` on. Throws DataError (a full disk, say).
   void write(std::size_t index, std::uint64_t first, std::uint64_t rows, const void* bytes);
@@ -54,6 +55,7 @@ class Writer {
                      const void* value);
 
   std::string path_, temporary_;
+  int descriptor_ = -1;  // of the temporary file, for a lock
   Handle file_;
   std::vector<Dataset> datasets_;
 };

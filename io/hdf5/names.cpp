@@ -11,9 +11,6 @@
 namespace dtrain::io::h5 {
 namespace {
 
-constexpr hsize_t max_names = hsize_t{1} << 20;
-constexpr std::size_t max_bytes_of_names = std::size_t{64} << 20;
-
 /// Without what pads it.
 std::string text_in(const char* at, std::size_t bytes, bool spaces) {
   std::string_view text(at, ::strnlen(at, bytes));
@@ -23,7 +20,7 @@ std::string text_in(const char* at, std::size_t bytes, bool spaces) {
 
 /// `read(type, memory)` fills memory with so many texts of the type. False where they cannot be read.
 template <class Read>
-bool read_texts(hid_t stored, hid_t space, hsize_t count, std::vector<std::string>& to, Read read) {
+bool read_texts(hid_t stored, hid_t space, hsize_t count, std::size_t most, std::vector<std::string>& to, Read read) {
   const Handle type(H5Tcopy(stored), H5Tclose);
   if (H5Tis_variable_str(stored) > 0) {
     std::vector<char*> texts(count, nullptr);
@@ -33,7 +30,7 @@ bool read_texts(hid_t stored, hid_t space, hsize_t count, std::vector<std::strin
     return true;
   }
   const std::size_t size = H5Tget_size(stored);
-  if (size == 0 || count > max_bytes_of_names / size) return false;
+  if (size == 0 || count > most / size) return false;
   std::vector<char> bytes(count * size);
   if (!read(type.get(), static_cast<void*>(bytes.data()))) return false;
   const bool spaces = H5Tget_strpad(stored) == H5T_STR_SPACEPAD;
@@ -43,7 +40,8 @@ bool read_texts(hid_t stored, hid_t space, hsize_t count, std::vector<std::strin
 
 }  // namespace
 
-std::vector<std::string> read_names(const File& file, const std::string& path) {
+std::vector<std::string> read_names(const File& file, const std::string& path, std::uint64_t most,
+                                    std::size_t most_bytes) {
   const Lock lock;
   const Handle set = file.find(path);
   if (!set) return {};
@@ -58,9 +56,9 @@ std::vector<std::string> read_names(const File& file, const std::string& path) {
   };
   if (H5Pget_external_count(plist.get()) != 0 || H5Pget_layout(plist.get()) == H5D_VIRTUAL)
     refused("they are in another file, which dtrain does not follow");
-  if (count > max_names) refused(fmt::format("there are more than {}", max_names));
+  if (count > most) refused(fmt::format("there are more than {}", most));
   std::vector<std::string> names;
-  if (!read_texts(type.get(), space.get(), count, names, [&](hid_t memory, void* to) {
+  if (!read_texts(type.get(), space.get(), count, most_bytes, names, [&](hid_t memory, void* to) {
         return H5Dread(set.get(), memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, to) >= 0;
       }))
     refused(last_error());
@@ -76,7 +74,7 @@ std::string read_text_attribute(const File& file, const std::string& dataset, co
   const Handle type(H5Aget_type(attribute.get()), H5Tclose), space(H5Aget_space(attribute.get()), H5Sclose);
   if (H5Tget_class(type.get()) != H5T_STRING || H5Sget_simple_extent_npoints(space.get()) != 1) return {};
   std::vector<std::string> text;
-  read_texts(type.get(), space.get(), 1, text,
+  read_texts(type.get(), space.get(), 1, max_bytes_of_names, text,
              [&](hid_t memory, void* to) { return H5Aread(attribute.get(), memory, to) >= 0; });
   return text.empty() ? std::string() : text[0];
 }

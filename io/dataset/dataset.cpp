@@ -1,6 +1,7 @@
 #include "io/dataset/dataset.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <thread>
@@ -272,6 +273,18 @@ const std::vector<std::string>& Dataset::files() const noexcept {
 }
 const std::vector<Description>& Dataset::descriptions() const noexcept {
   return state_->descriptions;
+}
+std::vector<std::string> Dataset::file_names() const {
+  std::vector<std::string> all;
+  const PortRows* input = state_->first_of(PortUse::input);
+  if (input == nullptr || input->port().ragged()) return all;
+  for (const std::string& path : files()) {
+    const h5::File file(path);
+    std::vector<std::string> names = io::file_names(file, file.info(input->port().key));
+    if (names.empty()) return {};
+    all.insert(all.end(), std::make_move_iterator(names.begin()), std::make_move_iterator(names.end()));
+  }
+  return all;
 }
 bool Dataset::in_memory() const noexcept {
   return state_->in_memory;

@@ -97,6 +97,9 @@ class Dataset {
   const std::vector<std::string>& files() const noexcept;
   /// What the files say of the ports, in the numbers in which they are read.
   const std::vector<Description>& descriptions() const noexcept;
+  /// Of which file each row was made, read from the files now; empty where one of them does not say it. Throws
+  /// DataError.
+  std::vector<std::string> file_names() const;
   bool in_memory() const noexcept;
   /// 16 hexadecimal digits over counts, names, shapes, types, all labels and sampled rows: the same for the same data
   /// wherever the files lie and however they are split off in chunks.

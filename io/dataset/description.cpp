@@ -39,6 +39,15 @@ std::string quoted(const std::vector<std::string>& names) {
   return text.size() <= max_quoted ? text : text.substr(0, max_quoted) + "...";
 }
 
+/// Beside the data set, or at the root.
+std::vector<std::string> names_beside(const h5::File& file, const h5::DatasetInfo& info, const std::string& set,
+                                      std::uint64_t most, std::size_t most_bytes) {
+  const std::string group = info.path.substr(0, info.path.rfind('/') + 1);
+  std::vector<std::string> names = h5::read_names(file, group + set, most, most_bytes);
+  if (names.empty() && group != "/") names = h5::read_names(file, "/" + set, most, most_bytes);
+  return names;
+}
+
 [[noreturn]] void refuse(const Description& wanted, const Description& found, const std::string& why) {
   const char* const what = wanted.classes ? "classes" : "columns";
   throw DataError(fmt::format("{} has the {} {}, but {} has {}: {}; {}", found.source, what, quoted(found.names),
@@ -128,17 +137,25 @@ Description describe(const h5::File& file, const h5::DatasetInfo& info, const st
   Description said{fmt::format("{}: {}", file.path(), info.path), port, use};
   said.classes = use == PortUse::target && index;
   said.layout = layout_in(h5::read_text_attribute(file, info.path, "layout"));
-  if (use == PortUse::input) said.shard = h5::read_text_attribute(file, info.path, "shard");
+  if (use == PortUse::input) {
+    said.shard = h5::read_text_attribute(file, info.path, "shard");
+    said.preprocessing = h5::read_text_attribute(file, info.path, "preprocessing");
+    if (said.preprocessing.size() > max_quoted) said.preprocessing.clear();
+  }
   if (use == PortUse::weight || (index && !said.classes)) return said;
-  const std::string set = name_set(said);
-  const std::string group = info.path.substr(0, info.path.rfind('/') + 1);
-  said.names = h5::read_names(file, group + set);
-  if (said.names.empty() && group != "/") said.names = h5::read_names(file, "/" + set);
+  said.names = names_beside(file, info, name_set(said), h5::max_names, h5::max_bytes_of_names);
   // Names of columns are of the innermost extent, or of something else.
   if (!said.classes && (info.dims.size() < 2 || said.names.size() != info.dims.back()) &&
       !(info.dims.size() == 1 && said.names.size() == 1))
     said.names.clear();
   return said;
+}
+
+std::vector<std::string> file_names(const h5::File& file, const h5::DatasetInfo& samples) {
+  std::vector<std::string> names =
+      names_beside(file, samples, file_names_set, samples.rows(), h5::max_bytes_of_file_names);
+  if (names.size() != samples.rows()) names.clear();
+  return names;
 }
 
 const char* name_set(const Description& said) {
@@ -222,11 +239,12 @@ bool RowMap::apply(std::byte* stored, std::size_t count, std::optional<std::int6
 std::string to_text(std::span<const Description> all) {
   nlohmann::json json = nlohmann::json::array();
   for (const Description& d : all) {
-    if (d.names.empty()) continue;
+    if (d.names.empty() && d.preprocessing.empty()) continue;
     json.push_back({{"port", d.port},
                     {"use", d.use == PortUse::input ? "input" : "target"},
                     {"classes", d.classes},
                     {"names", d.names}});
+    if (!d.preprocessing.empty()) json.back()["preprocessing"] = d.preprocessing;
   }
   if (json.empty()) return {};
   std::string text = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -244,6 +262,7 @@ std::vector<Description> descriptions_from(const std::string& text, const std::s
       d.use = item.at("use").get<std::string>() == "input" ? PortUse::input : PortUse::target;
       d.classes = item.at("classes").get<bool>();
       d.names = item.at("names").get<std::vector<std::string>>();
+      d.preprocessing = item.value("preprocessing", "");
     }
   } catch (const nlohmann::json::exception& e) {
     throw DataError(fmt::format("{}: what it says of the data cannot be read: {}", source, e.what()));

@@ -31,16 +31,22 @@ struct Description {
   std::vector<std::string> names{};
   bool classes = false;  // names are of labels
   StoredLayout layout = StoredLayout::unknown;
-  std::string shard{};  // of a file that is one of several: shard_text()
+  std::string shard{};          // of a file that is one of several: shard_text()
+  std::string preprocessing{};  // of images: the options of the import that made samples of them
 };
+
+/// The data set that says of which file each sample was made, and what it says; empty where there is none, or it has
+/// another number of names than there are samples. Throws DataError where it cannot be read.
+inline constexpr const char* file_names_set = "file_names";
+std::vector<std::string> file_names(const h5::File&, const h5::DatasetInfo& samples);
 
 /// What `repack` writes in each of the files that it makes of one set. `set`: of its samples, in whatever order and
 /// files.
 std::string shard_text(const std::string& set, std::uint64_t shard, std::uint64_t shards);
 
 /// What the file says of a data set: `class_names` for labels (`index` targets), `feature_names` for inputs,
-/// `target_names` for values, each beside the data set or at the root, and its attributes `layout` and `shard`. Throws
-/// DataError where such a thing is damaged.
+/// `target_names` for values, each beside the data set or at the root, and its attributes `layout`, `preprocessing` and
+/// `shard`. Throws DataError where such a thing is damaged.
 Description describe(const h5::File&, const h5::DatasetInfo&, const std::string& port, PortUse, bool index);
 
 /// The data set of a file that holds such names.
@@ -76,7 +82,7 @@ class RowMap {
   std::size_t columns_ = 0;
 };
 
-/// The names, for a checkpoint; empty where there are none, or they are far too many.
+/// Names and preprocessing, for a checkpoint; empty where there are none, or they are far too many.
 std::string to_text(std::span<const Description>);
 /// Throws DataError where it is none of to_text(). `source`: of the descriptions.
 std::vector<Description> descriptions_from(const std::string& text, const std::string& source);

@@ -25,9 +25,9 @@ struct RowsColumn {
 class RowsFile {
  public:
   /// Collective. All ranks must see the file: it lies on a file system that they share. `attributes` of the file are
-  /// text. Throws DataError on all ranks.
+  /// text. `names`: on rank 0, of the rows, as a data set `file`; empty: none. Throws DataError on all ranks.
   RowsFile(Group&, const std::string& path, std::uint64_t rows, std::vector<RowsColumn>,
-           const std::vector<std::pair<std::string, std::string>>& attributes);
+           const std::vector<std::pair<std::string, std::string>>& attributes, std::span<const std::string> names = {});
   ~RowsFile();
   RowsFile(const RowsFile&) = delete;
   RowsFile& operator=(const RowsFile&) = delete;

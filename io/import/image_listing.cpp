@@ -18,6 +18,7 @@
 
 #include "io/files/file.hpp"
 #include "io/import/archive_links.hpp"
+#include "io/import/image_formats.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {
@@ -30,9 +31,8 @@ std::string_view file_name(std::string_view path) {
   return path.substr(path.rfind('/') + 1);
 }
 
-constexpr std::array<std::string_view, 3> read_endings{".jpg", ".jpeg", ".png"};
-constexpr std::array<std::string_view, 12> unread_endings{".webp", ".bmp",  ".tif", ".tiff", ".gif", ".heic",
-                                                          ".heif", ".avif", ".jp2", ".jxl",  ".ppm", ".pgm"};
+constexpr std::array<std::string_view, 8> unread_endings{".heic", ".heif", ".avif", ".jp2",
+                                                         ".jxl",  ".ppm",  ".pgm",  ".svg"};
 
 /// Of a file that is not hidden, in any case.
 bool has_ending(std::string_view path, std::span<const std::string_view> endings) {
@@ -48,8 +48,7 @@ bool has_ending(std::string_view path, std::span<const std::string_view> endings
 /// Collects the images of one source after the other.
 class Lister {
  public:
-  Lister(std::string split, const std::function<bool(std::span<const std::byte>)>& first)
-      : split_(std::move(split)), first_(first) {}
+  Lister(const ListingOptions& options, const FirstImage& first) : options_(options), first_(first) {}
 
   void add(const std::string& path) {
     struct stat status {};
@@ -58,6 +57,7 @@ class Lister {
                                   errno == ENOENT || errno == ENOTDIR
                                       ? "no such file or folder"
                                       : fmt::format("cannot be read: {}", std::strerror(errno))));
+    if (!options_.labels && !S_ISDIR(status.st_mode) && is_image_name(path)) return add_file(path);
     listing_.sources.push_back({path, !S_ISDIR(status.st_mode), {}, {}});
     prefixes_.clear();
     splits_.clear();
@@ -86,6 +86,7 @@ class Lister {
     listing_.ignored.add(kind, listing_.ignored.count(), inside);
   }
   void probe(std::span<const std::byte> content) { probed_ = probed_ || first_(content); }
+  void add_file(const std::string& path);
   void check(const std::string& path, std::size_t taken);
   void check_classes(const std::string& path) const;
 
@@ -96,8 +97,8 @@ class Lister {
     std::string other;  // the first of the others
   };
 
-  const std::string split_;
-  const std::function<bool(std::span<const std::byte>)>& first_;
+  const ListingOptions& options_;
+  const FirstImage& first_;
   bool probed_ = false;
   ImageListing listing_;
   std::map<std::string, std::uint32_t> classes_;               // in the order in which they came
@@ -165,7 +166,7 @@ bool Lister::in_hidden_folder(const std::string& inside) {
   for (std::size_t begin = 0, end; (end = inside.find('/', begin)) != inside.npos; begin = end + 1) {
     const std::string_view part = std::string_view(inside).substr(begin, end - begin);
     if (!part.starts_with('.') || part == "." || part == "..") continue;
-    if (hidden_.insert(inside.substr(0, end)).second) ignore("hidden folders", inside.substr(0, end));
+    if (hidden_.insert(inside.substr(0, end)).second) ignore("hidden folder*", inside.substr(0, end));
     return true;
   }
   return false;
@@ -198,19 +199,25 @@ bool Lister::take(const std::string& inside, std::uint64_t file) {
     if (!image && !hidden && content.others++ == 0) content.other = file_name(inside);
   }
   if (!image) {
-    ignore(hidden                               ? "hidden files"
-           : has_ending(inside, unread_endings) ? "images of formats that dtrain does not read"
-                                                : "files that are not named like images",
+    ignore(hidden                               ? "hidden file*"
+           : has_ending(inside, unread_endings) ? "image* of a format that dtrain does not read"
+                                                : "file* not named like an image",
            inside);
     return false;
   }
   ImageListing::Source& source = listing_.sources.back();
+  if (!options_.labels) {
+    listing_.entries.push_back({static_cast<std::uint32_t>(listing_.sources.size() - 1), 0, file, inside});
+    return true;
+  }
   const std::string name(file_name(inside));
   const std::string_view folder = parent(inside);
   if (folder.empty() || folder == "." || folder == "..")
-    throw DataError(fmt::format("{}: {} lies in no class folder; expected CLASS/{}", source.path, inside, name));
+    throw DataError(
+        fmt::format("{}: {} lies in no class folder; expected CLASS/{} (--no-labels imports without classes)",
+                    source.path, inside, name));
   const std::string_view above = parent(folder);
-  if (!split_.empty() && file_name(above) != split_) {
+  if (!options_.split.empty() && file_name(above) != options_.split) {
     constexpr std::size_t most = 8;
     if (splits_.size() < most) splits_.emplace(file_name(above));
     return false;
@@ -233,12 +240,13 @@ void Lister::check(const std::string& path, std::size_t taken) {
         fmt::format("{}: class folders lie in several places ({}); choose one with --split, as SPLIT/CLASS/FILE", path,
                     fmt::join(names, ", ")));
   }
+  if (taken > 0 && !options_.labels) return;
   if (taken > 0) return check_classes(path);
-  if (!split_.empty() && !splits_.empty())
-    throw DataError(
-        fmt::format("{}: no split {} in SPLIT/CLASS/FILE; there is {}", path, split_, fmt::join(splits_, ", ")));
-  throw DataError(fmt::format("{}: holds no images; expected {}CLASS/FILE.jpg (or .jpeg, .png)", path,
-                              split_.empty() ? "" : split_ + "/"));
+  if (!options_.split.empty() && !splits_.empty())
+    throw DataError(fmt::format("{}: no split {} in SPLIT/CLASS/FILE; there is {}", path, options_.split,
+                                fmt::join(splits_, ", ")));
+  throw DataError(fmt::format("{}: holds no images; expected {}{}FILE.jpg (or .png, .webp, .gif, .bmp, .tif)", path,
+                              options_.split.empty() ? "" : options_.split + "/", options_.labels ? "CLASS/" : ""));
 }
 
 /// Each folder beside those of the classes is one of a class.
@@ -257,11 +265,23 @@ void Lister::check_classes(const std::string& path) const {
   if (empty.empty()) return;
   constexpr std::size_t shown = 8;
   throw DataError(fmt::format(
-      "{}: {} class folder{} no JPEG or PNG file: {}{}{}; without {} the labels of other classes would change: convert "
+      "{}: {} class folder{} no image that dtrain reads: {}{}{}; without {} the labels of other classes would change: "
+      "convert "
       "the files to PNG, or take the folder{} away",
       path, empty.size(), empty.size() == 1 ? " holds" : "s hold",
       fmt::join(std::span(empty).first(std::min(shown, empty.size())), ", "), empty.size() > shown ? ", ..." : "",
       example, empty.size() == 1 ? "this class" : "these classes", empty.size() == 1 ? "" : "s"));
+}
+
+/// Of files that were named one by one.
+void Lister::add_file(const std::string& path) {
+  auto& sources = listing_.sources;
+  auto at = std::find_if(sources.begin(), sources.end(), [](const auto& source) { return source.path.empty(); });
+  if (at == sources.end()) at = sources.insert(at, {{}, false, {}, {}});
+  listing_.entries.push_back({static_cast<std::uint32_t>(at - sources.begin()), 0, 0, path});
+  if (probed_) return;
+  std::vector<std::byte> content;
+  if (append_file(path, content).empty()) probe(content);
 }
 
 ImageListing Lister::finish() {
@@ -272,7 +292,8 @@ ImageListing Lister::finish() {
     label[came] = static_cast<std::uint32_t>(l.classes.size());
     l.classes.push_back(name);
   }
-  for (auto& entry : l.entries) entry.label = label[entry.label];
+  for (auto& entry : l.entries)
+    if (options_.labels) entry.label = label[entry.label];
   std::sort(l.entries.begin(), l.entries.end(), [](const auto& a, const auto& b) {
     return std::tie(a.label, a.source, a.name) < std::tie(b.label, b.source, b.name);
   });
@@ -293,14 +314,16 @@ ImageListing Lister::finish() {
 }  // namespace
 
 std::string ImageListing::path_of(const Entry& entry) const {
+  if (classes.empty()) return entry.name;
   return fmt::format("{}{}/{}", sources[entry.source].prefix, classes[entry.label], entry.name);
 }
 std::string ImageListing::where(const Entry& entry) const {
-  return sources[entry.source].path + (sources[entry.source].archive ? ": " : "/") + path_of(entry);
+  const Source& source = sources[entry.source];
+  return source.path.empty() ? entry.name : source.path + (source.archive ? ": " : "/") + path_of(entry);
 }
 
 bool is_image_name(std::string_view path) {
-  return has_ending(path, read_endings);
+  return has_ending(path, read_image_endings());
 }
 
 std::string append_file(const std::string& path, std::vector<std::byte>& to) {
@@ -331,9 +354,8 @@ std::string append_file(const std::string& path, std::vector<std::byte>& to) {
   return why;
 }
 
-ImageListing list_images(std::span<const std::string> sources, const std::string& split,
-                         const std::function<bool(std::span<const std::byte>)>& first) {
-  Lister lister(split, first);
+ImageListing list_images(std::span<const std::string> sources, const ListingOptions& options, const FirstImage& first) {
+  Lister lister(options, first);
   for (const std::string& source : sources) lister.add(source);
   return lister.finish();
 }

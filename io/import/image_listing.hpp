@@ -20,16 +20,16 @@ struct ImageListing {
     std::uint32_t source = 0;
     std::uint32_t label = 0;
     std::uint64_t file = 0;  // of an archive: the member with its content, or ArchiveLinks::nowhere
-    std::string name;
+    std::string name;        // without labels: with the folders above it
   };
   struct Source {
-    std::string path;
+    std::string path;  // empty: of files that were named one by one
     bool archive = false;
     std::string prefix;                        // between the source and the class folders; empty, or ends with '/'
     std::vector<std::uint64_t> reading_order;  // of its entries
   };
   std::vector<Source> sources;
-  std::vector<std::string> classes;  // sorted
+  std::vector<std::string> classes;  // sorted; none without labels
   std::vector<Entry> entries;        // by class, source and name
   Findings ignored;                  // files and folders that are left out, by reason
 
@@ -39,12 +39,17 @@ struct ImageListing {
   std::string where(const Entry&) const;
 };
 
+struct ListingOptions {
+  std::string split;
+  bool labels = true;  // else each image counts, wherever it lies, and a source may be an image itself
+};
+
 /// Files named like images, at PREFIX/CLASS/FILE or PREFIX/SPLIT/CLASS/FILE, with one prefix in all of a source. A
 /// folder and an archive of it give the same: links are followed, what is hidden is left out. `first`: called with the
 /// content of each image in reading order until it returns true. Throws DataError, also where a class folder holds no
 /// image: the labels of other classes would move.
-ImageListing list_images(std::span<const std::string> sources, const std::string& split,
-                         const std::function<bool(std::span<const std::byte>)>& first);
+using FirstImage = std::function<bool(std::span<const std::byte>)>;
+ImageListing list_images(std::span<const std::string> sources, const ListingOptions&, const FirstImage& first);
 
 /// Is a path inside a source that of an image?
 bool is_image_name(std::string_view path);

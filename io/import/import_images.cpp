@@ -5,8 +5,11 @@
 #include <condition_variable>
 #include <deque>
 #include <exception>
+#include <filesystem>
+#include <iterator>
 #include <mutex>
 #include <optional>
+#include <string_view>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -15,9 +18,12 @@
 #include <fmt/ranges.h>
 
 #include "io/dataset/channel_statistics.hpp"
+#include "io/dataset/description.hpp"
 #include "io/files/output.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
+#include "io/hdf5/names.hpp"
 #include "io/import/archive_links.hpp"
+#include "io/import/image_decoder.hpp"
 #include "io/import/image_listing.hpp"
 #include "io/import/repack.hpp"
 #include "runtime/tensor/error.hpp"
@@ -92,9 +98,10 @@ class Pass {
   Pass(const ImageListing& listing, const ImageImportOptions& options, const ImageSize& size, const std::string& out,
        std::vector<char>& bad)
       : listing_(listing),
+        options_(options),
         size_(size),
         bad_(bad),
-        row_bytes_(static_cast<std::size_t>(size.height * size.width) * 3),
+        row_bytes_(static_cast<std::size_t>(size.height * size.width * options.how.channels)),
         threads_(options.threads > 0 ? static_cast<std::size_t>(options.threads)
                                      : std::max(1u, std::thread::hardware_concurrency())),
         queue_(2 * threads_),
@@ -106,26 +113,43 @@ class Pass {
 
   void run();
   std::uint64_t rows() const noexcept { return rows_; }
-  const Findings& broken() const noexcept { return broken_; }
-  const Findings& other_sizes() const noexcept { return sizes_; }
+  const Findings& broken() const noexcept { return found_.broken; }
+  const Findings& other_sizes() const noexcept { return found_.sizes; }
+  const Findings& with_frames() const noexcept { return found_.frames; }
+  bool grey() const noexcept { return found_.grey; }
   std::string normalize() const { return statistics_.normalize(); }
   void commit() {
-    write_labels();
+    write_about();
+    if (options_.labels) write_labels();
     writer_.commit();
   }
 
  private:
+  /// What the threads come upon.
+  struct Found {
+    Findings broken, sizes, frames;
+    bool grey = true;
+    void merge(const Found& other) {
+      broken.merge(other.broken);
+      sizes.merge(other.sizes);
+      frames.merge(other.frames);
+      grey = grey && other.grey;
+    }
+  };
   std::array<std::uint64_t, 3> sample_dims() const {
-    return {static_cast<std::uint64_t>(size_.height), static_cast<std::uint64_t>(size_.width), 3};
+    return {static_cast<std::uint64_t>(size_.height), static_cast<std::uint64_t>(size_.width),
+            static_cast<std::uint64_t>(options_.how.channels)};
   }
   void read_folder(std::uint32_t source);
   void read_archive(std::uint32_t source);
   bool add(std::size_t entry, std::size_t offset, std::size_t bytes);
   bool send();
   void decode();
+  void write_about();
   void write_labels();
 
   const ImageListing& listing_;
+  const ImageImportOptions& options_;
   const ImageSize size_;
   std::vector<char>& bad_;
   const std::size_t row_bytes_, threads_;
@@ -136,7 +160,7 @@ class Pass {
   h5::Writer writer_;
   std::size_t images_ = 0;
   std::mutex mutex_;  // of what follows
-  Findings broken_, sizes_;
+  Found found_;
   ChannelStatistics statistics_;
 };
 
@@ -186,8 +210,8 @@ void Pass::read_archive(std::uint32_t source) {
 }
 
 void Pass::decode() {
-  ImageDecoder decoder;
-  Findings broken, sizes;
+  ImageDecoder decoder(options_.how.channels);
+  Found found;
   ChannelStatistics statistics(StoredType::u8, sample_dims(), true);
   std::vector<std::uint8_t> pixels;
   std::vector<std::byte> content;
@@ -218,15 +242,19 @@ void Pass::decode() {
       }
       if (why.empty()) why = decoder.decode(file);
       if (!why.empty()) {
-        broken.add("broken files", item.entry, fmt::format("{}: {}", listing_.where(entry), why));
+        found.broken.add("broken file*", item.entry, listing_.where(entry), why);
         bad_[item.entry] = 1;
         continue;
       }
       if (!size_.resize && (decoder.height() != size_.height || decoder.width() != size_.width)) {
-        sizes.add("images of another size", item.entry,
-                  fmt::format("{}: {} x {}", listing_.where(entry), decoder.height(), decoder.width()));
+        found.sizes.add("image* of another size", item.entry,
+                        fmt::format("{}: {} x {}", listing_.where(entry), decoder.height(), decoder.width()));
         continue;
       }
+      if (decoder.frames() > 1)
+        found.frames.add("image* with several", item.entry,
+                         fmt::format("{}: {}", listing_.where(entry), decoder.frames()));
+      found.grey = found.grey && decoder.grey();
       const std::uint64_t row = row_[item.entry];
       if (count > 0 && row != first + count) flush();
       if (count == 0) first = row;
@@ -236,14 +264,13 @@ void Pass::decode() {
     flush();
   }
   const std::lock_guard lock(mutex_);
-  broken_.merge(broken);
-  sizes_.merge(sizes);
+  found_.merge(found);
   statistics_.merge(statistics);
 }
 
 void Pass::run() {
-  const std::array<std::uint64_t, 4> dims{rows_, sample_dims()[0], sample_dims()[1], 3};
-  images_ = writer_.add("images", StoredType::u8, dims);
+  const std::array<std::uint64_t, 4> dims{rows_, sample_dims()[0], sample_dims()[1], sample_dims()[2]};
+  images_ = writer_.add(options_.key, StoredType::u8, dims);
   std::vector<std::thread> threads;
   try {
     for (std::size_t i = 0; i < threads_; ++i) {
@@ -274,6 +301,26 @@ void Pass::run() {
   queue_.rethrow();
 }
 
+/// Of the images: how they were made, and of which files.
+void Pass::write_about() {
+  writer_.attribute(images_, "layout", std::string("NHWC"));
+  writer_.attribute(images_, preprocessing_attribute, to_text(ImagePreprocessing{size_, options_.how.channels}));
+  std::vector<std::string> names;
+  names.reserve(rows_);
+  std::size_t longest = 1;
+  for (std::size_t i = 0; i < row_.size(); ++i) {
+    if (row_[i] == ImageListing::no_row) continue;
+    const ImageListing::Entry& entry = listing_.entries[i];
+    // Of one source CLASS/FILE, wherever the class folders lie in it: an archive of a folder gives the folder's names.
+    const bool several = listing_.sources.size() > 1;
+    names.push_back(several           ? listing_.where(entry)
+                    : options_.labels ? listing_.classes[entry.label] + "/" + entry.name
+                                      : entry.name);
+    longest = std::max(longest, names.back().size());
+  }
+  if (names.size() <= h5::max_bytes_of_file_names / longest) writer_.add_names(file_names_set, names);
+}
+
 void Pass::write_labels() {
   const std::size_t classes = listing_.classes.size();
   const StoredType type = classes <= 256 ? StoredType::u8 : classes <= 65536 ? StoredType::u16 : StoredType::i32;
@@ -287,7 +334,6 @@ void Pass::write_labels() {
     labels.insert(labels.end(), bytes, bytes + size_of(type));
   }
   writer_.write(set, 0, rows_, labels.data());
-  writer_.attribute(images_, "layout", std::string("NHWC"));
   const auto count = static_cast<double>(classes);
   writer_.attribute(set, "classes", std::span(&count, 1));
   writer_.add_names("class_names", listing_.classes);
@@ -306,12 +352,30 @@ ImageSize checked(ImageSize size) {
   return size;
 }
 
+std::string shown_sources(std::span<const std::string> sources) {
+  constexpr std::size_t shown = 4;
+  const auto first = sources.first(std::min(shown, sources.size()));
+  return fmt::format("{}{}", fmt::join(first, ", "),
+                     sources.size() > shown ? fmt::format(" and {} more", sources.size() - shown) : "");
+}
+
 }  // namespace
+
+bool holds_images(const std::string& path) {
+  constexpr std::string_view archives[] = {".tar",    ".tgz",     ".tbz2",   ".txz",    ".tzst",
+                                           ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"};
+  std::error_code none;
+  return std::filesystem::is_directory(path, none) || is_image_name(path) ||
+         std::any_of(std::begin(archives), std::end(archives),
+                     [&](std::string_view end) { return path.ends_with(end); });
+}
 
 ImageImportReport import_images(std::span<const std::string> sources, const std::string& out,
                                 const ImageImportOptions& options) {
   check_output(out, sources);
-  ImageSize size = checked(options.size);
+  if (!options.labels && !options.split.empty())
+    throw ConfigError("import images: --split chooses class folders, and --no-labels reads none");
+  ImageSize size = checked(options.how.size);
   ImageDecoder decoder;
   // Without a size the first image that can be read says it.
   const auto first = [&](std::span<const std::byte> content) {
@@ -321,24 +385,29 @@ ImageImportReport import_images(std::span<const std::string> sources, const std:
     size.width = decoder.width();
     return true;
   };
-  const ImageListing listing = list_images(sources, options.split, first);
-  const std::string source = fmt::format("{}", fmt::join(sources, ", "));
-  if (size.height == 0) {
-    throw DataError(fmt::format("{}: none of the {} files is an image that can be read; the first is {}", source,
-                                listing.entries.size(), listing.where(listing.entries[0])));
-  }
+  const ImageListing listing = list_images(sources, {options.split, options.labels}, first);
+  const std::string source = shown_sources(sources);
   ImageImportReport report;
   std::vector<char> bad(listing.entries.size(), 0);
+  if (size.height == 0) {
+    Pass pass(listing, options, {1, 1, true, 0}, out, bad);  // for the reasons
+    pass.run();
+    throw DataError(fmt::format("{}: none of the {} files is an image that can be read: {}", source,
+                                listing.entries.size(), pass.broken().text()));
+  }
   Findings broken;
+  std::string frames, grey;
   // Broken files show only when they are decoded: where they are dropped, a second pass has the right number of rows.
   for (bool again = true; again;) {
     Pass pass(listing, options, size, out, bad);
     if (pass.rows() == 0) throw DataError(fmt::format("{}: no image is left: {}", source, broken.text()));
     pass.run();
     if (pass.other_sizes().count() > 0) {
-      throw DataError(fmt::format("{}: {}; the {} {} x {}: give the size that all are to have: --size H W --resize",
-                                  source, pass.other_sizes().text(), options.size.height > 0 ? "size is" : "first is",
-                                  size.height, size.width));
+      throw DataError(fmt::format("{}: {}; the {} {} x {}: {}", source, pass.other_sizes().text(),
+                                  options.how.size.height > 0 ? "size is" : "first is", size.height, size.width,
+                                  options.how.size.height > 0
+                                      ? "scale all to it with --resize"
+                                      : "give the size that all are to have: --size H W --resize"));
     }
     broken.merge(pass.broken());
     broken.settle(options.on_error, source);
@@ -347,6 +416,9 @@ ImageImportReport import_images(std::span<const std::string> sources, const std:
     pass.commit();
     report.images = pass.rows();
     report.normalize = pass.normalize();
+    if (pass.with_frames().count() > 0) frames = fmt::format("took the first frame of {}\n", pass.with_frames().text());
+    if (pass.grey() && options.how.channels == 3)
+      grey = "every pixel of these images is grey: --channels 1 stores one channel of them in place of three\n";
   }
   if (options.storage.gzip > 0 || options.storage.chunk_rows > 0) {
     RepackOptions again;
@@ -360,11 +432,16 @@ ImageImportReport import_images(std::span<const std::string> sources, const std:
   report.classes = listing.classes;
   constexpr std::size_t shown = 12;
   const std::span names(report.classes.data(), std::min(shown, report.classes.size()));
-  report.text = fmt::format("wrote {}: {} images of {}x{}x3 (uint8), {} classes: {}{}\n", out, report.images,
-                            report.height, report.width, report.classes.size(), fmt::join(names, ", "),
-                            names.size() < report.classes.size() ? ", ..." : "");
-  if (report.dropped > 0) report.text += fmt::format("dropped {}\n", broken.text());
-  if (report.ignored > 0) report.text += fmt::format("left out {}\n", listing.ignored.text());
+  report.text = fmt::format("wrote {}: {} image{} of {}x{}x{} (uint8)", out, report.images,
+                            report.images == 1 ? "" : "s", report.height, report.width, options.how.channels);
+  if (options.labels)
+    report.text += fmt::format(", {} class{}: {}{}", report.classes.size(), report.classes.size() == 1 ? "" : "es",
+                               fmt::join(names, ", "), names.size() < report.classes.size() ? ", ..." : "");
+  report.text += '\n';
+  if (report.dropped > 0) report.notes += fmt::format("dropped {}\n", broken.text());
+  if (report.ignored > 0) report.notes += fmt::format("left out {}\n", listing.ignored.text());
+  report.notes += frames;
+  report.text += report.notes + grey;
   if (!report.normalize.empty()) report.text += fmt::format("normalize: {}\n", report.normalize);
   return report;
 }

@@ -8,6 +8,7 @@
 #include "io/files/output.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
 #include "io/import/idx.hpp"
+#include "io/import/image_preprocessing.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {
@@ -51,6 +52,8 @@ ImportReport import_mnist(const std::string& images, const std::string& labels, 
   image_file.finish();
   label_file.finish();
   writer.attribute(image_set, "layout", std::string("NCHW"));
+  const ImageSize size{static_cast<std::int64_t>(dims[1]), static_cast<std::int64_t>(dims[2])};
+  writer.attribute(image_set, preprocessing_attribute, to_text(ImagePreprocessing{size, 1}));
   const double class_count = largest + 1;
   writer.attribute(label_set, "classes", std::span(&class_count, 1));
   writer.commit();

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <deque>
 #include <filesystem>
+#include <iterator>
 #include <memory>
 #include <string_view>
 #include <system_error>
@@ -67,6 +68,11 @@ class Rows {
         throw DataError(fmt::format("{}: {} has {} rows, but {} has {}", path, found.target->path, found.target->rows(),
                                     found.sample.path, found.sample.rows()));
       const std::uint64_t rows = found.sample.rows();
+      std::vector<std::string> names = io::file_names(file, found.sample);
+      named_ = named_ && !names.empty();
+      if (!named_) names_.clear();
+      if (named_)
+        names_.insert(names_.end(), std::make_move_iterator(names.begin()), std::make_move_iterator(names.end()));
       said_[0].push_back(describe(file, found.sample, "input", PortUse::input, false));
       if (found.target)
         said_[1].push_back(describe(file, *found.target, "target", PortUse::target, !is_float(*found.target)));
@@ -97,6 +103,8 @@ class Rows {
                       "so that each label needs one",
                       where(row, *target())));
   }
+  /// Of which file each row was made; empty where some of the files do not say it.
+  const std::vector<std::string>& file_names() const noexcept { return names_; }
   /// What the output says of its samples and of its targets.
   std::vector<const Description*> said() const {
     std::vector<const Description*> all{&fullest(said_[0])};
@@ -150,6 +158,8 @@ class Rows {
 
   std::vector<Shard> shards_;
   std::vector<Description> said_[2];  // of samples and targets, by shard
+  std::vector<std::string> names_;    // of files, by row
+  bool named_ = true;
   std::uint64_t count_ = 0;
   Shard* found_ = nullptr;
   std::deque<Shard*> opened_;
@@ -171,7 +181,7 @@ std::vector<std::uint64_t> clean(Rows& rows, const RepackOptions& options, Findi
       if (const std::int64_t bad = first_not_finite(set, row.data()); bad >= 0) {
         good = false;
         findings.add(
-            "samples with values that are not finite", i,
+            "sample* with values that are not finite", i,
             fmt::format("{}: value {} is {}", rows.where(i, set), bad,
                         stored_number(*set.type, row.data() + static_cast<std::size_t>(bad) * size_of(*set.type))));
       }
@@ -187,7 +197,7 @@ std::vector<std::uint64_t> clean(Rows& rows, const RepackOptions& options, Findi
         const std::int64_t label = stored_integer(*target->type, row.data());
         if (label < 0 || (options.classes > 0 && label >= options.classes)) {
           good = false;
-          findings.add("labels out of range", i, fmt::format("{}: {}", rows.where(i, *target), label));
+          findings.add("label* out of range", i, fmt::format("{}: {}", rows.where(i, *target), label));
         }
       }
     }
@@ -282,6 +292,12 @@ void write_shard(Rows& rows, const std::string& path, const std::string& shard, 
     copy(*rows.target(), rows.file_of(1), [&](std::uint64_t row, std::byte* to) { rows.read_target(row, to); });
   for (const Description* said : rows.said())
     if (!said->names.empty()) writer.add_names(name_set(*said), said->names);
+  if (!rows.file_names().empty()) {
+    std::vector<std::string> names;
+    for (std::uint64_t i = first; i < last; ++i)
+      names.push_back(rows.file_names()[kept[order != nullptr ? (*order)(i) : i]]);
+    writer.add_names(file_names_set, names);
+  }
   writer.commit();
 }
 

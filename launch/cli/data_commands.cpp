@@ -73,19 +73,25 @@ void DataCommands::add_mnist(CLI::App& import) {
 
 void DataCommands::add_images(CLI::App& import) {
   CLI::App* images = tree_.add(
-      import, "images", "From folders or tar archives of class folders with JPEG and PNG files",
+      import, "images", "From folders or tar archives of class folders with JPEG, PNG, WebP, GIF, BMP and TIFF files",
       "  dtrain data import images photos/ -o photos.h5                           photos/CLASS/FILE.jpg\n"
       "  dtrain data import images cifar.tar.gz --split train -o train.h5         train/CLASS/FILE.jpg\n"
-      "  dtrain data import images imagenet.tar --resize 256 --size 224 -o i.h5   shorter side, centre crop\n");
+      "  dtrain data import images imagenet.tar --resize 256 --size 224 -o i.h5   shorter side, centre crop\n"
+      "  dtrain data import images scans/ --no-labels --channels 1 -o scans.h5    all images below, as grey\n");
   images->add_option("source", files_, "Folders, .tar, .tar.gz (.bz2, .xz, .zst)")->required();
   add_output(images);
   images->add_option("--split", images_.split, "The split to import, if files are ordered as SPLIT/CLASS/FILE");
+  images->add_flag("!--no-labels", images_.labels,
+                   "Take every image, at any depth, without labels; a source may be an image itself");
+  images->add_option("--channels", images_.how.channels, "3: red, green, blue; 1: grey, also of colours")
+      ->check(CLI::IsMember({1, 3}))
+      ->option_text("1|3 [3]");
   images->add_option("--size", size_, "Height and width of all images, or one number for both")
       ->expected(1, 2)
       ->check(CLI::Range(1, 1 << 16))
       ->option_text("H [W]");
   images
-      ->add_option("--resize", images_.size.shorter,
+      ->add_option("--resize", images_.how.size.shorter,
                    "Scale images to fit the size, or their shorter side to so many pixels, and keep the centre")
       ->expected(0, 1)
       ->check(CLI::Range(1, 1 << 16))
@@ -95,10 +101,11 @@ void DataCommands::add_images(CLI::App& import) {
   add_cleaning(images, images_.on_error);
   add_storage(images, images_.storage);
   prints(images, [this, images] {
-    images_.size.resize = images->count("--resize") > 0;
+    io::ImageSize& size = images_.how.size;
+    size.resize = images->count("--resize") > 0;
     if (!size_.empty()) {
-      images_.size.height = size_.front();
-      images_.size.width = size_.back();
+      size.height = size_.front();
+      size.width = size_.back();
     }
     if (compression_ == "gzip") images_.storage.gzip = level_;
     return io::import_images(files_, output_, images_).text;

@@ -49,6 +49,11 @@ class Images(harness.Case):
         self.write("photos/dog/x.jpg", "no image")
         self.refused(DATA, *command, "photos", "-o", "x.h5", says=[r"2 broken files", r"photos/cat/1\.png", r"--on-error drop"])
         self.assertRegex(self.ok(*command, "photos", "-o", "x.h5", "--on-error", "drop").out, r"dropped 2 broken files")
+        os.makedirs(self.path("all/a"))
+        self.write("all/a/1.png", "no image")
+        self.write("all/a/2.png", "")
+        self.refused(DATA, *command, "all", "-o", "x.h5",
+                     says=r"none of the 2 files is an image that can be read: 2 broken files \(all/a/1\.png: is no JPEG, .*; all/a/2\.png: is empty\)")
         self.write("not.tar", "a" * 5000)
         self.refused(DATA, *command, "not.tar", "-o", "x.h5", says=r"not\.tar.*tar archive")
         self.write("file", "")

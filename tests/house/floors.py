@@ -40,7 +40,7 @@ VENDORS = [
     (r"(zstd|libdeflate)\.h", {"io/hdf5"}),
     (r"openssl/", {"io/checkpoint", "io/hdf5/libraries.cpp"}),
     (r"(png|archive)\.h", {"io/import", "io/hdf5/libraries.cpp"}),
-    (r"(turbojpeg|archive_entry)\.h", {"io/import"}),
+    (r"(archive_entry|jpeglib|jerror|gif_lib|tiffio|webp/\w+)\.h", {"io/import"}),
     (r"yaml-cpp/", {"launch/config"}),
     (r"CLI/", {"launch/cli", "launch/bench"}),
 ]

@@ -1,56 +1,27 @@
 #include "io/import/import_images.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
 
 #include <archive.h>
 #include <archive_entry.h>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "io/dataset/dataset.hpp"
 #include "io/dataset/inspect.hpp"
-#include "tests/io/hdf5/hdf5_files.hpp"
+#include "io/import/repack.hpp"
+#include "tests/io/import/image_files.hpp"
 
 namespace dtrain::io {
 namespace {
 
+using testing::bytes_of;
+using testing::file_of;
 using testing::Folder;
+using testing::goldens;
+using testing::largest_difference;
 using testing::message_of;
-using Json = nlohmann::json;
-
-const Json& goldens() {
-  static const Json json = Json::parse(std::ifstream("tests/golden/images.json"));
-  return json;
-}
-
-std::vector<char> bytes_of(const Json& hex) {
-  const auto& text = hex.get_ref<const std::string&>();
-  std::vector<char> bytes;
-  for (std::size_t i = 0; i < text.size(); i += 2)
-    bytes.push_back(static_cast<char>(std::strtol(text.substr(i, 2).c_str(), nullptr, 16)));
-  return bytes;
-}
-std::vector<char> file_of(const std::string& name) {
-  return bytes_of(goldens().at(name).at("file"));
-}
-
-int largest_difference(const std::uint8_t* a, const std::vector<char>& b) {
-  int worst = 0;
-  for (std::size_t i = 0; i < b.size(); ++i) worst = std::max(worst, std::abs(a[i] - static_cast<std::uint8_t>(b[i])));
-  return worst;
-}
-
-std::string decode(ImageDecoder& decoder, const std::vector<char>& file) {
-  return decoder.decode(std::as_bytes(std::span(file)));
-}
-
-void put(const std::string& path, const std::vector<char>& bytes) {
-  std::filesystem::create_directories(std::filesystem::path(path).parent_path());
-  testing::spill(path, bytes);
-}
+using testing::put;
 
 /// A tar of these members, in this order.
 void write_tar(const std::string& path, const std::vector<std::pair<std::string, std::vector<char>>>& members,
@@ -82,68 +53,6 @@ std::string refused(const std::string& source, const std::string& out, const Ima
   return text;
 }
 
-TEST(ImageDecoder, GivesPillowsPixels) {
-  ImageDecoder decoder;
-  for (const auto& [name, golden] : goldens().items()) {
-    SCOPED_TRACE(name);
-    ASSERT_EQ(decode(decoder, bytes_of(golden.at("file"))), "");
-    ASSERT_EQ(decoder.height(), golden.at("height").get<int>());
-    ASSERT_EQ(decoder.width(), golden.at("width").get<int>());
-    // Versions of libjpeg-turbo may round a cosine differently; PNG knows no rounding.
-    EXPECT_LE(largest_difference(decoder.pixels(), bytes_of(golden.at("rgb"))), name.starts_with("jpeg") ? 1 : 0);
-    for (const auto& resized : golden.at("resized")) {
-      ImageSize size{resized.at("height"), resized.at("width"), true, resized.at("shorter")};
-      std::vector<std::uint8_t> out(static_cast<std::size_t>(size.height * size.width) * 3);
-      decoder.fit(size, out.data());
-      EXPECT_LE(largest_difference(out.data(), bytes_of(resized.at("rgb"))), name.starts_with("jpeg") ? 1 : 0);
-    }
-  }
-}
-
-TEST(ImageDecoder, CoversASizeOfAnyShape) {
-  ImageDecoder decoder;
-  ASSERT_EQ(decode(decoder, file_of("png")), "");
-  for (const auto& [h, w] : {std::pair{5, 31}, {31, 5}, {18, 25}, {25, 18}, {1, 1}, {18, 24}, {17, 25}}) {
-    std::vector<std::uint8_t> out(static_cast<std::size_t>(h * w) * 3 + 1, 77);
-    decoder.fit({h, w, true, 0}, out.data());
-    EXPECT_EQ(out.back(), 77);
-    if (h == 18 && w == 25) EXPECT_EQ(largest_difference(out.data(), bytes_of(goldens().at("png").at("rgb"))), 0);
-  }
-}
-
-TEST(ImageDecoder, NamesWhatIsBroken) {
-  ImageDecoder decoder;
-  EXPECT_EQ(decode(decoder, {}), "is empty");
-  EXPECT_EQ(decode(decoder, {'G', 'I', 'F', '8', '9', 'a'}), "is neither JPEG nor PNG");
-  for (const std::string name : {"jpeg", "jpeg_progressive", "png", "png_palette"}) {
-    const auto whole = file_of(name);
-    // The last bytes of a PNG, a chunk without content, may lack its checksum; a JPEG its end marker.
-    for (std::size_t keep = 3; keep + 2 < whole.size(); keep += 1 + keep / 8) {
-      EXPECT_NE(decode(decoder, {whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(keep)}), "")
-          << name << keep;
-    }
-    ASSERT_EQ(decode(decoder, whole), "") << "a broken file must not spoil the next";
-  }
-  auto png = file_of("png");
-  png[png.size() / 2] ^= 1;
-  EXPECT_NE(decode(decoder, png), "");
-  auto huge = file_of("png");  // claims 1 Mi x 1 Mi pixels; its checksum is right
-  const unsigned char header[] = {0, 16, 0, 0, 0, 16, 0, 0, 8, 2, 0, 0, 0, 0xc4, 0x4a, 0x37, 0x92};
-  std::copy(std::begin(header), std::end(header), huge.begin() + 16);
-  EXPECT_HAS(decode(decoder, huge), "too large");
-  auto wide = file_of("jpeg");  // 65,500 x 65,500
-  for (std::size_t i = 0; i + 9 < wide.size(); ++i) {
-    if (static_cast<std::uint8_t>(wide[i]) == 0xff && static_cast<std::uint8_t>(wide[i + 1]) == 0xc0) {
-      for (const std::size_t at : {5, 7}) {
-        wide[i + at] = static_cast<char>(0xff);
-        wide[i + at + 1] = static_cast<char>(0xdc);
-      }
-      break;
-    }
-  }
-  EXPECT_HAS(decode(decoder, wide), "too large");
-}
-
 TEST(ImportImages, FolderAndArchivesGiveTheSameBytesWithAnyThreads) {
   const Folder folder;
   std::vector<std::pair<std::string, std::vector<char>>> members{{"./", {}}, {"./README.txt", {'h', 'i'}}};
@@ -164,8 +73,7 @@ TEST(ImportImages, FolderAndArchivesGiveTheSameBytesWithAnyThreads) {
   EXPECT_EQ(report.images, 5u);
   EXPECT_EQ(report.ignored, 2u);
   EXPECT_HAS(report.text, "5 images of 18x25x3 (uint8), 3 classes: Cat, ape, zebra");
-  EXPECT_HAS(report.text,
-             "left out 1 files that are not named like images (README.txt), 1 hidden files (Cat/.hidden.jpg)\n");
+  EXPECT_HAS(report.text, "left out 1 file not named like an image (README.txt), 1 hidden file (Cat/.hidden.jpg)\n");
   const auto expected = testing::slurp(folder / "folder.h5");
   for (const int threads : {1, 2, 5}) {
     options.threads = threads;
@@ -230,7 +138,7 @@ TEST(ImportImages, LinksAndHiddenFoldersAreTheSameInAnArchive) {
   put(folder / "set/a/3.jpg", jpeg);
   put(folder / "set/.ipynb_checkpoints/0.png", png);
   put(folder / "set/a/.cache/deep/0.png", png);
-  put(folder / "set/a/4.webp", png);
+  put(folder / "set/a/4.heic", png);
   put(folder / "set/.store/blob", jpeg);
   fs::create_directories(folder / "set/b");
   fs::create_directories(folder / "set/c");
@@ -251,9 +159,9 @@ TEST(ImportImages, LinksAndHiddenFoldersAreTheSameInAnArchive) {
   EXPECT_TRUE(testing::slurp(folder / "folder.h5") == testing::slurp(folder / "tar.h5"));
   const auto left_out = [](const std::string& text) { return text.substr(text.find("left out")); };
   EXPECT_HAS(left_out(of_folder.text), "left out 3 hidden folders (");
-  EXPECT_HAS(left_out(of_folder.text), "), 1 images of formats that dtrain does not read (a/4.webp)\n");
+  EXPECT_HAS(left_out(of_folder.text), "), 1 image of a format that dtrain does not read (a/4.heic)\n");
   EXPECT_HAS(left_out(of_tar.text), "left out 3 hidden folders (");
-  EXPECT_HAS(left_out(of_tar.text), "1 images of formats that dtrain does not read (a/4.webp)");
+  EXPECT_HAS(left_out(of_tar.text), "1 image of a format that dtrain does not read (a/4.heic)");
 
   // Links that lead nowhere are broken files in both, and circles end.
   fs::create_symlink("../nowhere.png", folder / "set/c/z.png");
@@ -275,7 +183,7 @@ TEST(ImportImages, LinksAndHiddenFoldersAreTheSameInAnArchive) {
 /// A class folder without an image that can be read would move the labels of the others.
 TEST(ImportImages, AClassThatWouldVanishIsAnError) {
   const Folder folder;
-  for (const char* name : {"set/ant/1.webp", "set/bee/1.png", "set/cat/1.png"}) put(folder / name, file_of("png"));
+  for (const char* name : {"set/ant/1.heic", "set/bee/1.png", "set/cat/1.png"}) put(folder / name, file_of("png"));
   std::filesystem::create_directories(folder / "set/dog");
   put(folder / "split/train/notes/xml/1.xml", {'x'});
   put(folder / "split/train/a/1.png", file_of("png"));
@@ -284,7 +192,8 @@ TEST(ImportImages, AClassThatWouldVanishIsAnError) {
   tar_tree(folder / "split", folder / "split.tar");
   for (const char* source : {"set", "set.tar"}) {
     const std::string text = refused(folder / source, folder / "x.h5");
-    EXPECT_HAS(text, "2 class folders hold no JPEG or PNG file: ant, dog (ant/1.webp is a file of another kind)");
+    EXPECT_HAS(text,
+               "2 class folders hold no image that dtrain reads: ant, dog (ant/1.heic is a file of another kind)");
   }
   ImageImportOptions options;
   options.split = "train";
@@ -322,8 +231,9 @@ TEST(ImportImages, BrokenFilesAreCountedNamedRefusedOrDropped) {
   options.threads = 3;
   const std::string text = refused(folder / "set", folder / "x.h5", options);
   EXPECT_HAS(text, "7 broken files (");
-  EXPECT_HAS(text, "set/c0/057.jpg: ");  // the first in order, whatever the threads
-  EXPECT_HAS(text, "and 4 more)");
+  // By reason, and the first of each in order, whatever the threads.
+  EXPECT_HAS(text, "set/c0/057.jpg: is truncated, and 5 more like it; ");
+  EXPECT_HAS(text, "set/c1/empty.png: is empty)");
   EXPECT_HAS(text, "--on-error drop");
   options.on_error = OnError::drop;
   const auto report = import(folder / "set", folder / "d.h5", options);
@@ -344,20 +254,18 @@ TEST(ImportImages, OtherSizesNeedResize) {
   const Folder folder;
   put(folder / "set/a/1.png", file_of("png"));
   put(folder / "set/a/2.png", file_of("png"));
-  const Folder other;
-  ImageDecoder decoder;
   write_tar(folder / "more.tar", {{"a/big.jpg", file_of("jpeg")}}, false);
   ImageImportOptions options;
-  options.size.height = options.size.width = 16;
+  options.how.size.height = options.how.size.width = 16;
   EXPECT_HAS(refused(folder / "set", folder / "x.h5", options), "2 images of another size (");
   EXPECT_HAS(refused(folder / "set", folder / "x.h5", options), "set/a/1.png: 18 x 25; ");
   EXPECT_HAS(refused(folder / "set", folder / "x.h5", options), "--resize");
-  options.size.resize = true;
+  options.how.size.resize = true;
   const auto report = import(folder / "set", folder / "r.h5", options);
   EXPECT_EQ(report.height, 16);
-  options.size.shorter = 8;
+  options.how.size.shorter = 8;
   EXPECT_THROW(import(folder / "set", folder / "x.h5", options), ConfigError);
-  options.size = {0, 0, true, 0};
+  options.how.size = {0, 0, true, 0};
   EXPECT_THROW(import(folder / "set", folder / "x.h5", options), ConfigError);
 }
 
@@ -383,6 +291,166 @@ TEST(ImportImages, DamagedAndHostileArchives) {
   EXPECT_HAS(refused(folder / "absent", folder / "x.h5"), "no such file or folder");
   put(folder / "bad/a/1.jpg", {'x'});
   EXPECT_HAS(refused(folder / "bad", folder / "x.h5"), "none of the 1 files is an image that can be read");
+}
+
+/// Each reason is counted, with one file that shows it.
+TEST(ImportImages, WhyNoFileCanBeRead) {
+  const Folder folder;
+  const auto jpeg = file_of("jpeg");
+  put(folder / "set/a/0.jpg", {'<', 'h', 't', 'm', 'l', '>'});
+  for (int i = 1; i < 4; ++i) put(folder / fmt::format("set/a/{}.png", i), {});
+  for (int i = 4; i < 6; ++i) put(folder / fmt::format("set/b/{}.jpg", i), {jpeg.begin(), jpeg.end() - 100});
+  const std::string reasons =
+      "a/0.jpg: is no JPEG, PNG, WebP, GIF, BMP or TIFF file; {0}a/1.png: is empty, and 2 more like it; "
+      "{0}b/4.jpg: is truncated, and 1 more like it)";
+  tar_tree(folder / "set", folder / "set.tar");
+  for (const std::string source : {"set", "set.tar"}) {
+    const std::string at = folder / source, sep = source == "set" ? "/" : ": ";
+    EXPECT_HAS(refused(at, folder / "x.h5"),
+               at + ": none of the 6 files is an image that can be read: 6 broken files (" + at + sep +
+                   fmt::format(fmt::runtime(reasons), at + sep));
+    ImageImportOptions options;
+    options.how.size = {8, 8, true, 0};
+    options.on_error = OnError::drop;
+    EXPECT_HAS(refused(at, folder / "x.h5", options), "no image is left: 6 broken files (" + at + sep + "a/0.jpg: ");
+  }
+}
+
+/// A reason with numbers is the same reason with other ones; kinds have their plural.
+TEST(ImportFindings, AreCountedByReasonWhateverTheThreads) {
+  Findings whole, halves[2];
+  for (std::uint64_t i = 0; i < 200; ++i) {
+    const std::string where = fmt::format("f{}", i),
+                      why = i % 2 == 0 ? fmt::format("byte {} of {} is bad", i, 7 * i) : "is empty";
+    for (Findings* findings : {&whole, &halves[i % 3 == 0 ? 1 : 0]}) findings->add("broken file*", i, where, why);
+  }
+  halves[0].merge(halves[1]);
+  EXPECT_EQ(whole.text(),
+            "200 broken files (f0: byte 0 of 0 is bad, and 99 more like it; f1: is empty, and 99 more like it)");
+  EXPECT_EQ(halves[0].text(), whole.text());
+  Findings one;
+  one.add("broken file*", 3, "f", "is empty");
+  one.add("hidden folder*", 1, ".git");
+  EXPECT_EQ(one.text(), "1 broken file (f: is empty), 1 hidden folder (.git)");
+  Findings many;  // of files that were made to have as many reasons
+  for (std::uint64_t i = 0; i < 5000; ++i) many.add("broken file*", i, "f", std::string(i + 1, 'x'));
+  EXPECT_HAS(many.text(), "5000 broken files (f");
+  EXPECT_HAS(many.text(), "; and ");
+  EXPECT_EQ(many.count(), 5000u);
+}
+
+/// The same pictures in every format, and grey where that is asked for.
+TEST(ImportImages, FormatsChannelsAndFrames) {
+  const Folder folder;
+  const char* const names[] = {"webp.webp",     "gif.GIF",        "bmp.bmp",        "tiff.tif",
+                               "tiff_lzw.tiff", "gif_frames.gif", "tiff_frames.tif"};
+  for (const std::string name : names) put(folder / ("set/a/" + name), file_of(name.substr(0, name.find('.'))));
+  put(folder / "set/b/a.jpg", file_of("bmp"));  // another name than its format
+  tar_tree(folder / "set", folder / "set.tar");
+  ImageImportOptions options;
+  for (const int channels : {3, 1}) {
+    options.how.channels = channels;
+    const auto report = import(folder / "set", folder / "f.h5", options);
+    EXPECT_HAS(report.text,
+               fmt::format("8 images of 10x11x{} (uint8), 2 classes: a, b\ntook the first frame of 2 images with "
+                           "several (",
+                           channels));
+    EXPECT_HAS(report.text, "set/a/gif_frames.gif: 3; ");
+    EXPECT_EQ(report.text.find("grey"), std::string::npos);
+    import(folder / "set.tar", folder / "t.h5", options);
+    EXPECT_TRUE(testing::slurp(folder / "f.h5") == testing::slurp(folder / "t.h5"));
+    const Dataset set(std::vector<std::string>{folder / "f.h5"});
+    EXPECT_EQ(set.port(0).row, (Shape{10, 11, channels}));
+    EXPECT_EQ(set.descriptions()[0].preprocessing, fmt::format("--size 10 11 --channels {}", channels));
+    ASSERT_EQ(set.file_names().size(), 8u);
+    EXPECT_EQ(set.file_names()[0], "a/bmp.bmp");
+    EXPECT_EQ(set.file_names()[7], "b/a.jpg");
+    const auto* bmp = reinterpret_cast<const std::uint8_t*>(set.row(0, 0, nullptr).data);
+    const auto* tiff = reinterpret_cast<const std::uint8_t*>(set.row(0, 3, nullptr).data);
+    EXPECT_TRUE(std::equal(bmp, bmp + 110 * channels, tiff));
+  }
+  put(folder / "grey/a/1.png", file_of("png_gray"));
+  put(folder / "grey/a/2.png", file_of("png_bits"));
+  options.how.channels = 3;
+  const auto grey = import(folder / "grey", folder / "g.h5", options);
+  EXPECT_HAS(grey.text,
+             "2 images of 18x25x3 (uint8), 1 class: a\nevery pixel of these images is grey: --channels 1 stores");
+}
+
+/// Through shuffling, sharding and joining, and into a checkpoint.
+TEST(ImportImages, NamesOfFilesFollowTheirRows) {
+  const Folder folder;
+  for (int i = 0; i < 24; ++i) put(folder / fmt::format("set/{}/{}.png", "abc"[i % 3], i), file_of("png_gray"));
+  import(folder / "set", folder / "f.h5");
+  RepackOptions cut, joined;
+  cut.shards = 5;
+  cut.shuffle = 1;
+  repack(std::vector<std::string>{folder / "f.h5"}, folder / "s.h5", cut);
+  joined.shuffle = 2;
+  repack(std::vector<std::string>{folder / "s-*.h5"}, folder / "j.h5", joined);
+  for (const char* files : {"s-*.h5", "j.h5"}) {
+    const Dataset set(std::vector<std::string>{folder / files});
+    const auto names = set.file_names();
+    ASSERT_EQ(names.size(), 24u);
+    EXPECT_FALSE(std::is_sorted(names.begin(), names.end()));
+    for (std::uint64_t i = 0; i < 24; ++i) EXPECT_EQ(names[i][0], "abc"[set.label(1, i)]) << i;
+    const auto back = descriptions_from(to_text(set.descriptions()), "checkpoint c");
+    ASSERT_NE(find_description(back, PortUse::input, "input"), nullptr);
+    EXPECT_EQ(find_description(back, PortUse::input, "input")->preprocessing, "--size 18 25 --channels 3");
+  }
+  testing::write_images(folder / "plain.h5", 3);
+  EXPECT_TRUE(Dataset(std::vector<std::string>{folder / "plain.h5"}).file_names().empty());
+}
+
+/// Images without classes, at any depth, and named one by one.
+TEST(ImportImages, WithoutLabels) {
+  const Folder folder;
+  for (const char* name : {"set/2.png", "set/deep/er/1.png", "set/.hidden/3.png", "set/notes.txt"})
+    put(folder / name, file_of("png"));
+  tar_tree(folder / "set", folder / "set.tar");
+  ImageImportOptions options;
+  options.labels = false;
+  const auto report = import(folder / "set", folder / "f.h5", options);
+  EXPECT_HAS(report.text,
+             "f.h5: 2 images of 18x25x3 (uint8)\nleft out 1 file not named like an image (notes.txt), 1 hidden folder");
+  import(folder / "set.tar", folder / "t.h5", options);
+  EXPECT_TRUE(testing::slurp(folder / "f.h5") == testing::slurp(folder / "t.h5"));
+  const Dataset set(std::vector<std::string>{folder / "f.h5"});
+  EXPECT_EQ(set.ports().size(), 1u);
+  EXPECT_EQ(set.file_names(), (std::vector<std::string>{"2.png", "deep/er/1.png"}));
+  // Several sources: names say of which.
+  const std::vector<std::string> sources{folder / "set.tar", folder / "set/deep/er/1.png", folder / "set/2.png"};
+  options.key = "photo";
+  import_images(sources, folder / "s.h5", options);
+  EXPECT_EQ(
+      Dataset(std::vector<std::string>{folder / "s.h5"}, {.ports = {{.name = "photo"}}}).file_names(),
+      (std::vector<std::string>{folder / "set.tar: 2.png", folder / "set.tar: deep/er/1.png", sources[2], sources[1]}));
+  options.split = "train";
+  EXPECT_THROW(import(folder / "set", folder / "x.h5", options), ConfigError);
+  options.split.clear();
+  EXPECT_HAS(refused(folder / "set/.hidden/3.txt", folder / "x.h5", options), "no such file");
+  std::filesystem::create_directories(folder / "empty");
+  EXPECT_HAS(refused(folder / "empty", folder / "x.h5", options), "holds no images; expected FILE.jpg");
+  for (const char* images : {"a.png", "a.b.TIFF", "x.tar.gz", "x.tgz"}) EXPECT_TRUE(holds_images(images));
+  EXPECT_TRUE(holds_images(folder / "set"));
+  for (const char* other : {"a.h5", "png", ".png", "x.gz"}) EXPECT_FALSE(holds_images(other));
+}
+
+TEST(ImportImages, PreprocessingIsKeptAsText) {
+  const ImagePreprocessing all[] = {{{224, 200, true, 256}, 3}, {{32, 32, true, 0}, 1}, {{28, 28, false, 0}, 1}};
+  const char* const texts[] = {"--size 224 200 --resize 256 --channels 3", "--size 32 32 --resize --channels 1",
+                               "--size 28 28 --channels 1"};
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(to_text(all[i]), texts[i]);
+    const auto read = preprocessing_in(texts[i]);
+    ASSERT_TRUE(read);
+    EXPECT_EQ(to_text(*read), texts[i]);
+    EXPECT_EQ(read->size.shorter, all[i].size.shorter);
+  }
+  for (const char* text : {"", "--size 8", "--size 8 8", "--size 8 8 --channels 2", "--size 0 8 --channels 1",
+                           "--size 99999999 8 --channels 1", "--size 8 8 --resize 4 --channels 3",
+                           "--size 8 8 --crop 3 --channels 3", "resized"})
+    EXPECT_FALSE(preprocessing_in(text)) << text;
 }
 
 TEST(ImportImages, CompressedWhereAsked) {

@@ -1,5 +1,6 @@
 #include "launch/cli/eval_predict_commands.hpp"
 
+#include <map>
 #include <utility>
 
 namespace dtrain::launch {
@@ -15,15 +16,33 @@ EvalPredictCommands::EvalPredictCommands(CLI::App& app, CommandTree tree,
                        });
   eval->add_option("--data", files_, "HDF5 files or globs in place of data.eval");
   eval->add_flag("--json", json_, "Print one JSON object");
-  CLI::App* predict_app =
-      add(app, "predict", "Write the outputs of a trained model for each row of a file, as HDF5",
-          "  mpirun -np 2 dtrain predict config.yaml --checkpoint best --input images.h5 -o out.h5\n",
-          [this](const LoadedConfig& loaded, comm::World& world) {
-            return predict(loaded, world, options_, files_, output_);
-          });
-  predict_app->add_option("--input", files_, "HDF5 files or globs with samples")->required();
+  CLI::App* predict_app = add(
+      app, "predict", "Write the outputs of a trained model for each row of a file, or for each image, as HDF5",
+      "  mpirun -np 2 dtrain predict config.yaml --checkpoint best --input images.h5 -o out.h5\n"
+      "  dtrain predict config.yaml --input photos/ -o out.h5            every image of a folder; /file has its name\n"
+      "  dtrain predict config.yaml --input a.jpg 'more/*.png' -o out.h5\n",
+      [this](const LoadedConfig& loaded, comm::World& world) {
+        if (resize_option_->count() > 0) options_.images.resize = resize_;
+        return predict(loaded, world, options_, files_, output_);
+      });
+  predict_app->add_option("--input", files_, "HDF5 files or globs with samples; or images: folders, archives, files")
+      ->required();
   predict_app->add_option("-o,--output", output_, "HDF5 file to write: logits, probabilities and class, or prediction")
       ->required();
+  resize_option_ =
+      predict_app
+          ->add_option("--resize", resize_,
+                       "Scale images to the model's input, or their shorter side to so many pixels, and keep the "
+                       "centre; by default as the images of training")
+          ->expected(0, 1)
+          ->check(CLI::Range(1, 1 << 16))
+          ->option_text("[PIXELS]");
+  predict_app
+      ->add_option("--on-error", options_.images.on_error,
+                   "What to do with image files that cannot be read: refuse them all, or drop these")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, io::OnError>{{"refuse", io::OnError::refuse}, {"drop", io::OnError::drop}}))
+      ->option_text("refuse|drop [refuse]");
   predict_app->add_flag("--logits", options_.logits, "Write logits, too, where there is a class for each position");
 }
 

@@ -3,6 +3,7 @@
 // thread.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -29,6 +30,8 @@ class EvalPredictCommands {
   std::string file_, output_;
   std::vector<std::string> overrides_, files_;
   EvalPredictOptions options_;
+  CLI::Option* resize_option_ = nullptr;
+  std::int64_t resize_ = 0;
   bool json_ = false;
 };
 

@@ -114,6 +114,8 @@ class Model {
     load();
   }
 
+  /// What set_up() takes.
+  RunConfig& config() noexcept { return config_; }
   Engine& engine() noexcept { return *engine_; }
   Group& group() noexcept { return *group_; }
   comm::Watchdog& watchdog() noexcept { return world_.watchdog(); }
@@ -147,7 +149,7 @@ class Model {
   }
 
   const LoadedConfig& input_;
-  const RunConfig& config_;
+  RunConfig config_;
   comm::World& world_;
   const EvalPredictOptions& options_;
   std::unique_ptr<Group> group_;
@@ -193,9 +195,20 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
 std::string predict(const LoadedConfig& input, comm::World& world, const EvalPredictOptions& options,
                     const std::vector<std::string>& files, const std::string& output) {
   Model model(input, world, options);
+  bool image_files = false;
+  model.group().agree([&] { image_files = ImageInput::found_in(files); });
+  std::optional<ImageInput> images;
+  if (image_files) {
+    model.watchdog().pause();  // decoding may rightly take long
+    images.emplace(model.group(), model.config(), reference_of(model.found()), files, output, options.images);
+    model.watchdog().beat("set-up", 0, comm::Deadline::set_up);
+  }
+  std::vector<std::string> names;
   model.set_up(models::BuildFor::prediction, [&] {
-    io::Dataset set = open_inputs(input.config, files, reference_of(model.found()));
+    io::Dataset set =
+        open_inputs(model.config(), images ? std::vector{images->file()} : files, reference_of(model.found()));
     io::check_output(output, set.files());
+    if (world.rank() == 0) names = set.file_names();
     return set;
   });
   Engine& engine = model.engine();
@@ -205,7 +218,8 @@ std::string predict(const LoadedConfig& input, comm::World& world, const EvalPre
                           {{"checkpoint", model.found().path},
                            {"parameters", parameters},
                            {"configuration_hash", model.found().state.configuration_hash},
-                           {"input", fmt::format("{}", fmt::join(model.data().files(), ", "))}});
+                           {"input", fmt::format("{}", fmt::join(images ? files : model.data().files(), ", "))}},
+                          names);
   const auto loader = model.make_loader();
   std::vector<HostMirror> values;
   for (std::size_t i = 0; i < predictions.outputs(); ++i) {
@@ -244,9 +258,10 @@ std::string predict(const LoadedConfig& input, comm::World& world, const EvalPre
   model.watchdog().beat("save", 0, comm::Deadline::save);
   predictions.commit();
   const double seconds = since(begin);
-  return fmt::format("wrote {}: {} rows of {} by {} ({} parameters); {:.0f} samples/s on {}\n", output,
+  return fmt::format("wrote {}: {} rows of {} by {} ({} parameters); {:.0f} samples/s on {}\n{}", output,
                      model.data().count(), predictions.text(), model.found().path, parameters,
-                     static_cast<double>(model.data().count()) / std::max(seconds, 1e-9), model.ranks_text());
+                     static_cast<double>(model.data().count()) / std::max(seconds, 1e-9), model.ranks_text(),
+                     images ? images->notes() : "");
 }
 
 }  // namespace dtrain::launch

@@ -7,6 +7,7 @@
 
 #include "comm/world/world.hpp"
 #include "launch/config/config_file.hpp"
+#include "launch/infer/image_input.hpp"
 
 namespace dtrain::launch {
 
@@ -14,8 +15,9 @@ struct EvalPredictOptions {
   /// A step directory, its label `best`, or a directory of checkpoints (the newest valid one). Empty: the
   /// configuration's; the word "best": the best one there.
   std::string checkpoint;
-  bool raw = false;     // the parameters as trained, also where there is a moving average
-  bool logits = false;  // predictions of positions with their logits
+  bool raw = false;          // the parameters as trained, also where there is a moving average
+  bool logits = false;       // predictions of positions with their logits
+  ImageInputOptions images;  // that are predicted
 };
 
 /// The exact loss and accuracy over `data`, or data.eval where that is empty. Rank 0's text: a line, or one JSON
@@ -23,7 +25,8 @@ struct EvalPredictOptions {
 std::string evaluate_model(const LoadedConfig&, comm::World&, const EvalPredictOptions&,
                            const std::vector<std::string>& data, bool json);
 
-/// Writes what the model makes of each row of `files` to the HDF5 file `output`, in the same order. Rank 0's text.
+/// Writes what the model makes of each row of `files`, or of each image there, to the HDF5 file `output`, in the same
+/// order, with the names of files where they are known. Rank 0's text.
 std::string predict(const LoadedConfig&, comm::World&, const EvalPredictOptions&, const std::vector<std::string>& files,
                     const std::string& output);
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <span>
 
 namespace dtrain::launch {
 
@@ -70,8 +69,11 @@ std::vector<Predictions::Output> Predictions::outputs_of_graph(const models::Mod
 
 Predictions::Predictions(Group& group, const models::ModelConfig& model, const Graph& graph, const std::string& path,
                          std::uint64_t rows, bool logits,
-                         const std::vector<std::pair<std::string, std::string>>& attributes)
-    : outputs_(outputs_of_graph(model, graph, logits, columns_)), file_(group, path, rows, columns_, attributes) {}
+                         const std::vector<std::pair<std::string, std::string>>& attributes,
+                         std::span<const std::string> names)
+    : named_(!names.empty()),
+      outputs_(outputs_of_graph(model, graph, logits, columns_)),
+      file_(group, path, rows, columns_, attributes, names) {}
 
 void Predictions::write(std::size_t index, std::uint64_t first, std::size_t count, const float* values) {
   if (count == 0) return;
@@ -101,8 +103,9 @@ void Predictions::write(std::size_t index, std::uint64_t first, std::size_t coun
 
 std::string Predictions::text() const {
   std::string text;
-  for (std::size_t i = 0; i < columns_.size(); ++i)
-    text += (i == 0 ? "" : i + 1 < columns_.size() ? ", " : " and ") + columns_[i].name;
+  const std::size_t count = columns_.size() + (named_ ? 1 : 0);
+  for (std::size_t i = 0; i < count; ++i)
+    text += (i == 0 ? "" : i + 1 < count ? ", " : " and ") + (i < columns_.size() ? columns_[i].name : "file");
   return text;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,14 +22,16 @@ class Predictions {
   /// logits and probabilities beside them; of each position alone, or with the logits where they are asked for. Of
   /// others the values. Of a single output they are called class, logits, probabilities or prediction; of several as
   /// the output, or with NAME_ before that. Values of images lie channels first, as users write shapes.
+  /// `names`: on rank 0, of the rows; empty: none.
   Predictions(Group&, const models::ModelConfig&, const Graph& graph, const std::string& path, std::uint64_t rows,
-              bool logits, const std::vector<std::pair<std::string, std::string>>& attributes);
+              bool logits, const std::vector<std::pair<std::string, std::string>>& attributes,
+              std::span<const std::string> names);
 
   std::size_t outputs() const noexcept { return outputs_.size(); }
   /// `count` rows of output `index` from row `first` on: f32, as the graph has them.
   void write(std::size_t index, std::uint64_t first, std::size_t count, const float* values);
   void commit() { file_.commit(); }
-  /// "logits, probabilities and class"
+  /// "logits, probabilities, class and file"
   std::string text() const;
 
  private:
@@ -40,6 +43,7 @@ class Predictions {
   static std::vector<Output> outputs_of_graph(const models::ModelConfig&, const Graph&, bool logits,
                                               std::vector<io::RowsColumn>& columns);
 
+  bool named_ = false;
   std::vector<io::RowsColumn> columns_;
   std::vector<Output> outputs_;
   io::RowsFile file_;

@@ -3,6 +3,7 @@ import json
 import math
 import os
 import signal
+import tarfile
 
 import harness
 from harness import CHECKPOINT, DATA, USAGE
@@ -155,6 +156,74 @@ class Prediction(Trained):
         self.refused(CHECKPOINT, *predict("--input", "digits-test.h5", "-o", "out.h5", "--checkpoint", "absent"),
                      says="absent")
         self.assertFalse([n for n in os.listdir(self.folder) if n.startswith("out.h5")])
+
+
+class PredictionOfImages(harness.Case):
+    """Folders, archives and files of images, without an import: the samples are those that an import makes."""
+
+    def setUp(self):
+        super().setUp()
+        with open(os.path.join(harness.ROOT, "tests/golden/images.json"), encoding="utf-8") as file:
+            self.golden = {name: bytes.fromhex(value["file"]) for name, value in json.load(file).items()}
+        for name, golden in (("cat/1.png", "png"), ("cat/2.jpg", "jpeg"), ("dog/3.webp", "webp"), ("dog/4.bmp", "bmp"), ("dog/5.gif", "gif_frames")):
+            self.put("photos/" + name, golden)
+
+    def put(self, name, golden):
+        os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+        with open(self.path(name), "wb") as file:
+            file.write(self.golden[golden])
+
+    def train(self, channels, *options):
+        self.ok("data", "import", "images", "photos", "-o", "photos.h5", "--channels", channels, *options)
+        self.write("config.yaml", harness.MLP.replace("[1, 8, 8]", f"[{channels}, 8, 8]").replace("digits-train.h5", "photos.h5")
+                   .replace("digits-test.h5", "photos.h5").replace("units: 10", "units: 2").replace("0.0625", "0.004"))
+        self.ok("config.yaml", "batch.global=5", "train.epochs=2")
+
+    def test_as_the_images_of_training(self):
+        self.train(1, "--size", "8", "--resize", "9")
+        self.ok("predict", "config.yaml", "--input", "photos.h5", "-o", "a.h5")
+        os.remove(self.path("photos.h5"))  # the checkpoint knows
+        with tarfile.open(self.path("photos.tgz"), "w:gz") as archive:
+            archive.add(self.path("photos"), "x")
+        out = self.ok("predict", "config.yaml", "--input", "photos", "-o", "b.h5", ranks=2).out
+        self.assertRegex(out, r"\Awrote b\.h5: 5 rows of logits, probabilities, class and file by run/.*\n"
+                              r"took the first frame of 1 image with several \(photos/dog/5\.gif: 3\)\n\Z")
+        self.ok("predict", "config.yaml", "--input", "photos.tgz", "-o", "c.h5")
+        self.ok("predict", "config.yaml", "--input", "photos/dog/4.bmp", "photos/cat/*", "-o", "d.h5")
+        self.assertEqual([n for n in os.listdir(self.folder) if ".images" in n or ".tmp" in n], [])
+        (a, _), (b, attributes), (c, _), (d, _) = (h5py_values(self, f"{n}.h5", "logits", "file") for n in "abcd")
+        self.assertEqual(a["file"][1], [b"cat/1.png", b"cat/2.jpg", b"dog/3.webp", b"dog/4.bmp", b"dog/5.gif"])
+        self.assertEqual((b, attributes["input"]), (a, "photos"))
+        self.assertEqual((c["logits"], c["file"][1]), (a["logits"], [b"x/" + name for name in a["file"][1]]))
+        self.assertEqual(d["file"][1], [b"photos/cat/1.png", b"photos/cat/2.jpg", b"photos/dog/4.bmp"])
+        self.assertEqual(d["logits"][1], [a["logits"][1][i] for i in (0, 1, 3)])
+
+    def test_what_cannot_be_predicted(self):
+        self.train(3, "--size", "8", "--resize")
+        def predict(*inputs, settings=()):
+            return ("predict", "config.yaml", *settings, "-o", "out.h5", "--input", *inputs)
+        self.write("photos/dog/6.jpg", "no image")
+        self.refused(DATA, *predict("photos"), ranks=2,
+                     says=r"photos: 1 broken file \(photos/dog/6\.jpg: is no JPEG, .*\); repair them, or leave them out with --on-error drop")
+        self.assertRegex(self.ok(*predict("photos", "--on-error", "drop")).out, r"5 rows of .*\n.*dropped 1 broken file \(photos/dog/6")
+        self.refused(USAGE, *predict("photos", "photos.h5"), says=r"photos holds images, but photos\.h5 does not seem to")
+        self.refused(DATA, *predict("photos/nothing"), says=r"photos/nothing")
+        self.refused(USAGE, "predict", "config.yaml", "--input", "photos/cat/1.png", "-o", "photos/cat/1.png", says="that is the input")
+        # Images that were not scaled for training: those of another size are not guessed about.
+        for name in ("cat/2.jpg", "dog/3.webp", "dog/4.bmp", "dog/5.gif", "dog/6.jpg"):
+            os.remove(self.path("photos/" + name))
+        self.put("photos/dog/7.png", "png")
+        self.ok("data", "import", "images", "photos", "-o", "photos.h5")
+        self.write("config.yaml", self.read("config.yaml").replace("[3, 8, 8]", "[3, 18, 25]"))
+        self.ok("config.yaml", "batch.global=2", "train.epochs=1", "log.directory=raw")
+        self.put("photos/dog/8.bmp", "bmp")
+        self.refused(DATA, *predict("photos", settings=["log.directory=raw"]),
+                     says=r"1 image of another size \(photos/dog/8\.bmp: 10 x 11\); the size is 18 x 25: scale all to it with --resize")
+        self.ok(*predict("photos", "--resize", settings=["log.directory=raw"]))
+        self.make_regression()
+        self.write("r.yaml", harness.REGRESSION)
+        self.ok("r.yaml", "train.epochs=1", "log.directory=r")
+        self.refused(USAGE, "predict", "r.yaml", "log.directory=r", "--input", "photos", "-o", "p.h5", says="not one image of 1 or 3 channels")
 
 
 class Export(Trained):

@@ -1,6 +1,6 @@
 // Writes a new HDF5 file; internal to io/.
-// A Writer owns a temporary file beside the target, renamed by commit() and removed where commit() was not reached; what
-// a killed process left is removed by the next Writer of the same target.
+// A Writer owns a temporary file beside the target, renamed by commit() and removed where commit() was not reached;
+// what a killed process left is removed by the next Writer of the same target.
 #pragma once
 
 #include <cstdint>

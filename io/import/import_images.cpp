@@ -311,7 +311,11 @@ void Pass::write_about() {
   for (std::size_t i = 0; i < row_.size(); ++i) {
     if (row_[i] == ImageListing::no_row) continue;
     const ImageListing::Entry& entry = listing_.entries[i];
-    names.push_back(listing_.sources.size() == 1 ? listing_.path_of(entry) : listing_.where(entry));
+    // Of one source CLASS/FILE, wherever the class folders lie in it: an archive of a folder gives the folder's names.
+    const bool several = listing_.sources.size() > 1;
+    names.push_back(several           ? listing_.where(entry)
+                    : options_.labels ? listing_.classes[entry.label] + "/" + entry.name
+                                      : entry.name);
     longest = std::max(longest, names.back().size());
   }
   if (names.size() <= h5::max_bytes_of_file_names / longest) writer_.add_names(file_names_set, names);

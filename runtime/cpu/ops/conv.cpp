@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "runtime/cpu/op_kernels.hpp"
+#include "runtime/cpu/ops/in_float.hpp"
 #include "runtime/cpu/ops/weighted.hpp"
 #include "runtime/ops/inference.hpp"
 #include "runtime/tensor/error.hpp"
@@ -66,6 +67,7 @@ std::unique_ptr<Kernel> make(const Conv& op, Inputs in, int threads) {
   try {
     return make_weighted(weighted_convolution(op, in[0], threads), op.activation, threads);
   } catch (const dnnl::error& e) {
+    if (in[0].dtype == DType::bf16) return make_in_float(op, in[0], threads);
     throw DeviceError(fmt::format("oneDNN cannot run a convolution of {} filters {} on {}: {}", op.filters,
                                   op.kernel.str(), in[0].sample_str(), e.what()));
   }

@@ -6,6 +6,7 @@
 
 #include "runtime/cpu/op_kernels.hpp"
 #include "runtime/cpu/ops/channel_sums.hpp"
+#include "runtime/cpu/ops/in_float.hpp"
 #include "runtime/cpu/ops/weighted.hpp"
 #include "runtime/tensor/error.hpp"
 
@@ -94,6 +95,7 @@ std::unique_ptr<Kernel> make(const ConvTranspose& op, Inputs in, int threads) {
   try {
     return make_for<ConvTransposeKernel>(in[0].dtype, op, in[0], threads);
   } catch (const dnnl::error& e) {
+    if (in[0].dtype == DType::bf16) return make_in_float(op, in[0], threads);
     throw DeviceError(fmt::format("oneDNN cannot run a transposed convolution of {} filters {} on {}: {}", op.filters,
                                   op.kernel.str(), in[0].sample_str(), e.what()));
   }

@@ -1,10 +1,8 @@
 // Dense layers in bf16 through oneDNN's inner product: packed bf16 weights in the library's formats, f32 accumulation,
 // f32 gradients of parameters.
-#include <fmt/format.h>
-
 #include "runtime/cpu/ops/dense_weights.hpp"
+#include "runtime/cpu/ops/in_float.hpp"
 #include "runtime/cpu/ops/weighted.hpp"
-#include "runtime/tensor/error.hpp"
 
 namespace dtrain::cpu {
 
@@ -29,11 +27,8 @@ WeightedOp weighted_product(const Dense& op, const TensorDesc& in, int threads) 
 std::unique_ptr<Kernel> make_dense_bf16(const Dense& op, const TensorDesc& in, int threads) {
   try {
     return make_weighted(weighted_product(op, in, threads), op.activation, threads);
-  } catch (const dnnl::error& e) {
-    throw DeviceError(
-        fmt::format("oneDNN cannot run a bfloat16 linear layer of {} units on {}: {}; use precision: "
-                    "float32",
-                    op.units, in.shape.str(), e.what()));
+  } catch (const dnnl::error&) {
+    return make_in_float(op, in, threads);
   }
 }
 

@@ -10,13 +10,23 @@ import harness
 
 SCRIPT = os.path.join(harness.ROOT, "launch", "slurm", "train.sbatch")
 # Saves checkpoint $SAVES, if any, and then exits with $CODE, or waits for the signal that it is to exit after.
-PROGRAM = """#!/bin/bash
-if [ "$1" = config ]; then exec {program} "$@"; fi
-trap 'exit "$CODE"' USR1 TERM
-if [ -n "$SAVES" ]; then mkdir -p "run/checkpoints/$SAVES" && touch "run/checkpoints/$SAVES/MANIFEST.json"; fi
-touch started
-while [ -n "$WAITS" ]; do sleep 0.02; done
-exit "$CODE"
+PROGRAM = """#!/usr/bin/env python3
+import os, signal, sys, time
+if sys.argv[1] == "config":
+    os.execv("{program}", ["{program}", *sys.argv[1:]])
+def end(*_):
+    # As ranks that save. (bash 5.2 loses the status of what ends in the instant in which a trap cuts its wait short.)
+    time.sleep(0.2)
+    os._exit(int(os.environ["CODE"]))
+for number in (signal.SIGUSR1, signal.SIGTERM):
+    signal.signal(number, end)
+if os.environ["SAVES"]:
+    os.makedirs("run/checkpoints/" + os.environ["SAVES"])
+    open("run/checkpoints/" + os.environ["SAVES"] + "/MANIFEST.json", "w").close()
+open("started", "w").close()
+while os.environ["WAITS"]:
+    time.sleep(0.02)
+sys.exit(int(os.environ["CODE"]))
 """
 
 

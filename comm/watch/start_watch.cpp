@@ -155,8 +155,11 @@ struct StartWatch::State {
       if (trouble < 0 && !late && !someone_died(now)) continue;
       if (trouble < 0) {
         trouble = now;
-        speaks = std::none_of(here.begin(), here.end(), [&](const StartedRank& r) {
-          return r.local_rank < launch.local_rank && r.same_program && !r.stopped;
+        // One that was there a moment ago has come to the limit first: it has spoken, and did not die.
+        speaks = std::none_of(seen.begin(), seen.end(), [&](const auto& s) {
+          const StartedRank& r = s.second.last;
+          return r.local_rank < launch.local_rank && r.same_program && !r.stopped &&
+                 (s.second.gone < 0 || now - s.second.gone < options.settle_seconds);
         });
       }
       // The first rank of a host speaks, that of rank 0 first; the launcher ends the others then.

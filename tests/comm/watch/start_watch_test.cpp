@@ -86,6 +86,17 @@ TEST(StartWatch, a_wrapper_that_died_is_told_from_dtrain) {
   EXPECT_EQ(w.end().find("rank 1 (host a, pid 11) died before it started dtrain, "), 0u) << w.end();
 }
 
+TEST(StartWatch, a_rank_that_left_at_the_limit_did_not_die) {
+  Waiting w;
+  w.set({started(0, 10), started(1, 11, "sleep"), started(2, 12)});
+  StartWatch::Options options = w.options(0.3);
+  options.settle_seconds = 10;
+  const StartWatch watch(rank_of(2, 3, 3), "a", std::move(options));
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  w.set({started(1, 11, "sleep"), started(2, 12)});
+  EXPECT_EQ(w.end(), "") << "rank 0 has said it";
+}
+
 TEST(StartWatch, at_the_limit_the_rank_that_is_missing_is_named) {
   const auto said = [](std::vector<StartedRank> here, int size = 2) {
     Waiting w;

@@ -13,12 +13,12 @@ namespace {
 
 constexpr std::size_t block_bytes = std::size_t{1} << 16;
 
+}  // namespace
+
 std::string reason(archive* a) {
   const char* text = archive_error_string(a);
   return text == nullptr ? "no reason given" : text;
 }
-
-}  // namespace
 
 void ArchiveReader::Close::operator()(archive* a) const noexcept {
   archive_read_free(a);

@@ -13,6 +13,9 @@ struct archive_entry;
 
 namespace dtrain::io {
 
+/// What libarchive says of its last failure.
+std::string reason(archive*);
+
 class ArchiveReader {
  public:
   /// tar (ustar, GNU, pax), as it is or in gzip, bzip2, xz or zstd. Throws DataError: missing, no such archive.

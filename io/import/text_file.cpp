@@ -11,17 +11,13 @@
 #include <fmt/ranges.h>
 #include <sys/stat.h>
 
+#include "io/import/archive.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {
 namespace {
 
 constexpr std::size_t buffer_bytes = std::size_t{1} << 16;
-
-std::string reason(archive* a) {
-  const char* text = archive_error_string(a);
-  return text == nullptr ? "no reason given" : text;
-}
 
 /// What macOS adds, and hidden files.
 bool is_beside(const std::string& name) {

@@ -9,7 +9,7 @@ import time
 import harness
 from harness import CHECKPOINT, STOPPED
 
-STEPS = 900  # of several ms: long enough to be stopped on the way
+STEPS = 450  # of several ms: long enough to be stopped on the way
 ARGUMENTS = ("config.yaml", f"train.steps={STEPS}", "checkpoint.every_steps=0")
 
 

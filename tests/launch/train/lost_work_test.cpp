@@ -72,7 +72,8 @@ TEST_F(LostWork, NoneByABadValueOfTheEvaluation) {
     write(others_, false);
     const auto whole = train_on(nullptr, text, {}, "whole");
     ASSERT_EQ(whole.code, ExitCode::ok) << whole.error;
-    EXPECT_EQ(io::read_run_state(directory + "/step-000000020").parameter_hash, whole.summary["parameter_hash"]);
+    EXPECT_EQ(io::read_run_state(directory + "/step-000000020").parameter_hash,
+              whole.summary["parameter_hash"].get<std::string>());
     // With the file mended the same command is left with the evaluation.
     const auto again = train_on(nullptr, text, {}, std::to_string(ranks));
     EXPECT_EQ(again.code, ExitCode::ok) << again.error;

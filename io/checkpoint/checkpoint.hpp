@@ -121,10 +121,11 @@ CheckpointReport list_checkpoints(const std::string& directory, FileSystem& = po
 CheckpointReport verify_checkpoints(const std::string& given, FileSystem& = posix_file_system());
 /// Tensor by tensor: equal, the largest absolute difference, or on one side only. ok: all equal.
 CheckpointReport diff_checkpoints(const std::string& a, const std::string& b, FileSystem& = posix_file_system());
-/// The model as an HDF5 file: param/NAME (float32; the moving average where there is one, unless `raw`), state/NAME,
-/// and attributes of the file: step, parameters ("averaged" or "raw"), configuration, hashes. Throws DataError for
-/// `output`.
+enum class ExportFormat : unsigned char { hdf5, safetensors };
+/// The model, with the moving average of the parameters where there is one, unless `raw`, and facts about it: step,
+/// parameters ("averaged" or "raw"), configuration, hashes. HDF5: param/NAME (float32), state/NAME, attributes of the
+/// file. safetensors: NAME as PyTorch has it, types as saved, metadata. Throws DataError for `output`.
 CheckpointReport export_checkpoint(const std::string& given, const std::string& output, bool raw,
-                                   FileSystem& = posix_file_system());
+                                   ExportFormat = ExportFormat::hdf5, FileSystem& = posix_file_system());
 
 }  // namespace dtrain::io

@@ -1,6 +1,6 @@
-// `dtrain checkpoint export`: the model of a checkpoint as an HDF5 file.
+// `dtrain checkpoint export`: the model of a checkpoint as an HDF5 or safetensors file.
 #include <algorithm>
-#include <cstring>
+#include <memory>
 #include <optional>
 
 #include <fmt/format.h>
@@ -11,6 +11,7 @@
 #include "io/checkpoint/checkpoint_manifest.hpp"
 #include "io/files/output.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
+#include "io/safetensors/safetensors.hpp"
 
 namespace dtrain::io {
 namespace {
@@ -22,13 +23,6 @@ std::optional<std::string> exported_name(const std::string& name, bool averaged)
   if (name.starts_with("state/")) return name;
   return std::nullopt;
 }
-
-/// What HDF5 gets: every float as float32, integers as they are.
-struct Target {
-  StoredType type = StoredType::f32;
-  std::string name;
-  std::size_t dataset = 0;
-};
 
 StoredType stored_type(DType dtype) {
   switch (dtype) {
@@ -46,68 +40,137 @@ StoredType stored_type(DType dtype) {
   }
 }
 
-/// Writes each tensor when it is complete, so that one is in memory at a time.
-class Exporter final : public TensorSink {
+/// A file of the user's, to which tensors come in the checkpoint's order.
+class ModelFile : public TensorSink {
  public:
-  Exporter(const Manifest& manifest, h5::Writer& writer, const std::vector<std::optional<Target>>& targets)
-      : manifest_(manifest), writer_(writer), targets_(targets) {}
-  void piece(std::size_t tensor, std::uint64_t, std::span<const std::byte> data) override {
-    if (!targets_[tensor]) return;
+  explicit ModelFile(const Manifest& manifest) : manifest_(manifest) {}
+  virtual void commit() = 0;
+
+ protected:
+  const ManifestTensor& tensor(std::size_t index) const { return manifest_.tensors[index]; }
+
+ private:
+  const Manifest& manifest_;
+};
+
+using Names = std::vector<std::optional<std::string>>;           // of each tensor in the file, where it goes there
+using Facts = std::vector<std::pair<std::string, std::string>>;  // texts about the model
+
+/// Every float as float32, integers as they are. Writes each tensor when it is complete, so that one is in memory at a
+/// time.
+class Hdf5Model final : public ModelFile {
+ public:
+  Hdf5Model(const std::string& output, const Manifest& manifest, const Names& names, const Facts& facts)
+      : ModelFile(manifest), writer_(output) {
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      auto& dataset = datasets_.emplace_back();
+      if (!names[i]) continue;
+      const auto& shape = tensor(i).shape;
+      std::vector<std::uint64_t> dims;
+      for (int k = 0; k < shape.rank(); ++k) dims.push_back(static_cast<std::uint64_t>(shape[k]));
+      dataset = writer_.add(*names[i], stored_type(tensor(i).dtype), dims);
+    }
+    writer_.file_attribute("step", static_cast<std::int64_t>(manifest.state.step));
+    for (const auto& [name, text] : facts) writer_.file_attribute(name, text);
+  }
+  void piece(std::size_t index, std::uint64_t, std::span<const std::byte> data) override {
+    if (!datasets_[index]) return;
     buffer_.insert(buffer_.end(), data.begin(), data.end());
-    const auto& saved = manifest_.tensors[tensor];
+    const auto& saved = tensor(index);
     if (buffer_.size() < saved.bytes) return;
     const std::uint64_t rows = saved.shape.rank() > 0 ? static_cast<std::uint64_t>(saved.shape[0]) : 1;
-    const auto& target = *targets_[tensor];
     if (saved.dtype == DType::f64 || saved.dtype == DType::bf16 || saved.dtype == DType::f16) {
       std::vector<float> values(static_cast<std::size_t>(saved.shape.elements()));
       for (std::size_t i = 0; i < values.size(); ++i)
         values[i] = static_cast<float>(element_value(saved.dtype, buffer_.data() + i * size_of(saved.dtype)));
-      writer_.write(target.dataset, 0, rows, values.data());
+      writer_.write(*datasets_[index], 0, rows, values.data());
     } else {
-      writer_.write(target.dataset, 0, rows, buffer_.data());
+      writer_.write(*datasets_[index], 0, rows, buffer_.data());
     }
     buffer_.clear();
   }
+  void commit() override { writer_.commit(); }
 
  private:
-  const Manifest& manifest_;
-  h5::Writer& writer_;
-  const std::vector<std::optional<Target>>& targets_;
+  h5::Writer writer_;
+  std::vector<std::optional<std::size_t>> datasets_;
   std::vector<std::byte> buffer_;
+};
+
+/// The name in PyTorch, where parameters and running statistics of a layer are one dictionary.
+std::string pytorch_name(const std::string& name) {
+  constexpr std::string_view ours = ".running_variance", theirs = ".running_var";
+  std::string out = name.substr(name.find('/') + 1);
+  if (out.ends_with(ours)) out.replace(out.size() - ours.size(), ours.size(), theirs);
+  return out;
+}
+
+/// Types as they are saved; names as PyTorch has them.
+class SafeTensorsModel final : public ModelFile {
+ public:
+  SafeTensorsModel(const std::string& output, const Manifest& manifest, const Names& names, const Facts& facts)
+      : ModelFile(manifest),
+        names_(names),
+        writer_(output, tensors_of(manifest, names), metadata_of(manifest, facts)) {}
+  void piece(std::size_t index, std::uint64_t, std::span<const std::byte> data) override {
+    if (names_[index]) writer_.write(data);
+  }
+  void commit() override { writer_.commit(); }
+
+ private:
+  static std::vector<SafeTensor> tensors_of(const Manifest& manifest, const Names& names) {
+    std::vector<SafeTensor> tensors;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (!names[i]) continue;
+      const auto& saved = manifest.tensors[i];
+      auto& tensor = tensors.emplace_back();
+      tensor.name = pytorch_name(*names[i]);
+      tensor.type = safetensors_type(saved.dtype);
+      for (int k = 0; k < saved.shape.rank(); ++k) tensor.shape.push_back(static_cast<std::uint64_t>(saved.shape[k]));
+    }
+    return tensors;
+  }
+  static SafeTensorsMetadata metadata_of(const Manifest& manifest, const Facts& facts) {
+    SafeTensorsMetadata metadata(facts.begin(), facts.end());
+    metadata["format"] = "pt";  // transformers asks for it
+    metadata["step"] = std::to_string(manifest.state.step);
+    return metadata;
+  }
+
+  const Names names_;
+  SafeTensorsWriter writer_;
 };
 
 }  // namespace
 
-CheckpointReport export_checkpoint(const std::string& given, const std::string& output, bool raw, FileSystem& files) {
-  check_output(output, {});
+CheckpointReport export_checkpoint(const std::string& given, const std::string& output, bool raw, ExportFormat format,
+                                   FileSystem& files) {
+  const bool hdf5 = format == ExportFormat::hdf5;
+  check_output(output, {}, hdf5 ? OutputKind::hdf5 : OutputKind::other);
   const auto path = pick_checkpoint(files, given);
   const auto manifest = read_manifest(files, path);
   const bool averaged = !raw && std::any_of(manifest.tensors.begin(), manifest.tensors.end(),
                                             [](const auto& t) { return t.name.starts_with("ema/"); });
-  h5::Writer writer(output);
-  std::vector<std::optional<Target>> targets;
+  Names names;
   std::size_t parameters = 0, states = 0;
-  for (const auto& tensor : manifest.tensors) {
-    auto& target = targets.emplace_back();
-    const auto name = exported_name(tensor.name, averaged);
-    if (!name) continue;
-    ++(name->starts_with("param/") ? parameters : states);
-    std::vector<std::uint64_t> dims;
-    for (int i = 0; i < tensor.shape.rank(); ++i) dims.push_back(static_cast<std::uint64_t>(tensor.shape[i]));
-    target = Target{stored_type(tensor.dtype), *name, 0};
-    target->dataset = writer.add(*name, target->type, dims);
-  }
+  for (const auto& tensor : manifest.tensors)
+    if (const auto& name = names.emplace_back(exported_name(tensor.name, averaged)))
+      ++(name->starts_with("param/") ? parameters : states);
   const auto& s = manifest.state;
   const char* kind = averaged ? "averaged" : "raw";
-  writer.file_attribute("step", static_cast<std::int64_t>(s.step));
-  for (const auto& [name, text] :
-       {std::pair("parameters", std::string(kind)), std::pair("parameter_hash", s.parameter_hash),
-        std::pair("configuration", s.configuration), std::pair("configuration_hash", s.configuration_hash),
-        std::pair("data_fingerprint", s.data_fingerprint), std::pair("run_id", s.run_id)})
-    writer.file_attribute(name, text);
-  Exporter exporter(manifest, writer, targets);
-  read_stream(files, path, manifest, exporter);
-  writer.commit();
+  const Facts facts{{"parameters", kind},
+                    {"parameter_hash", s.parameter_hash},
+                    {"configuration", s.configuration},
+                    {"configuration_hash", s.configuration_hash},
+                    {"data_fingerprint", s.data_fingerprint},
+                    {"run_id", s.run_id}};
+  std::unique_ptr<ModelFile> model;
+  if (hdf5)
+    model = std::make_unique<Hdf5Model>(output, manifest, names, facts);
+  else
+    model = std::make_unique<SafeTensorsModel>(output, manifest, names, facts);
+  read_stream(files, path, manifest, *model);
+  model->commit();
   CheckpointReport report;
   report.text = fmt::format("wrote {}: {} parameters ({}), {} running statistics, of step {} of {}\n", output,
                             parameters, kind, states, s.step, path);

@@ -279,11 +279,17 @@ class CommandLine {
                          [this] { return io::diff_checkpoints(first_, second_); });
     diff->add_option("first", first_, "A checkpoint")->required();
     diff->add_option("second", second_, "Another one")->required();
-    CLI::App* to_file = add("export", "Write the model of a checkpoint to an HDF5 file, for other programs",
-                            "  dtrain checkpoint export runs/mnist-cnn/checkpoints/best -o mnist-cnn.h5\n",
-                            [this] { return io::export_checkpoint(first_, output_, raw_); });
+    CLI::App* to_file =
+        add("export", "Write the model of a checkpoint to an HDF5 or safetensors file, for other programs",
+            "  dtrain checkpoint export runs/mnist-cnn/checkpoints/best -o mnist-cnn.h5\n"
+            "  dtrain checkpoint export runs/mnist-cnn/checkpoints/best --to safetensors -o mnist-cnn.safetensors\n",
+            [this] { return io::export_checkpoint(first_, output_, raw_, export_format_); });
     to_file->add_option("directory", first_, "One checkpoint, the label of one, or a directory of them")->required();
-    to_file->add_option("-o,--output", output_, "HDF5 file to write")->required();
+    to_file->add_option("-o,--output", output_, "File to write")->required();
+    to_file->add_option("--to", export_format_, "Kind of file; safetensors has PyTorch's names of parameters")
+        ->transform(CLI::CheckedTransformer(std::map<std::string, io::ExportFormat>{
+            {"hdf5", io::ExportFormat::hdf5}, {"safetensors", io::ExportFormat::safetensors}}))
+        ->option_text("hdf5|safetensors [hdf5]");
     to_file->add_flag("--raw", raw_, "Use the parameters as trained, not their moving average");
   }
 
@@ -314,6 +320,7 @@ class CommandLine {
   std::set<const CLI::App*> everywhere_;  // run on all ranks of a launch
   std::function<int()> action_;
   std::string file_, first_, second_, output_, directory_ = "runs";
+  io::ExportFormat export_format_ = io::ExportFormat::hdf5;
   Strings overrides_;
   CheckOptions check_;
   int ranks_ = 1;

@@ -3,6 +3,7 @@ import json
 import math
 import os
 import signal
+import struct
 import tarfile
 
 import harness
@@ -26,6 +27,16 @@ def h5py_values(case, name, *keys):
     with h5py.File(case.path(name), "r") as file:
         return ({key: [str(file[key].dtype), file[key][()].tolist()] for key in keys},
                 {key: value.item() if hasattr(value, "item") else value for key, value in file.attrs.items()})
+
+
+def safetensors_values(case, name):
+    """{tensor: [type, shape, values]} and {key: text} of the file, read as the format's page says."""
+    with open(case.path(name), "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = file.read()
+    metadata = header.pop("__metadata__")
+    case.assertEqual({t["dtype"] for t in header.values()}, {"F32"})
+    return {key: [t["shape"], [v for v, in struct.iter_unpack("<f", data[slice(*t["data_offsets"])])]] for key, t in header.items()}, metadata
 
 
 class Trained(harness.Case):
@@ -243,6 +254,20 @@ class Export(Trained):
         self.assertEqual(attributes["configuration_hash"], self.summary()["configuration_hash"])
         self.assertIn("train:", attributes["configuration"])
 
+    def test_export_for_pytorch(self):
+        self.train(EMA)
+        arguments = ("checkpoint", "export", "run/checkpoints", "--to", "safetensors", "-o", "model.safetensors")
+        self.assertRegex(self.ok(*arguments).out, r"\Awrote model\.safetensors: 4 parameters \(averaged\), 0 running statistics, of step 90 of run/")
+        self.ok(*arguments)  # again: its own file is replaced
+        tensors, metadata = safetensors_values(self, "model.safetensors")
+        self.assertEqual({name: t[0] for name, t in tensors.items()},
+                         {"dense_1.weight": [64, 64], "dense_1.bias": [64], "dense_2.weight": [10, 64], "dense_2.bias": [10]})
+        self.assertEqual((metadata["format"], metadata["step"], metadata["parameters"]), ("pt", "90", "averaged"))
+        self.ok("checkpoint", "export", "run/checkpoints", "-o", "model.h5")
+        values, _ = h5py_values(self, "model.h5", "param/dense_2.weight")
+        self.assertEqual(sum(values["param/dense_2.weight"][1], []), tensors["dense_2.weight"][1])
+        self.refused(USAGE, "checkpoint", "export", "run/checkpoints", "--to", "onnx", "-o", "x", says="--to")
+
     def test_export_bad_input(self):
         self.refused(CHECKPOINT, "checkpoint", "export", "absent", "-o", "out.h5", says="absent")
         self.refused(USAGE, "checkpoint", "export", "absent", says="--output")
@@ -272,6 +297,9 @@ class RunningStatistics(harness.Case):
         self.assertRegex(out, r"\Awrote model\.h5: \d+ parameters \(raw\), 4 running statistics, of step 60 ")
         self.assertRegex(inspected(self, "model.h5"), r"/state/start\.running_mean float32 \[16\]")
         values, _ = h5py_values(self, "model.h5", "state/start.running_mean", "state/start.running_variance")
+        self.ok("checkpoint", "export", "run/checkpoints", "--to", "safetensors", "-o", "model.safetensors")
+        self.assertEqual(safetensors_values(self, "model.safetensors")[0]["start.running_var"],
+                         [[16], values["state/start.running_variance"][1]])
         self.assertTrue(all(v > 0 for v in values["state/start.running_variance"][1]))
         self.assertTrue(any(abs(v) > 1e-3 for v in values["state/start.running_mean"][1]))
 

@@ -150,6 +150,7 @@ inline std::string read_file(const std::string& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 inline void write_file(const std::string& path, const std::string& text) {
+  fs::remove(path);  // a file that is cut and written again is flushed to the disk by some file systems
   std::ofstream(path, std::ios::binary | std::ios::trunc) << text;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdint>
 #include <cstdio>
@@ -16,6 +17,7 @@
 #include <span>
 #include <string_view>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include <CLI/CLI.hpp>
@@ -438,7 +440,12 @@ int run_command_line(const std::vector<std::string>& args, std::span<const AddCo
   } catch (const std::exception& e) {
     ExitCode code = ExitCode::bug;
     const std::string text = error_text(e, code);
-    if (is_speaker()) print_error(text);
+    // A launcher ends all processes once one has failed: the others wait, so that this one can say why.
+    if (is_speaker()) {
+      print_error(text);
+    } else {
+      std::this_thread::sleep_for(std::chrono::seconds(3));
+    }
     return static_cast<int>(code);
   }
 }

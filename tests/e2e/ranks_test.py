@@ -73,6 +73,11 @@ class Ranks(harness.Case):
         self.refused(COMMUNICATION, "-c", each, harness.PROGRAM, ranks=2, program="sh",
                      says="ranks disagree on the command: rank 0 .* has train, rank 1 .* has eval")
 
+    def test_rank_0_says_what_is_wrong_also_when_it_starts_last(self):
+        """A launcher ends all processes once one of them has failed."""
+        late = 'if [ "$OMPI_COMM_WORLD_RANK" = 0 ]; then sleep 1; fi; exec "$0" --no-such-option config.yaml'
+        self.refused(USAGE, "-c", late, harness.PROGRAM, ranks=2, program="sh", says="--no-such-option")
+
     def test_a_launcher_of_another_mpi_is_named(self):
         self.refused(COMMUNICATION, "config.yaml", environment={"PMI_RANK": "0", "PMI_SIZE": "2"},
                      says="mpiexec has started 2 processes, but MPI sees each of them alone")

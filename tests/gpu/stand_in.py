@@ -51,10 +51,10 @@ def told(*command, alone=False):
                           env=environment)
 
 
-def says(text):
-    """The program can say this: it is among its constants."""
-    if text.encode() not in REAL["dtrain"].read_bytes():
-        refuse(f'no "{text}" is in the program any more')
+def says(text, file=None):
+    """The program can say this: it is among the constants of it, or of a source file that a program without CUDA lacks."""
+    if text.encode() not in (pathlib.Path(__file__).parents[2] / file if file else REAL["dtrain"]).read_bytes():
+        refuse(f'no "{text}" is in {file or "the program"} any more')
 
 
 # ---- dtrain ---------------------------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def bench():
 
 
 def memory_error():
-    says("out of memory: {} has no {:.1f} MiB left")
+    says("out of memory: {} has no {:.1f} MiB left", file="runtime/cuda/device/cuda_device.cpp")
     fits = "batch.micro: 1000 would fit into the 1 MiB that are free" if has("units: 4096") else "no micro batch would fit into the 1 MiB that are free"
     says("batch.micro: {} would fit into the {:.0f} MiB that are free")
     print(f"error: out of memory: cuda:0 (a stand-in) has no 1.0 MiB left; {fits}", file=sys.stderr)

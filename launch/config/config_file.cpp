@@ -229,6 +229,7 @@ class Loader {
     };
     for (std::string& file : c.data.train) expand("data.train", file);
     for (std::string& file : c.data.eval.files) expand("data.eval", file);
+    expand("model.initialize_from", c.model.initialize_from.path);
     expand("log.directory", c.log.directory);
     expand("checkpoint.directory", c.checkpoint.directory);
     expand("checkpoint.resume", c.checkpoint.resume_directory);

@@ -36,6 +36,7 @@
 #include "launch/train/evaluation.hpp"
 #include "launch/train/report.hpp"
 #include "launch/train/saving.hpp"
+#include "launch/train/start_weights.hpp"
 #include "launch/train/train_step.hpp"
 #include "runtime/config/version.hpp"
 #include "runtime/optim/step_math.hpp"
@@ -224,6 +225,9 @@ class Trainer {
       saving_->load(model, status_);
     } else {
       model.initialize(engine_->plan().graph, config_.seed);
+      if (!config_.model.initialize_from.path.empty())
+        for (const std::string& line : lines_of(take_start_weights(*group_, config_.model.initialize_from, model)))
+          report_.say(line);
     }
     // Initialization and files are equal on all ranks; the broadcast makes that a fact and not a hope.
     model.broadcast();

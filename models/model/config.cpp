@@ -87,6 +87,36 @@ class InputType final : public Type<ModelInput> {
   TypePtr<ModelInput> table_;
 };
 
+/// A path, or {path: ..., skip: [...]}.
+class InitializeType final : public Type<InitializeFrom> {
+ public:
+  InitializeType() {
+    Table<InitializeFrom> values("Where parameters come from at the start of a run.");
+    values.add("path", &InitializeFrom::path, path_, "a run, a checkpoint, or a file of weights").required();
+    values.add("skip", &InitializeFrom::skip, list_of(text(), "patterns", 1),
+               "patterns of names that are initialized all the same, such as \"dense_2.*\"");
+    table_ = shared(std::move(values));
+  }
+  void read(const Document& d, InitializeFrom& into, Reader& r) const override {
+    if (d.kind == Document::Kind::map) return table_->read(d, into, r);
+    path_->read(d, into.path, r);
+  }
+  Document write(const InitializeFrom& from) const override {
+    return from.skip.empty() ? path_->write(from.path) : table_->write(from);
+  }
+  Document schema() const override {
+    return Document::map().set("anyOf", Document::list({path_->schema(), table_->schema()}));
+  }
+  std::string expected() const override { return "a path, or {path: ..., skip: [...]}"; }
+  void reference(std::vector<ReferenceSection>& to, const std::string& path) const override {
+    table_->reference(to, path);
+  }
+
+ private:
+  TypePtr<std::string> path_ = text();
+  TypePtr<InitializeFrom> table_;
+};
+
 /// Of a loss by name: what it reads.
 void add_ports(Table<ModelLoss>& loss) {
   const auto given = [](std::string ModelLoss::*member) {
@@ -219,6 +249,13 @@ TypePtr<ModelConfig> model_table() {
     add_named<ModelLoss>(model, "losses", &ModelConfig::losses, shared(loss_kinds(true)), "losses",
                          "several losses by name, or one of a target with a name; their sum is made small");
     model.exclusive("loss", "losses");
+    model
+        .add("initialize_from", &ModelConfig::initialize_from,
+             TypePtr<InitializeFrom>(std::make_shared<InitializeType>()),
+             "start from these weights instead of new ones: a run, a checkpoint or its label, an HDF5 file of "
+             "checkpoint export, or a safetensors file")
+        .may_change()
+        .shown_if([](const ModelConfig& m) { return !m.initialize_from.path.empty(); });
     model.add(
         "batch_norm", [](auto& m) -> auto& { return m; }, batch_norm_table(), "of every batch norm");
     return shared(std::move(model));

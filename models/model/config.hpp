@@ -41,6 +41,12 @@ struct ModelLoss {
   double factor = 1;
 };
 
+/// Where a new run's parameters come from, in place of their initialization: see io::load_weights().
+struct InitializeFrom {
+  std::string path;               // empty: nowhere
+  std::vector<std::string> skip;  // patterns of names of what is initialized all the same
+};
+
 /// The short forms, `input` and `loss`, are a model with one of each: see inputs_of() and losses_of().
 struct ModelConfig {
   std::vector<std::int64_t> input;
@@ -53,6 +59,7 @@ struct ModelConfig {
   /// SyncBatchNorm: in training, batch norm takes means over the micro batches of all ranks at one place of the step;
   /// else over the micro batch of each rank, which depends on batch.micro, but not on the number of ranks.
   bool sync_batch_norm = false;
+  InitializeFrom initialize_from;
 };
 
 /// The inputs, at least one: `input` is one of that name.

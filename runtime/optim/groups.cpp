@@ -12,8 +12,11 @@
 
 namespace dtrain {
 
+bool matches(const std::string& pattern, const std::string& name) noexcept {
+  return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+}
 bool matches(const ParameterGroup& group, const std::string& parameter) noexcept {
-  return fnmatch(group.match.c_str(), parameter.c_str(), 0) == 0;
+  return matches(group.match, parameter);
 }
 
 namespace {

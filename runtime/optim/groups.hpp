@@ -19,6 +19,7 @@ struct ParameterGroup {
   bool frozen = false;                      // the parameters keep their values
 };
 
+bool matches(const std::string& pattern, const std::string& name) noexcept;
 bool matches(const ParameterGroup&, const std::string& parameter) noexcept;
 
 /// Gives each parameter of the graph what the last group that matches it says. Throws ConfigError, with

@@ -11,7 +11,8 @@
 #include "io/checkpoint/checkpoint_manifest.hpp"
 #include "io/files/output.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
-#include "io/safetensors/safetensors.hpp"
+#include "io/weights/safetensors.hpp"
+#include "io/weights/weights.hpp"
 
 namespace dtrain::io {
 namespace {
@@ -96,14 +97,6 @@ class Hdf5Model final : public ModelFile {
   std::vector<std::optional<std::size_t>> datasets_;
   std::vector<std::byte> buffer_;
 };
-
-/// The name in PyTorch, where parameters and running statistics of a layer are one dictionary.
-std::string pytorch_name(const std::string& name) {
-  constexpr std::string_view ours = ".running_variance", theirs = ".running_var";
-  std::string out = name.substr(name.find('/') + 1);
-  if (out.ends_with(ours)) out.replace(out.size() - ours.size(), ours.size(), theirs);
-  return out;
-}
 
 /// Types as they are saved; names as PyTorch has them.
 class SafeTensorsModel final : public ModelFile {

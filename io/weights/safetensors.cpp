@@ -1,4 +1,4 @@
-#include "io/safetensors/safetensors.hpp"
+#include "io/weights/safetensors.hpp"
 
 #include <algorithm>
 #include <array>

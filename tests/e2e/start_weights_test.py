@@ -1,0 +1,56 @@
+"""Fine-tuning: a new run that starts from the weights of another one, or of a file."""
+import harness
+from harness import CHECKPOINT, DATA, USAGE
+
+STILL = "optimizer={sgd: {learning_rate: 1.0e-30}}"  # so small that no weight changes
+
+
+class StartWeights(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.digits()
+        self.ok("config.yaml", "train.steps=60", "checkpoint.every_steps=30", "log.directory=first", ranks=2)
+        self.trained = self.summary("first")["parameter_hash"]
+
+    def test_all_sources_give_the_weights_of_the_run(self):
+        self.ok("checkpoint", "export", "first/checkpoints", "-o", "a.h5")
+        self.ok("checkpoint", "export", "first/checkpoints", "--to", "safetensors", "-o", "a.safetensors")
+        for number, (source, ranks) in enumerate((("first", 2), ("first/checkpoints/step-000000060", 0), ("a.h5", 0), ("a.safetensors", 3))):
+            out = self.ok("config.yaml", "train.steps=2", STILL, f"model.initialize_from={source}", f"log.directory=run-{number}", ranks=ranks).out
+            self.assertRegex(out, rf"(?m)^starts from the weights in {source}\S*: 4 tensors$")
+            self.assertEqual(self.summary(f"run-{number}")["parameter_hash"], self.trained, source)
+        self.ok("config.yaml", "train.steps=2", STILL, "model.initialize_from=first/checkpoints/step-000000030", "log.directory=earlier")
+        self.assertNotEqual(self.summary("earlier")["parameter_hash"], self.trained)
+
+    def test_a_run_that_goes_on_does_not_start_again(self):
+        arguments = ("config.yaml", "model.initialize_from=first", "checkpoint.every_steps=0")
+        self.ok(*arguments, "train.steps=4")
+        result = self.ok(*arguments, "train.steps=8")
+        self.assertIn("resumed from run/checkpoints/step-000000004", result.out)
+        self.assertNotIn("starts from the weights", result.out)
+        self.ok(*arguments, "train.steps=8", "log.directory=whole")
+        self.assertEqual(self.summary()["parameter_hash"], self.summary("whole")["parameter_hash"])
+        # Where it started is no matter for what goes on.
+        self.ok("config.yaml", "train.steps=12", "checkpoint.every_steps=0")
+
+    def test_what_does_not_fit_stays_new_and_is_named(self):
+        text = harness.MLP.replace("- dense: {units: 10}", "- dense: {units: 12}\n    - dense: {units: 10}")
+        self.write("other.yaml", text)
+        out = self.ok("other.yaml", "train.steps=2", STILL, "model.initialize_from=first").out
+        self.assertRegex(out, r"(?m)^starts from the weights in first/checkpoints/step-000000060: 2 tensors$")
+        self.assertRegex(out, r"(?m)^not in it, so initialized as in a new model: dense_3\.weight, dense_3\.bias$")
+        self.assertRegex(out, r"(?m)^of another shape, so initialized as in a new model: dense_2\.weight is \[10, 64\] there and \[12, 64\] here, ")
+        skip = "model.initialize_from={path: first, skip: [dense_2.*]}"
+        out = self.ok("config.yaml", "train.steps=2", STILL, skip, "log.directory=skip").out
+        self.assertRegex(out, r"(?m)^starts from the weights in \S+: 2 tensors$")
+
+    def test_bad_input(self):
+        for source, code, says in (("absent", CHECKPOINT, "absent"), ("config.yaml", DATA, r"config\.yaml: cannot be read as safetensors"),
+                                   ("digits-train.h5", DATA, r"digits-train\.h5: has no parameters"),
+                                   ("{path: first, skip: [dens_2.*]}", USAGE, r'skip: "dens_2\.\*" matches no parameter'),
+                                   ("{skip: [a]}", USAGE, "path")):
+            self.refused(code, "config.yaml", "train.steps=2", f"model.initialize_from={source}", says=says, ranks=2)
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -9,6 +9,7 @@
 
 #include "runtime/ops/activate.hpp"
 #include "runtime/ops/add.hpp"
+#include "runtime/ops/attention.hpp"
 #include "runtime/ops/average_pool.hpp"
 #include "runtime/ops/batch_moments.hpp"
 #include "runtime/ops/batch_norm.hpp"
@@ -36,9 +37,10 @@ namespace dtrain {
 
 // Float inputs are f32, bf16 or, on cuda, f16, and the output has the dtype of the input; parameters and their
 // gradients are f32.
-using OpSpec = std::variant<Conv, ConvTranspose, Upsample, MaxPool, AveragePool, GlobalAveragePool, Dense, Flatten,
-                            BatchNorm, BatchMoments, SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding,
-                            Activate, Add, Multiply, Concat, Dropout, Cast, SoftmaxCrossEntropy, MeanSquaredError>;
+using OpSpec =
+    std::variant<Conv, ConvTranspose, Upsample, MaxPool, AveragePool, GlobalAveragePool, Dense, Flatten, BatchNorm,
+                 BatchMoments, SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding, Attention, Activate, Add,
+                 Multiply, Concat, Dropout, Cast, SoftmaxCrossEntropy, MeanSquaredError>;
 
 /// "conv2d", "dense", ... as users write it.
 inline std::string_view name_of(const OpSpec& op) {

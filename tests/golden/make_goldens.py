@@ -219,6 +219,7 @@ def make_ops():
         "global_average_pool": (44, [(3, 19, 4, 5)], [], lambda x: f.adaptive_avg_pool2d(x, 1)),
         "relu": (12, [(4, 21)], [], lambda x: x.relu()),
         "gelu": (45, [(4, 21)], [], f.gelu, 4),
+        "gelu_tanh": (148, [(4, 21)], [], lambda x: f.gelu(x, approximate="tanh"), 4),
         "silu": (46, [(4, 21)], [], f.silu, 4),
         "tanh": (47, [(4, 21)], [], torch.tanh, 4),
         "sigmoid": (48, [(4, 21)], [], torch.sigmoid, 4),

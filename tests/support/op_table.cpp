@@ -69,6 +69,7 @@ const std::vector<OpRow>& op_table() {
         {"global_average_pool", 44, GlobalAveragePool{}, image(3, 19, 4, 5)},
         {"relu", 12, Activate{relu}, small},
         {"gelu", 45, Activate{Activation::gelu}, small, {}, 4},
+        {"gelu_tanh", 148, Activate{Activation::gelu_tanh}, small, {}, 4},
         {"silu", 46, Activate{Activation::silu}, small, {}, 4},
         {"tanh", 47, Activate{tanh}, small, {}, 4},
         {"sigmoid", 48, Activate{Activation::sigmoid}, small, {}, 4},

@@ -98,6 +98,11 @@ DTRAIN_HOST_DEVICE [[gnu::always_inline]] inline float activate(float x) {
   return x;
 }
 
+/// derivative_of_output() as a constant.
+template <Activation kind>
+inline constexpr bool derivative_of_output_v =
+    kind == Activation::relu || kind == Activation::tanh || kind == Activation::sigmoid;
+
 /// The gradient of the input from that of the output. `seen` is the output where derivative_of_output(kind), else the
 /// input.
 template <Activation kind>

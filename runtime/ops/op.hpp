@@ -22,6 +22,7 @@
 #include "runtime/ops/dropout.hpp"
 #include "runtime/ops/embedding.hpp"
 #include "runtime/ops/flatten.hpp"
+#include "runtime/ops/gated.hpp"
 #include "runtime/ops/global_average_pool.hpp"
 #include "runtime/ops/kernel.hpp"
 #include "runtime/ops/layer_norm.hpp"
@@ -39,8 +40,8 @@ namespace dtrain {
 // gradients are f32.
 using OpSpec =
     std::variant<Conv, ConvTranspose, Upsample, MaxPool, AveragePool, GlobalAveragePool, Dense, Flatten, BatchNorm,
-                 BatchMoments, SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding, Attention, Activate, Add,
-                 Multiply, Concat, Dropout, Cast, SoftmaxCrossEntropy, MeanSquaredError>;
+                 BatchMoments, SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding, Attention, Gated, Activate,
+                 Add, Multiply, Concat, Dropout, Cast, SoftmaxCrossEntropy, MeanSquaredError>;
 
 /// "conv2d", "dense", ... as users write it.
 inline std::string_view name_of(const OpSpec& op) {

@@ -4,6 +4,7 @@
 #include "runtime/cuda/ops/cast.hpp"
 #include "runtime/cuda/ops/concat.hpp"
 #include "runtime/cuda/ops/dropout.hpp"
+#include "runtime/cuda/ops/gated.hpp"
 #include "runtime/cuda/ops/multiply.hpp"
 
 namespace dtrain::cuda {
@@ -38,6 +39,15 @@ void scale_channels(const Launch& where, Element element, const Images& images, 
 void scale_channels_gradient(const Launch& where, Element element, const Images& images, const void* a, const void* b,
                              const void* gy, Slot ga, Slot gb) {
   sum_samples<ScaleChannelsGradientTerms>(where, element, images, aligned(a, b, gy, ga.to), a, b, gy, ga, gb);
+}
+
+void gated(const Launch& where, Element element, const Matrix& shape, Activation gate, const void* x, void* y) {
+  for_channels<GatedBody>(where, element, shape.rows, shape.channels, aligned(x, y), shape.channels, gate, x, y);
+}
+void gated_gradient(const Launch& where, Element element, const Matrix& shape, Activation gate, const void* x,
+                    const void* gy, Slot gx) {
+  for_channels<GatedGradientBody>(where, element, shape.rows, shape.channels, aligned(x, gy, gx.to), shape.channels,
+                                  gate, x, gy, gx);
 }
 
 void cast(const Launch& where, Element from_type, Element to_type, const void* from, Slot to, std::int64_t n) {

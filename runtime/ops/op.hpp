@@ -29,6 +29,7 @@
 #include "runtime/ops/max_pool.hpp"
 #include "runtime/ops/mean_squared_error.hpp"
 #include "runtime/ops/multiply.hpp"
+#include "runtime/ops/positions.hpp"
 #include "runtime/ops/rms_norm.hpp"
 #include "runtime/ops/softmax_cross_entropy.hpp"
 #include "runtime/ops/sum_over_ranks.hpp"
@@ -40,8 +41,8 @@ namespace dtrain {
 // gradients are f32.
 using OpSpec =
     std::variant<Conv, ConvTranspose, Upsample, MaxPool, AveragePool, GlobalAveragePool, Dense, Flatten, BatchNorm,
-                 BatchMoments, SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding, Attention, Gated, Activate,
-                 Add, Multiply, Concat, Dropout, Cast, SoftmaxCrossEntropy, MeanSquaredError>;
+                 BatchMoments, SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding, Positions, Attention, Gated,
+                 Activate, Add, Multiply, Concat, Dropout, Cast, SoftmaxCrossEntropy, MeanSquaredError>;
 
 /// "conv2d", "dense", ... as users write it.
 inline std::string_view name_of(const OpSpec& op) {

@@ -241,6 +241,8 @@ def make_ops():
         "gated_silu": (149, [(2, 5, 42)], [], lambda x: f.silu(x[..., :21]) * x[..., 21:], 4),
         "gated_gelu": (150, [(4, 32)], [], lambda x: f.gelu(x[:, :16]) * x[:, 16:], 4),
         "gated_sigmoid": (151, [(4, 14)], [], lambda x: f.sigmoid(x[:, :7]) * x[:, 7:], 4),
+        "positions": (152, [(3, 5, 12)], [(5, 12)], lambda x, w: x + w),
+        "positions_longer": (153, [(2, 4, 7)], [(9, 7)], lambda x, w: x + w[:4]),
         "attention": (140, [(2, 13, 36)], [], attention(140, 2)),
         "attention_apart": (141, [(2, 11, 32), (2, 11, 16), (2, 11, 16)], [], attention(141, 4, 2, False, theta=10000)),
         "attention_documents": (142, [(2, 21, 30)], [], attention(142, 2, causal=False, document_item=1)),

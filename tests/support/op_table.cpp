@@ -96,6 +96,8 @@ const std::vector<OpRow>& op_table() {
         {"gated_silu", 149, Gated{}, series(2, 5, 42), {}, 4},
         {"gated_gelu", 150, Gated{Activation::gelu}, matrix(4, 32), {}, 4},
         {"gated_sigmoid", 151, Gated{Activation::sigmoid}, matrix(4, 14), {}, 4},
+        {"positions", 152, Positions{}, series(3, 5, 12)},
+        {"positions_longer", 153, Positions{9}, series(2, 4, 7)},
         {"attention", 140, Attention{.heads = 2}, series(2, 13, 36)},
         {"attention_apart",
          141,

@@ -6,6 +6,7 @@
 #include "runtime/cuda/ops/dropout.hpp"
 #include "runtime/cuda/ops/gated.hpp"
 #include "runtime/cuda/ops/multiply.hpp"
+#include "runtime/cuda/ops/positions.hpp"
 
 namespace dtrain::cuda {
 
@@ -48,6 +49,18 @@ void gated_gradient(const Launch& where, Element element, const Matrix& shape, A
                     const void* gy, Slot gx) {
   for_channels<GatedGradientBody>(where, element, shape.rows, shape.channels, aligned(x, gy, gx.to), shape.channels,
                                   gate, x, gy, gx);
+}
+
+void add_positions(const Launch& where, Element element, const Matrix& shape, const void* x, const float* weight,
+                   void* y) {
+  for_channels<AddPositionsBody>(where, element, shape.rows, shape.channels, aligned(x, weight, y), shape.channels, x,
+                                 weight, y);
+}
+void positions_gradient(const Launch& where, Element element, const Matrix& shape, std::int64_t weights, const void* gy,
+                        Slot weight) {
+  with_element(element, [&](auto tag) {
+    for_count(where, weights, PositionsGradientBody<decltype(tag)>{shape, typed(gy), weight});
+  });
 }
 
 void cast(const Launch& where, Element from_type, Element to_type, const void* from, Slot to, std::int64_t n) {

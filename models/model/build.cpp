@@ -133,6 +133,7 @@ class Builder {
     if constexpr (requires { op.activation; })
       if (!derivative_of_output(op.activation)) activation = std::exchange(op.activation, Activation::none);
     if constexpr (requires { op.dtype; }) op.dtype = compute_;
+    if constexpr (requires { op.id; }) op.id = draws_++;
     const ValueId value = graph_.add(name, op, in, tie_);
     if (activation == Activation::none) return value;
     return graph_.add(fmt::format("{}_{}", name, name_of(activation)), Activate{activation}, {value});
@@ -142,10 +143,6 @@ class Builder {
     const ValueId own = graph_.add(name + "_moments", BatchMoments{}, in);
     const ValueId sum = graph_.add(name + "_sum", SumOverRanks{}, {own});
     return add(name, BatchNormalize{op.epsilon, op.momentum, op.activation, op.initial_weight}, {in[0], sum});
-  }
-  ValueId add(const std::string& name, Dropout op, const std::vector<ValueId>& in) {
-    op.id = dropouts_++;
-    return graph_.add(name, op, in);
   }
 
   // ---- outputs and losses ----
@@ -296,7 +293,7 @@ class Builder {
   std::vector<std::optional<ValueId>> flattened_;  // the same as features
   std::vector<ValueId> values_;                    // by layer: what it gives, behind its activation
   std::vector<ParamId> tie_;                       // of the layer that is being added
-  std::uint32_t dropouts_ = 0;
+  std::uint32_t draws_ = 0;                        // layers so far that draw
 };
 
 void check_input(const ModelInput& input, const std::string& what) {

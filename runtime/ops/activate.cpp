@@ -28,6 +28,7 @@ std::vector<OpKind<Activate>> Activate::kinds() {
   for (const auto& [kind, help] :
        {std::pair(Activation::relu, "max(x, 0)."),
         std::pair(Activation::gelu, "x * Phi(x), of the normal distribution."),
+        std::pair(Activation::gelu_tanh, "gelu's approximation by tanh, of GPT-2."),
         std::pair(Activation::silu, "x * sigmoid(x)."), std::pair(Activation::tanh, "tanh(x)."),
         std::pair(Activation::sigmoid, "1 / (1 + exp(-x))."),
         std::pair(Activation::hard_swish, "x * min(max(x + 3, 0), 6) / 6.")}) {

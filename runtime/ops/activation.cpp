@@ -5,7 +5,7 @@
 namespace dtrain {
 
 std::string_view name_of(Activation activation) noexcept {
-  constexpr std::string_view names[] = {"none", "relu", "gelu", "silu", "tanh", "sigmoid", "hard_swish"};
+  constexpr std::string_view names[] = {"none", "relu", "gelu", "silu", "tanh", "sigmoid", "hard_swish", "gelu_tanh"};
   return names[static_cast<std::size_t>(activation)];
 }
 

@@ -7,7 +7,7 @@
 
 namespace dtrain {
 
-enum class Activation : std::uint8_t { none, relu, gelu, silu, tanh, sigmoid, hard_swish };
+enum class Activation : std::uint8_t { none, relu, gelu, silu, tanh, sigmoid, hard_swish, gelu_tanh };
 /// "relu", ...; "none".
 std::string_view name_of(Activation) noexcept;
 /// True where the derivative follows from the output alone (relu, tanh, sigmoid): such an activation can be applied

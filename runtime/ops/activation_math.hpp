@@ -71,10 +71,21 @@ DTRAIN_HOST_DEVICE [[gnu::always_inline]] inline Normal normal(float x) {
   return {x < 0.0f ? tail : 1.0f - tail, e};
 }
 
+/// 2 sqrt(2 / pi) (x + 0.044715 x^3) and its derivative: gelu's approximation by tanh is x * sigmoid of it.
+struct GeluTanh {
+  float argument, slope;
+};
+DTRAIN_HOST_DEVICE [[gnu::always_inline]] inline GeluTanh gelu_tanh(float x) {
+  constexpr float factor = 1.5957691216f;
+  const float square = x * x;
+  return {factor * (x + 0.044715f * square * x), factor * (1.0f + 0.134145f * square)};
+}
+
 template <Activation kind>
 DTRAIN_HOST_DEVICE [[gnu::always_inline]] inline float activate(float x) {
   if constexpr (kind == Activation::relu) return x < 0.0f ? 0.0f : x;
   if constexpr (kind == Activation::gelu) return x * normal(x).cumulative;
+  if constexpr (kind == Activation::gelu_tanh) return x * sigmoid(gelu_tanh(x).argument);
   if constexpr (kind == Activation::silu) return x * sigmoid(x);
   if constexpr (kind == Activation::tanh) return tanh_of(x);
   if constexpr (kind == Activation::sigmoid) return sigmoid(x);
@@ -87,6 +98,11 @@ DTRAIN_HOST_DEVICE [[gnu::always_inline]] inline float activate(float x) {
   return x;
 }
 
+/// derivative_of_output() as a constant.
+template <Activation kind>
+inline constexpr bool derivative_of_output_v =
+    kind == Activation::relu || kind == Activation::tanh || kind == Activation::sigmoid;
+
 /// The gradient of the input from that of the output. `seen` is the output where derivative_of_output(kind), else the
 /// input.
 template <Activation kind>
@@ -97,6 +113,11 @@ DTRAIN_HOST_DEVICE [[gnu::always_inline]] inline float activation_gradient(float
   if constexpr (kind == Activation::gelu) {
     const Normal n = normal(seen);
     return gradient * (n.cumulative + seen * (n.density_times_root * 0.3989422804f));
+  }
+  if constexpr (kind == Activation::gelu_tanh) {
+    const GeluTanh g = gelu_tanh(seen);
+    const float s = sigmoid(g.argument);
+    return gradient * (s + seen * (s * (1.0f - s)) * g.slope);
   }
   if constexpr (kind == Activation::silu) {
     const float s = sigmoid(seen);
@@ -120,6 +141,7 @@ template <class Body>
 DTRAIN_HOST_DEVICE inline void with_activation(Activation kind, const Body& body) {
   if (kind == Activation::relu) return body(ActivationConstant<Activation::relu>{});
   if (kind == Activation::gelu) return body(ActivationConstant<Activation::gelu>{});
+  if (kind == Activation::gelu_tanh) return body(ActivationConstant<Activation::gelu_tanh>{});
   if (kind == Activation::silu) return body(ActivationConstant<Activation::silu>{});
   if (kind == Activation::tanh) return body(ActivationConstant<Activation::tanh>{});
   if (kind == Activation::sigmoid) return body(ActivationConstant<Activation::sigmoid>{});

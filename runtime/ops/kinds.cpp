@@ -57,8 +57,8 @@ TypePtr<std::int64_t> at_least(std::int64_t least) {
 
 TypePtr<Activation> activation_type() {
   std::vector<std::pair<std::string, Activation>> values;
-  for (const Activation a : {Activation::none, Activation::relu, Activation::gelu, Activation::silu, Activation::tanh,
-                             Activation::sigmoid, Activation::hard_swish})
+  for (const Activation a : {Activation::none, Activation::relu, Activation::gelu, Activation::gelu_tanh,
+                             Activation::silu, Activation::tanh, Activation::sigmoid, Activation::hard_swish})
     values.emplace_back(name_of(a), a);
   return choice<Activation>(values);
 }

@@ -9,6 +9,7 @@
 
 #include "runtime/ops/activate.hpp"
 #include "runtime/ops/add.hpp"
+#include "runtime/ops/attention.hpp"
 #include "runtime/ops/average_pool.hpp"
 #include "runtime/ops/batch_moments.hpp"
 #include "runtime/ops/batch_norm.hpp"
@@ -21,12 +22,14 @@
 #include "runtime/ops/dropout.hpp"
 #include "runtime/ops/embedding.hpp"
 #include "runtime/ops/flatten.hpp"
+#include "runtime/ops/gated.hpp"
 #include "runtime/ops/global_average_pool.hpp"
 #include "runtime/ops/kernel.hpp"
 #include "runtime/ops/layer_norm.hpp"
 #include "runtime/ops/max_pool.hpp"
 #include "runtime/ops/mean_squared_error.hpp"
 #include "runtime/ops/multiply.hpp"
+#include "runtime/ops/positions.hpp"
 #include "runtime/ops/rms_norm.hpp"
 #include "runtime/ops/softmax_cross_entropy.hpp"
 #include "runtime/ops/sum_over_ranks.hpp"
@@ -36,9 +39,10 @@ namespace dtrain {
 
 // Float inputs are f32, bf16 or, on cuda, f16, and the output has the dtype of the input; parameters and their
 // gradients are f32.
-using OpSpec = std::variant<Conv, ConvTranspose, Upsample, MaxPool, AveragePool, GlobalAveragePool, Dense, Flatten,
-                            BatchNorm, BatchMoments, SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding,
-                            Activate, Add, Multiply, Concat, Dropout, Cast, SoftmaxCrossEntropy, MeanSquaredError>;
+using OpSpec =
+    std::variant<Conv, ConvTranspose, Upsample, MaxPool, AveragePool, GlobalAveragePool, Dense, Flatten, BatchNorm,
+                 BatchMoments, SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding, Positions, Attention, Gated,
+                 Activate, Add, Multiply, Concat, Dropout, Cast, SoftmaxCrossEntropy, MeanSquaredError>;
 
 /// "conv2d", "dense", ... as users write it.
 inline std::string_view name_of(const OpSpec& op) {

@@ -134,8 +134,8 @@ int main(int argc, char** argv) {
     measure(*device, "average_pool 2", AveragePool{}, {x}, 1.25, 1.25, copy);
     measure(*device, "global_average_pool", GlobalAveragePool{}, {x}, 1, 1, copy);
     measure(*device, "concat", Concat{}, {x, x}, 4, 4, copy);
-    for (const auto kind : {Activation::relu, Activation::gelu, Activation::silu, Activation::tanh, Activation::sigmoid,
-                            Activation::hard_swish})
+    for (const auto kind : {Activation::relu, Activation::gelu, Activation::gelu_tanh, Activation::silu,
+                            Activation::tanh, Activation::sigmoid, Activation::hard_swish})
       measure(*device, std::string(name_of(kind)).c_str(), Activate{kind}, {x}, 2, 3, copy);
     measure(*device, "dropout", Dropout{0.3}, {x}, 2, 2, copy);
   }

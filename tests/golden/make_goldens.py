@@ -15,6 +15,7 @@ signed(D(seed, 100 + p, 0)); gradient of the output = signed(D(seed, 200, 0)). A
 gradient of the output and weights of two and more dimensions rounded to bfloat16. Losses: logits 3 * signed (rounded again
 in _bf16); label n = raw D(seed, 1, 0)[n] % classes, by position; weight n = n % 3 (so 0, 1, 2, 0, ...), by sample or
 position; target of the mean squared error = input 1, which is not rounded.
+Attention: documents of input i begin at position 0 and where raw D(seed, i, 0)[n * T + t] % 4 == 0. Its dropout, too, has
 Dropout: StepState.seed = seed, layer id 3, positions 1000 * n + 7. Batch norms: running mean = signed(D(seed, 300, 0)),
 running variance = 0.5 + |signed(D(seed, 301, 0))|; a second micro batch x = signed(D(seed, 50, 0)); moments are those
 of x and of another rank's signed(D(seed, 51, 0)).
@@ -47,41 +48,10 @@ import pathlib
 import numpy as np
 import torch
 
+from attention_reference import attention
+from generator import DROPOUT, INIT, TEST, draws, signed, to_unit, unit
+
 HERE = pathlib.Path(__file__).parent
-INIT, DROPOUT, TEST = 1, 3, 6
-M32 = np.uint64(0xFFFFFFFF)
-
-
-def random_key(seed, purpose):
-    return (seed & 0xFFFFFFFF) ^ ((purpose * 0x9E3779B9) & 0xFFFFFFFF), ((seed >> 32) & 0xFFFFFFFF) ^ purpose
-
-
-def draws(seed, purpose, item, sub, count):
-    """`count` raw 32-bit draws: blocks 0, 1, ... of (item, sub)."""
-    k0, k1 = random_key(seed, purpose)
-    blocks = (count + 3) // 4
-    c = [np.arange(blocks, dtype=np.uint64), np.full(blocks, sub, np.uint64),
-         np.full(blocks, item & 0xFFFFFFFF, np.uint64), np.full(blocks, item >> 32, np.uint64)]
-    for _ in range(10):
-        p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
-        c = [(p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(k0), p1 & M32,
-             (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(k1), p0 & M32]
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return np.stack(c, 1).reshape(-1)[:count].astype(np.uint32)
-
-
-def to_unit(raw):
-    return (raw >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
-
-
-def unit(seed, item, sub, count):
-    return to_unit(draws(seed, TEST, item, sub, count))
-
-
-def signed(seed, item, sub, shape):
-    u = unit(seed, item, sub, math.prod(shape))
-    values = np.float32(2) * u - np.float32(1)
-    return torch.tensor(values.astype(np.float64)).reshape(shape)
 
 
 def numbers(tensor, digits=9):
@@ -173,6 +143,11 @@ def drop_samples(x, seed, rate):
     return x * torch.tensor(keep, dtype=torch.float64).reshape(-1, 1, 1, 1) / (1 - rate)
 
 
+def pixels(function):
+    """`function` of series, for images as PyTorch has them."""
+    return lambda x: function(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
 def series(function):
     """`function` of PyTorch's [N, C, T], for values [N, T, C]."""
     return lambda x, *params: function(x.transpose(1, 2), *params).transpose(1, 2)
@@ -244,6 +219,7 @@ def make_ops():
         "global_average_pool": (44, [(3, 19, 4, 5)], [], lambda x: f.adaptive_avg_pool2d(x, 1)),
         "relu": (12, [(4, 21)], [], lambda x: x.relu()),
         "gelu": (45, [(4, 21)], [], f.gelu, 4),
+        "gelu_tanh": (148, [(4, 21)], [], lambda x: f.gelu(x, approximate="tanh"), 4),
         "silu": (46, [(4, 21)], [], f.silu, 4),
         "tanh": (47, [(4, 21)], [], torch.tanh, 4),
         "sigmoid": (48, [(4, 21)], [], torch.sigmoid, 4),
@@ -262,6 +238,19 @@ def make_ops():
                               lambda x, w, b: f.layer_norm(x.permute(0, 2, 3, 1), (19,), w, b).permute(0, 3, 1, 2)),
         "rms_norm": (101, [(5, 37)], [(37,)], lambda x, w: f.rms_norm(x, (37,), w, 1e-5)),
         "rms_norm_positions": (102, [(2, 5, 24)], [(24,)], lambda x, w: f.rms_norm(x, (24,), w, 1e-5)),
+        "gated_silu": (149, [(2, 5, 42)], [], lambda x: f.silu(x[..., :21]) * x[..., 21:], 4),
+        "gated_gelu": (150, [(4, 32)], [], lambda x: f.gelu(x[:, :16]) * x[:, 16:], 4),
+        "gated_sigmoid": (151, [(4, 14)], [], lambda x: f.sigmoid(x[:, :7]) * x[:, 7:], 4),
+        "positions": (152, [(3, 5, 12)], [(5, 12)], lambda x, w: x + w),
+        "positions_longer": (153, [(2, 4, 7)], [(9, 7)], lambda x, w: x + w[:4]),
+        "attention": (140, [(2, 13, 36)], [], attention(140, 2)),
+        "attention_apart": (141, [(2, 11, 32), (2, 11, 16), (2, 11, 16)], [], attention(141, 4, 2, False, theta=10000)),
+        "attention_documents": (142, [(2, 21, 30)], [], attention(142, 2, causal=False, document_item=1)),
+        "attention_packed": (143, [(2, 19, 48)], [], attention(143, 4, 1, theta=5e5, scaling=(8, 1, 4, 16),
+                                                               document_item=1), 4),
+        "attention_window": (144, [(2, 17, 24)], [], attention(144, 1, window=5)),
+        "attention_pixels": (145, [(2, 24, 3, 4)], [], pixels(attention(145, 2, causal=False, window=4, scale=0.7))),
+        "attention_dropout": (146, [(2, 14, 36)], [], attention(146, 2, rate=0.2)),
         "cast_to_f32": (65, [(4, 21)], [], lambda x: x * 1),
         "cast_to_bf16": (66, [(4, 21)], [], lambda x: x * 1),
         "dropout": (13, [(3, 150)], [], lambda x: dropout(x, 13, 0.3)),

@@ -35,6 +35,17 @@ TensorDesc canonical(TensorDesc desc) {
   return desc;
 }
 
+/// Every fourth position begins a document, and so does the first of a sample.
+std::vector<float> drawn_documents(std::uint64_t seed, std::uint64_t item, const TensorDesc& desc) {
+  const std::int64_t positions = desc.elements() / desc.batch();
+  std::vector<float> first;
+  for (std::int64_t i = 0; i < desc.elements(); ++i) {
+    const bool begins = i % positions == 0 || raw_draw(seed, item, 0, i) % 4 == 0;
+    first.push_back(begins ? static_cast<float>(i % positions) : first.back());
+  }
+  return first;
+}
+
 void fill_nan(const Tensor& t) {
   std::memset(t.data, 0xFF, t.bytes());  // NaN as floats, and no valid index or mask as bytes
 }
@@ -127,6 +138,7 @@ std::vector<TensorDesc> OpRun::describe() {
   std::vector<TensorDesc> descs{row_.in};
   descs.insert(descs.end(), row_.more_in.begin(), row_.more_in.end());
   const auto draw = [&](const TensorDesc& desc, std::uint64_t item) {
+    if (std::holds_alternative<Attention>(row_.op) && desc.is_index()) return drawn_documents(row_.seed, item, desc);
     if (desc.is_index()) {
       std::vector<float> indices;
       for (std::int64_t i = 0; i < desc.elements(); ++i)

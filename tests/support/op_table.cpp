@@ -15,6 +15,10 @@ TensorDesc series(std::int64_t n, std::int64_t t, std::int64_t c) {
 TensorDesc volume(std::int64_t n, std::int64_t c, std::int64_t d, std::int64_t h, std::int64_t w) {
   return {DType::f32, Shape{n, d, h, w, c}};
 }
+/// The first position that each may see.
+TensorDesc documents(std::int64_t n, std::int64_t t) {
+  return {DType::i32, Shape{n, t}};
+}
 TensorDesc matrix(std::int64_t n, std::int64_t d) {
   return {DType::f32, Shape{n, d}};
 }
@@ -65,6 +69,7 @@ const std::vector<OpRow>& op_table() {
         {"global_average_pool", 44, GlobalAveragePool{}, image(3, 19, 4, 5)},
         {"relu", 12, Activate{relu}, small},
         {"gelu", 45, Activate{Activation::gelu}, small, {}, 4},
+        {"gelu_tanh", 148, Activate{Activation::gelu_tanh}, small, {}, 4},
         {"silu", 46, Activate{Activation::silu}, small, {}, 4},
         {"tanh", 47, Activate{tanh}, small, {}, 4},
         {"sigmoid", 48, Activate{Activation::sigmoid}, small, {}, 4},
@@ -88,6 +93,28 @@ const std::vector<OpRow>& op_table() {
         {"rms_norm_positions", 102, RmsNorm{}, {DType::f32, Shape{2, 5, 24}}},
         {"embedding", 103, Embedding{11, 21}, {DType::i32, Shape{3, 14}}, {}, 1, 11},
         {"embedding_images", 104, Embedding{5, 8}, {DType::u8, Shape{2, 3, 4}}, {}, 1, 5},
+        {"gated_silu", 149, Gated{}, series(2, 5, 42), {}, 4},
+        {"gated_gelu", 150, Gated{Activation::gelu}, matrix(4, 32), {}, 4},
+        {"gated_sigmoid", 151, Gated{Activation::sigmoid}, matrix(4, 14), {}, 4},
+        {"positions", 152, Positions{}, series(3, 5, 12)},
+        {"positions_longer", 153, Positions{9}, series(2, 4, 7)},
+        {"attention", 140, Attention{.heads = 2}, series(2, 13, 36)},
+        {"attention_apart",
+         141,
+         Attention{.heads = 4, .kv_heads = 2, .causal = false, .rotary = Rotary{}},
+         series(2, 11, 32),
+         {series(2, 11, 16), series(2, 11, 16)}},
+        {"attention_documents", 142, Attention{.heads = 2, .causal = false}, series(2, 21, 30), {documents(2, 21)}},
+        {"attention_packed",
+         143,
+         Attention{.heads = 4, .kv_heads = 1, .rotary = Rotary{5e5, Rotary::Scaling{8, 1, 4, 16}}},
+         series(2, 19, 48),
+         {documents(2, 19)},
+         4},
+        {"attention_window", 144, Attention{.heads = 1, .window = 5}, series(2, 17, 24)},
+        {"attention_pixels", 145, Attention{.heads = 2, .causal = false, .window = 4, .scale = 0.7},
+         image(2, 24, 3, 4)},
+        {"attention_dropout", 146, Attention{.heads = 2, .dropout = 0.2, .id = 3}, series(2, 14, 36)},
         {"cast_to_f32", 65, Cast{DType::f32}, small},
         {"cast_to_bf16", 66, Cast{DType::bf16}, small},
         {"dropout", 13, Dropout{0.3, 3}, matrix(3, 150)},
@@ -155,6 +182,9 @@ const std::vector<OpRow>& large_ops() {
       rows.push_back({"upsample", 124, Upsample{{2, 2, 2}, Upsample::Mode::linear}, small});
       rows.push_back({"upsample_nearest", 125, Upsample{{2, 2, 2}}, small});
       rows.push_back({"dropout", 83, Dropout{0.3, 3}, x});
+      if (c <= 67)
+        rows.push_back({"attention", 147, Attention{.heads = 3, .rotary = Rotary{}, .dropout = 0.1},
+                        series(2, 221, 9 * (c / 2 * 2))});
       rows.push_back({"gelu", 81, Activate{Activation::gelu}, x});
     }
     rows.push_back({"batch_norm_tall", 84, BatchNorm{}, image(20, 8, 33, 31)});
@@ -194,7 +224,8 @@ OpRow in_dtype(OpRow row, DType dtype) {
     return row;
   }
   row.in.dtype = dtype;
-  for (TensorDesc& desc : row.more_in) desc.dtype = dtype;
+  for (TensorDesc& desc : row.more_in)
+    if (!desc.is_index()) desc.dtype = dtype;
   return row;
 }
 

@@ -4,7 +4,9 @@
 #include "runtime/cuda/ops/cast.hpp"
 #include "runtime/cuda/ops/concat.hpp"
 #include "runtime/cuda/ops/dropout.hpp"
+#include "runtime/cuda/ops/gated.hpp"
 #include "runtime/cuda/ops/multiply.hpp"
+#include "runtime/cuda/ops/positions.hpp"
 
 namespace dtrain::cuda {
 
@@ -38,6 +40,27 @@ void scale_channels(const Launch& where, Element element, const Images& images, 
 void scale_channels_gradient(const Launch& where, Element element, const Images& images, const void* a, const void* b,
                              const void* gy, Slot ga, Slot gb) {
   sum_samples<ScaleChannelsGradientTerms>(where, element, images, aligned(a, b, gy, ga.to), a, b, gy, ga, gb);
+}
+
+void gated(const Launch& where, Element element, const Matrix& shape, Activation gate, const void* x, void* y) {
+  for_channels<GatedBody>(where, element, shape.rows, shape.channels, aligned(x, y), shape.channels, gate, x, y);
+}
+void gated_gradient(const Launch& where, Element element, const Matrix& shape, Activation gate, const void* x,
+                    const void* gy, Slot gx) {
+  for_channels<GatedGradientBody>(where, element, shape.rows, shape.channels, aligned(x, gy, gx.to), shape.channels,
+                                  gate, x, gy, gx);
+}
+
+void add_positions(const Launch& where, Element element, const Matrix& shape, const void* x, const float* weight,
+                   void* y) {
+  for_channels<AddPositionsBody>(where, element, shape.rows, shape.channels, aligned(x, weight, y), shape.channels, x,
+                                 weight, y);
+}
+void positions_gradient(const Launch& where, Element element, const Matrix& shape, std::int64_t weights, const void* gy,
+                        Slot weight) {
+  with_element(element, [&](auto tag) {
+    for_count(where, weights, PositionsGradientBody<decltype(tag)>{shape, typed(gy), weight});
+  });
 }
 
 void cast(const Launch& where, Element from_type, Element to_type, const void* from, Slot to, std::int64_t n) {

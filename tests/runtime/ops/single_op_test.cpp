@@ -75,9 +75,9 @@ TEST_P(OneOp, cross_entropy_holds_for_large_logits_and_shows_nan) {
 }
 
 TEST_P(OneOp, nan_is_not_lost_on_the_way_to_the_loss) {
-  for (const char* name :
-       {"pool", "pool_padded", "average_pool", "global_average_pool", "relu", "gelu", "silu", "tanh", "sigmoid",
-        "hard_swish", "add_relu", "multiply", "concat", "batch_norm_relu", "layer_norm", "cast_to_bf16"}) {
+  for (const char* name : {"pool", "pool_padded", "average_pool", "global_average_pool", "relu", "gelu", "gelu_tanh",
+                           "silu", "tanh", "sigmoid", "hard_swish", "gated_silu", "add_relu", "multiply", "concat",
+                           "batch_norm_relu", "layer_norm", "cast_to_bf16"}) {
     for (const char* suffix : {"", "_bf16"}) {
       OpRun run(*device_, row(std::string(name) + suffix));
       // Where a window meets it after a number; elsewhere it is the first.

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 
-ACTIVATIONS = ["relu", "gelu", "silu", "tanh", "sigmoid", "hard_swish"]
+ACTIVATIONS = ["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "hard_swish"]
 SPATIAL = [f"{op}{n}d{rest}" for n in (1, 2, 3) for op, rest in
            (("conv", ""), ("conv", "_transpose"), ("upsample", ""), ("maxpool", ""), ("avgpool", ""))]
 ROWS = ["batch_norm", "layer_norm", "rms_norm", "concat"]  # of values with channels: no flattened image

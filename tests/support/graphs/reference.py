@@ -68,7 +68,7 @@ class Rounding:
 
 
 def activate(x, kind):
-    functions = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
+    functions = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": lambda y: F.gelu(y, approximate="tanh"), "silu": F.silu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
                  "hard_swish": F.hardswish}
     return functions[kind](x)
 

@@ -9,12 +9,14 @@
 #include <vector>
 
 #include "models/families/efficientnet.hpp"
+#include "models/families/gpt.hpp"
+#include "models/families/llama.hpp"
 #include "models/families/mlp.hpp"
 #include "models/families/resnet.hpp"
 
 namespace dtrain::models {
 
-using Family = std::variant<std::monostate, Mlp, ResNet, EfficientNetB0>;
+using Family = std::variant<std::monostate, Mlp, ResNet, EfficientNetB0, Gpt, Llama>;
 
 /// As in a configuration, "resnet"; empty where there is none.
 inline std::string_view family_name(const Family& family) {

@@ -19,6 +19,12 @@ class LayerList {
     layers_.push_back({name, std::move(op), 0, std::move(from)});
     return name;
   }
+  /// Its weight is that of an earlier layer.
+  std::string add_tied(const std::string& name, OpSpec op, const std::string& to) {
+    add(name, std::move(op));
+    layers_.back().tie = to;
+    return name;
+  }
   const std::string& last() const { return layers_.back().name; }
   std::vector<Layer> take() { return std::move(layers_); }
 

@@ -32,6 +32,7 @@ class Tokenizer {
     TokenId vocabulary = 0;
     std::optional<TokenId> end_of_text;
     std::string name, definition, hash;
+    bool lines_apart = false;
   };
   virtual ~Tokenizer() = default;
 
@@ -47,6 +48,9 @@ class Tokenizer {
   TokenId vocabulary() const noexcept { return about_.vocabulary; }
   /// The token behind each document.
   std::optional<TokenId> end_of_text() const noexcept { return about_.end_of_text; }
+  /// May a text be cut behind a line end, and its parts be encoded one by one? The ids are those of the whole if what
+  /// is before the line end is no blank and what follows it is a letter.
+  bool lines_apart() const noexcept { return about_.lines_apart; }
   /// "bytes", "gpt2", or the kind and the number of ids: "bpe-49152", "wordpiece-30522".
   const std::string& name() const noexcept { return about_.name; }
   /// All of it, as the text of a file tokenizer.json: equal for equal tokenizers, whatever files they were read from.

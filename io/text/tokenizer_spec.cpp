@@ -78,7 +78,12 @@ std::unique_ptr<Tokenizer> make_tokenizer(TokenizerSpec spec, const std::string&
     about.end_of_text = found->id;
     break;
   }
+  about.lines_apart = std::none_of(spec.added.begin(), spec.added.end(), [](const AddedToken& token) {
+    return !token.special && token.content.find('\n') != token.content.npos;
+  });
   if (auto* model = std::get_if<ByteLevelSpec>(&spec.model)) {
+    // Without a rule the whole text is one word.
+    about.lines_apart = about.lines_apart && (model->split != SplitRule::none || model->merges.empty());
     about.vocabulary = static_cast<TokenId>(size_with(model->vocabulary, spec.added));
     const bool bytes = model->merges.empty() && model->split == SplitRule::none && about.vocabulary == 257;
     about.name = bytes ? "bytes" : about.hash == gpt2_hash ? "gpt2" : fmt::format("bpe-{}", about.vocabulary);

@@ -89,15 +89,12 @@ TokenizerSpec from_pair(const fs::path& vocabulary, const fs::path& merges) {
     lines.push_back(std::string(line));
   });
   nlohmann::json all;
-  try {
-    all["model"] = {{"type", "BPE"}, {"vocab", nlohmann::json::parse(read_file(vocabulary))}, {"merges", lines}};
-    all["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
-    TokenizerSpec spec = tokenizer_from_json(all, fmt::format("{} and {}", vocabulary.string(), merges.string()));
-    spec.added = special_of(ids_of(std::get<ByteLevelSpec>(spec.model).vocabulary));
-    return spec;
-  } catch (const nlohmann::json::exception& e) {
-    throw DataError(fmt::format("{}: cannot be read as a vocabulary: {}", vocabulary.string(), e.what()));
-  }
+  all["model"] = {
+      {"type", "BPE"}, {"vocab", parse_json(read_file(vocabulary), vocabulary.string())}, {"merges", lines}};
+  all["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
+  TokenizerSpec spec = tokenizer_from_json(all, fmt::format("{} and {}", vocabulary.string(), merges.string()));
+  spec.added = special_of(ids_of(std::get<ByteLevelSpec>(spec.model).vocabulary));
+  return spec;
 }
 
 /// vocab.txt, a token a line; a tokenizer_config.json beside it says whether case counts.

@@ -14,7 +14,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::int64_t most_ids = std::int64_t{1} << 24;
+constexpr std::int64_t most_ids = std::int64_t{1} << 21;
+constexpr int most_depth = 64;            // of lists in lists
 constexpr std::size_t shown_bytes = 120;  // of a value in a message
 
 struct Pattern {
@@ -292,12 +293,20 @@ TokenizerSpec tokenizer_from_json(const nlohmann::json& all, const std::string& 
   return Reader(all, source).read();
 }
 
-TokenizerSpec tokenizer_from_text(std::string_view text, const std::string& source) {
+nlohmann::json parse_json(std::string_view text, const std::string& source) {
   try {
-    return tokenizer_from_json(Json::parse(text), source);
+    return Json::parse(text, [&](int depth, Json::parse_event_t, Json&) {
+      if (depth > most_depth)
+        throw DataError(fmt::format("{}: has more than {} lists in one another", source, most_depth));
+      return true;
+    });
   } catch (const Json::exception& e) {
-    throw DataError(fmt::format("{}: cannot be read as a tokenizer.json: {}", source, e.what()));
+    throw DataError(fmt::format("{}: cannot be read as JSON: {}", source, e.what()));
   }
+}
+
+TokenizerSpec tokenizer_from_text(std::string_view text, const std::string& source) {
+  return tokenizer_from_json(parse_json(text, source), source);
 }
 
 std::string to_json(const TokenizerSpec& spec) {

@@ -11,6 +11,8 @@
 
 namespace dtrain::io {
 
+/// Throws DataError that names `source`.
+nlohmann::json parse_json(std::string_view text, const std::string& source);
 /// Throws DataError that names `source`: no JSON, damaged, or not supported.
 TokenizerSpec tokenizer_from_text(std::string_view text, const std::string& source);
 TokenizerSpec tokenizer_from_json(const nlohmann::json& all, const std::string& source);

@@ -234,10 +234,12 @@ TEST(TokenizerFiles, SayWhatIsWrong) {
   EXPECT_HAS(opened(folder / "vocab.json"), "has no token for byte 0x00");
   write_text(folder / "vocab.txt", "a\nb\n");
   EXPECT_HAS(opened(folder / "vocab.txt"), "has no line [UNK]");
+  write_text(folder / "tokenizer.json", "{\"normalizer\": " + std::string(1'000'000, '['));
+  EXPECT_HAS(opened(folder / ""), "has more than 64 lists in one another");
   write_text(folder / "tokenizer.json", "{\"model\": ");
-  EXPECT_HAS(opened(folder / ""), "cannot be read as a tokenizer.json");
+  EXPECT_HAS(opened(folder / ""), "cannot be read as JSON");
   write_text(folder / "tokenizer.json", "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"\xFF\": 1}}}");
-  EXPECT_HAS(opened(folder / ""), "cannot be read as a tokenizer.json");
+  EXPECT_HAS(opened(folder / ""), "cannot be read as JSON");
 }
 
 TEST(TokenizerFiles, RefuseByNameWhatIsNotSupported) {

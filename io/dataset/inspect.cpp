@@ -15,6 +15,7 @@
 #include "io/dataset/detect.hpp"
 #include "io/hdf5/column.hpp"
 #include "io/hdf5/stored.hpp"
+#include "io/text/token_file.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {
@@ -69,6 +70,61 @@ void add_normalize(const std::string& path, const h5::DatasetInfo& samples, std:
                        {"standard_deviation", statistics.standard_deviation()}};
 }
 
+/// What training would take as samples and targets. `contents`: of small data sets, by their path.
+void add_samples(const h5::File& file, const std::map<std::string, std::vector<std::byte>>& contents, std::string& text,
+                 nlohmann::ordered_json& json) {
+  const Detected found = detect(file, "", "", TargetUse::automatic);
+  json["sample"] = found.sample.path;
+  json["count"] = found.sample.rows();
+  text += fmt::format("samples: {} ({})\n", found.sample.path, found.sample.rows());
+  add_normalize(file.path(), found.sample, text, json);
+  if (found.target) {
+    const h5::DatasetInfo& t = *found.target;
+    json["target"] = t.path;
+    const bool integers = !is_float(*t.type);
+    text += fmt::format("targets: {} ({})\n", t.path, integers ? "labels" : "values");
+    const auto content = contents.find(t.path);
+    if (integers && t.row_bytes() == size_of(*t.type) && content != contents.end()) {
+      std::vector<std::uint64_t> histogram;
+      for (std::size_t at = 0; at < content->second.size(); at += size_of(*t.type)) {
+        const std::int64_t label = *stored_whole(*t.type, content->second.data() + at);
+        if (label < 0 || label >= static_cast<std::int64_t>(max_classes)) {
+          histogram.clear();
+          break;
+        }
+        if (static_cast<std::size_t>(label) >= histogram.size()) histogram.resize(static_cast<std::size_t>(label) + 1);
+        ++histogram[static_cast<std::size_t>(label)];
+      }
+      if (!histogram.empty()) {
+        json["classes"] = histogram;
+        text += fmt::format("classes: {}; samples of each: {}\n", histogram.size(), fmt::join(histogram, " "));
+      }
+    }
+  } else {
+    text += "targets: none found; name them with data.target_key\n";
+  }
+}
+
+/// Of a file of tokens: whose they are, and how its first documents begin.
+void add_text(const h5::File& file, const TokenFile& of, std::string& text, nlohmann::ordered_json& json) {
+  constexpr std::uint64_t shown_documents = 3, shown_tokens = 40;
+  const std::unique_ptr<Tokenizer> tokenizer = stored_tokenizer(file, of);
+  const std::uint64_t documents = of.offsets.rows() - 1;
+  text += fmt::format("text: {} tokens of {} document{}; tokenizer {}, {} ids, hash {}\n", of.tokens.rows(), documents,
+                      documents == 1 ? "" : "s", of.tokenizer, tokenizer->vocabulary(), of.tokenizer_hash);
+  json["text"] = {{"tokens", of.tokens.rows()},
+                  {"documents", documents},
+                  {"tokenizer", of.tokenizer},
+                  {"tokenizer_hash", of.tokenizer_hash},
+                  {"vocabulary", tokenizer->vocabulary()},
+                  {"begin", nlohmann::ordered_json::array()}};
+  for (const Document& d : first_documents(of, file.path(), *tokenizer, shown_documents, shown_tokens)) {
+    json["text"]["begin"].push_back(d.begin);
+    const std::string quoted = nlohmann::json(d.begin).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    text += fmt::format("  {}{} ({} tokens)\n", quoted, d.tokens > shown_tokens ? " ..." : "", d.tokens);
+  }
+}
+
 }  // namespace
 
 Inspection inspect(const std::string& path) {
@@ -116,36 +172,10 @@ Inspection inspect(const std::string& path) {
   nlohmann::ordered_json notes = listing.notes;
   for (const char* name : {"sample", "target", "count", "classes", "normalize"}) json[name] = nullptr;
   try {
-    const Detected found = detect(file, "", "", TargetUse::automatic);
-    json["sample"] = found.sample.path;
-    json["count"] = found.sample.rows();
-    text += fmt::format("samples: {} ({})\n", found.sample.path, found.sample.rows());
-    add_normalize(path, found.sample, text, json);
-    if (found.target) {
-      const h5::DatasetInfo& t = *found.target;
-      json["target"] = t.path;
-      const bool integers = !is_float(*t.type);
-      text += fmt::format("targets: {} ({})\n", t.path, integers ? "labels" : "values");
-      const auto content = contents.find(t.path);
-      if (integers && t.row_bytes() == size_of(*t.type) && content != contents.end()) {
-        std::vector<std::uint64_t> histogram;
-        for (std::size_t at = 0; at < content->second.size(); at += size_of(*t.type)) {
-          const std::int64_t label = *stored_whole(*t.type, content->second.data() + at);
-          if (label < 0 || label >= static_cast<std::int64_t>(max_classes)) {
-            histogram.clear();
-            break;
-          }
-          if (static_cast<std::size_t>(label) >= histogram.size())
-            histogram.resize(static_cast<std::size_t>(label) + 1);
-          ++histogram[static_cast<std::size_t>(label)];
-        }
-        if (!histogram.empty()) {
-          json["classes"] = histogram;
-          text += fmt::format("classes: {}; samples of each: {}\n", histogram.size(), fmt::join(histogram, " "));
-        }
-      }
+    if (const auto tokens = find_tokens(file)) {
+      add_text(file, *tokens, text, json);
     } else {
-      text += "targets: none found; name them with data.target_key\n";
+      add_samples(file, contents, text, json);
     }
   } catch (const DataError& error) {
     notes.push_back(error.what());

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <condition_variable>
-#include <deque>
 #include <exception>
 #include <filesystem>
 #include <iterator>
@@ -25,6 +23,7 @@
 #include "io/import/archive_links.hpp"
 #include "io/import/image_decoder.hpp"
 #include "io/import/image_listing.hpp"
+#include "io/import/job_queue.hpp"
 #include "io/import/repack.hpp"
 #include "runtime/tensor/error.hpp"
 
@@ -43,52 +42,6 @@ struct Job {
   };
   std::vector<Item> items;
   std::vector<std::byte> bytes;
-};
-
-/// Jobs on their way from the one thread that reads to those that decode; the first failure of any ends all.
-class JobQueue {
- public:
-  explicit JobQueue(std::size_t most) : most_(most) {}
-  /// False where it is of no use to go on.
-  bool push(Job job) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return failure_ || jobs_.size() < most_; });
-    if (failure_) return false;
-    jobs_.push_back(std::move(job));
-    changed_.notify_all();
-    return true;
-  }
-  std::optional<Job> pop() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return failure_ || closed_ || !jobs_.empty(); });
-    if (failure_ || jobs_.empty()) return std::nullopt;
-    Job job = std::move(jobs_.front());
-    jobs_.pop_front();
-    changed_.notify_all();
-    return job;
-  }
-  void close() {
-    const std::lock_guard lock(mutex_);
-    closed_ = true;
-    changed_.notify_all();
-  }
-  void fail(std::exception_ptr failure) {
-    const std::lock_guard lock(mutex_);
-    if (!failure_) failure_ = std::move(failure);
-    changed_.notify_all();
-  }
-  void rethrow() {
-    const std::lock_guard lock(mutex_);
-    if (failure_) std::rethrow_exception(failure_);
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<Job> jobs_;
-  std::size_t most_;
-  bool closed_ = false;
-  std::exception_ptr failure_;
 };
 
 /// One pass over all images into one file.
@@ -155,7 +108,7 @@ class Pass {
   const std::size_t row_bytes_, threads_;
   std::vector<std::uint64_t> row_;
   std::uint64_t rows_ = 0;
-  JobQueue queue_;
+  JobQueue<Job> queue_;
   Job job_;
   h5::Writer writer_;
   std::size_t images_ = 0;

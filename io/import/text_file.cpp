@@ -121,6 +121,10 @@ bool TextFile::fill() {
   return got > 0;
 }
 
+std::uint64_t TextFile::consumed() const noexcept {
+  return static_cast<std::uint64_t>(std::max<std::int64_t>(0, archive_filter_bytes(archive_.get(), -1)));
+}
+
 std::size_t TextFile::read(char* to, std::size_t room) {
   std::size_t got = 0;
   if (encoding_ != Encoding::utf8) {

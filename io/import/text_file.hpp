@@ -18,6 +18,8 @@ class TextFile {
   explicit TextFile(const std::string& path);
   /// Up to `room` bytes, which is at least 4; 0 at the end. The mark is not among them. Throws DataError: damaged.
   std::size_t read(char* to, std::size_t room);
+  /// Bytes of the file itself that were read so far.
+  std::uint64_t consumed() const noexcept;
 
  private:
   struct Close {

@@ -59,6 +59,24 @@ bool output_is_terminal() {
   return !failed && (target.starts_with("/dev/pts/") || target.starts_with("/dev/tty"));
 }
 
+ByteProgress::ByteProgress() : terminal_(output_is_terminal()), start_(std::chrono::steady_clock::now()) {}
+
+ByteProgress::~ByteProgress() {
+  if (drawn_) print_text(stdout, "\r\033[K");
+}
+
+void ByteProgress::show(std::uint64_t done, std::uint64_t all) {
+  if (!terminal_ || all == 0) return;
+  constexpr double mega = 1e6;
+  const double spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  const auto part = static_cast<double>(done), whole = static_cast<double>(all);
+  const double left = done > 0 ? spent / part * (whole - part) : 0;
+  print_text(stdout,
+             fmt::format("\r\033[K{:.0f} of {:.0f} MB ({:.0f} %)  {:.1f} MB/s  {} left", part / mega, whole / mega,
+                         100 * part / whole, part / mega / std::max(spent, 1e-3), format_duration(left)));
+  drawn_ = true;
+}
+
 Progress::Progress(std::int64_t first_step, std::int64_t total_steps, bool quiet)
     : first_(first_step),
       total_(total_steps),

@@ -40,6 +40,20 @@ class Progress {
   std::chrono::steady_clock::time_point start_, last_;
 };
 
+/// The same for a command that reads files: how much of them, in a line that goes when it ends. On a terminal only.
+class ByteProgress {
+ public:
+  ByteProgress();
+  ~ByteProgress();
+  ByteProgress(const ByteProgress&) = delete;
+  ByteProgress& operator=(const ByteProgress&) = delete;
+  void show(std::uint64_t done, std::uint64_t all);
+
+ private:
+  bool terminal_, drawn_ = false;
+  std::chrono::steady_clock::time_point start_;
+};
+
 /// "1:02:03" or "4:05".
 std::string format_duration(double seconds);
 /// For the user, at once. Output that cannot be written (a full disk, say) is lost; it must not end a run that

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "io/dataset/inspect.hpp"
+#include "launch/base/progress.hpp"
 #include "launch/cli/all_ranks.hpp"
 #include "runtime/tensor/error.hpp"
 
@@ -19,11 +20,13 @@ DataCommands::DataCommands(CLI::App& app, CommandTree tree) : tree_(std::move(tr
   CLI::App* import = tree_.add(*data, "import", "Make an HDF5 file from other formats",
                                "  dtrain data import mnist IMAGES LABELS -o train.h5\n"
                                "  dtrain data import images FOLDER -o train.h5\n"
-                               "  dtrain data import csv table.csv --target price -o train.h5\n");
+                               "  dtrain data import csv table.csv --target price -o train.h5\n"
+                               "  dtrain data import text book.txt --tokenizer gpt2 -o train.h5\n");
   import->require_subcommand(1);
   add_mnist(*import);
   add_images(*import);
   add_csv(*import);
+  add_text(*import);
   add_repack(*data);
   add_inspect(*data);
   add_make(*data);
@@ -167,6 +170,34 @@ void DataCommands::add_csv(CLI::App& import) {
     if (delimiter_ != "auto") csv_.delimiter = delimiter_ == "tab" ? '\t' : delimiter_[0];
     if (compression_ == "gzip") csv_.storage.gzip = level_;
     return io::import_csv(files_, output_, csv_);
+  });
+}
+
+void DataCommands::add_text(CLI::App& import) {
+  using Document = io::TextImportOptions::Document;
+  CLI::App* text = tree_.add(
+      import, "text", "From text files and JSON lines, compressed or not, as tokens",
+      "  dtrain data import text book.txt -o book.h5                              bytes are the tokens\n"
+      "  dtrain data import text *.txt.gz --tokenizer gpt2 -o books.h5            a file is a document\n"
+      "  dtrain data import text web.jsonl.zst --key text --tokenizer llama/ -o web.h5   a line is a document\n");
+  text->add_option("file", files_, "Text in UTF-8 or UTF-16, also .gz, .bz2, .xz, .zst; tokens are in this order")
+      ->required();
+  add_output(text);
+  text->add_option("--tokenizer", text_.tokenizer,
+                   "bytes; gpt2, from data/gpt2; or a folder or file: tokenizer.json, vocab.json and merges.txt, "
+                   "encoder.json and vocab.bpe, or vocab.txt of BERT")
+      ->capture_default_str();
+  text->add_option("--key", text_.key, "The files are JSON lines, and this key of a line has its text");
+  text->add_option("--document", document_, "What a document is; by default a file, and with --key a line")
+      ->check(CLI::IsMember({"line", "file"}))
+      ->option_text("line|file");
+  text->add_option("--threads", text_.threads, "Threads that encode; by default one for each core")
+      ->check(CLI::Range(1, 1024));
+  prints(text, [this] {
+    if (!document_.empty()) text_.document = document_ == "line" ? Document::line : Document::file;
+    ByteProgress progress;
+    text_.progress = [&progress](std::uint64_t done, std::uint64_t all) { progress.show(done, all); };
+    return io::import_text(files_, output_, text_);
   });
 }
 

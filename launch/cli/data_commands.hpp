@@ -11,6 +11,7 @@
 #include "io/import/import_csv.hpp"
 #include "io/import/import_images.hpp"
 #include "io/import/import_mnist.hpp"
+#include "io/import/import_text.hpp"
 #include "io/import/repack.hpp"
 #include "launch/cli/command_tree.hpp"
 
@@ -24,6 +25,7 @@ class DataCommands {
   void add_mnist(CLI::App& import);
   void add_images(CLI::App& import);
   void add_csv(CLI::App& import);
+  void add_text(CLI::App& import);
   void add_repack(CLI::App& data);
   void add_inspect(CLI::App& data);
   void add_make(CLI::App& data);
@@ -34,7 +36,7 @@ class DataCommands {
   void add_cleaning(CLI::App* app, io::OnError&);
 
   CommandTree tree_;
-  std::string first_, second_, output_, compression_ = "none", delimiter_ = "auto";
+  std::string first_, second_, output_, compression_ = "none", delimiter_ = "auto", document_;
   std::vector<std::string> files_, rename_;
   bool json_ = false;
   std::vector<std::int64_t> size_;
@@ -42,6 +44,7 @@ class DataCommands {
   int level_ = 4;
   io::ImageImportOptions images_;
   io::CsvImportOptions csv_;
+  io::TextImportOptions text_;
   io::RepackOptions repack_;
   io::RegressionOptions regression_;
 };

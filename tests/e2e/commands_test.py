@@ -13,7 +13,7 @@ from harness import CHECKPOINT, DATA, USAGE
 class Help(harness.Case):
     def test_help_of_every_command(self):
         commands = [(), ("train",), ("check",), ("config",), ("config", "show"), ("config", "schema"), ("data",),
-                    ("data", "import"), ("data", "import", "mnist"), ("data", "import", "images"), ("data", "import", "csv"), ("data", "repack"),
+                    ("data", "import"), ("data", "import", "mnist"), ("data", "import", "images"), ("data", "import", "csv"), ("data", "import", "text"), ("data", "repack"),
                     ("data", "inspect"), ("data", "make"), ("data", "make", "regression"), ("checkpoint",), ("checkpoint", "list"), ("checkpoint", "verify"),
                     ("checkpoint", "diff"), ("checkpoint", "export"), ("eval",), ("predict",), ("doctor",), ("bench",),
                     ("bench", "comm"), ("bench", "step"), ("bench", "data"), ("bench", "scaling")]

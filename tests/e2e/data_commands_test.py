@@ -1,4 +1,5 @@
-"""`dtrain data import images/csv` and `repack`: what they make is trained on, and bad input gets one error line."""
+"""`dtrain data import images/csv/text` and `repack`: what they make is trained on, and bad input gets one error line."""
+import gzip
 import json
 import os
 import tarfile
@@ -75,6 +76,59 @@ class Images(harness.Case):
         self.refused(DATA, "data", "make", "regression", "-o", "r.h5", "--samples", 100000, prefix=limited,
                      says=r"r\.h5: cannot be written .is the disk full")
         self.assertEqual(os.listdir(self.folder), [])
+
+
+class Text(harness.Case):
+    """h5py reads what `data import text` writes, and the text comes back from it."""
+
+    def read(self, name):
+        try:
+            import h5py
+        except ImportError:
+            self.skipTest("python3-h5py is not installed: launch/install-packages tests")
+        with h5py.File(self.path(name), "r") as file:
+            return file["tokens"][:], file["document_offsets"][:], dict(file["tokens"].attrs), bytes(file["tokenizer"][:])
+
+    def test_files_of_text(self):
+        texts = ["To be, or not to be.\nThat is the question.\n", "Grüße \u4f60\u597d \U0001f469\n"]
+        self.write("a.txt", texts[0])
+        with gzip.open(self.path("b.txt.gz"), "wt", encoding="utf-8") as file:
+            file.write(texts[1])
+        out = self.ok("data", "import", "text", "a.txt", "b.txt.gz", "-o", "t.h5").out
+        tokens, offsets, attributes, definition = self.read("t.h5")
+        self.assertEqual((tokens.dtype, offsets.dtype), ("uint16", "int64"))
+        self.assertRegex(out, rf"wrote t\.h5: {len(tokens)} tokens .uint16. of 2 documents")
+        for text, begin, end in zip(texts, offsets[:-1], offsets[1:]):
+            self.assertEqual(bytes(tokens[begin:end - 1].astype("uint8")).decode(), text)
+            self.assertEqual(tokens[end - 1], attributes["end_of_document"])
+        self.assertEqual((offsets[0], offsets[-1]), (0, len(tokens)))
+        self.assertEqual((attributes["tokenizer"].decode(), attributes["vocabulary"]), ("bytes", 257))
+        self.assertEqual(len(json.loads(definition)["model"]["vocab"]), 256)
+        shown = json.loads(self.ok("data", "inspect", "t.h5", "--json").out)["text"]
+        self.assertEqual((shown["tokens"], shown["documents"], shown["tokenizer_hash"]), (len(tokens), 2, attributes["tokenizer_hash"].decode()))
+        self.assertIn('"To be, or not to be.\\nThat is the questio" ...', self.ok("data", "inspect", "t.h5").out)
+
+    def test_json_lines_and_a_tokenizer_file(self):
+        with open(os.path.join(harness.ROOT, "tests", "golden", "tokenizers.json"), encoding="utf-8") as file:
+            golden = json.load(file)
+        self.write("tokenizer.json", json.dumps(golden["tokenizers"]["llama3 rule"]["definition"]))
+        names = list(golden["texts"])
+        self.write("t.jsonl", "".join(json.dumps({"id": name, "text": golden["texts"][name]}) + "\n" for name in names))
+        self.ok("data", "import", "text", "t.jsonl", "--key", "text", "--tokenizer", "tokenizer.json", "-o", "t.h5", "--threads", 2)
+        tokens, offsets, attributes, _ = self.read("t.h5")
+        for name, begin, end in zip(names, offsets[:-1], offsets[1:]):
+            self.assertEqual(tokens[begin:end].tolist(), [*golden["tokenizers"]["llama3 rule"]["ids"][name], attributes["end_of_document"]])
+        self.assertEqual(len(offsets), len(names) + 1)
+
+    def test_bad_text(self):
+        self.write("t.jsonl", '{"text": "a"}\n{"body": "b"}\n')
+        self.refused(USAGE, "data", "import", "text", "t.jsonl", "-o", "t.h5", says=r"JSON lines by its name; .*--key text")
+        self.refused(DATA, "data", "import", "text", "t.jsonl", "--key", "text", "-o", "t.h5", says=r"t\.jsonl:2: has no key text; its keys are body")
+        self.write("empty.txt", "")
+        self.refused(DATA, "data", "import", "text", "empty.txt", "-o", "t.h5", says=r"empty\.txt: is empty")
+        self.refused(DATA, "data", "import", "text", "t.jsonl", "--document", "line", "--tokenizer", "gpt2", "-o", "t.h5", environment={"XDG_DATA_HOME": "none"},
+                     says=r"encoder\.json and vocab\.bpe .* put them into data/gpt2 or none/dtrain/gpt2, or name the folder")
+        self.assertFalse([n for n in os.listdir(self.folder) if n.startswith("t.h5")])
 
 
 class Csv(harness.Case):

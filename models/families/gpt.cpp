@@ -12,8 +12,6 @@
 namespace dtrain::models {
 namespace {
 
-constexpr double standard_deviation = 0.02;
-
 Dense projection(std::int64_t units, double deviation) {
   return {.units = units, .init = {Init{Init::Kind::normal, deviation}, Init{Init::Kind::zeros}}};
 }
@@ -71,27 +69,27 @@ std::vector<Layer> Gpt::layers(std::span<const std::int64_t> /*input*/) const {
     throw ShapeError(
         fmt::format("gpt: a width of {} and {} heads; expected heads that divide the width", net.width, net.heads));
   // Each block adds twice to the value that all share: its projections start smaller, so that it does not grow.
-  const double residual = standard_deviation / std::sqrt(2.0 * static_cast<double>(net.blocks));
+  const double residual = transformer_deviation / std::sqrt(2.0 * static_cast<double>(net.blocks));
   LayerList out;
   const auto drop = [&](const std::string& name) {
     return net.dropout > 0 ? out.add(name, Dropout{net.dropout}) : out.last();
   };
   const auto add = [&](const std::string& name, const std::string& past) { out.add(name, Add{}, {out.last(), past}); };
-  out.add("wte", Embedding{net.vocabulary, net.width, standard_deviation});
-  out.add("wpe", Positions{net.context, standard_deviation});
+  out.add("wte", Embedding{net.vocabulary, net.width, transformer_deviation});
+  out.add("wpe", Positions{net.context, transformer_deviation});
   drop("drop");
   for (std::int64_t i = 0; i < net.blocks; ++i) {
     const std::string block = fmt::format("h_{}_", i);
     const std::string past = out.last();
     out.add(block + "ln_1", LayerNorm{});
-    out.add(block + "attn_c_attn", projection(3 * net.width, standard_deviation));
+    out.add(block + "attn_c_attn", projection(3 * net.width, transformer_deviation));
     out.add(block + "attn", Attention{.heads = net.heads, .dropout = net.dropout});
     out.add(block + "attn_c_proj", projection(net.width, residual));
     drop(block + "attn_drop");
     add(block + "attn_add", past);
     const std::string middle = out.last();
     out.add(block + "ln_2", LayerNorm{});
-    Dense wide = projection(4 * net.width, standard_deviation);
+    Dense wide = projection(4 * net.width, transformer_deviation);
     wide.activation = Activation::gelu_tanh;
     out.add(block + "mlp_c_fc", wide);
     out.add(block + "mlp_c_proj", projection(net.width, residual));

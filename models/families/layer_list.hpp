@@ -35,6 +35,9 @@ class LayerList {
 /// A square convolution with half its window as padding and without bias, its weights as He et al. 2015 (fan out).
 Conv square_conv(std::int64_t filters, std::int64_t kernel, std::int64_t stride = 1, std::int64_t groups = 1);
 
+/// The standard deviation with which weights of transformers begin (Radford et al. 2018).
+inline constexpr double transformer_deviation = 0.02;
+
 /// The field `classes`.
 TypePtr<std::int64_t> class_count();
 

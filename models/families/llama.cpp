@@ -11,10 +11,8 @@
 namespace dtrain::models {
 namespace {
 
-constexpr double standard_deviation = 0.02;
-
 Dense projection(std::int64_t units) {
-  return {.units = units, .bias = false, .init = {Init{Init::Kind::normal, standard_deviation}, {}}};
+  return {.units = units, .bias = false, .init = {Init{Init::Kind::normal, transformer_deviation}, {}}};
 }
 
 Llama with_preset(Llama net) {
@@ -97,7 +95,7 @@ std::vector<Layer> Llama::layers(std::span<const std::int64_t> /*input*/) const 
   const std::int64_t size = net.width / net.heads;
   LayerList out;
   const auto add = [&](const std::string& name, const std::string& past) { out.add(name, Add{}, {out.last(), past}); };
-  out.add("embed_tokens", Embedding{net.vocabulary, net.width, standard_deviation});
+  out.add("embed_tokens", Embedding{net.vocabulary, net.width, transformer_deviation});
   for (std::int64_t i = 0; i < net.blocks; ++i) {
     const std::string block = fmt::format("layers_{}_", i);
     const std::string past = out.last();

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 #include "runtime/cuda/vector.hpp"
 #include "runtime/ops/activation_math.hpp"
@@ -31,6 +32,8 @@ struct AttentionPlace {
   const std::uint64_t* stream_positions;
   const StepState* step;
 };
+/// In half turns a position: the functions of multiples of pi need no memory of a thread's own to reduce their
+/// argument.
 struct AttentionFrequencies {
   double of[largest_head / 2];
 };
@@ -69,9 +72,14 @@ struct AttentionTurnsBody {
   float* turns;
   DTRAIN_HOST_DEVICE void run(std::int64_t i) const {
     const Split at = split(i, half);
-    const double angle = static_cast<double>(at.quotient) * frequencies.of[at.rest];
-    turns[2 * i] = static_cast<float>(std::cos(angle));
-    turns[2 * i + 1] = static_cast<float>(std::sin(angle));
+    const double half_turns = static_cast<double>(at.quotient) * frequencies.of[at.rest];
+#if defined(__CUDA_ARCH__)
+    turns[2 * i] = static_cast<float>(cospi(half_turns));
+    turns[2 * i + 1] = static_cast<float>(sinpi(half_turns));
+#else
+    turns[2 * i] = static_cast<float>(std::cos(half_turns * std::numbers::pi));
+    turns[2 * i + 1] = static_cast<float>(std::sin(half_turns * std::numbers::pi));
+#endif
   }
 };
 
@@ -87,10 +95,10 @@ DTRAIN_HOST_DEVICE inline float turned(const AttentionPlace& p, std::int64_t pos
 }
 
 /// What a block of threads does for a head of a sample with tiles of `tile` rows: each thread has the columns
-/// `column` + lanes * j of row `row` of a tile.
+/// `column` + lanes * j of row `row` of a tile, few enough for registers.
 template <class T, int tile_rows>
 struct AttentionBlock {
-  static constexpr int threads = 128, tile = tile_rows, lanes = threads / tile, columns = largest_head / lanes;
+  static constexpr int tile = tile_rows, lanes = 16, threads = lanes * tile, columns = largest_head / lanes;
   using Tile = float[tile][largest_head + 1];
   using Scores = float[tile][tile + 1];
   AttentionPlace p;

@@ -1,6 +1,7 @@
 // Attention by own kernels.
 #include <cmath>
 #include <memory>
+#include <numbers>
 
 #include "runtime/cuda/op_support.hpp"
 #include "runtime/cuda/ops/attention.hpp"
@@ -17,7 +18,7 @@ class AttentionKernel final : public Kernel {
       : op_(op), at_(op, in), dtype_(in[0].dtype), rows_(at_.samples * at_.positions) {
     if (!op.rotary) return;
     const std::vector<double> all = op.rotary->frequencies(at_.size);
-    for (std::size_t c = 0; c < all.size(); ++c) frequencies_.of[c] = all[c];
+    for (std::size_t c = 0; c < all.size(); ++c) frequencies_.of[c] = all[c] / std::numbers::pi;
   }
 
   /// What each position sees, what the scores of a row share, cosines and sines.

@@ -38,10 +38,10 @@ class Graphs(harness.Case):
     def test_campaign_knows_every_layer_and_option(self):
         import coverage
         import networks
-        known = {*coverage.VALUES, *coverage.GIVEN, *coverage.ALWAYS, *networks.NOT_OPTIONS}
+        known = {*coverage.VALUES, *coverage.GIVEN, *coverage.ALWAYS, *networks.NOT_OPTIONS, *networks.NOT_DRAWN}
         sections = self.ok("config", "schema", "--markdown").out.split("\n## ")
         options = {s[1:s.index("`", 1)]: set(re.findall(r"^\| `([a-z0-9_]+)`", s, re.M)) for s in sections[1:] if s[0] == "`"}
-        layers = [name.removeprefix("model.layers.") for name in options if name.startswith("model.layers.")]
+        layers = [name.removeprefix("model.layers.") for name in options if re.fullmatch(r"model\.layers\.[^.]+", name)]
         self.assertEqual(sorted(layers), sorted(networks.KINDS))
         for name, keys in options.items():
             if name.startswith(("model.layers.", "model.loss", "optimizer", "schedule", "memory", "batch")):

@@ -3,7 +3,7 @@ import collections
 import itertools
 
 import networks
-from networks import ACTIVATIONS, KINDS, LOSSES, ROWS, dimensions_of
+from networks import ACTIVATIONS, KINDS, LOSSES, POSITIONS, ROWS, dimensions_of
 
 LEAST, LEAST_PAIRS = 30, 0.6  # times a layer, and part of the pairs, in 300 networks
 FORMS = ("features", "flattened", "series", "images", "volumes")
@@ -17,12 +17,14 @@ VALUES = {
     "shuffle": [True, False], "algorithm": ["auto", "fixed_order"], "gradient_dtype": ["float32", "bfloat16"],
     "layout": ["auto", "channels_first", "channels_last"], "bias": [True, False], "mode": ["nearest", "linear"],
     "count_padding": [True, False], "per_position": [True, False], "activation": ["none", *ACTIVATIONS], "padding": ["same"],
-    "frozen": [True], "weight": ["sample", "position"], "losses": [1, 2], "inputs": [1, 2],
+    "frozen": [True], "causal": [True, False], "weight": ["sample", "position"], "losses": [1, 2], "inputs": [1, 2],
 }
 GIVEN = ["kernel", "stride", "dilation", "groups", "output_padding", "size", "factor", "tie", "epsilon", "momentum", "rate",
          "standard_deviation", "ignore", "class_weights", "label_smoothing", "normalize", "micro", "clip_norm", "ema", "loss_scale",
          "warmup_steps", "final_factor", "power", "every_steps", "reference_batch", "learning_rate_factor", "weight_decay", "beta1",
-         "beta2", "trust_coefficient", "bucket_mib", "last_bucket_mib", "tokens", "stored"]
+         "beta2", "trust_coefficient", "bucket_mib", "last_bucket_mib", "tokens", "stored", "heads",
+         "kv_heads", "window", "rotary", "theta", "scaling", "low_frequency_factor", "high_frequency_factor", "original_context", "scale",
+         "length"]
 
 ALWAYS = ["units", "filters", "vocabulary", "channels", "learning_rate", "match", "of", "target", "global"]
 
@@ -32,7 +34,7 @@ def read_forms(kind):
         return set(BY_DIMENSION[dimensions_of(kind)])
     if kind == "embedding":
         return {"tokens"}
-    if kind == "global_avgpool":
+    if kind in POSITIONS:
         return {"series", "images", "volumes"}
     return set(FORMS) - {"flattened"} if kind in ROWS or kind in LOSSES else set(FORMS)
 

@@ -13,7 +13,7 @@ def weight_of(kind):
     """Libraries have more ways to be wrong with convolutions than with anything else."""
     if kind in ("flatten", "global_avgpool"):
         return 0.25
-    if kind in ("batch_norm", "layer_norm", "rms_norm", "add", "multiply"):
+    if kind in ("batch_norm", "layer_norm", "rms_norm", "add", "multiply", "gated", "attention"):
         return 1.6  # refused where there are too few values
     return 8 if "conv" in kind else 4 if dimensions_of(kind) else 1
 
@@ -244,6 +244,15 @@ class Drawing:
             o.update(vocabulary=x.tokens + rng.choice([0, 0, 3]), channels=rng.randint(2, 6))
             if self.chance(0.5):
                 o["standard_deviation"] = rng.choice([0.5, 0.1])
+        elif kind == "positions":
+            if self.chance(0.4):
+                o["length"] = math.prod(x.positions) + rng.choice([0, 2])
+            if self.chance(0.7):
+                o["standard_deviation"] = rng.choice([0.5, 0.1])
+        elif kind == "gated" and self.chance(0.7):
+            o["activation"] = rng.choice(ACTIVATIONS)
+        elif kind == "attention":
+            o.update(self.attention(x))
         elif kind in ("dropout", "drop_path") and self.chance(0.8):
             o["rate"] = rng.choice([0, 0.2, 0.4, 0.7])
         if kind in ("batch_norm", "layer_norm", "rms_norm") and self.chance(0.4):
@@ -257,15 +266,40 @@ class Drawing:
             o["activation"] = rng.choice(EPILOGUES)
         return o
 
+    @staticmethod
+    def fitting_heads(x):
+        """(heads, kv_heads) of queries, keys and values that lie in these channels."""
+        return [(h, k) for h in range(1, x.channels) for k in range(1, h + 1) if h % k == 0 and x.channels % (h + 2 * k) == 0]
+
+    def attention(self, x):
+        rng = self.rng
+        heads, kv_heads = rng.choice(self.fitting_heads(x))
+        o = {"heads": heads, "causal": self.chance(0.5)}
+        if kv_heads != heads:
+            o["kv_heads"] = kv_heads
+        if self.chance(0.3):
+            o["window"] = rng.choice([1, 2, 3])
+        if self.chance(0.2):
+            o["scale"] = rng.choice([0.3, 2.0])
+        if networks.heads_of(o, x)[2] % 2 == 0 and self.chance(0.9):
+            o["rotary"] = {"theta": rng.choice([20.0, 10000.0])}
+            if self.chance(0.7):
+                o["rotary"]["scaling"] = {"factor": 4.0, "low_frequency_factor": 0.5, "high_frequency_factor": 2.0,
+                                          "original_context": rng.choice([2, 6])}
+        return o
+
     def kinds_on(self, name):
         x = self.values[name]
         if x.tokens:
             return ["embedding"]
         kinds = [k for k in networks.ANYWHERE if k != "flatten" or x.positions or self.chance(0.3)]
         if not x.flat:
-            kinds += [k for k in networks.ROWS if not (k == "layer_norm" and x.channels < 3) and not (k == "rms_norm" and x.channels < 2)]
+            least = {"layer_norm": 3, "rms_norm": 2, "gated": 2}
+            kinds += [k for k in networks.ROWS if x.channels >= least.get(k, 1) and not (k == "gated" and x.channels % 2)]
         if x.positions:
-            kinds += [k for k in networks.SPATIAL if dimensions_of(k) == len(x.positions)] + ["global_avgpool"]
+            kinds += [k for k in networks.SPATIAL if dimensions_of(k) == len(x.positions)] + networks.POSITIONS
+            if not self.fitting_heads(x):
+                kinds.remove("attention")
         return kinds
 
     def root(self, name):

@@ -13,11 +13,13 @@ import math
 ACTIVATIONS = ["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "hard_swish"]
 SPATIAL = [f"{op}{n}d{rest}" for n in (1, 2, 3) for op, rest in
            (("conv", ""), ("conv", "_transpose"), ("upsample", ""), ("maxpool", ""), ("avgpool", ""))]
-ROWS = ["batch_norm", "layer_norm", "rms_norm", "concat"]  # of values with channels: no flattened image
+ROWS = ["batch_norm", "layer_norm", "rms_norm", "concat", "gated"]  # of values with channels: no flattened image
 ANYWHERE = ["dense", *ACTIVATIONS, "add", "multiply", "dropout", "drop_path", "flatten"]
-KINDS = [*SPATIAL, *ROWS, *ANYWHERE, "global_avgpool", "embedding"]
+POSITIONS = ["global_avgpool", "attention", "positions"]  # of values with positions, however many dimensions
+KINDS = [*SPATIAL, *ROWS, *ANYWHERE, *POSITIONS, "embedding"]
 LOSSES = ["cross_entropy", "mean_squared_error"]
 NOT_OPTIONS = ("kind", "name", "from")
+NOT_DRAWN = ("dropout",)  # of attention's weights
 
 
 class Illegal(Exception):
@@ -105,6 +107,12 @@ def spatial(layer, x):
     return Value(tuple((p + 2 * q - w) // s + 1 for p, q, w, s in zip(x.positions, padding, wide, stride)), channels)
 
 
+def heads_of(layer, x):
+    """(heads, kv_heads, channels of a head)"""
+    heads, kv_heads = layer["heads"], layer.get("kv_heads") or layer["heads"]
+    return heads, kv_heads, x.channels // (heads + 2 * kv_heads)
+
+
 def flattened(x):
     if x.flat or not x.positions:
         return x
@@ -134,6 +142,16 @@ def output_of(layer, inputs, directly_on_input):
     if kind == "global_avgpool":
         need(x.positions, "no positions")
         return Value((1,) * len(x.positions), x.channels)
+    if kind == "gated":
+        need(x.channels % 2 == 0, "halves")
+        return Value(x.positions, x.channels // 2)
+    if kind == "positions":
+        need(x.positions, "no positions")
+    if kind == "attention":
+        heads, kv_heads, size = heads_of(layer, x)
+        need(x.positions and size and heads % kv_heads == 0 and x.channels == size * (heads + 2 * kv_heads), "heads")
+        need("rotary" not in layer or size % 2 == 0, "halves of a head")
+        return Value(x.positions, heads * size)
     if kind == "concat":
         need(2 <= len(inputs) <= 32 and all(i.positions == x.positions for i in inputs), "extents")
         return Value(x.positions, sum(i.channels for i in inputs))
@@ -200,6 +218,9 @@ def layer_parameters(layer, inputs, on_input):
         return [("weight", (x.channels,), ("ones",)), ("bias", (x.channels,), ("zeros",))]
     elif kind == "rms_norm":
         return [("weight", (x.channels,), ("ones",))]
+    elif kind == "positions":
+        rows = layer.get("length") or math.prod(x.positions)
+        return [("weight", (rows, x.channels), ("normal", layer.get("standard_deviation", 0.02)))]
     elif kind == "embedding":
         return [("weight", (layer["vocabulary"], layer["channels"]), ("normal", layer.get("standard_deviation", 1)))]
     if weight is None:

@@ -100,6 +100,21 @@ def mask_of(network, value, layer, number, positions):
     return torch.tensor(np.stack(masks)) / (1 - rate)
 
 
+def turned(x, places, rotary):
+    """Halves of a head together, by frequencies as Llama 3 scales them."""
+    half = x.shape[-1] // 2
+    frequency = rotary["theta"] ** (-torch.arange(half, dtype=torch.float64) / half)
+    if s := rotary.get("scaling"):
+        waves = s["original_context"] * frequency / (2 * math.pi)
+        low, high = s["low_frequency_factor"], s["high_frequency_factor"]
+        kept = ((waves - low) / (high - low)).clamp(0, 1)
+        frequency = (1 - kept) * frequency / s["factor"] + kept * frequency
+    angle = places[:, None] * frequency
+    cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
+
+
 class Network:
     def __init__(self, network, mode):
         self.network, self.values = network, networks.infer(network)
@@ -142,10 +157,11 @@ class Network:
                     y = y * mask_of(self.network, self.values[layer["name"]], layer, dropouts, positions).to(self.dtype)
                 dropouts += 1
             else:
+                dropouts += layer["kind"] == "attention"  # which may drop weights, too
                 y = self.layer(layer, x, statistics)
             if layer["kind"] not in ("flatten", "tanh", "sigmoid"):
                 y = self.rounding.behind(y)
-            if layer.get("activation", "none") != "none":
+            if layer.get("activation", "none") != "none" and layer["kind"] != "gated":
                 y = self.rounding.activated(y, layer["activation"])
             done[layer["name"]] = y
         return done
@@ -185,7 +201,31 @@ class Network:
         if kind == "rms_norm":
             root = ((x * x).mean(1, keepdim=True) + layer.get("epsilon", 1e-5)).sqrt()
             return x / root * self.parameter(layer, "weight").reshape(-1, *[1] * (x.dim() - 2))
+        if kind == "gated":
+            gate, value = x.chunk(2, 1)
+            return activate(gate, layer.get("activation", "silu")) * value
+        if kind == "positions":
+            rows = self.parameter(layer, "weight")[:math.prod(x.shape[2:])]
+            return x + rows.T.reshape(x.shape[1:])
+        if kind == "attention":
+            return self.attention(layer, x)
         return self.spatial(layer, x)
+
+    def attention(self, layer, x):
+        heads, kv_heads, size = networks.heads_of(layer, networks.Value(tuple(x.shape[2:]), x.shape[1]))
+        samples, count = x.shape[0], math.prod(x.shape[2:])
+        parts = x.reshape(samples, -1, size, count).transpose(2, 3).split([heads, kv_heads, kv_heads], 1)
+        q, k, v = parts[0], *(part.repeat_interleave(heads // kv_heads, 1) for part in parts[1:])
+        places = torch.arange(count)
+        if "rotary" in layer:
+            q, k = (turned(part, places, layer["rotary"]) for part in (q, k))
+        away = places[:, None] - places
+        seen = away >= 0 if layer["causal"] else away == away
+        if layer.get("window"):
+            seen = seen & (away.abs() < layer["window"])
+        scores = (q @ k.transpose(2, 3)) * (layer.get("scale") or size**-0.5)
+        y = scores.masked_fill(~seen, -math.inf).softmax(-1) @ v
+        return y.transpose(2, 3).reshape(samples, heads * size, *x.shape[2:])
 
     def bias(self, layer, x):
         bias = self.parameter(layer, "bias")

@@ -74,13 +74,29 @@ class HuggingFace(harness.Case):
         with open(self.path(*parts), "rb") as file:
             return json.loads(file.read(int.from_bytes(file.read(8), "little")))
 
-    def test_a_folder_for_transformers_and_back(self):
+    def windows(self):
+        """Adds samples to windows.h5."""
         try:
             import h5py
         except ImportError:
             self.skipTest("python3-h5py is not installed: launch/install-packages tests")
-        with h5py.File(self.path("windows.h5"), "w") as file:
+        with h5py.File(self.path("windows.h5"), "a") as file:
             file["text"] = file["next"] = [[(3 * row + column) % 50 for column in range(8)] for row in range(16)]
+
+    def test_the_tokenizer_of_the_data_goes_with_the_model(self):
+        self.write("a.txt", "a text")
+        self.ok("data", "import", "text", "a.txt", "-o", "windows.h5")
+        self.windows()
+        self.write("gpt.yaml", GPT)
+        self.ok("gpt.yaml", "train.steps=1")
+        out = self.ok("checkpoint", "export", "run/checkpoints", "--to", "safetensors", "-o", "model").out
+        self.assertIn("(model.safetensors, tokenizer.json, tokenizer_config.json, config.json)", out)
+        self.assertNotIn("without a tokenizer", out)
+        added = {token["id"]: token["content"] for token in self.json("model", "tokenizer.json")["added_tokens"]}
+        self.assertEqual(self.json("model", "tokenizer_config.json")["eos_token"], added[self.json("model", "config.json")["eos_token_id"]])
+
+    def test_a_folder_for_transformers_and_back(self):
+        self.windows()
         self.write("gpt.yaml", GPT)
         self.ok("gpt.yaml", ranks=2)
         out = self.ok("checkpoint", "export", "run/checkpoints", "--to", "safetensors", "-o", "model").out

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -122,10 +123,19 @@ CheckpointReport verify_checkpoints(const std::string& given, FileSystem& = posi
 /// Tensor by tensor: equal, the largest absolute difference, or on one side only. ok: all equal.
 CheckpointReport diff_checkpoints(const std::string& a, const std::string& b, FileSystem& = posix_file_system());
 enum class ExportFormat : unsigned char { hdf5, safetensors };
+/// How another library calls the parameters, and what a folder of its models has beside weights: no files, no folder.
+struct ForeignForm {
+  std::string family;                                      // whose names the parameters get
+  std::vector<std::pair<std::string, std::string>> files;  // name and text, "config.json" among them
+};
+/// Of the model of a checkpoint, by what its state says; nothing: a file with dtrain's names.
+using ModelForm = std::function<std::optional<ForeignForm>(const RunState&)>;
 /// The model, with the moving average of the parameters where there is one, unless `raw`, and facts about it: step,
 /// parameters ("averaged" or "raw"), configuration, hashes. HDF5: param/NAME (float32), state/NAME, attributes of the
-/// file. safetensors: NAME as PyTorch has it, types as saved, metadata. Throws DataError for `output`.
+/// file. safetensors: NAME as PyTorch has it, types as saved, metadata; or in the form of another library. Throws
+/// DataError for `output`.
 CheckpointReport export_checkpoint(const std::string& given, const std::string& output, bool raw,
-                                   ExportFormat = ExportFormat::hdf5, FileSystem& = posix_file_system());
+                                   ExportFormat = ExportFormat::hdf5, FileSystem& = posix_file_system(),
+                                   const ModelForm& form = nullptr);
 
 }  // namespace dtrain::io

@@ -3,8 +3,17 @@
 #include <array>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 namespace dtrain::io {
+
+Dims dims_of(const Shape& shape) {
+  return {shape.extents().begin(), shape.extents().end()};
+}
+
+std::string text_of(std::span<const std::uint64_t> dims) {
+  return fmt::format("[{}]", fmt::join(dims, ", "));
+}
 
 std::size_t size_of(StoredType type) noexcept {
   return with_stored_type(type, [](auto tag) { return sizeof tag; });

@@ -8,13 +8,22 @@
 #include <cstring>
 #include <limits>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include "runtime/tensor/f16.hpp"
+#include "runtime/tensor/tensor.hpp"
 
 namespace dtrain::io {
+
+/// Extents as files have them.
+using Dims = std::vector<std::uint64_t>;
+Dims dims_of(const Shape&);
+/// "[64, 3]"
+std::string text_of(std::span<const std::uint64_t> dims);
 
 /// Number types a file may hold; big-endian ones are swapped while reading.
 enum class StoredType : std::uint8_t { u8, i8, u16, i16, u32, i32, u64, i64, f16, f32, f64 };

@@ -1,5 +1,6 @@
 // `dtrain checkpoint export`: the model of a checkpoint as an HDF5 or safetensors file.
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <optional>
 
@@ -11,6 +12,7 @@
 #include "io/checkpoint/checkpoint_manifest.hpp"
 #include "io/files/output.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
+#include "io/weights/names.hpp"
 #include "io/weights/safetensors.hpp"
 #include "io/weights/weights.hpp"
 
@@ -66,10 +68,7 @@ class Hdf5Model final : public ModelFile {
     for (std::size_t i = 0; i < names.size(); ++i) {
       auto& dataset = datasets_.emplace_back();
       if (!names[i]) continue;
-      const auto& shape = tensor(i).shape;
-      std::vector<std::uint64_t> dims;
-      for (int k = 0; k < shape.rank(); ++k) dims.push_back(static_cast<std::uint64_t>(shape[k]));
-      dataset = writer_.add(*names[i], stored_type(tensor(i).dtype), dims);
+      dataset = writer_.add(*names[i], stored_type(tensor(i).dtype), dims_of(tensor(i).shape));
     }
     writer_.file_attribute("step", static_cast<std::int64_t>(manifest.state.step));
     for (const auto& [name, text] : facts) writer_.file_attribute(name, text);
@@ -98,6 +97,13 @@ class Hdf5Model final : public ModelFile {
   std::vector<std::byte> buffer_;
 };
 
+SafeTensorsMetadata metadata_of(const Manifest& manifest, const Facts& facts) {
+  SafeTensorsMetadata metadata(facts.begin(), facts.end());
+  metadata["format"] = "pt";  // transformers asks for it
+  metadata["step"] = std::to_string(manifest.state.step);
+  return metadata;
+}
+
 /// Types as they are saved; names as PyTorch has them.
 class SafeTensorsModel final : public ModelFile {
  public:
@@ -116,32 +122,103 @@ class SafeTensorsModel final : public ModelFile {
     for (std::size_t i = 0; i < names.size(); ++i) {
       if (!names[i]) continue;
       const auto& saved = manifest.tensors[i];
-      auto& tensor = tensors.emplace_back();
-      tensor.name = pytorch_name(*names[i]);
-      tensor.type = safetensors_type(saved.dtype);
-      for (int k = 0; k < saved.shape.rank(); ++k) tensor.shape.push_back(static_cast<std::uint64_t>(saved.shape[k]));
+      tensors.push_back(
+          {pytorch_name(*names[i]), std::string(safetensors_type(saved.dtype)), dims_of(saved.shape), 0, 0});
     }
     return tensors;
-  }
-  static SafeTensorsMetadata metadata_of(const Manifest& manifest, const Facts& facts) {
-    SafeTensorsMetadata metadata(facts.begin(), facts.end());
-    metadata["format"] = "pt";  // transformers asks for it
-    metadata["step"] = std::to_string(manifest.state.step);
-    return metadata;
   }
 
   const Names names_;
   SafeTensorsWriter writer_;
 };
 
+/// As another library has it: weights under its names and in its layouts, then the other files of its folder.
+class ForeignFile final : public ModelFile {
+ public:
+  ForeignFile(const std::string& output, const Manifest& manifest, const Names& names, const Facts& facts,
+              ForeignForm form)
+      : ModelFile(manifest),
+        output_(output),
+        form_(std::move(form)),
+        foreign_(foreign_of(manifest, names, form_.family)),
+        writer_(form_.files.empty() ? output : join_path(output, "model.safetensors"), tensors_of(manifest, foreign_),
+                metadata_of(manifest, facts)) {}
+  void piece(std::size_t index, std::uint64_t, std::span<const std::byte> data) override {
+    if (!foreign_[index]) return;
+    buffer_.insert(buffer_.end(), data.begin(), data.end());
+    const auto& saved = tensor(index);
+    if (buffer_.size() < saved.bytes) return;
+    const auto& [parts, layout] = *foreign_[index];
+    writer_.write(bytes_there(layout, dims_of(saved.shape), buffer_, size_of(saved.dtype), parts.size()));
+    buffer_.clear();
+  }
+  void commit() override {
+    writer_.commit();
+    try {
+      for (const auto& [name, text] : form_.files) {
+        const auto path = join_path(output_, name), temporary = path + ".tmp";
+        write_text(posix_file_system(), temporary, text);
+        rename(posix_file_system(), temporary, path);
+      }
+      if (!form_.files.empty()) sync_directory(posix_file_system(), output_);
+    } catch (const CheckpointError& e) {
+      throw DataError(e.what());
+    }
+  }
+
+ private:
+  using Foreign = std::vector<std::optional<ForeignTensor>>;
+  static Foreign foreign_of(const Manifest& manifest, const Names& names, const std::string& family) {
+    std::vector<std::string> model;
+    for (const auto& name : names) model.push_back(name ? pytorch_name(*name) : std::string());
+    Foreign foreign;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      auto& tensor = foreign.emplace_back();
+      if (!names[i]) continue;
+      tensor = foreign_names(family)->foreign(model[i], model);
+      if (!tensor)
+        throw DataError(fmt::format("{} has no place in other libraries' {}; use --names dtrain", model[i], family));
+      if (size_of(manifest.tensors[i].dtype) * static_cast<std::size_t>(manifest.tensors[i].shape.elements()) !=
+          manifest.tensors[i].bytes)
+        throw BugError(model[i] + " has other bytes than its shape");
+    }
+    return foreign;
+  }
+  static std::vector<SafeTensor> tensors_of(const Manifest& manifest, const Foreign& foreign) {
+    std::vector<SafeTensor> tensors;
+    for (std::size_t i = 0; i < foreign.size(); ++i) {
+      if (!foreign[i]) continue;
+      const auto& saved = manifest.tensors[i];
+      const auto shapes = shapes_there(foreign[i]->layout, dims_of(saved.shape), foreign[i]->names.size());
+      for (std::size_t k = 0; k < shapes.size(); ++k)
+        tensors.push_back({foreign[i]->names[k], std::string(safetensors_type(saved.dtype)), shapes[k], 0, 0});
+    }
+    return tensors;
+  }
+
+  const std::string output_;
+  const ForeignForm form_;
+  const Foreign foreign_;
+  SafeTensorsWriter writer_;
+  std::vector<std::byte> buffer_;
+};
+
 }  // namespace
 
 CheckpointReport export_checkpoint(const std::string& given, const std::string& output, bool raw, ExportFormat format,
-                                   FileSystem& files) {
+                                   FileSystem& files, const ModelForm& form) {
   const bool hdf5 = format == ExportFormat::hdf5;
   check_output(output, {}, hdf5 ? OutputKind::hdf5 : OutputKind::other);
   const auto path = pick_checkpoint(files, given);
   const auto manifest = read_manifest(files, path);
+  auto foreign = form ? form(manifest.state) : std::nullopt;
+  std::error_code failed;
+  if (foreign && !foreign->files.empty() && std::filesystem::exists(output, failed) &&
+      !std::filesystem::is_directory(output, failed))
+    throw ConfigError(fmt::format(
+        "-o {}: this is a file, but a model of Hugging Face's is a folder; name another one, or use --names "
+        "dtrain for one file",
+        output));
   const bool averaged = !raw && std::any_of(manifest.tensors.begin(), manifest.tensors.end(),
                                             [](const auto& t) { return t.name.starts_with("ema/"); });
   Names names;
@@ -158,14 +235,21 @@ CheckpointReport export_checkpoint(const std::string& given, const std::string& 
                     {"data_fingerprint", s.data_fingerprint},
                     {"run_id", s.run_id}};
   std::unique_ptr<ModelFile> model;
-  if (hdf5)
+  std::string written = output;
+  if (hdf5) {
     model = std::make_unique<Hdf5Model>(output, manifest, names, facts);
-  else
+  } else if (foreign) {
+    std::string others;
+    for (const auto& file : foreign->files) others += ", " + file.first;
+    if (!others.empty()) written += fmt::format(" for Hugging Face's transformers (model.safetensors{})", others);
+    model = std::make_unique<ForeignFile>(output, manifest, names, facts, std::move(*foreign));
+  } else {
     model = std::make_unique<SafeTensorsModel>(output, manifest, names, facts);
+  }
   read_stream(files, path, manifest, *model);
   model->commit();
   CheckpointReport report;
-  report.text = fmt::format("wrote {}: {} parameters ({}), {} running statistics, of step {} of {}\n", output,
+  report.text = fmt::format("wrote {}: {} parameters ({}), {} running statistics, of step {} of {}\n", written,
                             parameters, kind, states, s.step, path);
   report.json = nlohmann::json{{"output", output},         {"checkpoint", path}, {"step", s.step},
                                {"parameters", parameters}, {"states", states},   {"averaged", averaged}}

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
+#include "io/hdf5/stored.hpp"
 #include "runtime/tensor/error.hpp"
 #include "runtime/tensor/f16.hpp"
 
@@ -23,6 +24,28 @@ using Json = nlohmann::json;
 constexpr std::uint64_t most_header_bytes = 100'000'000;  // the reference reader's own limit
 constexpr std::size_t header_alignment = 8;
 constexpr const char* metadata_key = "__metadata__";
+
+struct ElementType {
+  std::string_view name;
+  std::uint64_t bytes;
+  std::optional<DType> ours{};
+};
+constexpr ElementType element_types[] = {{"BOOL", 1},
+                                         {"U8", 1, DType::u8},
+                                         {"I8", 1},
+                                         {"F8_E5M2", 1},
+                                         {"F8_E4M3", 1},
+                                         {"F8_E8M0", 1},
+                                         {"I16", 2},
+                                         {"U16", 2, DType::u16},
+                                         {"F16", 2, DType::f16},
+                                         {"BF16", 2, DType::bf16},
+                                         {"I32", 4, DType::i32},
+                                         {"U32", 4},
+                                         {"F32", 4, DType::f32},
+                                         {"I64", 8, DType::i64},
+                                         {"U64", 8, DType::u64},
+                                         {"F64", 8, DType::f64}};
 
 /// The header as events, so that a name that stands twice is seen, and nothing hostile is built in memory.
 class HeaderReader final : public nlohmann::json_sax<Json> {
@@ -124,10 +147,6 @@ std::optional<std::uint64_t> bytes_of(const SafeTensor& tensor) {
   return bytes;
 }
 
-std::string dims_of(const SafeTensor& tensor) {
-  return fmt::format("[{}]", fmt::join(tensor.shape, ", "));
-}
-
 std::string folder_of(const std::string& path) {
   const auto folder = std::filesystem::path(path).parent_path().string();
   return folder.empty() ? "." : folder;
@@ -152,37 +171,14 @@ T at(const std::byte* data) {
 }  // namespace
 
 std::optional<std::uint64_t> safetensors_element_bytes(std::string_view type) {
-  // clang-format off
-  static constexpr std::pair<std::string_view, std::uint64_t> types[] = {
-      {"BOOL", 1}, {"U8", 1},   {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"F8_E8M0", 1}, {"I16", 2}, {"U16", 2},
-      {"F16", 2},  {"BF16", 2}, {"I32", 4}, {"U32", 4},     {"F32", 4},     {"I64", 8},     {"U64", 8}, {"F64", 8}};
-  // clang-format on
-  for (const auto& [name, bytes] : types)
-    if (name == type) return bytes;
+  for (const ElementType& known : element_types)
+    if (known.name == type) return known.bytes;
   return std::nullopt;
 }
 
 std::string_view safetensors_type(DType dtype) noexcept {
-  switch (dtype) {
-    case DType::f32:
-      return "F32";
-    case DType::bf16:
-      return "BF16";
-    case DType::f16:
-      return "F16";
-    case DType::f64:
-      return "F64";
-    case DType::u8:
-      return "U8";
-    case DType::u16:
-      return "U16";
-    case DType::i32:
-      return "I32";
-    case DType::i64:
-      return "I64";
-    case DType::u64:
-      return "U64";
-  }
+  for (const ElementType& known : element_types)
+    if (known.ours == dtype) return known.name;
   return "";
 }
 
@@ -222,7 +218,7 @@ SafeTensorsFile::SafeTensorsFile(const std::string& path) : path_(path), file_(p
                                tensor.begin, tensor.end, place));
     if (const auto expected = bytes_of(tensor); expected != tensor.end - tensor.begin)
       throw failed(fmt::format("tensor {} of type {} and shape {} cannot have {} bytes", quoted, tensor.type,
-                               dims_of(tensor), tensor.end - tensor.begin));
+                               text_of(tensor.shape), tensor.end - tensor.begin));
     place = tensor.end;
   }
   if (place != bytes - data_)

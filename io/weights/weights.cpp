@@ -7,13 +7,16 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <set>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
 
 #include "io/checkpoint/checkpoint_manifest.hpp"
 #include "io/hdf5/column.hpp"
+#include "io/weights/names.hpp"
 #include "io/weights/safetensors.hpp"
 #include "runtime/tensor/error.hpp"
 
@@ -25,8 +28,11 @@ namespace fs = std::filesystem;
 /// A tensor of a source, as PyTorch would call it.
 struct Weight {
   std::string name;
-  std::vector<std::uint64_t> shape;
+  Dims shape;
 };
+std::uint64_t elements_of(const Dims& shape) {
+  return std::accumulate(shape.begin(), shape.end(), std::uint64_t{1}, std::multiplies<>());
+}
 
 /// Something with tensors in it; read once.
 class Source {
@@ -50,9 +56,7 @@ class CheckpointSource final : public Source {
     for (std::size_t i = 0; i < manifest_.tensors.size(); ++i) {
       const auto& tensor = manifest_.tensors[i];
       if (!tensor.name.starts_with(averaged ? "ema/" : "param/") && !tensor.name.starts_with("state/")) continue;
-      auto& weight = weights_.emplace_back();
-      weight.name = pytorch_name(tensor.name);
-      for (int k = 0; k < tensor.shape.rank(); ++k) weight.shape.push_back(static_cast<std::uint64_t>(tensor.shape[k]));
+      weights_.push_back({pytorch_name(tensor.name), dims_of(tensor.shape)});
       tensors_.push_back(i);
     }
   }
@@ -112,22 +116,98 @@ class Hdf5Source final : public Source {
   std::vector<h5::DatasetInfo> infos_;
 };
 
+/// One file, or the shards of a model.
 class SafeTensorsSource final : public Source {
  public:
-  explicit SafeTensorsSource(const std::string& path) : file_(path) {
-    for (const auto& tensor : file_.tensors()) weights_.push_back({tensor.name, tensor.shape});
+  explicit SafeTensorsSource(std::string path, std::span<const std::string> shards = {}) : path_(std::move(path)) {
+    if (shards.empty()) files_.emplace_back(path_);
+    for (const auto& shard : shards) files_.emplace_back(shard);
+    for (const auto& file : files_)
+      for (const auto& tensor : file.tensors()) weights_.push_back({tensor.name, tensor.shape});
   }
-  const std::string& path() const override { return file_.path(); }
+  const std::string& path() const override { return path_; }
   void read(std::span<float* const> into) override {
-    for (std::size_t i = 0; i < into.size(); ++i) {
-      if (into[i] == nullptr) continue;
-      const auto values = file_.read_floats(file_.tensors()[i]);
-      std::copy(values.begin(), values.end(), into[i]);
+    std::size_t i = 0;
+    for (auto& file : files_) {
+      for (const auto& tensor : file.tensors()) {
+        float* const to = into[i++];
+        if (to == nullptr) continue;
+        const auto values = file.read_floats(tensor);
+        std::copy(values.begin(), values.end(), to);
+      }
     }
   }
 
  private:
-  SafeTensorsFile file_;
+  const std::string path_;
+  std::vector<SafeTensorsFile> files_;
+};
+
+/// A file of transformers' or torchvision's names as the tensors of this model; what belongs to none of them is there
+/// under its own name.
+class ForeignSource final : public Source {
+ public:
+  ForeignSource(std::unique_ptr<Source> file, const NameMap& names, std::span<const StateTensor> tensors)
+      : file_(std::move(file)) {
+    const auto& there = file_->weights();
+    std::map<std::string, std::size_t> places;
+    for (std::size_t i = 0; i < there.size(); ++i) places.emplace(names.canonical(there[i].name), i);
+    std::vector<std::string> model;
+    for (const auto& tensor : tensors) model.push_back(pytorch_name(tensor.name));
+    std::vector<bool> used(there.size());
+    for (std::size_t t = 0; t < tensors.size(); ++t) {
+      const auto foreign = names.foreign(model[t], model);
+      if (!foreign) continue;
+      Made made{foreign->layout, {}};
+      for (const auto& name : foreign->names)
+        if (const auto found = places.find(name); found != places.end()) made.parts.push_back(found->second);
+      for (const auto part : made.parts) used[part] = true;
+      const bool folded =
+          made.layout == Layout::with_first_row && !made.parts.empty() && places.contains(foreign->names[0]);
+      if (made.parts.size() != foreign->names.size() && !folded) continue;
+      std::vector<Dims> shapes;
+      for (const auto part : made.parts) shapes.push_back(there[part].shape);
+      try {
+        weights_.push_back(
+            {model[t], shape_here(made.layout, shapes, static_cast<std::size_t>(tensors[t].shape.rank()))});
+      } catch (const DataError& e) {
+        throw DataError(fmt::format("{}: {} {}", path(), model[t], e.what()));
+      }
+      renamed_ = renamed_ || foreign->names.size() > 1 || there[made.parts[0]].name != model[t];
+      made_.push_back(std::move(made));
+    }
+    for (std::size_t i = 0; i < there.size(); ++i)
+      if (!used[i] && !names.passed_over(names.canonical(there[i].name))) weights_.push_back(there[i]);
+  }
+  /// False: the file has this model's own names, or nothing of it.
+  bool renamed() const { return renamed_; }
+  std::unique_ptr<Source> file() { return std::move(file_); }
+
+  const std::string& path() const override { return file_->path(); }
+  void read(std::span<float* const> into) override {
+    for (std::size_t i = 0; i < made_.size(); ++i) {
+      if (into[i] == nullptr) continue;
+      std::vector<Dims> shapes;
+      std::vector<std::vector<float>> values;
+      std::vector<float*> parts(file_->weights().size());
+      for (const auto part : made_[i].parts) {
+        shapes.push_back(file_->weights()[part].shape);
+        values.emplace_back(elements_of(shapes.back()));
+        parts[part] = values.back().data();
+      }
+      file_->read(parts);
+      values_here(made_[i].layout, shapes, values, into[i]);
+    }
+  }
+
+ private:
+  struct Made {
+    Layout layout;
+    std::vector<std::size_t> parts;  // weights of the file
+  };
+  std::unique_ptr<Source> file_;
+  std::vector<Made> made_;  // of the first weights
+  bool renamed_ = false;
 };
 
 bool is_hdf5(const std::string& path) {
@@ -136,27 +216,53 @@ bool is_hdf5(const std::string& path) {
   return std::string_view(begin.data(), begin.size()) == "\x89HDF\r\n\x1a\n";
 }
 
-std::unique_ptr<Source> open_source(const std::string& from) {
+/// The files that a model's index names, each once. Throws DataError.
+std::vector<std::string> shards_of(const std::string& folder, const std::string& index) {
+  constexpr std::uint64_t most_bytes = 64 << 20;
+  std::set<std::string> names;
+  try {
+    const auto map = nlohmann::json::parse(read_text(posix_file_system(), index, most_bytes)).at("weight_map");
+    for (const auto& file : map) names.insert(file.get<std::string>());
+  } catch (const CheckpointError& e) {
+    throw DataError(e.what());
+  } catch (const nlohmann::json::exception&) {
+    throw DataError(fmt::format("{}: is no index of shards: a weight_map of files was expected", index));
+  }
+  std::vector<std::string> paths;
+  for (const auto& name : names) {
+    if (name.empty() || name.find('/') != std::string::npos)
+      throw DataError(fmt::format("{}: names the file \"{}\"; a file beside it was expected", index, name));
+    paths.push_back(join_path(folder, name));
+  }
+  if (paths.empty()) throw DataError(fmt::format("{}: names no files", index));
+  return paths;
+}
+
+std::unique_ptr<Source> open_safetensors(const std::string& path, std::span<const std::string> shards,
+                                         std::string_view family, std::span<const StateTensor> tensors) {
+  auto file = std::make_unique<SafeTensorsSource>(path, shards);
+  const NameMap* names = foreign_names(family);
+  if (names == nullptr) return file;
+  auto foreign = std::make_unique<ForeignSource>(std::move(file), *names, tensors);
+  if (foreign->renamed()) return foreign;
+  return foreign->file();
+}
+
+std::unique_ptr<Source> open_source(const std::string& from, std::string_view family,
+                                    std::span<const StateTensor> tensors) {
   std::error_code failed;
   if (fs::is_directory(from, failed)) {
+    const auto model = join_path(from, "model.safetensors"), index = model + ".index.json";
+    if (fs::exists(index, failed)) return open_safetensors(from, shards_of(from, index), family, tensors);
+    if (fs::exists(model, failed)) return open_safetensors(model, {}, family, tensors);
     const std::string of_run = join_path(from, "checkpoints");
     const bool run = fs::is_directory(of_run, failed);
     return std::make_unique<CheckpointSource>(pick_checkpoint(posix_file_system(), run ? of_run : from));
   }
   if (fs::is_regular_file(from, failed) && is_hdf5(from)) return std::make_unique<Hdf5Source>(from);
-  if (fs::is_regular_file(from, failed) && last_name(from) != "best") return std::make_unique<SafeTensorsSource>(from);
+  if (fs::is_regular_file(from, failed) && last_name(from) != "best")
+    return open_safetensors(from, {}, family, tensors);
   return std::make_unique<CheckpointSource>(pick_checkpoint(posix_file_system(), from));
-}
-
-std::string text_of(std::span<const std::uint64_t> shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
-}
-
-std::string some_of(std::vector<std::string> names) {
-  constexpr std::size_t most = 3;
-  const std::size_t more = names.size() > most ? names.size() - most : 0;
-  names.resize(names.size() - more);
-  return fmt::format("{}{}", fmt::join(names, ", "), more > 0 ? fmt::format(" and {} more", more) : std::string());
 }
 
 }  // namespace
@@ -168,9 +274,16 @@ std::string pytorch_name(const std::string& name) {
   return out;
 }
 
-StartWeights load_weights(const std::string& from, std::span<const StateTensor> tensors,
+std::string some_of(std::span<const std::string> names, std::size_t most) {
+  const std::size_t more = names.size() > most ? names.size() - most : 0;
+  return fmt::format("{}{}", fmt::join(names.first(names.size() - more), ", "),
+                     more > 0 ? fmt::format(" and {} more", more) : std::string());
+}
+
+StartWeights load_weights(const std::string& from, std::string_view family, std::span<const StateTensor> tensors,
                           const std::function<bool(const std::string&)>& wanted) {
-  const auto source = open_source(from);
+  constexpr std::size_t named = 3;
+  const auto source = open_source(from, family, tensors);
   StartWeights result;
   result.source = source->path();
   const auto& weights = source->weights();
@@ -188,8 +301,7 @@ StartWeights load_weights(const std::string& from, std::span<const StateTensor> 
       result.absent.push_back(name);
       continue;
     }
-    std::vector<std::uint64_t> shape;
-    for (int k = 0; k < tensors[t].shape.rank(); ++k) shape.push_back(static_cast<std::uint64_t>(tensors[t].shape[k]));
+    const Dims shape = dims_of(tensors[t].shape);
     const auto& there = weights[found->second].shape;
     if (there != shape) {
       result.other_shape.push_back(fmt::format("{} is {} there and {} here", name, text_of(there), text_of(shape)));
@@ -204,12 +316,13 @@ StartWeights load_weights(const std::string& from, std::span<const StateTensor> 
     if (!known.contains(weight.name) && !weight.name.ends_with(".num_batches_tracked"))
       result.unused.push_back(weight.name);
   if (result.taken.empty())
-    throw DataError(fmt::format("{}: has nothing for this model: {}", result.source,
-                                !result.other_shape.empty()
-                                    ? some_of(result.other_shape)
-                                    : fmt::format("its tensors are {}; those of the model are {}",
-                                                  result.unused.empty() ? "none" : some_of(result.unused),
-                                                  result.absent.empty() ? "all skipped" : some_of(result.absent))));
+    throw DataError(
+        fmt::format("{}: has nothing for this model: {}", result.source,
+                    !result.other_shape.empty()
+                        ? some_of(result.other_shape, named)
+                        : fmt::format("its tensors are {}; those of the model are {}",
+                                      result.unused.empty() ? "none" : some_of(result.unused, named),
+                                      result.absent.empty() ? "all skipped" : some_of(result.absent, named))));
   source->read(into);
   for (std::size_t i = 0; i < into.size(); ++i) {
     if (into[i] == nullptr) continue;

@@ -35,6 +35,7 @@
 #include "launch/cli/data_commands.hpp"
 #include "launch/cli/doctor.hpp"
 #include "launch/cli/eval_predict_commands.hpp"
+#include "launch/cli/export_model.hpp"
 #include "launch/cli/start_ranks.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/plan/check.hpp"
@@ -281,17 +282,28 @@ class CommandLine {
                          [this] { return io::diff_checkpoints(first_, second_); });
     diff->add_option("first", first_, "A checkpoint")->required();
     diff->add_option("second", second_, "Another one")->required();
-    CLI::App* to_file =
-        add("export", "Write the model of a checkpoint to an HDF5 or safetensors file, for other programs",
-            "  dtrain checkpoint export runs/mnist-cnn/checkpoints/best -o mnist-cnn.h5\n"
-            "  dtrain checkpoint export runs/mnist-cnn/checkpoints/best --to safetensors -o mnist-cnn.safetensors\n",
-            [this] { return io::export_checkpoint(first_, output_, raw_, export_format_); });
+    CLI::App* to_file = add(
+        "export", "Write the model of a checkpoint to an HDF5 or safetensors file, for other programs",
+        "  dtrain checkpoint export runs/mnist-cnn/checkpoints/best -o mnist-cnn.h5\n"
+        "  dtrain checkpoint export runs/mnist-cnn/checkpoints/best --to safetensors -o mnist-cnn.safetensors\n"
+        "  dtrain checkpoint export runs/gpt/checkpoints/best --to safetensors -o gpt   a folder for transformers\n",
+        [this] { return export_model(first_, output_, raw_, export_format_, export_names_); });
     to_file->add_option("directory", first_, "One checkpoint, the label of one, or a directory of them")->required();
-    to_file->add_option("-o,--output", output_, "File to write")->required();
+    to_file->add_option("-o,--output", output_, "File or folder to write")->required();
     to_file->add_option("--to", export_format_, "Kind of file; safetensors has PyTorch's names of parameters")
         ->transform(CLI::CheckedTransformer(std::map<std::string, io::ExportFormat>{
             {"hdf5", io::ExportFormat::hdf5}, {"safetensors", io::ExportFormat::safetensors}}))
         ->option_text("hdf5|safetensors [hdf5]");
+    to_file
+        ->add_option(
+            "--names", export_names_,
+            "Names in safetensors: dtrain's, in one file; those of Hugging Face's transformers, in a folder that it "
+            "opens: by default for gpt, llama, bert and vit; torchvision's, of resnet and efficientnet-b0")
+        ->transform(
+            CLI::CheckedTransformer(std::map<std::string, ExportNames>{{"dtrain", ExportNames::dtrain},
+                                                                       {"huggingface", ExportNames::huggingface},
+                                                                       {"torchvision", ExportNames::torchvision}}))
+        ->option_text("dtrain|huggingface|torchvision");
     to_file->add_flag("--raw", raw_, "Use the parameters as trained, not their moving average");
   }
 
@@ -323,6 +335,7 @@ class CommandLine {
   std::function<int()> action_;
   std::string file_, first_, second_, output_, directory_ = "runs";
   io::ExportFormat export_format_ = io::ExportFormat::hdf5;
+  ExportNames export_names_ = ExportNames::automatic;
   Strings overrides_;
   CheckOptions check_;
   int ranks_ = 1;

@@ -98,7 +98,6 @@ T nearest(const std::map<std::string, T>& places, std::string field, const T& no
   return places.at(field);
 }
 
-/// Of a schema, whose plain scalars are numbers, true or false.
 Json to_json(const Document& d) {
   Json out;
   if (d.kind == Document::Kind::plain) return Json::parse(d.text);
@@ -345,6 +344,10 @@ std::string show_config(const LoadedConfig& loaded) {
     return text.empty() ? std::string("default") : text;
   };
   return to_yaml(run_table()->write(loaded.config), comment);
+}
+
+std::string to_json_text(const Document& document) {
+  return to_json(document).dump(2) + "\n";
 }
 
 std::string config_schema() {

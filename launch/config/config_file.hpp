@@ -61,6 +61,8 @@ std::vector<std::string> may_change_on_resume();
 
 /// `dtrain config show`: the canonical form with the origin of each value behind it.
 std::string show_config(const LoadedConfig&);
+/// As JSON, indented. Plain scalars are numbers, true or false.
+std::string to_json_text(const Document&);
 /// `dtrain config schema`: JSON Schema (2020-12) of the configuration file.
 std::string config_schema();
 /// The reference page, launch/CONFIG.md.

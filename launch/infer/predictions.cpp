@@ -7,10 +7,6 @@ namespace dtrain::launch {
 
 namespace {
 
-std::vector<std::uint64_t> extents_of(const Shape& shape) {
-  return {shape.extents().begin(), shape.extents().end()};
-}
-
 /// [batch, positions...] without the batch.
 Shape positions_of(const TensorDesc& desc) {
   const auto extents = desc.shape.extents();
@@ -54,7 +50,7 @@ std::vector<Predictions::Output> Predictions::outputs_of_graph(const models::Mod
       columns.push_back({name, type, std::move(row)});
       return static_cast<int>(columns.size()) - 1;
     };
-    const std::vector<std::uint64_t> row = extents_of(out.desc.sample());
+    const io::Dims row = io::dims_of(out.desc.sample());
     const bool of_samples = out.desc.shape.rank() == 2;
     if (!out.classifies) {
       out.logits = add("prediction", io::StoredType::f32, row);
@@ -62,7 +58,7 @@ std::vector<Predictions::Output> Predictions::outputs_of_graph(const models::Mod
     }
     if (of_samples || logits) out.logits = add("logits", io::StoredType::f32, row);
     if (of_samples) out.probabilities = add("probabilities", io::StoredType::f32, row);
-    out.classes = add("class", io::StoredType::i32, extents_of(positions_of(out.desc)));
+    out.classes = add("class", io::StoredType::i32, io::dims_of(positions_of(out.desc)));
   }
   return outputs;
 }

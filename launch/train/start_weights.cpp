@@ -1,10 +1,14 @@
 #include "launch/train/start_weights.hpp"
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <set>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
 
+#include "launch/config/config_file.hpp"
 #include "runtime/config/document.hpp"
 #include "runtime/optim/groups.hpp"
 #include "runtime/tensor/error.hpp"
@@ -24,9 +28,35 @@ void check_patterns(const std::vector<std::string>& patterns, const std::vector<
   }
 }
 
+/// Where both have a value of one name, and it is another one. What shapes tell, or only training reads, is left out.
+void compare_settings(const nlohmann::json& there, const nlohmann::json& here, std::vector<std::string>& differences) {
+  for (const auto& [key, value] : here.items()) {
+    static const std::set<std::string, std::less<>> left_out{
+        "architectures", "vocab_size", "n_positions", "max_position_embeddings", "image_size", "id2label", "label2id"};
+    const auto other = there.find(key);
+    if (other == there.end() || left_out.contains(key) || key.find("drop") != std::string::npos) continue;
+    if (value.is_object() && other->is_object())
+      compare_settings(*other, value, differences);
+    else if (*other != value)
+      differences.push_back(fmt::format("{} is {} there and {} here", key, other->dump(), value.dump()));
+  }
+}
+
+/// Of the file config.json beside weights of Hugging Face's.
+std::vector<std::string> other_settings(const std::string& from, const models::ModelConfig& model) {
+  const auto ours = models::huggingface_config(model.family, models::inputs_of(model));
+  std::ifstream file(std::filesystem::path(from) / "config.json");
+  if (!ours || !file) return {};
+  std::vector<std::string> differences;
+  const auto there = nlohmann::json::parse(file, nullptr, false);
+  if (there.is_object()) compare_settings(there, nlohmann::json::parse(to_json_text(*ours)), differences);
+  return differences;
+}
+
 }  // namespace
 
-io::StartWeights take_start_weights(Group& group, const models::InitializeFrom& from, ModelState& model) {
+io::StartWeights take_start_weights(Group& group, const models::ModelConfig& config, ModelState& model) {
+  const models::InitializeFrom& from = config.initialize_from;
   io::StartWeights weights;
   group.agree([&] {
     if (group.rank() != 0) return;
@@ -34,9 +64,11 @@ io::StartWeights take_start_weights(Group& group, const models::InitializeFrom& 
     std::erase_if(tensors,
                   [](const auto& t) { return !t.name.starts_with("param/") && !t.name.starts_with("state/"); });
     check_patterns(from.skip, tensors);
-    weights = io::load_weights(from.path, tensors, [&](const std::string& name) {
+    const auto wanted = [&](const std::string& name) {
       return std::none_of(from.skip.begin(), from.skip.end(), [&](const auto& p) { return matches(p, name); });
-    });
+    };
+    weights = io::load_weights(from.path, models::family_name(config.family), tensors, wanted);
+    weights.settings = other_settings(from.path, config);
   });
   model.push();
   model.restart_average();
@@ -48,15 +80,12 @@ std::vector<std::string> lines_of(const io::StartWeights& weights) {
       fmt::format("starts from the weights in {}: {} tensors", weights.source, weights.taken.size())};
   const auto add = [&](const std::vector<std::string>& names, const char* what) {
     constexpr std::size_t most = 8;
-    if (names.empty()) return;
-    const std::span<const std::string> shown(names.data(), std::min(most, names.size()));
-    lines.push_back(
-        fmt::format("{}: {}{}", what, fmt::join(shown, ", "),
-                    names.size() > most ? fmt::format(" and {} more", names.size() - most) : std::string()));
+    if (!names.empty()) lines.push_back(fmt::format("{}: {}", what, io::some_of(names, most)));
   };
   add(weights.absent, "not in it, so initialized as in a new model");
   add(weights.other_shape, "of another shape, so initialized as in a new model");
   add(weights.unused, "in it, but not in this model");
+  add(weights.settings, "its config.json has other settings");
   return lines;
 }
 

@@ -12,7 +12,7 @@ namespace dtrain::launch {
 /// Into the model of rank 0, after its initialization, whose broadcast is to follow; the average begins as they are.
 /// What is in none of the lists stays initialized. Throws, on all ranks alike, ConfigError for a pattern that matches
 /// nothing, and as io::load_weights() does.
-io::StartWeights take_start_weights(Group&, const models::InitializeFrom&, ModelState&);
+io::StartWeights take_start_weights(Group&, const models::ModelConfig&, ModelState&);
 
 /// What a user is to know: one line of what was taken, and of each kind of what was not.
 std::vector<std::string> lines_of(const io::StartWeights&);

@@ -226,8 +226,7 @@ class Trainer {
     } else {
       model.initialize(engine_->plan().graph, config_.seed);
       if (!config_.model.initialize_from.path.empty())
-        for (const std::string& line : lines_of(take_start_weights(*group_, config_.model.initialize_from, model)))
-          report_.say(line);
+        for (const std::string& line : lines_of(take_start_weights(*group_, config_.model, model))) report_.say(line);
     }
     // Initialization and files are equal on all ranks; the broadcast makes that a fact and not a hope.
     model.broadcast();

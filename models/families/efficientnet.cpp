@@ -64,7 +64,7 @@ TypePtr<EfficientNetB0> EfficientNetB0::table() {
   return shared(std::move(net));
 }
 
-std::vector<Layer> EfficientNetB0::layers(std::span<const std::int64_t> /*input*/) const {
+std::vector<Layer> EfficientNetB0::layers(std::span<const ModelInput> /*inputs*/) const {
   const BatchNorm silu{.activation = Activation::silu};
   LayerList out;
   out.add("stem_conv", square_conv(32, 3, 2));

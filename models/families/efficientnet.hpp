@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "models/layers/input.hpp"
 #include "models/layers/layer.hpp"
 #include "runtime/config/fields.hpp"
 
@@ -19,8 +20,8 @@ struct EfficientNetB0 {
 
   static constexpr const char *family = "efficientnet-b0", *help = "EfficientNet-B0, in place of `layers`";
   static TypePtr<EfficientNetB0> table();
-  /// For samples of this shape.
-  std::vector<Layer> layers(std::span<const std::int64_t> input) const;
+  /// For samples of the first input.
+  std::vector<Layer> layers(std::span<const ModelInput>) const;
 };
 
 }  // namespace dtrain::models

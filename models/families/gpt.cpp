@@ -12,10 +12,6 @@
 namespace dtrain::models {
 namespace {
 
-Dense projection(std::int64_t units, double deviation) {
-  return {.units = units, .init = {Init{Init::Kind::normal, deviation}, Init{Init::Kind::zeros}}};
-}
-
 /// The sizes of the release; the others are as given.
 Gpt with_preset(Gpt net) {
   const auto sized = [&](std::int64_t blocks, std::int64_t heads, std::int64_t width) {
@@ -63,11 +59,9 @@ TypePtr<Gpt> Gpt::table() {
   return shared(std::move(gpt));
 }
 
-std::vector<Layer> Gpt::layers(std::span<const std::int64_t> /*input*/) const {
+std::vector<Layer> Gpt::layers(std::span<const ModelInput> inputs) const {
   const Gpt net = with_preset(*this);
-  if (net.width % net.heads != 0)
-    throw ShapeError(
-        fmt::format("gpt: a width of {} and {} heads; expected heads that divide the width", net.width, net.heads));
+  expect_heads(family, net.width, net.heads);
   // Each block adds twice to the value that all share: its projections start smaller, so that it does not grow.
   const double residual = transformer_deviation / std::sqrt(2.0 * static_cast<double>(net.blocks));
   LayerList out;
@@ -82,23 +76,40 @@ std::vector<Layer> Gpt::layers(std::span<const std::int64_t> /*input*/) const {
     const std::string block = fmt::format("h_{}_", i);
     const std::string past = out.last();
     out.add(block + "ln_1", LayerNorm{});
-    out.add(block + "attn_c_attn", projection(3 * net.width, transformer_deviation));
-    out.add(block + "attn", Attention{.heads = net.heads, .dropout = net.dropout});
-    out.add(block + "attn_c_proj", projection(net.width, residual));
+    out.add(block + "attn_c_attn", transformer_dense(3 * net.width));
+    out.add(block + "attn", Attention{.heads = net.heads, .dropout = net.dropout}, with_documents(out.last(), inputs));
+    out.add(block + "attn_c_proj", transformer_dense(net.width, residual));
     drop(block + "attn_drop");
     add(block + "attn_add", past);
     const std::string middle = out.last();
     out.add(block + "ln_2", LayerNorm{});
-    Dense wide = projection(4 * net.width, transformer_deviation);
+    Dense wide = transformer_dense(4 * net.width);
     wide.activation = Activation::gelu_tanh;
     out.add(block + "mlp_c_fc", wide);
-    out.add(block + "mlp_c_proj", projection(net.width, residual));
+    out.add(block + "mlp_c_proj", transformer_dense(net.width, residual));
     drop(block + "mlp_drop");
     add(block + "mlp_add", middle);
   }
   out.add("ln_f", LayerNorm{});
   out.add_tied("lm_head", Dense{.units = net.vocabulary, .bias = false}, "wte");
   return out.take();
+}
+
+Document Gpt::huggingface_config(std::span<const ModelInput> /*inputs*/) const {
+  const Gpt net = with_preset(*this);
+  Document config = Document::map();
+  config.set("architectures", Document::list({Document::string("GPT2LMHeadModel")}))
+      .set("model_type", Document::string("gpt2"))
+      .set("activation_function", Document::string("gelu_new"))
+      .set("layer_norm_epsilon", Document::number(LayerNorm{}.epsilon))
+      .set("n_embd", Document::integer(net.width))
+      .set("n_head", Document::integer(net.heads))
+      .set("n_layer", Document::integer(net.blocks))
+      .set("n_positions", Document::integer(net.context))
+      .set("vocab_size", Document::integer(net.vocabulary))
+      .set("tie_word_embeddings", Document::boolean(true));
+  for (const char* part : {"attn_pdrop", "embd_pdrop", "resid_pdrop"}) config.set(part, Document::number(net.dropout));
+  return config;
 }
 
 }  // namespace dtrain::models

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "models/layers/input.hpp"
 #include "models/layers/layer.hpp"
 #include "runtime/config/fields.hpp"
 
@@ -23,8 +24,10 @@ struct Gpt {
 
   static constexpr const char *family = "gpt", *help = "a transformer as in GPT-2, in place of `layers`";
   static TypePtr<Gpt> table();
-  /// For sequences of this shape, [length].
-  std::vector<Layer> layers(std::span<const std::int64_t> input) const;
+  /// For sequences of the first input; attentions read an input `documents` where there is one.
+  std::vector<Layer> layers(std::span<const ModelInput>) const;
+  /// The file config.json of Hugging Face's transformers.
+  Document huggingface_config(std::span<const ModelInput>) const;
 };
 
 }  // namespace dtrain::models

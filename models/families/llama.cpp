@@ -84,7 +84,7 @@ TypePtr<Llama> Llama::table() {
   return shared(std::move(llama));
 }
 
-std::vector<Layer> Llama::layers(std::span<const std::int64_t> /*input*/) const {
+std::vector<Layer> Llama::layers(std::span<const ModelInput> inputs) const {
   Llama net = with_preset(*this);
   if (net.kv_heads == 0) net.kv_heads = net.heads;
   if (net.width % net.heads != 0 || net.heads % net.kv_heads != 0)
@@ -102,7 +102,8 @@ std::vector<Layer> Llama::layers(std::span<const std::int64_t> /*input*/) const 
     out.add(block + "input_norm", RmsNorm{net.epsilon});
     out.add(block + "qkv_proj", projection((net.heads + 2 * net.kv_heads) * size));
     out.add(block + "attn",
-            Attention{.heads = net.heads, .kv_heads = net.kv_heads, .rotary = net.rotary, .dropout = net.dropout});
+            Attention{.heads = net.heads, .kv_heads = net.kv_heads, .rotary = net.rotary, .dropout = net.dropout},
+            with_documents(out.last(), inputs));
     out.add(block + "o_proj", projection(net.width));
     add(block + "attn_add", past);
     const std::string middle = out.last();
@@ -119,6 +120,37 @@ std::vector<Layer> Llama::layers(std::span<const std::int64_t> /*input*/) const 
   else
     out.add("lm_head", head);
   return out.take();
+}
+
+Document Llama::huggingface_config(std::span<const ModelInput> inputs) const {
+  const Llama net = with_preset(*this);
+  Document rope = Document::map();
+  rope.set("rope_type", Document::string(net.rotary.scaling ? "llama3" : "default"));
+  if (const auto& scaling = net.rotary.scaling) {
+    rope.set("factor", Document::number(scaling->factor))
+        .set("low_freq_factor", Document::number(scaling->low_frequency_factor))
+        .set("high_freq_factor", Document::number(scaling->high_frequency_factor))
+        .set("original_max_position_embeddings", Document::integer(scaling->original_context));
+  }
+  Document config = Document::map();
+  config.set("architectures", Document::list({Document::string("LlamaForCausalLM")}))
+      .set("model_type", Document::string("llama"))
+      .set("attention_dropout", Document::number(net.dropout))
+      .set("hidden_act", Document::string("silu"))
+      .set("hidden_size", Document::integer(net.width))
+      .set("intermediate_size", Document::integer(net.hidden))
+      .set("max_position_embeddings", Document::integer(inputs[0].shape[0]))
+      .set("num_attention_heads", Document::integer(net.heads))
+      .set("num_hidden_layers", Document::integer(net.blocks))
+      .set("num_key_value_heads", Document::integer(net.kv_heads > 0 ? net.kv_heads : net.heads))
+      .set("rms_norm_eps", Document::number(net.epsilon))
+      .set("tie_word_embeddings", Document::boolean(net.tied))
+      .set("vocab_size", Document::integer(net.vocabulary));
+  // transformers 4 reads these two, transformers 5 the third.
+  config.set("rope_theta", Document::number(net.rotary.theta));
+  if (net.rotary.scaling) config.set("rope_scaling", rope);
+  config.set("rope_parameters", rope.set("rope_theta", Document::number(net.rotary.theta)));
+  return config;
 }
 
 }  // namespace dtrain::models

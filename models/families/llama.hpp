@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "models/layers/input.hpp"
 #include "models/layers/layer.hpp"
 #include "runtime/config/fields.hpp"
 
@@ -27,8 +28,10 @@ struct Llama {
 
   static constexpr const char *family = "llama", *help = "a transformer as in Llama, in place of `layers`";
   static TypePtr<Llama> table();
-  /// For sequences of this shape, [length].
-  std::vector<Layer> layers(std::span<const std::int64_t> input) const;
+  /// For sequences of the first input; attentions read an input `documents` where there is one.
+  std::vector<Layer> layers(std::span<const ModelInput>) const;
+  /// The file config.json of Hugging Face's transformers.
+  Document huggingface_config(std::span<const ModelInput>) const;
 };
 
 }  // namespace dtrain::models

@@ -20,9 +20,9 @@ TypePtr<Mlp> Mlp::table() {
   return shared(std::move(mlp));
 }
 
-std::vector<Layer> Mlp::layers(std::span<const std::int64_t> input) const {
+std::vector<Layer> Mlp::layers(std::span<const ModelInput> inputs) const {
   LayerList out;
-  if (input.size() > 1) out.add("flatten", Flatten{});
+  if (inputs[0].shape.size() > 1) out.add("flatten", Flatten{});
   for (std::size_t i = 0; i < widths.size(); ++i) {
     out.add(fmt::format("hidden{}", i + 1), Dense{.units = widths[i], .activation = activation});
     if (dropout > 0) out.add(fmt::format("dropout{}", i + 1), Dropout{dropout});

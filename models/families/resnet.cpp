@@ -81,7 +81,7 @@ TypePtr<ResNet> ResNet::table() {
   return shared(std::move(resnet));
 }
 
-std::vector<Layer> ResNet::layers(std::span<const std::int64_t> /*input*/) const {
+std::vector<Layer> ResNet::layers(std::span<const ModelInput> /*inputs*/) const {
   const std::array<int, 4> blocks = depth == 18 ? std::array{2, 2, 2, 2} : std::array{3, 4, 6, 3};
   const bool bottleneck = depth >= 50;
   LayerList out;

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "models/layers/input.hpp"
 #include "models/layers/layer.hpp"
 #include "runtime/config/fields.hpp"
 
@@ -22,8 +23,8 @@ struct ResNet {
 
   static constexpr const char *family = "resnet", *help = "a residual network, in place of `layers`";
   static TypePtr<ResNet> table();
-  /// For samples of this shape.
-  std::vector<Layer> layers(std::span<const std::int64_t> input) const;
+  /// For samples of the first input.
+  std::vector<Layer> layers(std::span<const ModelInput>) const;
 };
 
 }  // namespace dtrain::models

@@ -253,7 +253,7 @@ TypePtr<ModelConfig> model_table() {
         .add("initialize_from", &ModelConfig::initialize_from,
              TypePtr<InitializeFrom>(std::make_shared<InitializeType>()),
              "start from these weights instead of new ones: a run, a checkpoint or its label, an HDF5 file of "
-             "checkpoint export, or a safetensors file")
+             "checkpoint export, a safetensors file, or a folder of a Hugging Face model")
         .may_change()
         .shown_if([](const ModelConfig& m) { return !m.initialize_from.path.empty(); });
     model.add(

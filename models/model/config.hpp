@@ -8,20 +8,13 @@
 #include <vector>
 
 #include "models/families/families.hpp"
+#include "models/layers/input.hpp"
 #include "models/layers/layer.hpp"
 #include "runtime/config/fields.hpp"
 
 namespace dtrain::models {
 
 enum class Loss : std::uint8_t { cross_entropy, mean_squared_error };
-
-/// What layers read beside each other.
-struct ModelInput {
-  std::string name;
-  std::vector<std::int64_t> shape;  // of a sample: see TensorDesc::sample(); of index values: their positions
-  std::int64_t vocabulary = 0;      // > 0: index values (tokens, categories), which lie in [0, vocabulary)
-  bool indices() const noexcept { return vocabulary > 0; }
-};
 
 struct ModelOutput {
   std::string name;

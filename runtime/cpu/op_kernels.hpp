@@ -31,6 +31,8 @@ std::unique_ptr<Kernel> make(const LayerNorm&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const RmsNorm&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Embedding&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Positions&, Inputs, int threads);
+std::unique_ptr<Kernel> make(const ClassToken&, Inputs, int threads);
+std::unique_ptr<Kernel> make(const SequencePool&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Attention&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Gated&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Activate&, Inputs, int threads);

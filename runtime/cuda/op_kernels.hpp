@@ -33,6 +33,8 @@ std::unique_ptr<Kernel> make(CudaContext&, const LayerNorm&, Inputs, const OpUse
 std::unique_ptr<Kernel> make(CudaContext&, const RmsNorm&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Embedding&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Positions&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const ClassToken&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const SequencePool&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Attention&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Gated&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Activate&, Inputs, const OpUse&);

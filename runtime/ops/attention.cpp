@@ -57,13 +57,6 @@ std::int64_t size_of_heads(const TensorDesc& desc, std::int64_t heads, std::stri
   return desc.channels() / heads;
 }
 
-void expect_documents(const TensorDesc& documents, const TensorDesc& value) {
-  const Shape positions = without_channels(value);
-  if (documents.dtype == DType::i32 && documents.shape == positions) return;
-  throw ShapeError(fmt::format("the documents are {}, {}; expected int32, {}: the first position that each may see",
-                               name_of(documents.dtype), in_a_sample(documents.shape), in_a_sample(positions)));
-}
-
 /// Positions that all positions see together.
 double pairs(const VisibleRule& rule) {
   double sum = 0;
@@ -115,10 +108,8 @@ OpShape Attention::infer(std::span<const TensorDesc> in) const {
   expect_settings(*this);
   const std::size_t values = in.size() - (has_documents(in) ? 1 : 0);
   for (const TensorDesc& value : in.first(values)) {
-    if (value.shape.rank() < 3)
-      throw ShapeError(
-          fmt::format("its input has shape {}; expected positions, such as [length, channels]", value.sample_str()));
     expect_channels(value);
+    expect_any_positions(value);
     if (value.elements() < 1)
       throw ShapeError(fmt::format("its input has shape {}, which is empty", value.shape.str()));
     if (value.dtype != in[0].dtype || without_channels(value) != without_channels(in[0]))

@@ -38,6 +38,14 @@ struct VisibleRule {
   }
 };
 
+/// Positions of a sample's first document: all where there are no documents, none where the rule is broken at once.
+DTRAIN_HOST_DEVICE inline std::int64_t first_document(const std::int32_t* first, std::int64_t positions) {
+  if (first == nullptr) return positions;
+  std::int64_t count = 0;
+  while (count < positions && first[count] == 0) ++count;
+  return count;
+}
+
 /// The draws of a weight: word (key % 4) of draw4(key of the seed, stream position, sub(id, head), block(query, key)).
 struct WeightDraws {
   std::int64_t positions;

@@ -89,6 +89,19 @@ void expect_positions(const TensorDesc& desc, std::size_t dimensions) {
   expect_channels(desc);
 }
 
+void expect_any_positions(const TensorDesc& desc) {
+  if (desc.shape.rank() < 3)
+    throw ShapeError(
+        fmt::format("its input has shape {}; expected positions, such as [length, channels]", desc.sample_str()));
+}
+
+void expect_documents(const TensorDesc& documents, const TensorDesc& value) {
+  const Shape positions = without_channels(value);
+  if (documents.dtype == DType::i32 && documents.shape == positions) return;
+  throw ShapeError(fmt::format("the documents are {}, {}; expected int32, {}: the first position that each may see",
+                               name_of(documents.dtype), in_a_sample(documents.shape), in_a_sample(positions)));
+}
+
 void expect_filters(const TensorDesc& x, std::int64_t filters, std::int64_t groups) {
   if (filters < 1) throw ShapeError(fmt::format("{} filters; expected at least 1", filters));
   if (groups < 1 || x.channels() % groups != 0 || filters % groups != 0) {

@@ -32,6 +32,10 @@ void expect_float(const TensorDesc&);
 void expect_channels(const TensorDesc&);
 /// A series, an image or a volume, by the number of its spatial dimensions.
 void expect_positions(const TensorDesc&, std::size_t dimensions);
+/// Positions, in however many dimensions.
+void expect_any_positions(const TensorDesc&);
+/// For each position of the value, in i32, the first that it may see.
+void expect_documents(const TensorDesc& documents, const TensorDesc& value);
 /// At least one filter, in groups that divide them and the channels.
 void expect_filters(const TensorDesc&, std::int64_t filters, std::int64_t groups);
 /// Inputs of one type and shape.

@@ -15,6 +15,7 @@
 #include "runtime/ops/batch_norm.hpp"
 #include "runtime/ops/batch_normalize.hpp"
 #include "runtime/ops/cast.hpp"
+#include "runtime/ops/class_token.hpp"
 #include "runtime/ops/concat.hpp"
 #include "runtime/ops/conv.hpp"
 #include "runtime/ops/conv_transpose.hpp"
@@ -31,6 +32,7 @@
 #include "runtime/ops/multiply.hpp"
 #include "runtime/ops/positions.hpp"
 #include "runtime/ops/rms_norm.hpp"
+#include "runtime/ops/sequence_pool.hpp"
 #include "runtime/ops/softmax_cross_entropy.hpp"
 #include "runtime/ops/sum_over_ranks.hpp"
 #include "runtime/ops/upsample.hpp"
@@ -39,10 +41,10 @@ namespace dtrain {
 
 // Float inputs are f32, bf16 or, on cuda, f16, and the output has the dtype of the input; parameters and their
 // gradients are f32.
-using OpSpec =
-    std::variant<Conv, ConvTranspose, Upsample, MaxPool, AveragePool, GlobalAveragePool, Dense, Flatten, BatchNorm,
-                 BatchMoments, SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding, Positions, Attention, Gated,
-                 Activate, Add, Multiply, Concat, Dropout, Cast, SoftmaxCrossEntropy, MeanSquaredError>;
+using OpSpec = std::variant<Conv, ConvTranspose, Upsample, MaxPool, AveragePool, GlobalAveragePool, Dense, Flatten,
+                            BatchNorm, BatchMoments, SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding,
+                            Positions, ClassToken, SequencePool, Attention, Gated, Activate, Add, Multiply, Concat,
+                            Dropout, Cast, SoftmaxCrossEntropy, MeanSquaredError>;
 
 /// "conv2d", "dense", ... as users write it.
 inline std::string_view name_of(const OpSpec& op) {

@@ -13,10 +13,7 @@ OpShape Positions::infer(std::span<const TensorDesc> in) const {
   expect_inputs(name(), in, 1);
   const TensorDesc& x = in[0];
   expect_channels(x);
-  if (x.shape.rank() < 3) {
-    throw ShapeError(
-        fmt::format("its input has shape {}; expected positions, such as [length, channels]", x.sample_str()));
-  }
+  expect_any_positions(x);
   if (length < 0) throw ShapeError(fmt::format("a length of {}; expected at least 1", length));
   if (length > 0 && x.positions() > length) {
     throw ShapeError(fmt::format("its input of shape {} has {} positions, but its length is {}; expected at most that",

@@ -1,4 +1,6 @@
-"""Fine-tuning: a new run that starts from the weights of another one, or of a file."""
+"""Fine-tuning: a new run that starts from the weights of another one, or of a file; and files for Hugging Face's transformers."""
+import json
+
 import harness
 from harness import CHECKPOINT, DATA, USAGE
 
@@ -50,6 +52,78 @@ class StartWeights(harness.Case):
                                    ("{path: first, skip: [dens_2.*]}", USAGE, r'skip: "dens_2\.\*" matches no parameter'),
                                    ("{skip: [a]}", USAGE, "path")):
             self.refused(code, "config.yaml", "train.steps=2", f"model.initialize_from={source}", says=says, ranks=2)
+
+
+GPT = """
+name: gpt
+seed: 1
+model:
+  inputs: {text: {tokens: 8, vocabulary: 50}}
+  gpt: {layers: 1, heads: 2, width: 8, context: 8, vocabulary: 50}
+  losses: {next: {cross_entropy: {target: next}}}
+data: {train: windows.h5}
+batch: {global: 4}
+optimizer: {adamw: {learning_rate: 0.01}}
+train: {steps: 4}
+log: {directory: run}
+"""
+
+
+class HuggingFace(harness.Case):
+    def header(self, *parts):
+        with open(self.path(*parts), "rb") as file:
+            return json.loads(file.read(int.from_bytes(file.read(8), "little")))
+
+    def windows(self):
+        """Adds samples to windows.h5."""
+        try:
+            import h5py
+        except ImportError:
+            self.skipTest("python3-h5py is not installed: launch/install-packages tests")
+        with h5py.File(self.path("windows.h5"), "a") as file:
+            file["text"] = file["next"] = [[(3 * row + column) % 50 for column in range(8)] for row in range(16)]
+
+    def test_the_tokenizer_of_the_data_goes_with_the_model(self):
+        self.write("a.txt", "a text")
+        self.ok("data", "import", "text", "a.txt", "-o", "windows.h5")
+        self.windows()
+        self.write("gpt.yaml", GPT)
+        self.ok("gpt.yaml", "train.steps=1")
+        out = self.ok("checkpoint", "export", "run/checkpoints", "--to", "safetensors", "-o", "model").out
+        self.assertIn("(model.safetensors, tokenizer.json, tokenizer_config.json, config.json)", out)
+        self.assertNotIn("without a tokenizer", out)
+        added = {token["id"]: token["content"] for token in self.json("model", "tokenizer.json")["added_tokens"]}
+        self.assertEqual(self.json("model", "tokenizer_config.json")["eos_token"], added[self.json("model", "config.json")["eos_token_id"]])
+
+    def test_a_folder_for_transformers_and_back(self):
+        self.windows()
+        self.write("gpt.yaml", GPT)
+        self.ok("gpt.yaml", ranks=2)
+        out = self.ok("checkpoint", "export", "run/checkpoints", "--to", "safetensors", "-o", "model").out
+        self.assertRegex(out, r"wrote model for Hugging Face's transformers \(model.safetensors, config.json\): 16 parameters")
+        self.assertIn("without a tokenizer", out)
+        config = self.json("model", "config.json")
+        self.assertEqual([config[key] for key in ("model_type", "n_layer", "n_head", "n_embd", "n_positions", "vocab_size", "eos_token_id")],
+                         ["gpt2", 1, 2, 8, 8, 50, None])
+        self.assertEqual(self.header("model", "model.safetensors")["transformer.h.0.attn.c_attn.weight"]["shape"], [8, 24])
+        self.ok("checkpoint", "export", "run/checkpoints", "--to", "safetensors", "--names", "dtrain", "-o", "gpt.safetensors")
+        self.assertEqual(self.header("gpt.safetensors")["h_0_attn_c_attn.weight"]["shape"], [24, 8])
+        for number, source in enumerate(("model", "model/model.safetensors", "gpt.safetensors")):
+            out = self.ok("gpt.yaml", "train.steps=1", STILL, f"model.initialize_from={source}", f"log.directory=again-{number}").out
+            self.assertRegex(out, rf"(?m)^starts from the weights in {source}\S*: 16 tensors$")
+            self.assertEqual(self.summary(f"again-{number}")["parameter_hash"], self.summary()["parameter_hash"], source)
+        out = self.ok("gpt.yaml", "train.steps=1", "model.initialize_from=model", "model.gpt.heads=4", "log.directory=heads").out
+        self.assertRegex(out, r"(?m)^its config.json has other settings: n_head is 2 there and 4 here$")
+        self.refused(USAGE, "checkpoint", "export", "run/checkpoints", "--to", "safetensors", "-o", "gpt.yaml", says="this is a file")
+        self.refused(USAGE, "checkpoint", "export", "run/checkpoints", "--names", "dtrain", "-o", "a.h5", says="use --to safetensors")
+
+    def test_a_model_that_transformers_has_not(self):
+        self.digits()
+        self.ok("config.yaml", "train.steps=1")
+        self.refused(USAGE, "checkpoint", "export", "run/checkpoints", "--to", "safetensors", "--names", "huggingface", "-o", "model",
+                     says="none of gpt, llama, bert and vit")
+        self.refused(USAGE, "checkpoint", "export", "run/checkpoints", "--to", "safetensors", "--names", "torchvision", "-o", "model",
+                     says="neither resnet nor efficientnet-b0")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ import pathlib
 import numpy as np
 import torch
 
-from attention_reference import attention
+from attention_reference import attention, documents
 from generator import DROPOUT, INIT, TEST, draws, signed, to_unit, unit
 
 HERE = pathlib.Path(__file__).parent
@@ -148,6 +148,16 @@ def pixels(function):
     return lambda x: function(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
+def prepended(x, w):
+    return torch.cat([w.expand(len(x), 1, -1), x], 1)
+
+
+def mean_of_document(x, first):
+    """Of the positions of the first document."""
+    mask = (first == 0).double()[..., None]
+    return (x * mask).sum(1) / mask.sum(1)
+
+
 def series(function):
     """`function` of PyTorch's [N, C, T], for values [N, T, C]."""
     return lambda x, *params: function(x.transpose(1, 2), *params).transpose(1, 2)
@@ -243,6 +253,11 @@ def make_ops():
         "gated_sigmoid": (151, [(4, 14)], [], lambda x: f.sigmoid(x[:, :7]) * x[:, 7:], 4),
         "positions": (152, [(3, 5, 12)], [(5, 12)], lambda x, w: x + w),
         "positions_longer": (153, [(2, 4, 7)], [(9, 7)], lambda x, w: x + w[:4]),
+        "class_token": (154, [(3, 5, 12)], [(12,)], prepended),
+        "class_token_pixels": (155, [(2, 24, 3, 4)], [(24,)], lambda x, w: prepended(x.flatten(2).transpose(1, 2), w)),
+        "sequence_pool_first": (156, [(3, 5, 12)], [], lambda x: x[:, 0]),
+        "sequence_pool_mean": (157, [(2, 7, 3, 4)], [], lambda x: x.mean((2, 3))),
+        "sequence_pool_documents": (158, [(3, 9, 24)], [], lambda x: mean_of_document(x, documents(158, 1, 3, 9))),
         "attention": (140, [(2, 13, 36)], [], attention(140, 2)),
         "attention_apart": (141, [(2, 11, 32), (2, 11, 16), (2, 11, 16)], [], attention(141, 4, 2, False, theta=10000)),
         "attention_documents": (142, [(2, 21, 30)], [], attention(142, 2, causal=False, document_item=1)),

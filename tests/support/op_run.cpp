@@ -138,7 +138,7 @@ std::vector<TensorDesc> OpRun::describe() {
   std::vector<TensorDesc> descs{row_.in};
   descs.insert(descs.end(), row_.more_in.begin(), row_.more_in.end());
   const auto draw = [&](const TensorDesc& desc, std::uint64_t item) {
-    if (std::holds_alternative<Attention>(row_.op) && desc.is_index()) return drawn_documents(row_.seed, item, desc);
+    if (item > 0 && desc.is_index()) return drawn_documents(row_.seed, item, desc);
     if (desc.is_index()) {
       std::vector<float> indices;
       for (std::int64_t i = 0; i < desc.elements(); ++i)

@@ -2,11 +2,13 @@
 #include "runtime/cuda/ops/activate.hpp"
 #include "runtime/cuda/ops/add.hpp"
 #include "runtime/cuda/ops/cast.hpp"
+#include "runtime/cuda/ops/class_token.hpp"
 #include "runtime/cuda/ops/concat.hpp"
 #include "runtime/cuda/ops/dropout.hpp"
 #include "runtime/cuda/ops/gated.hpp"
 #include "runtime/cuda/ops/multiply.hpp"
 #include "runtime/cuda/ops/positions.hpp"
+#include "runtime/cuda/ops/sequence_pool.hpp"
 
 namespace dtrain::cuda {
 
@@ -61,6 +63,24 @@ void positions_gradient(const Launch& where, Element element, const Matrix& shap
   with_element(element, [&](auto tag) {
     for_count(where, weights, PositionsGradientBody<decltype(tag)>{shape, typed(gy), weight});
   });
+}
+
+void prepend_row(const Launch& where, Element element, const Matrix& shape, std::int64_t channels, const void* x,
+                 const float* row, void* y) {
+  const bool suits = aligned(x, row, y) && channels % width_of_element(element) == 0;
+  for_channels<PrependRowBody>(where, element, shape.rows, channels + shape.channels, suits, shape.channels, channels,
+                               x, row, y);
+}
+
+void sequence_pool(const Launch& where, Element element, const Images& images, bool first,
+                   const std::int32_t* documents, const void* x, void* y) {
+  for_channels<SequencePoolBody>(where, element, images.samples, images.channels, aligned(x, y), images, first,
+                                 documents, x, y);
+}
+void sequence_pool_gradient(const Launch& where, Element element, const Images& images, bool first,
+                            const std::int32_t* documents, const void* gy, Slot gx) {
+  for_channels<SequencePoolGradientBody>(where, element, images.samples * images.pixels, images.channels,
+                                         aligned(gy, gx.to), images, first, documents, gy, gx);
 }
 
 void cast(const Launch& where, Element from_type, Element to_type, const void* from, Slot to, std::int64_t n) {

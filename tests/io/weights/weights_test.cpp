@@ -42,7 +42,7 @@ TEST(StartWeights, OfPyTorchsNamesAndOfOtherShapes) {
                     {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11});
   Model model;
   const auto tensors = model.tensors();
-  const auto result = io::load_weights(path, tensors, all);
+  const auto result = io::load_weights(path, "", tensors, all);
   EXPECT_EQ(result.source, path);
   EXPECT_EQ(result.taken, (Names{"dense_1.weight", "norm.running_var"}));
   EXPECT_EQ(result.other_shape, Names{"dense_1.bias is [1] there and [2] here"});
@@ -59,7 +59,7 @@ TEST(StartWeights, WhatIsSkippedStaysAsItIs) {
   write_safetensors(path, {{"dense_1.weight", "F32", {2, 3}}, {"dense_1.bias", "F32", {2}}}, {1, 2, 3, 4, 5, 6, 7, 8});
   Model model;
   const auto tensors = model.tensors();
-  const auto result = io::load_weights(path, tensors, [](const auto& name) { return name != "dense_1.weight"; });
+  const auto result = io::load_weights(path, "", tensors, [](const auto& name) { return name != "dense_1.weight"; });
   EXPECT_EQ(result.taken, Names{"dense_1.bias"});
   EXPECT_EQ(result.absent, Names{"norm.running_var"});
   EXPECT_TRUE(result.unused.empty()) << "what is skipped is of the model";
@@ -73,17 +73,17 @@ TEST(StartWeights, WhatCannotBeMeantIsAnError) {
   Model model;
   const auto tensors = model.tensors();
   write_safetensors(path, {{"fc.weight", "F32", {1}}}, {1});
-  const auto text = message_of<DataError>([&] { io::load_weights(path, tensors, all); });
+  const auto text = message_of<DataError>([&] { io::load_weights(path, "", tensors, all); });
   EXPECT_HAS(text, "a.safetensors: has nothing for this model: its tensors are fc.weight; those of the model are");
   write_safetensors(path, {{"dense_1.weight", "F32", {3, 2}}}, {1, 2, 3, 4, 5, 6});
-  EXPECT_HAS(message_of<DataError>([&] { io::load_weights(path, tensors, all); }),
+  EXPECT_HAS(message_of<DataError>([&] { io::load_weights(path, "", tensors, all); }),
              "dense_1.weight is [3, 2] there and [2, 3] here");
   write_safetensors(path, {{"dense_1.bias", "F32", {2}}}, {1, NAN});
-  EXPECT_HAS(message_of<DataError>([&] { io::load_weights(path, tensors, all); }),
+  EXPECT_HAS(message_of<DataError>([&] { io::load_weights(path, "", tensors, all); }),
              "dense_1.bias has numbers that are not finite");
-  EXPECT_THROW(io::load_weights(scratch / "absent", tensors, all), CheckpointError);
+  EXPECT_THROW(io::load_weights(scratch / "absent", "", tensors, all), CheckpointError);
   write_file(path, "no tensors");
-  EXPECT_THROW(io::load_weights(path, tensors, all), DataError);
+  EXPECT_THROW(io::load_weights(path, "", tensors, all), DataError);
 }
 
 /// Each source of one checkpoint gives the same, the moving average where there is one.
@@ -105,7 +105,7 @@ TEST(StartWeights, OfCheckpointsAndOfWhatIsMadeOfThem) {
     std::vector<float> weight(33 * 61), bias(61);
     const std::vector<io::StateTensor> tensors{{"param/dense_1.weight", DType::f32, {33, 61}, weight.data()},
                                                {"param/dense_1.bias", DType::f32, {61}, bias.data()}};
-    const auto result = io::load_weights(from, tensors, all);
+    const auto result = io::load_weights(from, "", tensors, all);
     EXPECT_EQ(result.taken.size(), 2u) << from;
     EXPECT_EQ(std::memcmp(weight.data(), state.entries[8].bytes.data(), state.entries[8].bytes.size()), 0) << from;
     EXPECT_EQ(std::memcmp(bias.data(), state.entries[9].bytes.data(), state.entries[9].bytes.size()), 0) << from;

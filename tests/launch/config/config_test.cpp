@@ -238,7 +238,8 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        "did you mean relu_1?"},
       {"model:\n  input: [4]\ndata: {train: a.h5}\n",
        {},
-       "c.yaml:2:3: model: none of layers, mlp, resnet, efficientnet-b0, gpt, llama is given; expected one of them"},
+       "c.yaml:2:3: model: none of layers, mlp, resnet, efficientnet-b0, gpt, llama, bert, vit is given; expected one "
+       "of them"},
       {"model:\n  input: [3, 32, 32]\n  mlp: {widths: [4]}\n  resnet: {depth: 18}\ndata: {train: a.h5}\n",
        {},
        "c.yaml:4:11: model: both mlp and resnet are given; expected one of them"},

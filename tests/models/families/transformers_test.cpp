@@ -10,9 +10,10 @@
 namespace dtrain::models {
 namespace {
 
-Graph graph_of(Family family, std::int64_t vocabulary, std::int64_t length = 8) {
+Graph graph_of(Family family, std::int64_t vocabulary, std::int64_t length = 8, bool segments = false) {
   ModelConfig model;
   model.inputs = {{"text", {length}, vocabulary}};
+  if (segments) model.inputs.push_back({"segments", {length}, 2});
   model.family = std::move(family);
   return build(model, 1, DType::f32, {}, BuildFor::training);
 }
@@ -44,6 +45,48 @@ TEST(Transformers, HaveAsManyParametersAsThePublishedOnes) {
   }
 }
 
+TEST(Transformers, EncodersHaveAsManyParametersAsThePublishedOnes) {
+  constexpr std::int64_t width = 768, pooler = width * (width + 1);
+  Bert bert;
+  bert.preset = Bert::Preset::base;
+  EXPECT_EQ(parameters(graph_of(bert, 30522, 8, true)), 109'514'298);  // BertForMaskedLM of bert-base-uncased
+  EXPECT_EQ(parameters(graph_of(bert, 30522)), 109'514'298 - 2 * width) << "one segment is no parameter";
+  bert.classes = 2;
+  EXPECT_EQ(parameters(graph_of(bert, 30522, 8, true)), 108'891'648 + pooler + 2 * (width + 1));
+  bert.preset = Bert::Preset::large;
+  bert.classes = 0;
+  EXPECT_EQ(parameters(graph_of(bert, 30522, 8, true)), 335'174'458);
+  bert.preset = Bert::Preset::minilm;
+  bert.sentence = true;
+  EXPECT_EQ(parameters(graph_of(bert, 30522, 8, true)), 22'565'376);  // all-MiniLM-L6-v2 without its pooler
+
+  const std::pair<Vit::Preset, std::int64_t> vits[] = {{Vit::Preset::ti16, 5'717'416},
+                                                       {Vit::Preset::s16, 22'050'664},
+                                                       {Vit::Preset::b16, 86'567'656},
+                                                       {Vit::Preset::l16, 304'326'632}};
+  for (const auto& [preset, count] : vits) {
+    ModelConfig model;
+    model.input = {3, 224, 224};
+    Vit net;
+    net.preset = preset;
+    model.family = net;
+    EXPECT_EQ(parameters(build(model, 1, DType::f32, {}, BuildFor::training)), count);
+  }
+}
+
+TEST(Transformers, DocumentsReachEveryAttention) {
+  for (const Family& family : {Family(Gpt{}), Family(Llama{}), Family(Bert{.sentence = true})}) {
+    ModelConfig model;
+    model.inputs = {{"text", {8}, 100}, {"documents", {8}, 8}};
+    model.family = family;
+    const Graph graph = build(model, 1, DType::f32, {}, BuildFor::prediction);
+    std::size_t readers = 0;
+    for (const GraphNode& node : graph.nodes())
+      readers += node.in.size() == 2 && node.in[1] == graph.inputs()[1].value ? 1 : 0;
+    EXPECT_EQ(readers, std::holds_alternative<Bert>(family) ? 13u : 12u) << family_name(family);
+  }
+}
+
 std::string message_of(const Family& family, std::int64_t vocabulary, std::int64_t length = 8) {
   try {
     graph_of(family, vocabulary, length);
@@ -64,6 +107,10 @@ TEST(Transformers, SettingsThatFitNoModelAreNamed) {
   Gpt words;
   words.vocabulary = 50;
   EXPECT_NE(message_of(words, 100).find("its vocabulary is 50, but input text has one of 100"), std::string::npos);
+  Bert width;
+  width.width = 100;
+  EXPECT_NE(message_of(width, 100).find("bert: a width of 100 and 12 heads"), std::string::npos);
+  EXPECT_NE(message_of(Vit{}, 100).find("vit: an input of shape [8] and patches of 16 x 16 pixels"), std::string::npos);
   Llama groups;
   groups.kv_heads = 5;
   EXPECT_NE(message_of(groups, 100).find("12 heads and 5 kv_heads"), std::string::npos);

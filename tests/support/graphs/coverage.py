@@ -17,7 +17,7 @@ VALUES = {
     "shuffle": [True, False], "algorithm": ["auto", "fixed_order"], "gradient_dtype": ["float32", "bfloat16"],
     "layout": ["auto", "channels_first", "channels_last"], "bias": [True, False], "mode": ["nearest", "linear"],
     "count_padding": [True, False], "per_position": [True, False], "activation": ["none", *ACTIVATIONS], "padding": ["same"],
-    "frozen": [True], "causal": [True, False], "weight": ["sample", "position"], "losses": [1, 2], "inputs": [1, 2],
+    "frozen": [True], "take": ["first", "mean"], "causal": [True, False], "weight": ["sample", "position"], "losses": [1, 2], "inputs": [1, 2],
 }
 GIVEN = ["kernel", "stride", "dilation", "groups", "output_padding", "size", "factor", "tie", "epsilon", "momentum", "rate",
          "standard_deviation", "ignore", "class_weights", "label_smoothing", "normalize", "micro", "clip_norm", "ema", "loss_scale",
@@ -44,6 +44,8 @@ def written_forms(kind):
         return {"features", "flattened"}
     if kind == "embedding":
         return {"series", "images", "volumes"}
+    if kind in ("class_token", "sequence_pool"):
+        return {"series" if kind == "class_token" else "features"}
     if kind in ("input", "dense"):
         return set(FORMS) - {"flattened"}
     return read_forms(kind)

@@ -13,9 +13,11 @@ def weight_of(kind):
     """Libraries have more ways to be wrong with convolutions than with anything else."""
     if kind in ("flatten", "global_avgpool"):
         return 0.25
-    if kind in ("batch_norm", "layer_norm", "rms_norm", "add", "multiply", "gated", "attention"):
+    if kind in ("batch_norm", "layer_norm", "rms_norm", "add", "multiply", "positions", "class_token"):
         return 1.6  # refused where there are too few values
-    return 8 if "conv" in kind else 4 if dimensions_of(kind) else 1
+    if kind in ("gated", "attention"):
+        return 2.4
+    return 8 if "conv" in kind else 6 if dimensions_of(kind) else 1
 
 
 class Drawing:
@@ -249,6 +251,10 @@ class Drawing:
                 o["length"] = math.prod(x.positions) + rng.choice([0, 2])
             if self.chance(0.7):
                 o["standard_deviation"] = rng.choice([0.5, 0.1])
+        elif kind == "class_token":
+            o["standard_deviation"] = rng.choice([0.5, 0.1])
+        elif kind == "sequence_pool":
+            o["take"] = rng.choice(["first", "mean"])
         elif kind == "gated" and self.chance(0.7):
             o["activation"] = rng.choice(ACTIVATIONS)
         elif kind == "attention":
@@ -273,7 +279,9 @@ class Drawing:
 
     def attention(self, x):
         rng = self.rng
-        heads, kv_heads = rng.choice(self.fitting_heads(x))
+        fitting = self.fitting_heads(x)
+        halves = [fits for fits in fitting if networks.heads_of(dict(zip(("heads", "kv_heads"), fits)), x)[2] % 2 == 0]
+        heads, kv_heads = rng.choice(halves if halves and self.chance(0.7) else fitting)
         o = {"heads": heads, "causal": self.chance(0.5)}
         if kv_heads != heads:
             o["kv_heads"] = kv_heads
@@ -320,21 +328,23 @@ class Drawing:
         if kind in ("add", "multiply", "concat"):
             self.join(kind, name)
             return
+        if kind == "dense" and self.chance(0.2):
+            name = rng.choice([n for n in self.values if self.ties(n)] or [name])
         for _ in range(8):  # windows may not fit
             options = self.options(kind, self.values[name])
-            if kind == "dense" and self.chance(0.7):
-                self.tie(options, name)
+            if kind == "dense" and self.chance(0.7) and (ties := self.ties(name)):
+                options.update(ties[-1])
             if self.add(kind, [name], **options):
                 return
 
-    def tie(self, options, name):
-        inputs = {i["name"] for i in self.network["inputs"]}
-        if name in inputs:
-            return
+    def ties(self, name):
+        """Options of dense layers on this value that have the weight of another layer."""
+        inputs, found = {i["name"] for i in self.network["inputs"]}, []
         for layer in self.network["layers"]:
             own = networks.layer_parameters(layer, [self.values[s] for s in layer["from"]], layer["from"][0] in inputs)
-            if layer["kind"] in ("dense", "embedding") and own[0][1][1] == self.values[name].channels:
-                options.update(units=own[0][1][0], tie=layer["name"])
+            if name not in inputs and layer["kind"] in ("dense", "embedding") and own[0][1][1] == self.values[name].channels:
+                found.append({"units": own[0][1][0], "tie": layer["name"]})
+        return found
 
     def join(self, kind, name):
         rng, x = self.rng, self.values[name]
@@ -374,7 +384,9 @@ class Drawing:
 
     def to_features(self, name):
         x = self.values[name]
-        if x.positions:
+        if x.positions and self.chance(0.15):
+            name = self.must("sequence_pool", [name], **self.options("sequence_pool", x))
+        elif x.positions:
             if self.chance(0.5):
                 name = self.add("global_avgpool", [name]) or name
             name = self.must("flatten", [name])
@@ -433,7 +445,7 @@ class Drawing:
         n = dimensions_of(self.wanted or "")
         forms = ["features", "series", "images", "volumes"]
         form = forms[n] if n else rng.choices(forms, [1, 2, 2, 2])[0]
-        if self.wanted in ("embedding", "global_avgpool") and form == "features":
+        if self.wanted in ("embedding", *networks.POSITIONS) and form == "features":
             form = "series"
         many = self.chance(0.3)
         self.input("input" if not many else "in0", form)
@@ -441,7 +453,7 @@ class Drawing:
             self.input("in1", form if self.chance(0.5) else rng.choice(forms))
         if any("tokens" in i for i in self.network["inputs"]) and not many:
             self.rename_input()
-        layers = rng.randint(2, 11)
+        layers = rng.randint(3, 12)
         for _ in range(4 * layers):
             if len(self.network["layers"]) >= layers:
                 break
@@ -461,7 +473,7 @@ class Drawing:
 
 
 def draw(seed):
-    """The network of a seed: a pure function. Each kind of layer is wanted by every 33rd seed."""
+    """The network of a seed: a pure function. The kinds of layers are wanted in turn."""
     for attempt in range(1000):
         try:
             network = Drawing(seed + (attempt << 32), networks.KINDS[seed % len(networks.KINDS)]).draw()

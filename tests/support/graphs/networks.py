@@ -15,7 +15,7 @@ SPATIAL = [f"{op}{n}d{rest}" for n in (1, 2, 3) for op, rest in
            (("conv", ""), ("conv", "_transpose"), ("upsample", ""), ("maxpool", ""), ("avgpool", ""))]
 ROWS = ["batch_norm", "layer_norm", "rms_norm", "concat", "gated"]  # of values with channels: no flattened image
 ANYWHERE = ["dense", *ACTIVATIONS, "add", "multiply", "dropout", "drop_path", "flatten"]
-POSITIONS = ["global_avgpool", "attention", "positions"]  # of values with positions, however many dimensions
+POSITIONS = ["global_avgpool", "attention", "positions", "class_token", "sequence_pool"]  # of values with positions, however many dimensions
 KINDS = [*SPATIAL, *ROWS, *ANYWHERE, *POSITIONS, "embedding"]
 LOSSES = ["cross_entropy", "mean_squared_error"]
 NOT_OPTIONS = ("kind", "name", "from")
@@ -145,8 +145,12 @@ def output_of(layer, inputs, directly_on_input):
     if kind == "gated":
         need(x.channels % 2 == 0, "halves")
         return Value(x.positions, x.channels // 2)
-    if kind == "positions":
+    if kind in ("positions", "class_token", "sequence_pool"):
         need(x.positions, "no positions")
+    if kind == "class_token":
+        return Value((1 + math.prod(x.positions),), x.channels)
+    if kind == "sequence_pool":
+        return Value((), x.channels)
     if kind == "attention":
         heads, kv_heads, size = heads_of(layer, x)
         need(x.positions and size and heads % kv_heads == 0 and x.channels == size * (heads + 2 * kv_heads), "heads")
@@ -221,6 +225,8 @@ def layer_parameters(layer, inputs, on_input):
     elif kind == "positions":
         rows = layer.get("length") or math.prod(x.positions)
         return [("weight", (rows, x.channels), ("normal", layer.get("standard_deviation", 0.02)))]
+    elif kind == "class_token":
+        return [("weight", (x.channels,), ("normal", layer.get("standard_deviation", 0.02)))]
     elif kind == "embedding":
         return [("weight", (layer["vocabulary"], layer["channels"]), ("normal", layer.get("standard_deviation", 1)))]
     if weight is None:

@@ -207,6 +207,10 @@ class Network:
         if kind == "positions":
             rows = self.parameter(layer, "weight")[:math.prod(x.shape[2:])]
             return x + rows.T.reshape(x.shape[1:])
+        if kind == "class_token":
+            return torch.cat([self.parameter(layer, "weight").expand(len(x), 1, -1).transpose(1, 2), x.flatten(2)], 2)
+        if kind == "sequence_pool":
+            return x.flatten(2)[:, :, 0] if layer["take"] == "first" else x.flatten(2).mean(2)
         if kind == "attention":
             return self.attention(layer, x)
         return self.spatial(layer, x)

@@ -30,7 +30,7 @@ class Builder {
         use_(use),
         inputs_(inputs_of(model)),
         outputs_(outputs_of(model)),
-        family_(family_layers(model.family, inputs_[0].shape)),
+        family_(family_layers(model, inputs_)),
         linked_(link(family_.empty() ? model.layers : family_, inputs_, outputs_)),
         graph_(batch) {}
 

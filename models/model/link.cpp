@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <fmt/format.h>
@@ -134,6 +135,21 @@ class Linker {
 };
 
 }  // namespace
+
+std::vector<Layer> family_layers(const ModelConfig& model, std::span<const ModelInput> inputs) {
+  const auto is_documents = [](const ModelInput& input) { return input.name == "documents" && input.indices(); };
+  const auto documents = std::find_if(inputs.begin(), inputs.end(), is_documents);
+  const auto read = std::find_if_not(inputs.begin(), inputs.end(), is_documents);
+  const ModelInput& first = read == inputs.end() ? inputs[0] : *read;
+  std::vector<Layer> layers = family_layers(model.family, first.shape);
+  if (documents == inputs.end()) return layers;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    std::vector<std::string>& from = layers[i].from;
+    if (from.empty()) from = {i == 0 ? first.name : layers[i - 1].name};
+    if (std::holds_alternative<Attention>(layers[i].op)) from.push_back(documents->name);
+  }
+  return layers;
+}
 
 LinkedModel link(std::span<const Layer> layers, std::span<const ModelInput> inputs,
                  std::span<const ModelOutput> outputs) {

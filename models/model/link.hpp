@@ -30,6 +30,10 @@ struct LinkedModel {
   std::vector<std::size_t> outputs;  // the layer of each
 };
 
+/// The layers of the model's family; none where it has layers of its own. Where the model has an input of index values
+/// with the name `documents`, every attention of the family reads it.
+std::vector<Layer> family_layers(const ModelConfig&, std::span<const ModelInput>);
+
 /// Every layer and every input is read, or a layer is an output. Throws LayerError.
 LinkedModel link(std::span<const Layer>, std::span<const ModelInput>, std::span<const ModelOutput>);
 

@@ -94,7 +94,7 @@ TEST(Packs, TakeWhatFitsBest) {
 
 TEST(Packs, OfAnyLengths) {
   for (const std::uint32_t length : {1u, 2u, 63u, 64u, 65u, 4095u, 4096u, 4097u, 300'000u}) {
-    const Offsets offsets = offsets_of(log_normal(500, 6, 3));
+    const Offsets offsets = offsets_of(log_normal(500, 3, 1.5));
     check(PackTable(offsets, length), offsets, length);
   }
   const PackTable none(Offsets{0, 0, 0}, 8);

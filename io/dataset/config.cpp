@@ -268,14 +268,19 @@ TypePtr<DataConfig> data_table() {
         .required()
         .may_change();
     data.add("eval", &DataConfig::eval, eval_type(), "HDF5 files or globs to evaluate on; [] for none").may_change();
+    data.add("text", &DataConfig::text, text_table(), "samples of files of tokens").shown_if([](const DataConfig& d) {
+      return bool(d.text);
+    });
+    for (const char* field : {"sample_key", "target_key", "inputs", "targets", "weights", "normalize", "augment"})
+      data.exclusive("text", field);
     // The short form, for a model of one input and one target.
-    const auto short_input = [](const DataConfig& d) { return d.inputs.empty(); };
+    const auto short_input = [](const DataConfig& d) { return d.inputs.empty() && !d.text; };
     data.add("sample_key", &DataConfig::sample_key, text_or_empty(),
              "HDF5 path of the samples; empty: the usual names are tried")
         .shown_if(short_input);
     data.add("target_key", &DataConfig::target_key, text_or_empty(),
              "HDF5 path of labels or targets; empty: the usual names are tried")
-        .shown_if([](const DataConfig& d) { return d.targets.empty(); });
+        .shown_if([](const DataConfig& d) { return d.targets.empty() && !d.text; });
     data.add("inputs", &DataConfig::inputs, map_of(input_type(), "inputs"),
              "by the model's names, in place of sample_key, normalize and augment")
         .shown_if([](const DataConfig& d) { return !d.inputs.empty(); });

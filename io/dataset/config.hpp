@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "io/dataset/description.hpp"
+#include "io/samples/config.hpp"
 #include "runtime/config/named.hpp"
 #include "runtime/graph/graph.hpp"
 
@@ -71,6 +72,7 @@ struct EvalConfig {
 struct DataConfig {
   std::vector<std::string> train;  // files or globs; several are shards, in this order
   EvalConfig eval;
+  TextConfig text;  // with a length: all files are files of tokens, and what follows says nothing of them
   // The short form for a model of one input and one target; empty keys: detect.
   std::string sample_key, target_key;
   Normalize normalize;

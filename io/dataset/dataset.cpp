@@ -14,6 +14,7 @@
 
 #include "io/dataset/detect.hpp"
 #include "io/dataset/port_rows.hpp"
+#include "io/samples/text_samples.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {
@@ -72,6 +73,7 @@ std::vector<std::string> expand_files(std::span<const std::string> patterns) {
 struct Dataset::State {
   ShardList list;
   std::shared_ptr<OpenFiles> open_files;
+  std::unique_ptr<TextSamples> text_samples;  // where samples are that; `rows` are parts of it
   std::vector<PortRows> rows;
   std::vector<DataPort> ports;  // of `rows`, once these are open
   std::vector<Description> descriptions;
@@ -81,6 +83,8 @@ struct Dataset::State {
 
   void open(const DatasetOptions&);
   void open_file(const h5::File&, const std::vector<PortSource>&, bool evaluation);
+  void make_text(const TextConfig&, const std::vector<PortSource>&);
+  void open_text(const h5::File&, const std::vector<PortSource>&);
   std::vector<PortSource> detected(const h5::File&);
   void load(const DatasetOptions&);
   void make_fingerprint();
@@ -152,8 +156,33 @@ void Dataset::State::open_file(const h5::File& file, const std::vector<PortSourc
   for (PortRows& port : rows) port.read_labels(list);
 }
 
+void Dataset::State::make_text(const TextConfig& config, const std::vector<PortSource>& sources) {
+  bool apart = false, labels = false;
+  std::optional<std::int64_t> ignore;
+  for (const PortSource& source : sources) {
+    if (source.text == TextPart::none) throw BugError("dataset: a port that is no part of a text");
+    apart = apart || source.text == TextPart::documents;
+    labels = labels || source.text == TextPart::labels;
+    if (source.text == TextPart::labels) ignore = source.ignore;
+  }
+  if (labels && (apart || config.objective == TextConfig::Objective::masked) && !ignore)
+    throw BugError("dataset: positions without a label, and no label that says so");
+  text_samples = std::make_unique<TextSamples>(config, apart, ignore);
+}
+
+void Dataset::State::open_text(const h5::File& file, const std::vector<PortSource>& sources) {
+  const std::uint64_t count = text_samples->add(file, open_files);
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    const PortSource& source = sources[i];
+    rows[i].add(*text_samples, source.text,
+                describe(file, text_samples->tokens(), source.name, source.use, source.index));
+  }
+  list.first.push_back(list.count() + count);
+}
+
 void Dataset::State::open(const DatasetOptions& options) {
   const bool automatic = options.ports.empty();
+  if (options.text) make_text(options.text, options.ports);
   list.first.push_back(0);
   std::vector<PortSource> sources = options.ports;
   for (const std::string& path : list.files) {
@@ -161,8 +190,9 @@ void Dataset::State::open(const DatasetOptions& options) {
     if (automatic) sources = detected(file);
     if (rows.empty())
       for (const PortSource& source : sources) rows.emplace_back(source);
-    open_file(file, sources, options.evaluation);
+    text_samples ? open_text(file, sources) : open_file(file, sources, options.evaluation);
   }
+  if (text_samples) text_samples->check_count();
   for (PortRows& r : rows) {
     descriptions.push_back(r.match(find_description(options.reference, r.port().use, r.port().name), list));
     ports.push_back(r.port());
@@ -170,10 +200,11 @@ void Dataset::State::open(const DatasetOptions& options) {
 }
 
 void Dataset::State::load(const DatasetOptions& options) {
-  double bytes = 0;
+  double bytes = text_samples ? text_samples->stored_bytes() : 0;
   for (const PortRows& r : rows) bytes += r.stored_bytes();
   in_memory = bytes <= options.cache_mib * 1024 * 1024;
   if (!in_memory) return;
+  if (text_samples) return text_samples->load(reading_threads());
   const auto begin_of = [&](int part) {
     return part_begin(list.count(), static_cast<std::uint64_t>(part), static_cast<std::uint64_t>(options.part.count),
                       static_cast<std::uint64_t>(options.part.batch));
@@ -227,6 +258,7 @@ void Dataset::State::make_fingerprint() {
                                                      : TargetUse::values);
   add_text(fmt::format("{}|{} {} {}|{} {} {} {}", count, x.key, name_of(x.type), x.row.str(), y.key, use,
                        name_of(y.type), target != nullptr ? y.row.elements() : 0));
+  if (text_samples) add_text(text_samples->digest());
   if (target != nullptr && y.labels) add(target->labels().data(), target->labels().size() * sizeof(std::int32_t));
   for (std::uint64_t i = 0; i < n; ++i) {
     if (input != nullptr) add_row(*input, sampled(i));
@@ -300,6 +332,20 @@ const BlockLayout& Dataset::blocks() const noexcept {
 }
 std::string Dataset::where(std::size_t port, std::uint64_t index) const {
   return state_->rows[port].where(state_->list, index);
+}
+
+const TextSamples* Dataset::text() const noexcept {
+  return state_->text_samples.get();
+}
+std::int64_t Dataset::held(std::uint64_t index) const noexcept {
+  const std::size_t shard = state_->list.shard_of(index);
+  return state_->text_samples->held(shard, index - state_->list.first[shard]);
+}
+std::string Dataset::token_place(std::size_t i, std::uint64_t index, std::int64_t position) const {
+  const ShardList& list = state_->list;
+  const std::size_t shard = list.shard_of(index);
+  return fmt::format("{}: {}", list.files[shard],
+                     state_->text_samples->where(port(i).text, shard, index - list.first[shard], position));
 }
 
 void Dataset::check_labels(std::size_t i, std::int64_t classes, std::optional<std::int64_t> ignore) const {

@@ -15,10 +15,13 @@
 
 #include "io/dataset/description.hpp"
 #include "io/hdf5/stored.hpp"
+#include "io/samples/config.hpp"
 #include "runtime/graph/graph.hpp"
 #include "runtime/tensor/tensor.hpp"
 
 namespace dtrain::io {
+
+class TextSamples;
 
 /// A data set of the file that gives one input of the model.
 struct PortSource {
@@ -29,6 +32,7 @@ struct PortSource {
   std::string offsets{};  // HDF5 path of [rows + 1] offsets: the values of all samples lie one after another in `key`,
                           // sample i at [offsets[i], offsets[i + 1]); empty: a row a sample
   std::optional<std::int64_t> ignore{};  // of labels: this one may lie outside of every range
+  TextPart text = TextPart::none;        // with DatasetOptions::text, in place of the paths
 };
 
 struct DatasetOptions {
@@ -45,6 +49,7 @@ struct DatasetOptions {
   /// Of the set, or the checkpoint, that these samples meet: labels and columns are numbered as there, by their names.
   /// Without it, as in the file that names most of them.
   std::vector<Description> reference{};
+  TextConfig text{};  // of files of tokens; with a length all ports are parts of their samples
 };
 
 /// A port as the files have it.
@@ -61,6 +66,7 @@ struct DataPort {
   std::int64_t class_count = 0;  // of `labels`: the largest + 1
   StoredLayout layout = StoredLayout::unknown;  // as the files say
   bool mapped = false;                          // labels or columns are numbered in another way than in some file
+  TextPart text = TextPart::none;               // of a sample of text, which is made of rows of `key`
   bool ragged() const noexcept { return !offsets.empty(); }
   /// Of what row() may need.
   std::size_t scratch_bytes() const noexcept { return row_bytes * static_cast<std::size_t>(longest); }
@@ -139,6 +145,12 @@ class Dataset {
   std::string rows_text(std::uint64_t begin, std::uint64_t end) const;
   /// "train.h5: /images, row 17" for messages.
   std::string where(std::size_t port, std::uint64_t index) const;
+
+  /// Where samples are text; else null.
+  const TextSamples* text() const noexcept;
+  /// Of a sample of text: positions that hold a token, and "train.h5: /tokens, position 17" of what one of them reads.
+  std::int64_t held(std::uint64_t index) const noexcept;
+  std::string token_place(std::size_t port, std::uint64_t index, std::int64_t position) const;
 
  private:
   struct State;

@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/hdf5/names.hpp"
+#include "io/text/token_file.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {
@@ -146,6 +147,11 @@ Description describe(const h5::File& file, const h5::DatasetInfo& info, const st
     said.shard = h5::read_text_attribute(file, info.path, "shard");
     said.preprocessing = h5::read_text_attribute(file, info.path, "preprocessing");
     if (said.preprocessing.size() > max_quoted) said.preprocessing.clear();
+    const std::string hash =
+        index ? h5::read_text_attribute(file, info.path, token_file::tokenizer_hash) : std::string();
+    if (!hash.empty() && hash.size() < max_quoted)
+      said.tokenizer =
+          fmt::format("{}, hash {}", h5::read_text_attribute(file, info.path, token_file::tokenizer), hash);
   }
   if (use == PortUse::weight || (index && !said.classes)) return said;
   said.names = names_beside(file, info, name_set(said), h5::max_names, h5::max_bytes_of_names);
@@ -185,6 +191,20 @@ StoredLayout agreed_layout(std::span<const Description> all) {
                                 d.source, text(d), first->source, text(*first)));
   }
   return first == nullptr ? StoredLayout::unknown : first->layout;
+}
+
+std::string other_tokenizer(const Description& a, const Description& b) {
+  if (a.tokenizer.empty() || b.tokenizer.empty() || a.tokenizer == b.tokenizer) return {};
+  return fmt::format("{} has tokens of {}, but {} has tokens of {}; import their texts with one tokenizer", a.source,
+                     a.tokenizer, b.source, b.tokenizer);
+}
+
+void check_tokenizers(std::span<const Description> all, const Description* reference) {
+  for (const Description& said : all) {
+    std::string text = other_tokenizer(said, all.front());
+    if (text.empty() && reference != nullptr) text = other_tokenizer(said, *reference);
+    if (!text.empty()) throw DataError(text);
+  }
 }
 
 RowMap::RowMap(const Description& wanted, const Description& found, StoredType type) : type_(type) {
@@ -245,12 +265,13 @@ bool RowMap::apply(std::byte* stored, std::size_t count, std::optional<std::int6
 std::string to_text(std::span<const Description> all) {
   nlohmann::json json = nlohmann::json::array();
   for (const Description& d : all) {
-    if (d.names.empty() && d.preprocessing.empty()) continue;
+    if (d.names.empty() && d.preprocessing.empty() && d.tokenizer.empty()) continue;
     json.push_back({{"port", d.port},
                     {"use", d.use == PortUse::input ? "input" : "target"},
                     {"classes", d.classes},
                     {"names", d.names}});
     if (!d.preprocessing.empty()) json.back()["preprocessing"] = d.preprocessing;
+    if (!d.tokenizer.empty()) json.back()["tokenizer"] = d.tokenizer;
   }
   if (json.empty()) return {};
   std::string text = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -269,6 +290,7 @@ std::vector<Description> descriptions_from(const std::string& text, const std::s
       d.classes = item.at("classes").get<bool>();
       d.names = item.at("names").get<std::vector<std::string>>();
       d.preprocessing = item.value("preprocessing", "");
+      d.tokenizer = item.value("tokenizer", "");
     }
   } catch (const nlohmann::json::exception& e) {
     throw DataError(fmt::format("{}: what it says of the data cannot be read: {}", source, e.what()));

@@ -33,6 +33,7 @@ struct Description {
   StoredLayout layout = StoredLayout::unknown;
   std::string shard{};          // of a file that is one of several: shard_text()
   std::string preprocessing{};  // of images: the options of the import that made samples of them
+  std::string tokenizer{};      // of tokens: "gpt2, hash 0123456789abcdef"
 };
 
 /// The data set that says of which file each sample was made, and what it says; empty where there is none, or it has
@@ -60,6 +61,12 @@ StoredLayout agreed_layout(std::span<const Description>);
 
 /// Throws DataError where files are shards of one set that was cut in two ways, or of two sets under one name.
 void check_shards(std::span<const Description>);
+
+/// Throws DataError where tokens of some of them are those of another tokenizer than those of others, or of `reference`
+/// (which may be null).
+void check_tokenizers(std::span<const Description>, const Description* reference);
+/// What differs, for that: nothing where one of them says nothing.
+std::string other_tokenizer(const Description&, const Description&);
 
 /// How stored rows of `found` become rows of `wanted`: labels by the names of classes, which must be some of those of
 /// `wanted`, columns by theirs, which must be the same. Nothing changes where one of them says nothing.

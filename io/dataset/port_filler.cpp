@@ -11,6 +11,7 @@
 #include <fmt/ranges.h>
 
 #include "io/hdf5/stored.hpp"
+#include "io/samples/text_samples.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {
@@ -146,10 +147,11 @@ void NumberFiller::throw_not_finite(std::uint64_t index, const std::byte* bytes,
 // ---- index values --------------------------------------------------------------------------------------------------
 
 IndexFiller::IndexFiller(const Dataset& data, const BatchLayout& layout, std::span<const PortOptions> ports,
-                         std::size_t port, const Augmenter* followed)
+                         std::size_t port, const Augmenter* followed, const Masking* masking)
     : PortFiller(data, layout, ports, port),
       end_(options_.limit > 0 ? options_.limit : end_of(desc_.dtype)),
-      padding_(options_.use == PortUse::target ? options_.ignore.value_or(0) : 0) {
+      padding_(options_.use == PortUse::target ? options_.ignore.value_or(0) : 0),
+      masking_(masking) {
   const DataPort& held = stored();
   const std::string name = fmt::format("{}: {}", data.files()[0], held.key);
   if (!held.index) throw BugError(fmt::format("loader: {} was not opened as index values", held.name));
@@ -191,6 +193,12 @@ IndexFiller::IndexFiller(const Dataset& data, const BatchLayout& layout, std::sp
   }
   if (held.labels) data.check_labels(static_cast<std::size_t>(options_.source), end_, options_.ignore);
   if (held.ragged()) data.check_lengths(static_cast<std::size_t>(options_.source), desc_.shape[1]);
+  if (held.text == TextPart::tokens && data.in_memory()) data.text()->check_tokens(end_);
+  if (masking != nullptr && masking->vocabulary() > end_)
+    throw ConfigError(
+        fmt::format("data.text.objective: masked puts any token in place of some, and the tokenizer has {}, "
+                    "but {} has a vocabulary of {}; expected {}",
+                    masking->vocabulary(), model_name(held), end_, masking->vocabulary()));
   if (followed != nullptr) follower_.emplace(*followed, desc_.shape[1], desc_.shape[2], size_of(desc_.dtype));
 }
 
@@ -245,12 +253,29 @@ std::int64_t IndexFiller::fill(std::uint64_t index, std::uint64_t position, Fill
   });
   if (!sound) throw_range(index, held.data, count);
   put(out, count, positions_ - count, padding_);
+  if (masking_ != nullptr) hide(index, position, out);
   if (follower_) {
     std::byte* const outside = scratch.value.data() + bytes_;
     put(outside, 0, 1, padding_);
     follower_->follow(position, scratch.value.data(), outside, to);
   }
   return count;
+}
+
+/// Tokens become what the model reads of them; labels of those that are not hidden are ignored.
+void IndexFiller::hide(std::uint64_t index, std::uint64_t position, std::byte* sample) const {
+  const std::uint64_t epoch = position / data_.count();
+  const bool labels = stored().text == TextPart::labels;
+  with_index_type(desc_.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    auto* const values = reinterpret_cast<T*>(sample);
+    masking_->apply(values, data_.held(index), index, epoch, [&](std::int64_t p, bool hidden, TokenId seen) {
+      if (!labels)
+        values[p] = static_cast<T>(seen);
+      else if (!hidden)
+        values[p] = static_cast<T>(padding_);
+    });
+  });
 }
 
 std::int64_t IndexFiller::place_of_one(std::uint64_t index, const std::byte* bytes) const {
@@ -289,7 +314,10 @@ void IndexFiller::throw_range(std::uint64_t index, const std::byte* bytes, std::
       range = fmt::format(", but the vocabulary has {} (0 to {})", end_, end_ - 1);
     }
     if (options_.ignore) range += fmt::format(", or {}, which is ignored", *options_.ignore);
-    throw DataError(fmt::format("{}{}: the value is {}{}", where(index), at, stored_text(type, value), range));
+    const std::string place = stored().text == TextPart::none
+                                  ? where(index) + at
+                                  : data_.token_place(static_cast<std::size_t>(options_.source), index, i);
+    throw DataError(fmt::format("{}: the value is {}{}", place, stored_text(type, value), range));
   }
   throw BugError("loader: an index value out of range that is none");
 }

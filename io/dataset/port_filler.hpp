@@ -12,6 +12,7 @@
 #include "io/dataset/augment.hpp"
 #include "io/dataset/convert.hpp"
 #include "io/dataset/loader.hpp"
+#include "io/samples/masking.hpp"
 
 namespace dtrain::io {
 
@@ -127,8 +128,9 @@ class NumberFiller final : public PortFiller {
 /// Tokens, categories, labels and label maps, checked against their range. Labels may be stored as floats, and one-hot.
 class IndexFiller final : public PortFiller {
  public:
+  /// `masking`: of tokens of text and their labels; null: none.
   IndexFiller(const Dataset&, const BatchLayout&, std::span<const PortOptions>, std::size_t port,
-              const Augmenter* followed);
+              const Augmenter* followed, const Masking* masking);
   void reserve(FillScratch&) const override;
   void pad(std::byte* to) const override;
   std::int64_t fill(std::uint64_t index, std::uint64_t position, FillScratch&, std::byte* to) const override;
@@ -140,11 +142,13 @@ class IndexFiller final : public PortFiller {
 
  private:
   void put(std::byte* to, std::int64_t first, std::int64_t count, std::int64_t value) const;
+  void hide(std::uint64_t index, std::uint64_t position, std::byte* sample) const;
   [[noreturn]] void throw_range(std::uint64_t index, const std::byte* stored, std::int64_t count) const;
   /// Of a one-hot row.
   std::int64_t place_of_one(std::uint64_t index, const std::byte* stored) const;
   std::int64_t end_;      // of the range
   std::int64_t padding_;  // behind short rows, and what lies outside a followed image
+  const Masking* masking_;
   bool one_hot_ = false;  // a stored row has a value for each class, where the model wants one label
 };
 

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "io/samples/text_samples.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::io {
@@ -96,6 +97,11 @@ PortFillers::PortFillers(const Dataset& data, const BatchLayout& layout, std::sp
                          std::uint64_t seed, bool training)
     : augmenters_(ports.size()), fillers_(ports.size()), weights_(ports.size()), indices_(ports.size()) {
   if (ports.size() != layout.ports.size()) throw BugError("loader: options of other ports than the layout has");
+  // A prediction, which reads no labels, sees all tokens. Evaluations of runs of any seed hide the same ones.
+  const MaskTokens* const hidden = data.text() != nullptr ? data.text()->mask_tokens() : nullptr;
+  if (hidden != nullptr &&
+      std::any_of(ports.begin(), ports.end(), [](const PortOptions& o) { return o.use == PortUse::target; }))
+    masking_.emplace(*hidden, training ? seed : 0);
   for (std::size_t i = 0; i < ports.size(); ++i) {
     const PortOptions& o = ports[i];
     if (!is_weight(o) && (o.source < 0 || static_cast<std::size_t>(o.source) >= data.ports().size()))
@@ -110,7 +116,8 @@ PortFillers::PortFillers(const Dataset& data, const BatchLayout& layout, std::sp
     if (is_weight(ports[i])) continue;
     const Augmenter* followed = followed_by(layout, ports, i, augmenters_);
     if (layout.ports[i].desc.is_index()) {
-      auto filler = std::make_unique<IndexFiller>(data, layout, ports, i, followed);
+      const bool masked = masking_ && data.port(static_cast<std::size_t>(ports[i].source)).text != TextPart::documents;
+      auto filler = std::make_unique<IndexFiller>(data, layout, ports, i, followed, masked ? &*masking_ : nullptr);
       indices_[i] = filler.get();
       fillers_[i] = std::move(filler);
     } else {

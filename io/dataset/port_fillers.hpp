@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -26,6 +27,7 @@ class PortFillers {
   void reserve(FillScratch&) const;
 
  private:
+  std::optional<Masking> masking_;
   std::vector<std::unique_ptr<Augmenter>> augmenters_;
   std::vector<std::unique_ptr<PortFiller>> fillers_;
   std::vector<const WeightFiller*> weights_;

@@ -63,6 +63,16 @@ std::uint64_t PortRows::add(const std::string& path, const h5::DatasetInfo& info
   return rows;
 }
 
+void PortRows::add(const TextSamples& text, TextPart part, Description said) {
+  text_ = &text;
+  port_.text = part;
+  port_.key = text.tokens().path;
+  port_.type = text.type(part);
+  port_.row = Shape{text.length()};
+  port_.row_bytes = static_cast<std::size_t>(text.length()) * size_of(port_.type);
+  said_.push_back(std::move(said));
+}
+
 void PortRows::read_offsets(const std::string& path, const h5::DatasetInfo& info, std::uint64_t positions,
                             Shard& shard) {
   if (is_float(*info.type) || info.dims.size() != 1 || info.rows() < 1) {
@@ -90,6 +100,7 @@ void PortRows::read_offsets(const std::string& path, const h5::DatasetInfo& info
 
 Description PortRows::match(const Description* reference, const ShardList& list) {
   check_shards(said_);
+  check_tokenizers(said_, reference);
   const Description& own = fullest(said_);
   const Description wanted = reference != nullptr && !reference->names.empty() && !own.names.empty() ? *reference : own;
   for (std::size_t s = 0; s < shards_.size(); ++s) {
@@ -196,6 +207,10 @@ void PortRows::load(const ShardList& list, std::uint64_t begin, std::uint64_t en
 }
 
 Dataset::Row PortRows::row(const ShardList& list, std::uint64_t index, std::byte* scratch) const {
+  if (text_ != nullptr) {
+    const std::size_t s = list.shard_of(index);
+    return {text_->row(port_.text, s, index - list.first[s], scratch), 1};
+  }
   const bool kept = index >= kept_begin_ && index < kept_end_;
   if (!port_.ragged()) {
     if (kept) return {memory_.data() + (index - kept_begin_) * port_.row_bytes, 1};
@@ -226,6 +241,7 @@ std::int64_t PortRows::length(const ShardList& list, std::uint64_t index) const 
 
 std::string PortRows::where(const ShardList& list, std::uint64_t index) const {
   const std::size_t s = list.shard_of(index);
+  if (text_ != nullptr) return fmt::format("{}: {}", list.files[s], text_->where(s, index - list.first[s]));
   return fmt::format("{}: {}, row {}", list.files[s], port_.key, index - list.first[s]);
 }
 

@@ -11,6 +11,7 @@
 
 #include "io/dataset/dataset.hpp"
 #include "io/hdf5/column.hpp"
+#include "io/samples/text_samples.hpp"
 
 namespace dtrain::io {
 
@@ -30,6 +31,8 @@ class PortRows {
   /// number of rows. Throws DataError where it differs from those before.
   std::uint64_t add(const std::string& path, const h5::DatasetInfo&, const h5::DatasetInfo* offsets,
                     const std::shared_ptr<OpenFiles>&, const ShardList& before, Description);
+  /// The same of a part of samples of text, which have taken the file.
+  void add(const TextSamples&, TextPart, Description);
   /// The labels of the file that was added last, if the port has labels.
   void read_labels(const ShardList&);
 
@@ -48,7 +51,9 @@ class PortRows {
   /// Positions of a row.
   std::int64_t length(const ShardList&, std::uint64_t index) const noexcept;
   /// Rows of a file that are cheap to read together.
-  std::uint64_t band_rows(std::size_t shard) const noexcept { return shards_[shard].values->band_rows(); }
+  std::uint64_t band_rows(std::size_t shard) const noexcept {
+    return text_ != nullptr ? text_->band_samples(shard) : shards_[shard].values->band_rows();
+  }
   bool has_rows() const noexcept { return !port_.labels; }
   std::string where(const ShardList&, std::uint64_t index) const;
 
@@ -67,6 +72,7 @@ class PortRows {
 
   DataPort port_;
   std::optional<std::int64_t> ignore_;
+  const TextSamples* text_ = nullptr;  // in place of what follows
   std::vector<Shard> shards_;
   std::vector<Description> said_;  // by shard; until match()
   std::vector<std::int32_t> labels_;

@@ -1,8 +1,6 @@
 #include "io/import/import_text.hpp"
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <exception>
@@ -13,17 +11,15 @@
 #include <utility>
 #include <vector>
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
-#include <unistd.h>
+#include <xxhash.h>
 
 #include "io/files/output.hpp"
-#include "io/hdf5/hdf5_writer.hpp"
 #include "io/import/job_queue.hpp"
 #include "io/import/text_file.hpp"
-#include "io/text/token_file.hpp"
+#include "io/import/token_writer.hpp"
 #include "io/text/tokenizer_files.hpp"
 #include "io/text/unicode.hpp"
 #include "runtime/tensor/error.hpp"
@@ -35,8 +31,7 @@ using Kind = TextImportOptions::Document;
 
 constexpr std::size_t job_bytes = std::size_t{1} << 20;
 constexpr std::size_t read_bytes = std::size_t{256} << 10;
-constexpr std::size_t most_text = std::size_t{1} << 30;   // of a line, or of what cannot be cut
-constexpr std::size_t copy_bytes = std::size_t{4} << 20;  // at a time into the file
+constexpr std::size_t most_text = std::size_t{1} << 30;  // of a line, or of what cannot be cut
 constexpr auto progress_pause = std::chrono::milliseconds(100);
 
 /// Text that one thread encodes: whole lines, or a part of a file.
@@ -45,101 +40,65 @@ struct Job {
   const std::string* path = nullptr;
   std::string text;
   std::uint64_t first_byte = 0, first_line = 1;  // where the text begins in its file
-  bool ends_document = false;                    // of a file
+  bool ends_file = false;
+  TextPlace next;  // behind it
 };
 
-/// Tokens that wait for their number. Nothing is left of the file when the process ends.
-class Spool {
- public:
-  explicit Spool(const std::string& out) : out_(out) {
-    std::string name = out + ".tokens-XXXXXX";
-    descriptor_ = ::mkostemp(name.data(), O_CLOEXEC);
-    if (descriptor_ < 0) failed();
-    ::unlink(name.c_str());
+/// Reads so much of the text, and what was read behind it.
+void skip(TextFile& file, const std::string& path, std::uint64_t bytes, std::string& behind) {
+  while (bytes > 0) {
+    behind.resize(read_bytes);
+    const std::size_t got = file.read(behind.data(), read_bytes);
+    if (got == 0) throw DataError(fmt::format("{}: is shorter than it was for the shards that are there", path));
+    behind.resize(got);
+    const std::size_t skipped = std::min<std::uint64_t>(got, bytes);
+    behind.erase(0, skipped);
+    bytes -= skipped;
   }
-  ~Spool() { ::close(descriptor_); }
-  Spool(const Spool&) = delete;
-  Spool& operator=(const Spool&) = delete;
-
-  void append(std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const auto done = ::write(descriptor_, bytes.data(), bytes.size());
-      if (done < 0 && errno == EINTR) continue;
-      if (done < 0) failed();
-      bytes = bytes.subspan(static_cast<std::size_t>(done));
-      bytes_ += static_cast<std::uint64_t>(done);
-    }
-  }
-  void read(std::span<std::byte> to, std::uint64_t at) const {
-    while (!to.empty()) {
-      const auto done = ::pread(descriptor_, to.data(), to.size(), static_cast<off_t>(at));
-      if (done < 0 && errno == EINTR) continue;
-      if (done <= 0) failed();
-      to = to.subspan(static_cast<std::size_t>(done));
-      at += static_cast<std::uint64_t>(done);
-    }
-  }
-  std::uint64_t bytes() const noexcept { return bytes_; }
-
- private:
-  [[noreturn]] void failed() const {
-    throw DataError(fmt::format("{}: the tokens cannot be written beside it: {}", out_, std::strerror(errno)));
-  }
-  const std::string out_;
-  int descriptor_ = -1;
-  std::uint64_t bytes_ = 0;
-};
+}
 
 /// What the tokens of a job are: the ids as they are stored, and how many there are up to each document's end.
 struct Encoded {
   std::vector<std::byte> bytes;
   std::vector<std::uint64_t> ends;
-  std::uint64_t tokens = 0, empty = 0;
+  std::uint64_t empty = 0;
 };
 
 class TextImport {
  public:
   TextImport(std::span<const std::string> files, const std::string& out, const TextImportOptions& options)
       : files_(files),
-        out_(out),
         options_(options),
         kind_(options.document.value_or(options.key.empty() ? Kind::file : Kind::line)),
         tokenizer_(open_tokenizer(options.tokenizer)),
         any_bytes_(tokenizer_->name() == "bytes"),
-        type_(tokenizer_->vocabulary() <= (1u << 16) ? StoredType::u16 : StoredType::u32),
         threads_(options.threads > 0 ? static_cast<std::size_t>(options.threads)
                                      : std::max(1u, std::thread::hardware_concurrency())),
         queue_(2 * threads_),
-        writer_(out),
-        spool_(out) {}
+        writer_(*tokenizer_, out, options.shard_tokens, id(), files) {}
   std::string run();
 
  private:
+  std::string id() const;
   void read_all();
-  bool read(const std::string& path, std::uint64_t before, std::uint64_t total);
+  bool read(std::size_t index, std::uint64_t before, std::uint64_t total);
   std::size_t cut_of(std::string_view text) const;
   void work();
   Encoded encode(const Job&, Encoder&) const;
   void add_document(std::string_view text, bool ends, const Job&, Encoder&, std::vector<TokenId>&, Encoded&) const;
   std::string text_of(std::string_view line, const std::string& where) const;
-  void take(const Encoded&);
-  void write();
 
   const std::span<const std::string> files_;
-  const std::string& out_;
   const TextImportOptions& options_;
   const Kind kind_;
   const std::unique_ptr<Tokenizer> tokenizer_;
   const bool any_bytes_;
-  const StoredType type_;
   const std::size_t threads_;
   JobQueue<Job> queue_;
-  h5::Writer writer_;
-  Spool spool_;
+  TokenWriter writer_;
   std::size_t jobs_ = 0;
   std::uint64_t text_bytes_ = 0;
-  std::vector<std::int64_t> offsets_{0};
-  std::uint64_t tokens_ = 0, empty_ = 0;
+  std::uint64_t empty_ = 0;
   std::chrono::steady_clock::time_point told_{};
 };
 
@@ -160,15 +119,35 @@ std::size_t TextImport::cut_of(std::string_view text) const {
   return 0;
 }
 
-bool TextImport::read(const std::string& path, std::uint64_t before, std::uint64_t total) {
+/// One word for the files, as far as that can be told without reading them, and for what is made of them.
+std::string TextImport::id() const {
+  std::string text = fmt::format("{} {} {} {}\n", tokenizer_->hash(), options_.key,
+                                 kind_ == Kind::line ? "line" : "file", options_.shard_tokens);
+  for (const std::string& path : files_) {
+    std::error_code none;
+    const auto bytes = std::filesystem::file_size(path, none);
+    const auto time = std::filesystem::last_write_time(path, none).time_since_epoch().count();
+    text += fmt::format("{} {} {}\n", path, bytes, time);
+  }
+  return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
+}
+
+bool TextImport::read(std::size_t index, std::uint64_t before, std::uint64_t total) {
+  const std::string& path = files_[index];
   TextFile file(path);
   std::string text;
   std::uint64_t first_byte = 0, first_line = 1;
+  if (const TextPlace& begin = writer_.begin(); begin.file == index && begin.byte > 0) {
+    first_byte = begin.byte;
+    first_line = begin.line;
+    skip(file, path, first_byte, text);
+  }
   const auto send = [&](std::size_t bytes, bool ends) {
-    Job job{jobs_++, &path, text.substr(0, bytes), first_byte, first_line, ends};
+    Job job{jobs_++, &path, text.substr(0, bytes), first_byte, first_line, ends, {}};
     if (kind_ == Kind::line)
       first_line += static_cast<std::uint64_t>(std::count(job.text.begin(), job.text.end(), '\n'));
     first_byte += bytes;
+    job.next = ends ? TextPlace{index + 1} : TextPlace{index, first_byte, first_line};
     text_bytes_ += bytes;
     text.erase(0, bytes);
     return queue_.push(std::move(job));
@@ -208,7 +187,7 @@ void TextImport::read_all() {
     total += sizes.back();
   }
   for (std::size_t i = 0; i < files_.size(); ++i) {
-    if (!read(files_[i], before, total)) return;
+    if (i >= writer_.begin().file && !read(i, before, total)) return;
     before += sizes[i];
   }
   if (options_.progress) options_.progress(total, total);
@@ -256,7 +235,7 @@ Encoded TextImport::encode(const Job& job, Encoder& encoder) const {
   Encoded to;
   std::vector<TokenId> ids;
   if (kind_ == Kind::file) {
-    add_document(job.text, job.ends_document, job, encoder, ids, to);
+    add_document(job.text, job.ends_file, job, encoder, ids, to);
   } else {
     std::string_view rest = job.text;
     for (std::uint64_t number = job.first_line; !rest.empty(); ++number) {
@@ -280,9 +259,8 @@ Encoded TextImport::encode(const Job& job, Encoder& encoder) const {
       to.ends.push_back(ids.size());
     }
   }
-  to.tokens = ids.size();
-  to.bytes.resize(ids.size() * size_of(type_));
-  if (type_ == StoredType::u32) {
+  to.bytes.resize(ids.size() * size_of(writer_.type()));
+  if (writer_.type() == StoredType::u32) {
     if (!ids.empty()) std::memcpy(to.bytes.data(), ids.data(), to.bytes.size());
   } else {
     for (std::size_t i = 0; i < ids.size(); ++i) {
@@ -291,13 +269,6 @@ Encoded TextImport::encode(const Job& job, Encoder& encoder) const {
     }
   }
   return to;
-}
-
-void TextImport::take(const Encoded& of) {
-  spool_.append(of.bytes);
-  for (const std::uint64_t end : of.ends) offsets_.push_back(static_cast<std::int64_t>(tokens_ + end));
-  tokens_ += of.tokens;
-  empty_ += of.empty;
 }
 
 void TextImport::work() {
@@ -312,33 +283,12 @@ void TextImport::work() {
     }
     const bool done = queue_.in_turn(job->index, [&] {
       if (failure) std::rethrow_exception(failure);
-      take(encoded);
+      writer_.append(encoded.bytes, encoded.ends);
+      empty_ += encoded.empty;
+      if (kind_ == Kind::line || job->ends_file) writer_.cut(job->next);
     });
     if (!done) return;
   }
-}
-
-void TextImport::write() {
-  const std::array<std::uint64_t, 1> count{tokens_}, documents{offsets_.size()}, bytes{tokenizer_->definition().size()};
-  const std::size_t tokens = writer_.add(token_file::tokens, type_, count);
-  const std::size_t offsets = writer_.add(token_file::offsets, StoredType::i64, documents);
-  const std::size_t definition =
-      writer_.add(token_file::tokenizer, StoredType::u8, bytes, {.chunk_rows = 0, .gzip = 6});
-  const std::uint64_t size = size_of(type_);
-  std::vector<std::byte> block(std::min<std::uint64_t>(copy_bytes, spool_.bytes()));
-  for (std::uint64_t at = 0; at < spool_.bytes(); at += block.size()) {
-    const std::span part(block.data(), std::min<std::uint64_t>(block.size(), spool_.bytes() - at));
-    spool_.read(part, at);
-    writer_.write(tokens, at / size, part.size() / size, part.data());
-  }
-  writer_.write(offsets, 0, offsets_.size(), offsets_.data());
-  writer_.write(definition, 0, bytes[0], tokenizer_->definition().data());
-  writer_.attribute(tokens, token_file::tokenizer, tokenizer_->name());
-  writer_.attribute(tokens, token_file::tokenizer_hash, tokenizer_->hash());
-  const auto number = [&](const char* name, double value) { writer_.attribute(tokens, name, std::span(&value, 1)); };
-  number(token_file::vocabulary, tokenizer_->vocabulary());
-  if (const auto end = tokenizer_->end_of_text()) number(token_file::end_of_document, *end);
-  writer_.commit();
 }
 
 std::string TextImport::run() {
@@ -363,12 +313,19 @@ std::string TextImport::run() {
   }
   for (auto& thread : threads) thread.join();
   queue_.rethrow();
-  const std::size_t documents = offsets_.size() - 1;
-  if (documents == 0) throw DataError(fmt::format("{}: holds no text", fmt::join(files_, ", ")));
-  write();
-  std::string text = fmt::format(
-      "wrote {}: {} tokens ({}) of {} document{}, made of {} bytes of {}\ntokenizer: {}, {} ids, hash {}", out_,
-      tokens_, name_of(type_), documents, documents == 1 ? "" : "s", text_bytes_,
+  writer_.finish({files_.size()});
+  const std::size_t wrote = writer_.files() - writer_.kept();
+  if (writer_.files() == 0) throw DataError(fmt::format("{}: holds no text", fmt::join(files_, ", ")));
+  std::string text;
+  if (writer_.kept() > 0)
+    text = fmt::format("kept what is there of this import: {}{}\n", writer_.kept() == 1 ? "" : writer_.path(0) + " to ",
+                       writer_.path(writer_.kept() - 1));
+  if (wrote == 0) return text;
+  const std::string last = writer_.path(writer_.files() - 1);
+  text += fmt::format(
+      "wrote {}{}: {} tokens ({}) of {} document{}, made of {} bytes of {}\ntokenizer: {}, {} ids, hash {}",
+      wrote == 1 ? "" : writer_.path(writer_.kept()) + " to ", last, writer_.tokens(), name_of(writer_.type()),
+      writer_.documents(), writer_.documents() == 1 ? "" : "s", text_bytes_,
       options_.key.empty() ? "text" : "JSON lines", tokenizer_->name(), tokenizer_->vocabulary(), tokenizer_->hash());
   if (const auto end = tokenizer_->end_of_text())
     text += fmt::format("; each document ends with token {}, {}", *end, tokenizer_->piece(*end));
@@ -385,7 +342,7 @@ bool is_json_lines(const std::string& path) {
 }  // namespace
 
 std::string import_text(std::span<const std::string> files, const std::string& out, const TextImportOptions& options) {
-  check_output(out, files);
+  check_output(out, files);  // before a tokenizer is read; shards are looked at one by one
   if (!options.key.empty() && options.document == Kind::file)
     throw ConfigError("import text: with --key each line is a document; leave out --document file");
   if (options.key.empty() && !options.document)

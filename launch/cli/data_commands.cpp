@@ -179,7 +179,9 @@ void DataCommands::add_text(CLI::App& import) {
       import, "text", "From text files and JSON lines, compressed or not, as tokens",
       "  dtrain data import text book.txt -o book.h5                              bytes are the tokens\n"
       "  dtrain data import text *.txt.gz --tokenizer gpt2 -o books.h5            a file is a document\n"
-      "  dtrain data import text web.jsonl.zst --key text --tokenizer llama/ -o web.h5   a line is a document\n");
+      "  dtrain data import text web.jsonl.zst --key text --tokenizer llama/ -o web.h5   a line is a document\n"
+      "  dtrain data import text web/*.zst --key text --shard-tokens 100000000 -o web.h5 several files, web-00000.h5, "
+      "...\n");
   text->add_option("file", files_, "Text in UTF-8 or UTF-16, also .gz, .bz2, .xz, .zst; tokens are in this order")
       ->required();
   add_output(text);
@@ -191,6 +193,11 @@ void DataCommands::add_text(CLI::App& import) {
   text->add_option("--document", document_, "What a document is; by default a file, and with --key a line")
       ->check(CLI::IsMember({"line", "file"}))
       ->option_text("line|file");
+  text->add_option(
+          "--shard-tokens", text_.shard_tokens,
+          "Write shards of about so many tokens, OUTPUT-00000.h5, ...; the same command again goes on after the "
+          "last one that is there")
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 40));
   text->add_option("--threads", text_.threads, "Threads that encode; by default one for each core")
       ->check(CLI::Range(1, 1024));
   prints(text, [this] {

@@ -166,18 +166,26 @@ class Checks {
   void check_ports() {
     const RunConfig& c = config_;
     io::PortNames names;
+    io::TextModel text;
     for (const models::ModelInput& input : models::inputs_of(c.model)) {
       names.inputs.push_back(input.name);
+      text.inputs.push_back({input.name, input.shape, input.vocabulary});
       if (input.indices()) names.index_inputs.push_back(input.name);
     }
     for (const models::ModelLoss& loss : models::losses_of(c.model)) {
       names.targets.push_back(loss.target);
+      text.targets.push_back({loss.target, loss.kind == models::Loss::cross_entropy, loss.ignore.has_value()});
+      text.weights = text.weights || !loss.weight.empty();
       const auto known = std::find(names.label_targets.begin(), names.label_targets.end(), loss.target);
       if (loss.kind == models::Loss::cross_entropy && known == names.label_targets.end())
         names.label_targets.push_back(loss.target);
       if (!loss.weight.empty()) names.weights.push_back(loss.weight);
     }
     for (const io::PortProblem& p : io::port_problems(c.data, names)) problem_(p.field, p.text);
+    if (!c.data.text) return;
+    for (const auto& [field, what] : io::text_problems(c.data.text, text)) problem_(field, what);
+    if (!c.data.eval.inputs.empty() || !c.data.eval.targets.empty())
+      problem_("data.eval", "data.eval: with data.text all files are files of tokens; expected files alone");
   }
 
   void check_groups(Graph& graph) {

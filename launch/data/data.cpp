@@ -8,9 +8,17 @@
 
 #include <fmt/format.h>
 
+#include "io/samples/text_samples.hpp"
+
 namespace dtrain::launch {
 
 namespace {
+
+io::TextPart part_of(const RunConfig& config, const models::Port& port) {
+  if (!config.data.text) return io::TextPart::none;
+  if (port.use != PortUse::input) return io::TextPart::labels;
+  return port.data == io::documents_input ? io::TextPart::documents : io::TextPart::tokens;
+}
 
 /// The data sets of these ports; of weights that several ports read, one.
 std::vector<io::PortSource> sources_of(const RunConfig& config, const std::vector<models::Port>& ports, DataUse use) {
@@ -22,7 +30,8 @@ std::vector<io::PortSource> sources_of(const RunConfig& config, const std::vecto
     });
     if (known) continue;
     const io::PortConfig where = io::port_config(config.data, port.use, port.data, use == DataUse::evaluation);
-    sources.push_back({port.data, port.use, port.indices, where.key, where.offsets, port.ignore});
+    sources.push_back(
+        {port.data, port.use, port.indices, where.key, where.offsets, port.ignore, part_of(config, port)});
   }
   return sources;
 }
@@ -90,7 +99,7 @@ io::Dataset open_data(const RunConfig& config, const std::vector<std::string>& p
   const models::Ports ports = models::ports_of(config.model);
   return io::Dataset(
       patterns, {sources_of(config, ports.all, use), cache_mib, part, static_cast<std::size_t>(config.data.open_files),
-                 use == DataUse::evaluation, reference});
+                 use == DataUse::evaluation, reference, config.data.text});
 }
 
 Reference reference_of(const io::FoundCheckpoint& found) {
@@ -106,7 +115,10 @@ Reference reference_of(const io::FoundCheckpoint& found) {
 void check_same_names(const io::FoundCheckpoint& found, const Reference& now) {
   for (const io::Description& before : reference_of(found)) {
     const io::Description* const said = io::find_description(now, before.use, before.port);
-    if (said == nullptr || said->names.empty()) continue;
+    if (said == nullptr) continue;
+    if (const std::string text = io::other_tokenizer(*said, before); !text.empty())
+      throw CheckpointError(text, CheckpointError::Kind::incompatible);
+    if (before.names.empty() || said->names.empty()) continue;
     try {
       if (io::RowMap(before, *said, io::StoredType::i32).empty() && before.names.size() == said->names.size()) continue;
     } catch (const DataError& e) {
@@ -124,7 +136,8 @@ io::Dataset open_inputs(const RunConfig& config, const std::vector<std::string>&
   return io::Dataset(patterns, {.ports = sources_of(config, inputs, DataUse::evaluation),
                                 .cache_mib = 0,
                                 .evaluation = true,
-                                .reference = reference});
+                                .reference = reference,
+                                .text = config.data.text});
 }
 
 models::StoredPorts stored_ports(const io::Dataset& data, const io::Dataset* other) {
@@ -242,6 +255,13 @@ std::vector<std::string> data_warnings(const RunConfig& config, const Graph& gra
     if (!text.empty()) texts.push_back(std::move(text));
   }
   return texts;
+}
+
+std::vector<std::string> text_notes(const io::Dataset& train, const io::Dataset* eval) {
+  std::vector<std::string> notes;
+  if (train.text() != nullptr) notes.push_back("data.train: " + train.text()->text());
+  if (eval != nullptr && eval->text() != nullptr) notes.push_back("data.eval: " + eval->text()->text());
+  return notes;
 }
 
 }  // namespace dtrain::launch

@@ -51,4 +51,7 @@ void check_data(const RunConfig&, const Graph&, const models::StoredPorts&, cons
 std::vector<std::string> data_warnings(const RunConfig&, const Graph&, const models::StoredPorts&,
                                        const io::Dataset& train, const io::Dataset* eval);
 
+/// How files of tokens became samples, a line each; empty where samples are no text.
+std::vector<std::string> text_notes(const io::Dataset& train, const io::Dataset* eval);
+
 }  // namespace dtrain::launch

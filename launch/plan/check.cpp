@@ -128,6 +128,8 @@ class Check {
     if (train)
       for (std::string& text : data_warnings(config_, plan_.graph, stored, *train, eval ? &*eval : nullptr))
         notes_.push_back(std::move(text));
+    if (train)
+      for (std::string& text : text_notes(*train, eval ? &*eval : nullptr)) notes_.push_back(std::move(text));
     if (train) look_through(stored, *train, DataUse::training);
     if (eval) look_through(stored, *eval, DataUse::evaluation);
     data_.train_samples = train ? static_cast<std::int64_t>(train->count()) : 0;

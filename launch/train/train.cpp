@@ -118,6 +118,7 @@ class Trainer {
     for (const std::string& text :
          data_warnings(config_, *graph_, stored_, *train_data_, eval_data_ ? &*eval_data_ : nullptr))
       report_.warn(text);
+    for (const std::string& text : text_notes(*train_data_, eval_data_ ? &*eval_data_ : nullptr)) report_.say(text);
     status_.global_batch = config_.batch.global;
     status_.samples = static_cast<std::int64_t>(train_data_->count());
     status_.total_steps = total_steps(config_, train_data_->count());

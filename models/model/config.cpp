@@ -151,6 +151,10 @@ OneOf<ModelLoss> loss_kinds(bool named) {
       .add("label_smoothing", &ModelLoss::label_smoothing, fraction(),
            "fraction of the target that is spread over all classes (Szegedy et al. 2016)")
       .shown_if([](const ModelLoss& l) { return l.label_smoothing > 0; });
+  cross_entropy
+      .add("z_loss", &ModelLoss::z_loss, number({.least = 0}),
+           "times the square of the log-sum-exp of the logits: keeps them from growing (Chowdhery et al. 2022: 1e-4)")
+      .shown_if([](const ModelLoss& l) { return l.z_loss > 0; });
   losses.add("cross_entropy", std::move(cross_entropy),
              [](const ModelLoss& l) { return l.kind == Loss::cross_entropy; });
   ModelLoss squared;
@@ -219,6 +223,12 @@ std::vector<ModelInput> inputs_of(const ModelConfig& model) {
 std::vector<ModelOutput> outputs_of(const ModelConfig& model) {
   return model.outputs.empty() ? std::vector{ModelOutput{"output", {}}} : model.outputs;
 }
+std::size_t first_input(std::span<const ModelInput> inputs) {
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (inputs[i].name != "documents" || !inputs[i].indices()) return i;
+  return 0;
+}
+
 std::vector<ModelLoss> losses_of(const ModelConfig& model) {
   return model.losses.empty() ? std::vector{model.loss} : model.losses;
 }

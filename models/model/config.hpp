@@ -2,8 +2,10 @@
 // Plain values; launch/ fills them from YAML, build.hpp turns them into a Graph.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,6 +33,7 @@ struct ModelLoss {
   std::optional<std::int64_t> ignore;  // cross_entropy: positions with this label take part in nothing
   std::vector<double> class_weights;   // cross_entropy: of a position, by its label; empty: 1
   double label_smoothing = 0;          // cross_entropy
+  double z_loss = 0;                   // cross_entropy
   double factor = 1;
 };
 
@@ -57,6 +60,8 @@ struct ModelConfig {
 
 /// The inputs, at least one: `input` is one of that name.
 std::vector<ModelInput> inputs_of(const ModelConfig&);
+/// What the first layer reads, where it does not say: the first input but for `documents`, which attentions read.
+std::size_t first_input(std::span<const ModelInput>);
 /// The outputs, at least one: by default the last layer, as "output".
 std::vector<ModelOutput> outputs_of(const ModelConfig&);
 /// The losses, at least one: `loss` is one of that name, with the target "target".

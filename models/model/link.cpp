@@ -36,7 +36,8 @@ class Linker {
 
   LinkedModel link(std::span<const ModelOutput> outputs) {
     for (std::size_t i = 0; i < linked_.size(); ++i) {
-      if (linked_[i].layer->from.empty()) linked_[i].from = {i == 0 ? Source{true, 0} : Source{false, i - 1}};
+      if (linked_[i].layer->from.empty())
+        linked_[i].from = {i == 0 ? Source{true, first_input(inputs_)} : Source{false, i - 1}};
       for (const std::string& name : linked_[i].layer->from) linked_[i].from.push_back(resolve(i, name, "from"));
       if (const std::string& tie = linked_[i].layer->tie; !tie.empty()) linked_[i].tie = tied(i, tie);
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include <fmt/format.h>
 #include <zlib.h>
 
 #include "io/dataset/inspect.hpp"
@@ -190,6 +191,62 @@ TEST(ImportText, TellsHowFarItIs) {
   imported({folder / "a", folder / "b"}, folder / "t.h5", options);
   EXPECT_EQ(done, 101'000u);
   EXPECT_EQ(all, 101'000u);
+}
+
+/// Texts of all shards that are there, in order.
+Texts shard_texts(const Folder& folder, std::size_t& shards) {
+  Texts all;
+  for (shards = 0;; ++shards) {
+    const std::string path = folder / fmt::format("t-{:05}.h5", shards);
+    if (!std::filesystem::exists(path)) return all;
+    for (std::string& text : documents(path)) all.push_back(std::move(text));
+  }
+}
+
+TEST(ImportText, ShardsHoldWholeDocumentsAndGoOnWhereTheyEnded) {
+  const Folder folder;
+  std::string text;
+  Texts lines;
+  for (int i = 0; i < 250; ++i) {
+    lines.push_back(fmt::format("line {}{:20000}", i, "."));
+    text += lines.back() + (i % 7 == 0 ? "\r\n" : "\n");
+    lines.back() += '|';
+  }
+  write_text(folder / "a", text);
+  write_text(folder / "b", "the last one");
+  lines.emplace_back("the last one|");
+  const std::vector<std::string> files{folder / "a", folder / "b"};
+  Options options;
+  options.document = Options::Document::line;
+  options.shard_tokens = 500'000;
+  const std::string said = imported(files, folder / "t.h5", options);
+  std::size_t shards = 0;
+  EXPECT_TRUE(shard_texts(folder, shards) == lines);
+  ASSERT_GE(shards, 3u);
+  EXPECT_HAS(said, fmt::format("t-00000.h5 to {}: ", folder / fmt::format("t-{:05}.h5", shards - 1)));
+  const auto first = content_of(folder / "t-00000.h5"), second = content_of(folder / "t-00001.h5");
+  const auto time = std::filesystem::last_write_time(folder / "t-00000.h5");
+
+  EXPECT_HAS(imported(files, folder / "t.h5", options),
+             "kept what is there of this import: " + (folder / "t-00000.h5 to "));
+  for (std::size_t shard = 1; shard < shards; ++shard)
+    std::filesystem::remove(folder / fmt::format("t-{:05}.h5", shard));
+  EXPECT_HAS(imported(files, folder / "t.h5", options),
+             "kept what is there of this import: " + (folder / "t-00000.h5\n"));
+  std::size_t again = 0;
+  EXPECT_TRUE(shard_texts(folder, again) == lines);
+  EXPECT_EQ(std::filesystem::last_write_time(folder / "t-00000.h5"), time);
+
+  // Another import takes their place, and the shards that it does not have are removed.
+  options.shard_tokens = 2'000'000;
+  imported(files, folder / "t.h5", options);
+  EXPECT_TRUE(shard_texts(folder, again) == lines);
+  EXPECT_LT(again, shards);
+  options.shard_tokens = 500'000;
+  options.threads = 1;
+  imported(files, folder / "t.h5", options);
+  EXPECT_EQ(content_of(folder / "t-00000.h5"), first);
+  EXPECT_EQ(content_of(folder / "t-00001.h5"), second);
 }
 
 }  // namespace

@@ -100,8 +100,11 @@ std::string Progress::describe(const Now& now) const {
   const double spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   const double left =
       now.step > first_ ? spent / static_cast<double>(now.step - first_) * static_cast<double>(total_ - now.step) : 0;
-  return fmt::format("step {}/{}  epoch {:.2f}  loss {:.4f}  {:.0f} samples/s  {} left  waiting for data {:.1f} %",
-                     now.step, total_, now.epoch, now.loss, now.samples_per_second, format_duration(left),
+  std::string of_tokens;
+  if (now.tokens_per_second) of_tokens += fmt::format("  {:.0f} tokens/s", *now.tokens_per_second);
+  if (now.mfu) of_tokens += fmt::format("  MFU {:.1f} %", 100 * *now.mfu);
+  return fmt::format("step {}/{}  epoch {:.2f}  loss {:.4f}  {:.0f} samples/s{}  {} left  waiting for data {:.1f} %",
+                     now.step, total_, now.epoch, now.loss, now.samples_per_second, of_tokens, format_duration(left),
                      100 * now.waiting);
 }
 

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 
 namespace dtrain::launch {
@@ -16,7 +17,8 @@ class Progress {
     double epoch = 0;
     double loss = 0;
     double samples_per_second = 0;
-    double waiting = 0;  // fraction of the time spent waiting for data, 0..1
+    double waiting = 0;                                // fraction of the time spent waiting for data, 0..1
+    std::optional<double> tokens_per_second{}, mfu{};  // the second a fraction, 0..1
   };
 
   /// `quiet`: prints nothing (every rank but 0).

@@ -8,6 +8,7 @@
 #include "launch/config/tables.hpp"
 #include "models/model/build.hpp"
 #include "models/model/ports.hpp"
+#include "runtime/optim/matrices.hpp"
 #include "runtime/optim/optimizer_fields.hpp"
 
 namespace dtrain::launch {
@@ -161,6 +162,7 @@ PlanOptions plan_options(const RunConfig& config, int ranks) {
 Graph training_graph(const RunConfig& config, std::int64_t micro, const models::StoredPorts& stored) {
   Graph graph = models::build(config.model, micro, config.precision, stored);
   apply_groups(graph, config.optimizer.groups);
+  mark_matrices(graph, config.optimizer);
   return graph;
 }
 

@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "models/model/build.hpp"
+#include "runtime/optim/matrices.hpp"
 
 namespace dtrain::launch {
 
@@ -192,6 +193,7 @@ class Checks {
     const std::vector<ParameterGroup>& groups = config_.optimizer.groups;
     try {
       apply_groups(graph, groups);
+      mark_matrices(graph, config_.optimizer);
     } catch (const ConfigError& e) {
       const std::string text = e.what();
       problem_(text.substr(0, text.find(':')), text);

@@ -22,6 +22,7 @@
 #include "io/files/output.hpp"
 #include "launch/base/clock.hpp"
 #include "launch/data/data.hpp"
+#include "launch/data/token_bytes.hpp"
 #include "launch/infer/predictions.hpp"
 #include "launch/place/device_placement.hpp"
 #include "launch/report/run_choices.hpp"
@@ -174,7 +175,10 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
                      reference_of(model.found()));
   });
   const auto loader = model.make_loader();
-  Evaluator evaluator(model.engine(), *loader, model.group(), model.watchdog(), input.config.cuda.graphs);
+  double token_bytes = 0;
+  model.group().agree([&] { token_bytes = bytes_per_token(model.data().files()); });
+  Evaluator evaluator(model.engine(), *loader, model.group(), model.watchdog(), input.config.cuda.graphs, nullptr,
+                      token_bytes);
   const auto begin = Clock::now();
   EvalMetrics result = *evaluator.run(static_cast<std::int64_t>(model.found().state.step), nullptr);
   result.averaged = model.averaged();

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <fmt/format.h>
@@ -164,6 +165,7 @@ class Check {
                                   grouped(plan_.graph.parameter_count()), quantity(plan_.flops_per_sample),
                                   quantity(plan_.train_flops_per_sample));
     if (!config_.optimizer.groups.empty()) out += groups_text();
+    if (std::holds_alternative<Muon>(config_.optimizer.kind)) out += muon_text();
     out += "\n";
     out += layer_table();
     out += "\nMemory of a rank\n";
@@ -254,9 +256,20 @@ class Check {
       const ParameterGroup& group = config_.optimizer.groups[g];
       std::string how = group.frozen ? "frozen" : fmt::format("learning rate x {}", group.learning_rate_factor);
       if (!group.frozen && group.weight_decay) how += fmt::format(", weight decay {}", *group.weight_decay);
+      if (!group.frozen && !group.orthogonalize) how += ", by adamw";
       out += fmt::format("  {}: {} parameters, {}\n", group.match, grouped(decided_by(g)), how);
     }
     return out;
+  }
+  std::string muon_text() const {
+    std::int64_t floats = 0, matrices = 0;
+    for (const GraphParam& p : plan_.graph.params()) {
+      matrices += static_cast<std::int64_t>(p.matrices.size());
+      if (!p.matrices.empty()) floats += p.shape.elements();
+    }
+    const std::int64_t trained = plan_.graph.parameter_count() - plan_.graph.frozen_count();
+    return fmt::format("muon: {} matri{} with {} parameters; {} parameters by adamw\n", matrices,
+                       matrices == 1 ? "x" : "ces", grouped(floats), grouped(trained - floats));
   }
   Json groups_json() const {
     Json out = Json::array();

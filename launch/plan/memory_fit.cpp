@@ -4,10 +4,13 @@
 
 #include <fmt/format.h>
 
+#include "runtime/optim/matrices.hpp"
+
 namespace dtrain::launch {
 
 MemoryUse run_memory(const RunConfig& config, const Plan& plan, int ranks, std::int64_t accumulation) {
   MemoryUse use = memory_use(plan, state_count(config.optimizer), config.optimizer.shard ? ranks : 1);
+  use.optimizer += matrix_scratch(plan.layout);
   if (config.train.ema.decay > 0) use.optimizer += plan.layout.total_floats() * sizeof(float);
   // Micro batches that wait for others in the tree.
   if (config.deterministic == Deterministic::elastic)

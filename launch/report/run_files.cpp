@@ -179,6 +179,8 @@ void MetricsFile::write(const StepMetrics& m) {
     if (c->share_of_probe) entry["communication"]["share_of_probe"] = *c->share_of_probe;
   }
   for (const LossMetrics& of : m.losses) entry["losses"][of.name] = of.loss;
+  if (m.tokens_per_second) entry["tokens_per_second"] = *m.tokens_per_second;
+  if (m.mfu) entry["mfu"] = *m.mfu;
   if (m.loss_scale) entry["loss_scale"] = *m.loss_scale;
   if (m.skipped) entry["skipped"] = *m.skipped;
   if (m.joules_per_sample) entry["joules_per_sample"] = *m.joules_per_sample;
@@ -194,6 +196,8 @@ Json json_of_loss(const Metrics& m) {
   Json json{{"loss", m.loss}};
   if (m.accuracy >= 0) json["accuracy"] = m.accuracy;
   if (m.top5_accuracy >= 0) json["top5_accuracy"] = m.top5_accuracy;
+  if (m.perplexity >= 0) json["perplexity"] = m.perplexity;
+  if (m.bits_per_byte >= 0) json["bits_per_byte"] = m.bits_per_byte;
   return json;
 }
 

@@ -50,6 +50,9 @@ struct LossMetrics {
   double loss = 0;            // mean over its weight; not a number where that is 0
   double accuracy = -1;       // fraction; < 0: the loss has none
   double top5_accuracy = -1;  // the label is among the five largest; < 0: there are no more than five classes
+  // Of tokens: e^loss, and the loss in bits over the bytes of text; < 0: not known.
+  double perplexity = -1;
+  double bits_per_byte = -1;
 };
 
 struct StepMetrics {
@@ -63,6 +66,9 @@ struct StepMetrics {
   PhaseSeconds seconds;
   std::vector<LossMetrics> losses{};                    // where there are several
   std::optional<CommunicationMetrics> communication{};  // where there are several ranks
+  // Of models that read tokens.
+  std::optional<double> tokens_per_second{};
+  std::optional<double> mfu{};  // FLOP/s of the model over what matrix products reach: see measure_matrix_rate
   // Where the loss is scaled.
   std::optional<double> loss_scale{};      // of this step
   std::optional<std::uint64_t> skipped{};  // steps without an update so far, this one included
@@ -80,6 +86,8 @@ struct EvalMetrics {
   double top5_accuracy = -1;
   std::vector<LossMetrics> losses = {};  // where there are several
   bool averaged = false;                 // of the moving average of the parameters
+  double perplexity = -1;                // of a single loss, as what follows
+  double bits_per_byte = -1;
   /// Of the first loss that has one; < 0: none.
   double first_accuracy() const;
 };

@@ -1,10 +1,12 @@
 #include "launch/train/evaluation.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <exception>
 #include <limits>
+#include <numbers>
 
 #include <fmt/format.h>
 
@@ -20,12 +22,13 @@ constexpr std::int64_t batches_between_questions = 16;
 }  // namespace
 
 Evaluator::Evaluator(Engine& engine, io::Loader& loader, Group& group, comm::Watchdog& watchdog, bool graphs,
-                     const DeviceData* data)
+                     const DeviceData* data, double token_bytes)
     : engine_(engine),
       loader_(loader),
       group_(group),
       watchdog_(watchdog),
       data_(data),
+      token_bytes_(token_bytes),
       memory_(engine.device()),
       graph_cache_(engine.device(), graphs && engine.device().asynchronous()) {
   memory_.reset({}, engine.compute());
@@ -116,16 +119,22 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
 
 EvalMetrics Evaluator::metrics(std::span<const double> sums) const {
   const Graph& graph = engine_.plan().graph;
+  const std::int64_t tokens = tokens_per_sample(graph);
   EvalMetrics result;
   bool weighed = false;
   for (const GraphLoss& loss : graph.losses()) {
     const std::span<const double> of = sums.subspan(result.losses.size() * loss_sum_count, loss_sum_count);
     const GraphNode& node = graph.nodes()[static_cast<std::size_t>(loss.node)];
     LossMetrics m{.name = loss.name, .loss = of[loss_sum] / of[weight_sum]};
-    if (std::holds_alternative<SoftmaxCrossEntropy>(node.op)) {
+    if (const auto* op = std::get_if<SoftmaxCrossEntropy>(&node.op)) {
       m.accuracy = of[correct_sum] / of[position_sum];
       // Of five classes or fewer every label would be among the five.
       if (graph.desc(node.in[0]).channels() > 5) m.top5_accuracy = of[top5_sum] / of[position_sum];
+      // A smoothed loss is not that of the tokens.
+      if (tokens > 0 && graph.positions_of(loss) > 1 && op->label_smoothing == 0) {
+        m.perplexity = std::exp(m.loss);
+        if (token_bytes_ > 0) m.bits_per_byte = m.loss * std::numbers::log2e / token_bytes_;
+      }
     }
     if (of[weight_sum] > 0) result.loss += loss.factor * m.loss, weighed = true;
     result.losses.push_back(std::move(m));
@@ -134,19 +143,44 @@ EvalMetrics Evaluator::metrics(std::span<const double> sums) const {
   if (result.losses.size() == 1) {
     result.accuracy = result.losses[0].accuracy;
     result.top5_accuracy = result.losses[0].top5_accuracy;
+    result.perplexity = result.losses[0].perplexity;
+    result.bits_per_byte = result.losses[0].bits_per_byte;
     result.losses.clear();
   }
   return result;
 }
 
+std::int64_t tokens_per_sample(const Graph& graph) {
+  std::int64_t most = 1;
+  for (const GraphInput& input : graph.inputs()) {
+    const TensorDesc& desc = graph.desc(input.value);
+    if (input.use == PortUse::input && desc.is_index()) most = std::max(most, desc.elements() / desc.shape[0]);
+  }
+  return most > 1 ? most : 0;
+}
+
+namespace {
+
+template <class Metrics>
+std::string of_tokens(const Metrics& m) {
+  std::string text;
+  if (m.perplexity >= 0) text += fmt::format(", perplexity {:.4g}", m.perplexity);
+  if (m.bits_per_byte >= 0) text += fmt::format(", {:.4f} bits a byte", m.bits_per_byte);
+  return text;
+}
+
+}  // namespace
+
 std::string describe(const char* what, const EvalMetrics& e) {
   std::string text = fmt::format("{} loss {:.4f}", what, e.loss);
   if (e.accuracy >= 0) text += fmt::format(", {} accuracy {:.4f}", what, e.accuracy);
   if (e.top5_accuracy >= 0) text += fmt::format(", top-5 {:.4f}", e.top5_accuracy);
+  text += of_tokens(e);
   for (const LossMetrics& m : e.losses) {
     text += fmt::format(", {} loss {:.4f}", m.name, m.loss);
     if (m.accuracy >= 0) text += fmt::format(", {} accuracy {:.4f}", m.name, m.accuracy);
     if (m.top5_accuracy >= 0) text += fmt::format(", {} top-5 {:.4f}", m.name, m.top5_accuracy);
+    text += of_tokens(m);
   }
   if (e.averaged) text += " (averaged parameters)";
   return text;

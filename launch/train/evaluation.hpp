@@ -24,8 +24,10 @@ namespace dtrain::launch {
 
 class Evaluator {
  public:
-  /// `graphs`: passes may be recorded. `data`: what the loader reads for, see Feed.
-  Evaluator(Engine&, io::Loader&, Group&, comm::Watchdog&, bool graphs, const DeviceData* data = nullptr);
+  /// `graphs`: passes may be recorded. `data`: what the loader reads for, see Feed. `token_bytes`: of the text that a
+  /// token of the set stands for, on average; 0: not known.
+  Evaluator(Engine&, io::Loader&, Group&, comm::Watchdog&, bool graphs, const DeviceData* data = nullptr,
+            double token_bytes = 0);
 
   /// Each sample of the set once; the same bits on any number of ranks where micro batches are of one size. With
   /// `average` its values take the parameters' place meanwhile. `step`: for the watchdog. Nothing where some rank was
@@ -42,6 +44,7 @@ class Evaluator {
   Group& group_;
   comm::Watchdog& watchdog_;
   const DeviceData* data_;
+  const double token_bytes_;
   StepMemory memory_;
   CudaGraphCache graph_cache_;
   std::size_t floats() const noexcept { return engine_.store().layout().losses * loss_sum_count; }
@@ -55,6 +58,9 @@ class Evaluator {
   std::vector<float> own_sums_;  // of all batches of this rank, one after another
   bool first_ = true;            // batch: kernels are used for the first time
 };
+
+/// Tokens of a sample: positions of the longest input of index values; 0 where no input has several.
+std::int64_t tokens_per_sample(const Graph&);
 
 /// "evaluation loss 0.1234, evaluation accuracy 0.9876"
 std::string describe(const char* what, const EvalMetrics&);

@@ -59,8 +59,9 @@ std::vector<io::StateTensor> ModelState::loaded_tensors(bool with_moments) {
   for (const FlatState& s : layout.states)
     out.push_back({"state/" + s.name, DType::f32, s.shape, params_.as<float>() + s.offset});
   for (std::size_t i = 0; i < moments_.size() && with_moments; ++i) {
-    io::append_flat(out, "optimizer/" + moment_names_[i] + "/", layout.trained(),
-                    optimizer_.sharded() ? images_[i].data() : moments_[i].as<float>());
+    float* const flat = optimizer_.sharded() ? images_[i].data() : moments_[i].as<float>();
+    for (const FlatParam& p : layout.trained())
+      if (has_state(p, static_cast<int>(i))) io::append_flat(out, "optimizer/" + moment_names_[i] + "/", {&p, 1}, flat);
   }
   if (average_) io::append_flat(out, "ema/", layout.trained(), averages_.as<float>());
   return out;

@@ -56,6 +56,8 @@ void Reporter::announce(const Engine& engine, const BatchSplit& batch, const Run
   for (const auto& note : world_.notes()) say(note);
   const Plan& plan = engine.plan();
   losses_ = plan.graph.losses();
+  tokens_per_sample_ = static_cast<double>(tokens_per_sample(plan.graph));
+  flops_per_sample_ = plan.model_flops_per_sample;
   say(fmt::format("dtrain {}: {} on {} {} ({}), {} parameters, global batch {} = {} x {} x {}", version(), config_.name,
                   world_.size(), world_.size() == 1 ? "rank" : "ranks", engine.device().name(),
                   plan.graph.parameter_count(), config_.batch.global, world_.size(), batch.accumulation, batch.micro));
@@ -125,6 +127,8 @@ void Reporter::summarize(const RunStatus& status, const Device& device, const st
     if (status.eval->averaged) say("the test is of the averaged parameters");
     if (status.eval->accuracy >= 0) say(fmt::format("test accuracy {:.4f}", status.eval->accuracy));
     if (status.eval->top5_accuracy >= 0) say(fmt::format("test top-5 accuracy {:.4f}", status.eval->top5_accuracy));
+    if (status.eval->perplexity >= 0) say(fmt::format("test perplexity {:.4g}", status.eval->perplexity));
+    if (status.eval->bits_per_byte >= 0) say(fmt::format("test bits a byte {:.4f}", status.eval->bits_per_byte));
     for (const LossMetrics& m : status.eval->losses) {
       if (m.accuracy >= 0) say(fmt::format("test {} accuracy {:.4f}", m.name, m.accuracy));
       say(fmt::format("test {} loss {:.4f}", m.name, m.loss));
@@ -163,6 +167,8 @@ void Reporter::log_step(const RunStatus& status, const StepState& state, double 
   const double elapsed = since(interval_start_);
   now_ = {status.step, status.epoch(), status.loss, steps * static_cast<double>(config_.batch.global) / elapsed,
           data_seconds(waited) / elapsed};
+  if (tokens_per_sample_ > 0) now_.tokens_per_second = now_.samples_per_second * tokens_per_sample_;
+  if (tokens_per_sample_ > 0 && matrix_rate_ > 0) now_.mfu = now_.samples_per_second * flops_per_sample_ / matrix_rate_;
   if (metrics_) {
     StepMetrics m{status.step,
                   status.epoch(),
@@ -179,6 +185,8 @@ void Reporter::log_step(const RunStatus& status, const StepState& state, double 
       m.losses.push_back({losses_[k].name, static_cast<double>(state.sums[k * sums_per_loss]) / state.ended_weight[k]});
     if (scaling_.dynamic || scaling_.initial != 1) m.loss_scale = static_cast<double>(status.loss_scale);
     if (scaling_.dynamic) m.skipped = status.skipped();
+    m.tokens_per_second = now_.tokens_per_second;
+    m.mfu = now_.mfu;
     m.communication = communication_metrics(sums, world_.size(), probe_);
     put_gpu(m);
     metrics_->write(m);

@@ -49,6 +49,8 @@ class Reporter {
   PhaseSeconds& seconds() noexcept { return seconds_; }
   /// A step was done. `logged`: metrics are due. `sums`: what sums over ranks took; cleared where it was logged.
   void step_done(const RunStatus&, const StepState&, bool logged, double waited, CommunicationSeconds& sums);
+  /// FLOP/s that matrix products reached at start, of all ranks together: what the model reaches is compared with it.
+  void compare_with_products(double flops_per_second) noexcept { matrix_rate_ = flops_per_second; }
   /// What the all-reduce reached at start, in bytes/s of bus bandwidth: what is achieved later is compared with it.
   void compare_with_probe(double bus_bytes_per_second) noexcept { probe_ = bus_bytes_per_second; }
 
@@ -84,6 +86,8 @@ class Reporter {
   Energy recent_energy_, all_energy_;        // of all GPUs; since metrics had it last, and since the start
   std::optional<double> joules_per_sample_;  // that metrics had last
   double probe_ = 0;
+  // Of models that read tokens; else 0.
+  double tokens_per_sample_ = 0, flops_per_sample_ = 0, matrix_rate_ = 0;
   LossScaling scaling_;
   PhaseSeconds seconds_;  // sums since the last logged step
   std::int64_t interval_steps_ = 0, last_line_ = 0;

@@ -110,12 +110,15 @@ EvalMetrics Saving::recalled_eval(const Value& value) const {
   eval.loss = value("eval_loss", 0);
   eval.accuracy = value("eval_accuracy", -1);
   eval.top5_accuracy = value("eval_top5_accuracy", -1);
+  eval.perplexity = value("eval_perplexity", -1);
+  eval.bits_per_byte = value("eval_bits_per_byte", -1);
   eval.averaged = value("eval_averaged", 0) != 0;
   const auto losses = models::losses_of(config_.model);
   for (std::size_t k = 0; k < losses.size() && losses.size() > 1; ++k)
-    eval.losses.push_back({losses[k].name, value("eval_loss/" + losses[k].name, 0),
-                           value("eval_accuracy/" + losses[k].name, -1),
-                           value("eval_top5_accuracy/" + losses[k].name, -1)});
+    eval.losses.push_back(
+        {losses[k].name, value("eval_loss/" + losses[k].name, 0), value("eval_accuracy/" + losses[k].name, -1),
+         value("eval_top5_accuracy/" + losses[k].name, -1), value("eval_perplexity/" + losses[k].name, -1),
+         value("eval_bits_per_byte/" + losses[k].name, -1)});
   return eval;
 }
 
@@ -235,6 +238,8 @@ io::RunState Saving::run_state(const RunStatus& status) const {
       s.metrics["eval_loss" + of] = m.loss;
       if (m.accuracy >= 0) s.metrics["eval_accuracy" + of] = m.accuracy;
       if (m.top5_accuracy >= 0) s.metrics["eval_top5_accuracy" + of] = m.top5_accuracy;
+      if (m.perplexity >= 0) s.metrics["eval_perplexity" + of] = m.perplexity;
+      if (m.bits_per_byte >= 0) s.metrics["eval_bits_per_byte" + of] = m.bits_per_byte;
     };
     put(*status.eval, "");
     for (const LossMetrics& m : status.eval->losses) put(m, "/" + m.name);

@@ -24,6 +24,7 @@
 #include "launch/data/data.hpp"
 #include "launch/data/data_check.hpp"
 #include "launch/data/device_data.hpp"
+#include "launch/data/token_bytes.hpp"
 #include "launch/place/bandwidth.hpp"
 #include "launch/place/device_placement.hpp"
 #include "launch/plan/bucket_tuning.hpp"
@@ -40,6 +41,7 @@
 #include "launch/train/train_step.hpp"
 #include "runtime/config/version.hpp"
 #include "runtime/optim/step_math.hpp"
+#include "runtime/program/rates.hpp"
 
 namespace dtrain::launch {
 
@@ -93,6 +95,7 @@ class Trainer {
     });
     group_->agree([&] { open_files(); });
     report_.announce(*engine_, batch_, status_);
+    measure_matrix_rates();
     watch_gpus();
     probe();
     return loop();
@@ -179,7 +182,8 @@ class Trainer {
     if (!eval_data_) return;
     eval_on_device_ = DeviceData::make(engine_->device(), engine_->compute(), sets_[1]);
     eval_loader_ = io::Loader::evaluation(*eval_data_, sets_[1].options);
-    evaluator_.emplace(*engine_, *eval_loader_, *group_, watchdog_, config_.cuda.graphs, eval_on_device_.get());
+    evaluator_.emplace(*engine_, *eval_loader_, *group_, watchdog_, config_.cuda.graphs, eval_on_device_.get(),
+                       bytes_per_token(eval_data_->files()));
   }
 
   std::string layout_text() const {
@@ -203,6 +207,18 @@ class Trainer {
     std::istringstream lines(placement_.table());
     for (std::string line; std::getline(lines, line);) report_.say(line);
     for (const std::string& text : placement_.warnings) report_.warn(text);
+  }
+
+  /// For the utilization of models that read tokens: all ranks at once, as they compute in a step.
+  void measure_matrix_rates() {
+    constexpr double seconds = 0.1;
+    if (tokens_per_sample(engine_->plan().graph) == 0) return;
+    watchdog_.beat("set-up", 0, comm::Deadline::set_up);
+    group_->barrier();
+    const double own = alone([&] { return measure_matrix_rate(engine_->device(), config_.precision, seconds); });
+    double sum = 0;
+    for (const double rate : group_->all_values(own)) sum += rate;
+    report_.compare_with_products(sum);
   }
 
   /// What sums reach, against what the links between the ranks' GPUs promise.

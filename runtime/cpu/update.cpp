@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "runtime/cpu/kernels.hpp"
+#include "runtime/cpu/muon.hpp"
 #include "runtime/cpu/parallel.hpp"
 #include "runtime/device/device.hpp"
 #include "runtime/optim/step_math.hpp"
@@ -136,7 +137,19 @@ void update_parameter(const Lamb& rule, const StepState& step, bool decayed, con
   });
 }
 
-/// The rules above work element by element, in chunks.
+/// Muon for a parameter with matrices.
+struct OrthogonalRule {
+  Muon rule;
+  const FlatParam& param;
+  void* scratch;
+};
+void update_parameter(const OrthogonalRule& r, const StepState& step, bool decayed, const Range& all, double* norms,
+                      int threads) {
+  const double decay = decayed ? r.rule.weight_decay : 0.0;
+  update_matrices(r.rule, step, decay, {r.param, all.w, all.g, all.m}, r.scratch, norms, threads);
+}
+
+/// The rules that work element by element, in chunks.
 template <class Rule>
 void update_parameter(const Rule& rule, const StepState& step, bool decayed, const Range& all, double*, int threads) {
   parallel_chunks(all.n, grain, threads, [&](std::int64_t begin, std::int64_t end) {
@@ -211,7 +224,8 @@ struct LedgerPlace {
 template <class Rule>
 void update_with_ledger(const Rule& rule, const StepState& step, bool decayed, const Range& all, double* norms,
                         int threads, LedgerPlace to) {
-  if constexpr (std::is_same_v<Rule, Lars> || std::is_same_v<Rule, Lamb>) {  // several passes, over the whole parameter
+  if constexpr (std::is_same_v<Rule, Lars> || std::is_same_v<Rule, Lamb> ||
+                std::is_same_v<Rule, OrthogonalRule>) {  // several passes, over the whole parameter
     const LedgerSums read = sums_of(all);
     update_parameter(rule, step, decayed, all, norms, threads);
     to.ledger->add(to.param, read, sums_of(all));
@@ -236,12 +250,25 @@ void apply_update(const UpdateRule& rule, const UpdateArgs& a, int threads) {
                       static_cast<std::int64_t>(end - begin)};
     StepState step = *a.step;
     step.learning_rate *= static_cast<float>(p.update.learning_rate_factor);
+    const auto update = [&](const auto& r) {
+      if (a.ledger == nullptr) return update_parameter(r, step, p.decay, range, a.norms, threads);
+      const auto place = static_cast<std::size_t>(&p - a.layout->params.data());
+      update_with_ledger(r, step, p.decay, range, a.norms, threads, {a.ledger, place});
+    };
+    const auto with_decay = [&p](auto r) {
+      r.weight_decay = p.update.weight_decay.value_or(r.weight_decay);
+      return r;
+    };
     std::visit(
-        [&](auto r) {
-          r.weight_decay = p.update.weight_decay.value_or(r.weight_decay);
-          if (a.ledger == nullptr) return update_parameter(r, step, p.decay, range, a.norms, threads);
-          const auto place = static_cast<std::size_t>(&p - a.layout->params.data());
-          update_with_ledger(r, step, p.decay, range, a.norms, threads, {a.ledger, place});
+        [&](const auto& r) {
+          if constexpr (!std::is_same_v<std::decay_t<decltype(r)>, Muon>)
+            return update(with_decay(r));
+          else if (!p.matrices.empty())
+            return update(OrthogonalRule{with_decay(r), p, a.matrices});
+          else {
+            step.learning_rate *= muon_adamw_factor(r);
+            update(with_decay(r.adamw));
+          }
         },
         rule.kind);
   }

@@ -72,6 +72,7 @@ struct GraphParam {
   Init init;
   bool decay = true;  // weight decay applies (not to biases and norms)
   ParamUpdate update = {};
+  std::vector<std::int64_t> matrices = {};  // rows of the matrices that Muon makes orthogonal, one below another
 };
 
 struct GraphState {
@@ -99,6 +100,11 @@ class Graph {
 
   /// Before the graph is planned.
   void set_update(ParamId id, const ParamUpdate& update) { params_.at(static_cast<std::size_t>(id)).update = update; }
+
+  /// Before the graph is planned; the rows add up to the parameter's first extent.
+  void set_matrices(ParamId id, std::vector<std::int64_t> rows) {
+    params_.at(static_cast<std::size_t>(id)).matrices = std::move(rows);
+  }
 
   std::int64_t batch() const noexcept { return batch_; }
   const std::vector<GraphNode>& nodes() const noexcept { return nodes_; }

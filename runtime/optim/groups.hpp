@@ -17,6 +17,7 @@ struct ParameterGroup {
   double learning_rate_factor = 1;          // times the rate of the schedule
   std::optional<double> weight_decay = {};  // in place of the optimizer's; biases and norms stay spared
   bool frozen = false;                      // the parameters keep their values
+  bool orthogonalize = true;                // by Muon, where they are hidden matrices; false: AdamW updates them
 };
 
 bool matches(const std::string& pattern, const std::string& name) noexcept;

@@ -25,7 +25,12 @@ double base_learning_rate(const UpdateRule& rule) noexcept {
 }
 
 bool needs_whole_parameters(const UpdateRule& rule) noexcept {
-  return std::holds_alternative<Lars>(rule.kind) || std::holds_alternative<Lamb>(rule.kind);
+  return std::holds_alternative<Lars>(rule.kind) || std::holds_alternative<Lamb>(rule.kind) ||
+         std::holds_alternative<Muon>(rule.kind);
+}
+
+bool has_state(const FlatParam& param, int index) noexcept {
+  return param.matrices.empty() || index == 0;
 }
 
 std::size_t norm_scratch(const FlatLayout& layout) noexcept {
@@ -47,6 +52,20 @@ double learning_rate(const Schedule& s, double unscaled, std::int64_t global_bat
   if (s.decay == Schedule::Decay::step) {
     const std::int64_t times = s.every_steps > 0 ? step / s.every_steps : 0;
     return base * std::pow(s.factor, static_cast<double>(times));
+  }
+  if (s.decay == Schedule::Decay::inverse_sqrt) {
+    const auto warmed = static_cast<double>(std::max<std::int64_t>(s.warmup_steps, 1));
+    return base * std::sqrt(warmed / static_cast<double>(step + 1));
+  }
+  if (s.decay == Schedule::Decay::wsd) {
+    const std::int64_t steps =
+        s.decay_steps > 0 ? s.decay_steps : std::llround(s.decay_fraction * static_cast<double>(total));
+    const std::int64_t begin = std::max(total - steps, s.warmup_steps);
+    if (step < begin) return base;
+    const double t = std::min(
+        static_cast<double>(step + 1 - begin) / static_cast<double>(std::max<std::int64_t>(total - begin, 1)), 1.0);
+    const double left = s.decay_shape == Schedule::Shape::linear ? 1.0 - t : 1.0 - std::sqrt(t);
+    return base * (s.final_factor + (1.0 - s.final_factor) * left);
   }
   // Progress 0 at the first step after warm-up, 1 at the last step.
   const auto span = static_cast<double>(std::max<std::int64_t>(total - 1 - s.warmup_steps, 1));

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "runtime/ops/kernels.hpp"
+#include "runtime/optim/matrices.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain {
@@ -20,6 +21,7 @@ Optimizer::Optimizer(Device& device, const UpdateRule& rule, const FlatLayout& l
   if (needs_whole_parameters(rule)) {
     if (sharded() && !whole_) throw BugError("a sharded rule that needs whole parameters, and shards that cut them");
     norms_ = Buffer(device, norm_scratch(layout) * sizeof(double));
+    matrices_ = Buffer(device, matrix_scratch(layout));
   }
   auto stream = device.make_stream(StreamUse::compute);
   for (int i = 0; i < state_count(rule); ++i) {
@@ -73,6 +75,7 @@ UpdateArgs Optimizer::arguments(const ParameterStore& store, const StepState& st
   args.norms = static_cast<double*>(norms_.data());
   args.packed = copies_;
   args.ledger = ledger_.get();
+  args.matrices = matrices_.data();
   return args;
 }
 

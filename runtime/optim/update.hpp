@@ -61,6 +61,7 @@ class Optimizer {
   std::array<Buffer, 2> state_;
   std::size_t blocks_;
   Buffer squares_, norms_;  // doubles
+  Buffer matrices_;         // scratch of Muon
   std::size_t params_;      // trained ones
   std::unique_ptr<UpdateLedger> ledger_;
 };

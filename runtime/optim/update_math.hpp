@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 
 #include "runtime/device/step_state.hpp"
 #include "runtime/optim/rules.hpp"
@@ -120,6 +121,47 @@ DTRAIN_HOST_DEVICE inline void lamb_moments(const LambConstants& c, float gradie
 }
 DTRAIN_HOST_DEVICE inline float lamb_direction(const LambConstants& c, float w, float m, float v) {
   return m * c.inverse_rest / (std::sqrt(v) * c.inverse_root + c.epsilon) + c.decay * w;
+}
+
+/// Muon in steps: the direction, whose matrix is made orthogonal (newton_schulz); then the step along it.
+struct MuonDirection {
+  float factor, momentum, rest;
+  bool nesterov;
+  DTRAIN_HOST_DEVICE MuonDirection(const Muon& o, const StepState& s)
+      : factor(gradient_factor(s)),
+        momentum(static_cast<float>(o.momentum)),
+        rest(static_cast<float>(1.0 - o.momentum)),
+        nesterov(o.nesterov) {}
+  DTRAIN_HOST_DEVICE float operator()(float gradient, float& m) const {
+    const float g = gradient * factor;
+    m += (g - m) * rest;
+    return nesterov ? g + momentum * (m - g) : m;
+  }
+};
+/// What the direction is multiplied with before the first product.
+DTRAIN_HOST_DEVICE inline float muon_norm_factor(const Muon& o, double norm) {
+  return static_cast<float>(1.0 / (norm > o.epsilon ? norm : o.epsilon));
+}
+/// An element of a I + b g + c g g.
+DTRAIN_HOST_DEVICE inline float newton_schulz_factor(bool diagonal, float g, float square) {
+  return (diagonal ? newton_schulz::a : 0.0f) + newton_schulz::b * g + newton_schulz::c * square;
+}
+struct MuonStep {
+  float shrink, rate;
+  DTRAIN_HOST_DEVICE MuonStep(const Muon& o, const StepState& s, double decay, std::int64_t rows,
+                              std::int64_t columns) {
+    const auto learning_rate = static_cast<double>(s.learning_rate);
+    const auto r = static_cast<double>(rows), c = static_cast<double>(columns);
+    const double scale =
+        o.scale == Muon::Scale::original ? std::sqrt(r > c ? r / c : 1.0) : 0.2 * std::sqrt(r > c ? r : c);
+    shrink = static_cast<float>(1.0 - learning_rate * decay);
+    rate = static_cast<float>(learning_rate * scale);
+  }
+  DTRAIN_HOST_DEVICE void operator()(float orthogonal, float& w) const { w = shrink * w - rate * orthogonal; }
+};
+/// The rate of what goes by AdamW, as a multiple of the matrices'.
+DTRAIN_HOST_DEVICE inline float muon_adamw_factor(const Muon& o) {
+  return static_cast<float>(o.adamw.learning_rate / o.learning_rate);
 }
 
 /// One element of a moving average, as PyTorch's lerp.

@@ -24,6 +24,7 @@ struct FlatParam {
   std::size_t size = 0;  // elements
   bool decay = true;
   ParamUpdate update = {};
+  std::vector<std::int64_t> matrices = {};  // see GraphParam
 };
 
 /// Where a kept state lies: its value in the buffer of parameters, and the sum of the step's statistics at the same

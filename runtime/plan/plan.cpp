@@ -33,7 +33,7 @@ FlatLayout make_layout(const Graph& graph, const BucketOptions& options) {
       const GraphParam& p = graph.params()[idx(id)];
       if (p.update.frozen != frozen) continue;
       const auto size = static_cast<std::size_t>(p.shape.elements());
-      layout.params.push_back({id, p.name, p.shape, offset, size, p.decay, p.update});
+      layout.params.push_back({id, p.name, p.shape, offset, size, p.decay, p.update, p.matrices});
       offset = aligned(offset + size, FlatLayout::alignment);
     }
   };
@@ -377,9 +377,10 @@ Plan make_plan(Graph graph, const PlanOptions& options) {
     plan.packed_bytes += aligned(needs[idx(n)].packed, memory_alignment);
     const double flops = node.shape.flops / samples;
     plan.flops_per_sample += flops;
-    plan.train_flops_per_sample +=
+    plan.model_flops_per_sample +=
         flops * (1 + (analysis.trains_parameters(node) ? 1 : 0) + (analysis.any_input_gradient(node) ? 1 : 0));
   }
+  plan.train_flops_per_sample = plan.model_flops_per_sample;
   for (const Step& step : plan.train.steps)
     if (const auto* r = std::get_if<Recompute>(&step))
       plan.train_flops_per_sample += g.nodes()[idx(r->node)].shape.flops / samples;

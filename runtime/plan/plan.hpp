@@ -88,7 +88,8 @@ struct Plan {
   std::size_t packed_bytes = 0;
   FlatLayout layout;
   double flops_per_sample = 0;        // forward
-  double train_flops_per_sample = 0;  // forward and backward
+  double model_flops_per_sample = 0;  // forward and backward, without what is computed again
+  double train_flops_per_sample = 0;  // with it
   std::size_t arena_bytes() const noexcept { return std::max(train.arena_bytes, evaluate.arena_bytes); }
 };
 

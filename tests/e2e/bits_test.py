@@ -76,6 +76,27 @@ class Sharded(harness.Case):
         names = [self.path(run, "checkpoints", self.checkpoints(run)[-1]) for run in ("run", "whole")]
         self.ok("checkpoint", "diff", *names)
 
+    def test_muon_has_the_same_bits_whoever_owns_a_matrix(self):
+        """On 1, 2 and 4 ranks, sharded or not, in one go or gone on with on other ranks; with clipping and an average."""
+        self.digits(ELASTIC)
+        muon = ("optimizer={muon: {learning_rate: 0.02, adamw: {learning_rate: 0.01}}}", "train.clip_norm=0.5", "train.ema={decay: 0.9}", "log.samples=false")
+        run = lambda name, ranks, steps, shard: self.ok("config.yaml", *muon, f"optimizer.shard={shard}", f"train.steps={steps}",
+                                                        f"log.directory={name}", ranks=ranks)
+        whole = [("true" if shard else "false", ranks) for shard, ranks in ((0, 1), (0, 2), (1, 2), (1, 4))]
+        for shard, ranks in whole:
+            run(f"{shard}-{ranks}", ranks, 20, shard)
+        run("parts", 4, 8, "true")
+        run("parts", 1, 14, "false")
+        run("parts", 2, 20, "true")
+        expected = self.summary("false-1")
+        self.assertLess(expected["train"]["loss"], 0.8 * self.losses("false-1")[1])
+        for name in [f"{shard}-{ranks}" for shard, ranks in whole] + ["parts"]:
+            for key in ("parameter_hash", "average_hash", "eval"):
+                self.assertEqual(self.summary(name)[key], expected[key], f"{name}: {key}")
+        self.ok("checkpoint", "verify", "parts/checkpoints")
+        out = self.ok("check", "config.yaml", *muon).out
+        self.assertRegex(out, r"muon: \d+ matri\w+ with [\d,]+ parameters; [\d,]+ parameters by adamw")
+
     def test_the_moving_average_is_that_of_whole_parameters(self):
         """Shards are averaged by all ranks once they are gathered; evaluation, checkpoints and resuming see that."""
         self.digits(harness.CNN)

@@ -405,5 +405,57 @@ class MovingAverage(Trained):
             self.refused(USAGE, "config.yaml", f"train.ema={{decay: {decay}}}", says=r"train\.ema\.decay.*at least 0 and below 1")
 
 
+GPT = """
+name: gpt
+model:
+  inputs: {text: {tokens: 8, vocabulary: 257}}
+  gpt: {layers: 1, heads: 2, width: 16, context: 8, vocabulary: 257}
+  losses: {next: {cross_entropy: {target: next}}}
+data: {train: t.h5, inputs: {text: /x}, targets: {next: /y}, eval: t.h5}
+batch: {global: 8}
+optimizer: {muon: {learning_rate: 0.01}}
+train: {steps: 12}
+log: {every_steps: 4, directory: run}
+"""
+
+
+class LanguageMetrics(harness.Case):
+    def make(self, tokenizer):
+        try:
+            import h5py
+            import numpy
+        except ImportError:
+            self.skipTest("python3-h5py is not installed: launch/install-packages tests")
+        text = numpy.frombuffer(b"to be or not to be, that is the question: " * 10, dtype="u1").astype("u2")
+        windows = numpy.lib.stride_tricks.sliding_window_view(text, 9)[::3]
+        with h5py.File(self.path("t.h5"), "w") as file:
+            file["x"], file["y"], file["tokens"] = windows[:, :-1], windows[:, 1:], text
+            file["document_offsets"] = numpy.array([0, len(text)])
+            if tokenizer:
+                file["tokens"].attrs["tokenizer"] = tokenizer
+        self.write("config.yaml", GPT)
+
+    def test_models_of_tokens_tell_tokens_a_second_utilization_perplexity_and_bits_a_byte(self):
+        self.make("bytes")
+        out = self.ok("config.yaml", ranks=2).out
+        self.assertRegex(out, r"step 12/12 .* tokens/s  MFU \d")
+        for line in self.metrics():
+            if "loss" in line:
+                self.assert_close(line["tokens_per_second"] / line["samples_per_second"], 8, 1e-9, "tokens of a sample")
+                self.assertGreater(line["mfu"], 0)
+                self.assertLess(line["mfu"], 1)
+        evaluation = self.summary()["eval"]
+        self.assert_close(evaluation["perplexity"], math.exp(evaluation["loss"]), 1e-9, "perplexity")
+        self.assert_close(evaluation["bits_per_byte"], evaluation["loss"] / math.log(2), 1e-9, "bits a byte")
+        judged = json.loads(self.ok("eval", "config.yaml", "--json").out)
+        for key in ("perplexity", "bits_per_byte"):
+            self.assert_close(judged[key], evaluation[key], 1e-6, key)
+        # A file that does not say how many bytes its tokens stand for.
+        self.make("")
+        evaluation = json.loads(self.ok("eval", "config.yaml", "--json").out)
+        self.assertIn("perplexity", evaluation)
+        self.assertNotIn("bits_per_byte", evaluation)
+
+
 if __name__ == "__main__":
     harness.main()

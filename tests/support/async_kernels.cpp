@@ -160,6 +160,7 @@ void AsyncKernels::update(const UpdateRule& rule, const UpdateArgs& args, Stream
     const FlatLayout* layout;
     const StepState* step;
     double* norms;
+    void* matrices;
     std::span<const PackedCopy> packed;
   };
   const Kept k{&rule,
@@ -173,6 +174,7 @@ void AsyncKernels::update(const UpdateRule& rule, const UpdateArgs& args, Stream
                args.layout,
                real(args.step),
                real(args.norms),
+               real(args.matrices),
                args.packed};
   stream.host(HostTask::of([this, k] {
     UpdateArgs a;
@@ -185,6 +187,7 @@ void AsyncKernels::update(const UpdateRule& rule, const UpdateArgs& args, Stream
     a.layout = k.layout;
     a.step = k.step;
     a.norms = k.norms;
+    a.matrices = k.matrices;
     a.state_begin = k.state_begin;
     std::vector<PackedCopy> packed(k.packed.begin(), k.packed.end());
     for (PackedCopy& copy : packed) copy.to = real(copy.to);

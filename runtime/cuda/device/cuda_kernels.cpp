@@ -6,7 +6,7 @@
 
 namespace dtrain::cuda {
 
-CudaKernels::CudaKernels(Device& device, CudaContext context) : FlatOps(device), context_(std::move(context)) {}
+CudaKernels::CudaKernels(Device& device, CudaContext context) : FlatOps(device, std::move(context)) {}
 
 std::unique_ptr<Kernel> CudaKernels::prepare(const OpSpec& op, std::span<const TensorDesc> in, const OpUse& use) {
   return std::visit([&](const auto& o) { return make(context_, o, in, use); }, op);

@@ -1,6 +1,6 @@
 // The kernels of one CUDA device: ops prepared for its GPU, and what runs on flat buffers.
-// Owns the context that kernels are prepared with and the algorithms chosen so far; the device, which it takes memory
-// from, owns it. One thread at a time.
+// The context of FlatOps is what kernels are prepared with, and has the algorithms chosen so far; the device, which it
+// takes memory from, owns it. One thread at a time.
 #pragma once
 
 #include <memory>
@@ -19,9 +19,6 @@ class CudaKernels final : public FlatOps {
   std::unique_ptr<Kernel> prepare(const OpSpec&, std::span<const TensorDesc> in, const OpUse&) override;
   AlgorithmChoices choices() const override { return context_.choices; }
   void use(const AlgorithmChoices& choices) override { context_.choices.merge(choices); }
-
- private:
-  CudaContext context_;
 };
 
 }  // namespace dtrain::cuda

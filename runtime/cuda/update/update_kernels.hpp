@@ -17,7 +17,7 @@ struct FlatEntry {
   void* packed;
   Element packed_type;
   bool decay, swapped;
-  std::uint32_t group;
+  std::uint32_t group;  // FlatTables::nobody: of none, as Muon updates it by itself
   std::uint32_t channels, pixels;
   std::int64_t first_block;  // of its norm blocks, which are counted from parameter to parameter
 };

@@ -1,11 +1,14 @@
 #include "runtime/cuda/update/update_ops.hpp"
 
 #include <algorithm>
+#include <type_traits>
+#include <utility>
 
 #include "runtime/cuda/op_support.hpp"
 #include "runtime/cuda/ops/cast.hpp"
 #include "runtime/cuda/update/images.hpp"
 #include "runtime/cuda/update/update_kernels.hpp"
+#include "runtime/optim/update_math.hpp"
 #include "runtime/plan/flat.hpp"
 
 namespace dtrain::cuda {
@@ -93,7 +96,7 @@ class FlatOps::Tables {
                 Element::f32,
                 p.decay,
                 false,
-                static_cast<std::uint32_t>(group),
+                p.matrices.empty() ? static_cast<std::uint32_t>(group) : FlatTables::nobody,
                 1,
                 1,
                 0};
@@ -129,7 +132,8 @@ class FlatOps::Tables {
   FlatTables tables_{};
 };
 
-FlatOps::FlatOps(Device& device) : device_(device) {}
+FlatOps::FlatOps(Device& device, CudaContext context)
+    : context_(std::move(context)), device_(device), products_(device, context_) {}
 FlatOps::~FlatOps() = default;
 
 const FlatOps::Tables& FlatOps::tables_of(const FlatLayout& layout, std::span<const PackedCopy> packed,
@@ -160,13 +164,49 @@ void FlatOps::update(const UpdateRule& rule, const UpdateArgs& a, Stream& stream
       if (!inside && !outside) throw BugError("an update that needs the norm of a parameter got a part of it");
     }
   }
+  std::visit(
+      [&](const auto& r) {
+        if constexpr (std::is_same_v<std::decay_t<decltype(r)>, Muon>)
+          return update_by_muon(r, a, range, stream);
+        else {
+          for (std::size_t g = 0; g < tables.groups().size(); ++g) {
+            auto own = r;
+            own.weight_decay = tables.groups()[g].weight_decay.value_or(r.weight_decay);
+            cuda::update(where, tables.of_group(g), range, a.step, own, a.norms);
+          }
+        }
+      },
+      rule.kind);
+}
+
+/// AdamW for each group of what has no matrices, and then one matrix after another, in the same scratch memory.
+void FlatOps::update_by_muon(const Muon& rule, const UpdateArgs& a, const FlatRange& range, Stream& stream) {
+  const Tables& tables = tables_of(*a.layout, a.packed, stream);
+  const Launch where = at(stream, "update");
   for (std::size_t g = 0; g < tables.groups().size(); ++g) {
-    std::visit(
-        [&](auto r) {
-          r.weight_decay = tables.groups()[g].weight_decay.value_or(r.weight_decay);
-          cuda::update(where, tables.of_group(g), range, a.step, r, a.norms);
-        },
-        rule.kind);
+    AdamW own = rule.adamw;
+    own.weight_decay = tables.groups()[g].weight_decay.value_or(own.weight_decay);
+    FlatTables of_group = tables.of_group(g);
+    of_group.rate_factor *= muon_adamw_factor(rule);
+    cuda::update(where, of_group, range, a.step, own, nullptr);
+  }
+  products_.prepare(rule, *a.layout, stream);
+  const std::span<const FlatParam> params = a.layout->trained();
+  for (std::size_t i = 0; i < params.size(); ++i) {
+    const FlatParam& p = params[i];
+    if (static_cast<std::int64_t>(p.offset) < range.begin || static_cast<std::int64_t>(p.offset) >= range.end) continue;
+    const std::int64_t columns = p.shape.elements() / p.shape[0];
+    FlatMatrix matrix{static_cast<std::int64_t>(i),
+                      static_cast<std::int64_t>(p.offset),
+                      0,
+                      columns,
+                      p.decay ? p.update.weight_decay.value_or(rule.weight_decay) : 0.0,
+                      static_cast<float>(p.update.learning_rate_factor)};
+    for (const std::int64_t rows : p.matrices) {
+      matrix.rows = rows;
+      products_.update(rule, tables.tables(), range, matrix, {a.step, a.norms, a.matrices}, stream);
+      matrix.begin += rows * columns;
+    }
   }
 }
 

@@ -67,7 +67,8 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        "weight_decay; did you mean learning_rate?"},
       {with("optimizer: {adma: {}}\n"),
        {},
-       "c.yaml:9:13: optimizer: unknown kind \"adma\"; expected one of sgd, adam, adamw, lars, lamb; did you mean "
+       "c.yaml:9:13: optimizer: unknown kind \"adma\"; expected one of sgd, adam, adamw, lars, lamb, muon; did you "
+       "mean "
        "adam?"},
       {with("epochs: 5\n"),
        {},
@@ -207,7 +208,8 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        "c.yaml:9:39: optimizer.shard: got 3; expected true or false"},
       {with("optimizer: {adam: {}, shrad: true}\n"),
        {},
-       "c.yaml:9:23: optimizer: unknown key \"shrad\"; expected one of sgd, adam, adamw, lars, lamb, and beside it "
+       "c.yaml:9:23: optimizer: unknown key \"shrad\"; expected one of sgd, adam, adamw, lars, lamb, muon, and beside "
+       "it "
        "shard, groups; did you mean shard?"},
       {std::string(small) + "  augment: [flip, flip]\n",
        {},

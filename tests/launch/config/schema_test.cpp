@@ -27,7 +27,7 @@ TEST(ConfigFile, TheSchemaNamesEveryKey) {
     EXPECT_FALSE(properties.at(key).at("description").get<std::string>().empty());
   }
   EXPECT_EQ(properties.at("batch").at("properties").at("global").at("minimum"), 1);
-  EXPECT_EQ(properties.at("optimizer").at("oneOf").size(), 6u);
+  EXPECT_EQ(properties.at("optimizer").at("oneOf").size(), 7u);
   const std::string kinds = models::layer_type()->expected();
   EXPECT_EQ(properties.at("model").at("properties").at("layers").at("items").at("oneOf").size(),
             2u + static_cast<std::size_t>(std::count(kinds.begin(), kinds.end(), ',')));  // and the bare words

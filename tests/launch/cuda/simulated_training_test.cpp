@@ -128,7 +128,7 @@ TEST_F(SimulatedTraining, float16_scales_its_loss_by_itself) {
 
 TEST_F(SimulatedTraining, updates_leave_the_packed_copies_with_the_same_bits) {
   const char* rules[] = {"{sgd: {learning_rate: 0.05, momentum: 0.9}}", "{adamw: {learning_rate: 0.002}}",
-                         "{lamb: {learning_rate: 0.01}}"};
+                         "{lamb: {learning_rate: 0.01}}", "{muon: {learning_rate: 0.01}}"};
   int number = 0;
   for (const char* precision : {"float32", "bfloat16", "float16"}) {
     for (const char* rule : rules) {
@@ -168,6 +168,15 @@ TEST_F(SimulatedTraining, a_float16_step_neither_waits_nor_allocates_after_warm_
              "counted"),
       gpu<test::SimulatedDevice>());
   expect_steps_that_neither_wait_nor_allocate(s, 2);
+}
+
+TEST_F(SimulatedTraining, a_step_of_muon_is_recorded_and_neither_waits_nor_allocates_after_warm_up) {
+  for (const char* products : {"float32", "bfloat16"}) {
+    Steps s(config(small_cnn, {fmt::format("optimizer={{muon: {{products: {}}}}}", products), "train.steps=1000"},
+                   fmt::format("counted-{}", products)),
+            gpu<test::SimulatedDevice>());
+    expect_steps_that_neither_wait_nor_allocate(s, 2);
+  }
 }
 
 TEST_F(SimulatedTraining, algorithms_are_kept_in_checkpoints) {

@@ -154,7 +154,8 @@ TEST_P(RanksTraining, shards_have_the_bits_of_the_whole_and_so_does_a_run_that_g
 
 TEST_P(RanksTraining, shards_of_whole_parameters_have_the_bits_of_the_whole_and_so_does_a_run_that_goes_on) {
   const int ranks = GetParam();
-  for (const char* optimizer : {"lamb: {learning_rate: 0.01}", "lars: {learning_rate: 0.5, trust_coefficient: 0.1}"}) {
+  for (const char* optimizer : {"lamb: {learning_rate: 0.01}", "lars: {learning_rate: 0.5, trust_coefficient: 0.1}",
+                                "muon: {learning_rate: 0.02}"}) {
     SCOPED_TRACE(optimizer);
     const auto named = [&](const char* how) { return fmt::format("{}-{:.4}", how, optimizer); };
     // With a clipping norm, which every rank forms of all gradients.

@@ -19,6 +19,7 @@
 #include "io/dataset/dataset.hpp"
 #include "io/dataset/loader.hpp"
 #include "io/import/import_mnist.hpp"
+#include "runtime/optim/matrices.hpp"
 #include "runtime/optim/update.hpp"
 #include "runtime/program/micro_batch_tree.hpp"
 #include "runtime/program/program.hpp"
@@ -179,7 +180,9 @@ long count_steps(const std::string& file, const std::function<Graph()>& graph, c
     PlanOptions options;
     options.buckets = {.bucket_mib = 0.01, .last_bucket_mib = 0.01, .at_least = 2, .smallest_mib = 0.01};
     options.buckets.shards = rule.shard ? ranks : 1;
-    Program program(*device, graph(), options);
+    Graph model = graph();
+    mark_matrices(model, rule);
+    Program program(*device, std::move(model), options);
     ParameterStore store(*device, program.plan().layout);
     initialize(store.params(), store.layout(), program.plan().graph, 1);
     program.pack(store, *compute);
@@ -260,6 +263,7 @@ int run() {
   check("adamw, fixed order", {AdamW{}}, comm::Algorithm::fixed_order);
   check("adam, sharded", {Adam{}, true}, comm::Algorithm::fixed_order);
   check("lamb, bfloat16 on the wire", {Lamb{}}, comm::Algorithm::fixed_order, DType::bf16);
+  check("muon", {Muon{}}, comm::Algorithm::fixed_order);
   check("adam, two inputs and two losses", {Adam{}}, comm::Algorithm::automatic, DType::f32, two_of_each);
   std::filesystem::remove(file);
   return failed;

@@ -32,6 +32,35 @@ TEST(Schedule, DecaysToTheFinalFactorAtTheLastStep) {
   EXPECT_NEAR(learning_rate(cosine, 1.0, 64, 50, 101), 0.5, tolerance);
 }
 
+TEST(Schedule, FallsWithTheRootOfTheStep) {
+  const Schedule s{.decay = Schedule::Decay::inverse_sqrt, .warmup_steps = 16};
+  EXPECT_NEAR(learning_rate(s, 1.0, 64, 7, 100), 0.5, tolerance);
+  EXPECT_NEAR(learning_rate(s, 1.0, 64, 15, 100), 1.0, tolerance);
+  EXPECT_NEAR(learning_rate(s, 1.0, 64, 63, 100), 0.5, tolerance);
+  const Schedule without{.decay = Schedule::Decay::inverse_sqrt};
+  EXPECT_NEAR(learning_rate(without, 1.0, 64, 0, 100), 1.0, tolerance);
+  EXPECT_NEAR(learning_rate(without, 1.0, 64, 24, 100), 0.2, tolerance);
+}
+
+TEST(Schedule, IsStableUntilItsLastSteps) {
+  Schedule s{.decay = Schedule::Decay::wsd, .warmup_steps = 10, .final_factor = 0.1, .decay_steps = 20};
+  EXPECT_NEAR(learning_rate(s, 1.0, 64, 4, 100), 0.5, tolerance);
+  for (int step : {10, 50, 79}) EXPECT_NEAR(learning_rate(s, 1.0, 64, step, 100), 1.0, tolerance);
+  EXPECT_NEAR(learning_rate(s, 1.0, 64, 89, 100), 0.55, tolerance);  // half of the decay is done
+  EXPECT_NEAR(learning_rate(s, 1.0, 64, 99, 100), 0.1, tolerance);
+  s.decay_shape = Schedule::Shape::one_minus_sqrt;
+  EXPECT_NEAR(learning_rate(s, 1.0, 64, 84, 100), 0.55, tolerance);  // 1 - sqrt(5 / 20) is half
+  EXPECT_NEAR(learning_rate(s, 1.0, 64, 99, 100), 0.1, tolerance);
+  s.decay_steps = 0;
+  s.decay_fraction = 0.2;  // the same 20
+  EXPECT_NEAR(learning_rate(s, 1.0, 64, 84, 100), 0.55, tolerance);
+  s.decay_fraction = 0;
+  EXPECT_NEAR(learning_rate(s, 1.0, 64, 99, 100), 1.0, tolerance);
+  s.decay_fraction = 1;  // never before the end of warm-up
+  EXPECT_NEAR(learning_rate(s, 1.0, 64, 9, 100), 1.0, tolerance);
+  EXPECT_LT(learning_rate(s, 1.0, 64, 10, 100), 1.0);
+}
+
 TEST(Schedule, ScalesLinearlyWithTheBatchAndWarmsUpFromTheUnscaledRate) {
   const Schedule s{.warmup_steps = 10, .reference_batch = 256};
   EXPECT_NEAR(learning_rate(s, 0.1, 8192, 0, 100), 0.1, tolerance);

@@ -34,6 +34,7 @@ std::unique_ptr<Kernel> make(const Positions&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const ClassToken&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const SequencePool&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Attention&, Inputs, int threads);
+std::unique_ptr<Kernel> make(const CachedAttention&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Gated&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Activate&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Add&, Inputs, int threads);
@@ -42,6 +43,7 @@ std::unique_ptr<Kernel> make(const Concat&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Dropout&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Cast&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const SoftmaxCrossEntropy&, Inputs, int threads);
+std::unique_ptr<Kernel> make(const LinearCrossEntropy&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const MeanSquaredError&, Inputs, int threads);
 
 /// In place: the gradient of the output y = act(x) becomes that of x, for an activation whose derivative_of_output

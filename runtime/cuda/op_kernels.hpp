@@ -36,6 +36,7 @@ std::unique_ptr<Kernel> make(CudaContext&, const Positions&, Inputs, const OpUse
 std::unique_ptr<Kernel> make(CudaContext&, const ClassToken&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const SequencePool&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Attention&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const CachedAttention&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Gated&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Activate&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Add&, Inputs, const OpUse&);
@@ -44,6 +45,7 @@ std::unique_ptr<Kernel> make(CudaContext&, const Concat&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Dropout&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Cast&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const SoftmaxCrossEntropy&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const LinearCrossEntropy&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const MeanSquaredError&, Inputs, const OpUse&);
 
 }  // namespace dtrain::cuda

@@ -54,7 +54,7 @@ ValueId Graph::add(std::string name, OpSpec op, std::vector<ValueId> in, const s
   }
   for (const StateDesc& s : node.shape.state) {
     node.states.push_back(static_cast<StateId>(states_.size()));
-    states_.push_back({fmt::format("{}.{}", node.name, s.name), s.desc.shape, s.initial, s.momentum});
+    states_.push_back({fmt::format("{}.{}", node.name, s.name), s.desc.shape, s.initial, s.momentum, s.kept});
   }
   for (std::size_t i = 0; i < node.shape.out.size(); ++i) {
     node.out.push_back(static_cast<ValueId>(values_.size()));
@@ -71,10 +71,16 @@ ValueId Graph::add(std::string name, OpSpec op, std::vector<ValueId> in, const s
 }
 
 void Graph::add_loss(std::string name, OpSpec op, std::vector<ValueId> in, double factor, bool counted) {
-  const std::size_t before = losses_.size();
   const bool taken = std::any_of(nodes_.begin(), nodes_.end(), [&name](const auto& node) { return node.name == name; });
-  add(taken ? name + "_loss" : name, op, std::move(in));
-  if (losses_.size() == before) throw BugError(fmt::format("{} is no loss", name_of(op)));
+  std::string layer = taken ? name + "_loss" : name;
+  add_loss_layer(std::move(name), std::move(layer), std::move(op), std::move(in), {}, factor, counted);
+}
+
+void Graph::add_loss_layer(std::string name, std::string layer, OpSpec op, std::vector<ValueId> in,
+                           const std::vector<ParamId>& shared_params, double factor, bool counted) {
+  const std::size_t before = losses_.size();
+  add(std::move(layer), std::move(op), std::move(in), shared_params);
+  if (losses_.size() == before) throw BugError(fmt::format("{} is no loss", name_of(nodes_.back().op)));
   losses_.back().name = std::move(name);
   losses_.back().factor = factor;
   losses_.back().counted = counted;

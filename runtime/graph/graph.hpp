@@ -80,6 +80,7 @@ struct GraphState {
   Shape shape;
   float initial = 0;
   double momentum = 0.1;
+  bool kept = true;
 };
 
 /// Nodes are in an order in which each input is made before it is read.
@@ -96,6 +97,9 @@ class Graph {
 
   /// `op`: a loss over {value, target, weight}. Throws ShapeError that names the loss.
   void add_loss(std::string name, OpSpec op, std::vector<ValueId> in, double factor = 1, bool counted = false);
+  /// A loss that is a layer too, with parameters that have the layer's name.
+  void add_loss_layer(std::string name, std::string layer, OpSpec op, std::vector<ValueId> in,
+                      const std::vector<ParamId>& shared_params, double factor, bool counted);
   void add_output(std::string name, ValueId value) { outputs_.push_back({std::move(name), value}); }
 
   /// Before the graph is planned.

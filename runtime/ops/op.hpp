@@ -14,6 +14,7 @@
 #include "runtime/ops/batch_moments.hpp"
 #include "runtime/ops/batch_norm.hpp"
 #include "runtime/ops/batch_normalize.hpp"
+#include "runtime/ops/cached_attention.hpp"
 #include "runtime/ops/cast.hpp"
 #include "runtime/ops/class_token.hpp"
 #include "runtime/ops/concat.hpp"
@@ -27,6 +28,7 @@
 #include "runtime/ops/global_average_pool.hpp"
 #include "runtime/ops/kernel.hpp"
 #include "runtime/ops/layer_norm.hpp"
+#include "runtime/ops/linear_cross_entropy.hpp"
 #include "runtime/ops/max_pool.hpp"
 #include "runtime/ops/mean_squared_error.hpp"
 #include "runtime/ops/multiply.hpp"
@@ -43,8 +45,8 @@ namespace dtrain {
 // gradients are f32.
 using OpSpec = std::variant<Conv, ConvTranspose, Upsample, MaxPool, AveragePool, GlobalAveragePool, Dense, Flatten,
                             BatchNorm, BatchMoments, SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding,
-                            Positions, ClassToken, SequencePool, Attention, Gated, Activate, Add, Multiply, Concat,
-                            Dropout, Cast, SoftmaxCrossEntropy, MeanSquaredError>;
+                            Positions, ClassToken, SequencePool, Attention, CachedAttention, Gated, Activate, Add,
+                            Multiply, Concat, Dropout, Cast, SoftmaxCrossEntropy, LinearCrossEntropy, MeanSquaredError>;
 
 /// "conv2d", "dense", ... as users write it.
 inline std::string_view name_of(const OpSpec& op) {

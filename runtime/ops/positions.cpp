@@ -10,12 +10,14 @@ namespace dtrain {
 using namespace inference;
 
 OpShape Positions::infer(std::span<const TensorDesc> in) const {
-  expect_inputs(name(), in, 1);
+  expect_inputs(name(), in, in.size() == 2 ? 2 : 1);
   const TensorDesc& x = in[0];
+  if (in.size() == 2 && (in[1].dtype != DType::i32 || in[1].shape != Shape{x.batch()} || length < 1))
+    throw ShapeError("its lengths are not one int32 a sample, or its own length is not set");
   expect_channels(x);
   expect_any_positions(x);
   if (length < 0) throw ShapeError(fmt::format("a length of {}; expected at least 1", length));
-  if (length > 0 && x.positions() > length) {
+  if (in.size() == 1 && length > 0 && x.positions() > length) {
     throw ShapeError(fmt::format("its input of shape {} has {} positions, but its length is {}; expected at most that",
                                  x.sample_str(), x.positions(), length));
   }

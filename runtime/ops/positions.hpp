@@ -7,7 +7,8 @@
 namespace dtrain {
 
 /// x[N, positions..., C] -> y = x + weight[position]. params: weight [length, C], of which the first positions are
-/// used. Its gradient adds the samples in their order.
+/// used. Its gradient adds the samples in their order. A second input, lengths i32 [N], is for generation: so many
+/// positions of the sample came before; forward only, and what lies behind the last row has the last row.
 struct Positions {
   std::int64_t length = 0;           // 0: as many as the input has
   double standard_deviation = 0.02;  // of the rows at the start

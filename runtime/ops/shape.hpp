@@ -43,6 +43,7 @@ struct StateDesc {
   TensorDesc desc;
   float initial = 0;
   double momentum = 0.1;  // weight of the newest statistics
+  bool kept = true;       // in checkpoints; false: what one text leaves for its next pass
 };
 
 /// Bits that say which inputs and outputs backward reads; inputs counted from bit 0.
@@ -76,13 +77,15 @@ struct OpShape {
   Reads backward_reads;
   std::uint32_t differentiable = 1;  // bit i: input i takes a gradient (labels and weights do not)
   std::vector<Alias> may_share;
-  double flops = 0;  // forward, this batch; multiply and add count as two
+  std::int64_t loss_classes = 0;  // of a loss that compares labels: among so many
+  double flops = 0;               // forward, this batch; multiply and add count as two
   Bounds bounds;
 
   bool epilogue = false;           // an activation is applied inside: BackwardActivation is a step of the plan
   bool backward_at_once = false;   // gradients of parameters and inputs are made of the same sums: one step of the plan
   bool cheap = false;              // quick to compute again instead of keeping its output (RecomputePolicy::light)
   bool loss = false;               // the output holds LossSums
+  bool loss_in_backward = false;   // of a loss: in training Backward computes it too, and there is no Forward
   bool training_only = false;      // evaluation leaves it out: statistics of a batch that only training reads
   bool summed_over_ranks = false;  // a view whose value (and gradient) the plan sums over all ranks at this place
 };

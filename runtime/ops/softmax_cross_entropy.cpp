@@ -4,6 +4,7 @@
 
 #include "runtime/ops/inference.hpp"
 #include "runtime/ops/loss_rows.hpp"
+#include "runtime/ops/softmax_row.hpp"
 
 namespace dtrain {
 
@@ -22,9 +23,10 @@ OpShape SoftmaxCrossEntropy::infer(std::span<const TensorDesc> in) const {
                                  in_a_sample(in[1].shape), in_a_sample(expected)));
   OpShape shape;
   shape.out = {f32(Shape{loss_sum_count})};
-  shape.saved = {f32(Shape{in[0].rows(), 2})};  // a SoftmaxRow of each position
+  shape.saved = {f32(Shape{in[0].rows(), SoftmaxRow::floats})};  // a SoftmaxRow of each position
   shape.backward_reads = {7, 0};
   shape.loss = true;
+  shape.loss_classes = in[0].channels();
   shape.flops = 4.0 * static_cast<double>(in[0].elements());
   shape.bounds.workspace = loss_bytes(in[0].rows());
   return shape;

@@ -36,6 +36,7 @@ struct FlatState {
   std::size_t offset = 0, size = 0;
   float initial = 0;
   double momentum = 0.1;
+  bool kept = true;  // in checkpoints
 };
 
 /// A contiguous range [begin, end) of the flat gradient buffer that is reduced at once. May cut through a parameter.

@@ -48,6 +48,10 @@ struct Analysis {
     return reaches(node) &&
            std::any_of(node.params.begin(), node.params.end(), [this](ParamId p) { return !graph.frozen(p); });
   }
+  /// There are steps of backward for it.
+  bool has_backward(const GraphNode& node) const {
+    return !is_view(node) && (trains_parameters(node) || any_input_gradient(node));
+  }
   bool reaches(const GraphNode& node) const { return reaches_loss[idx(&node - graph.nodes().data())]; }
   OpUse use_of(NodeId) const;
 };

@@ -46,7 +46,7 @@ FlatLayout make_layout(const Graph& graph, const BucketOptions& options) {
   for (StateId id = 0; id < static_cast<StateId>(graph.states().size()); ++id) {
     const GraphState& s = graph.states()[idx(id)];
     const auto size = static_cast<std::size_t>(s.shape.elements());
-    layout.states.push_back({id, s.name, s.shape, offset, size, s.initial, s.momentum});
+    layout.states.push_back({id, s.name, s.shape, offset, size, s.initial, s.momentum, s.kept});
     offset = aligned(offset + size, FlatLayout::alignment);
   }
   layout.state_floats = offset - layout.param_floats;
@@ -79,7 +79,8 @@ std::vector<Step> forward_steps(const Analysis& a, const FlatLayout* layout) {
     }
     if (!layout && node.shape.training_only) continue;
     if (node.shape.summed_over_ranks) steps.push_back(CrossRankSum{a.root[idx(node.out[0])], false});
-    if (!is_view(node)) steps.push_back(Forward{n});
+    const bool later = layout && node.shape.loss_in_backward && a.has_backward(node);
+    if (!is_view(node) && !later) steps.push_back(Forward{n});
   }
   return steps;
 }
@@ -95,8 +96,8 @@ void append_backward_steps(const Analysis& a, const FlatLayout& layout, std::vec
     const GraphNode& node = a.graph.nodes()[idx(n)];
     if (node.shape.summed_over_ranks && a.any_input_gradient(node))
       steps.push_back(CrossRankSum{a.root[idx(node.out[0])], true});
+    if (!a.has_backward(node)) continue;
     const bool of_params = a.trains_parameters(node), of_inputs = a.any_input_gradient(node);
-    if (is_view(node) || (!of_params && !of_inputs)) continue;
     if (node.shape.epilogue) steps.push_back(BackwardActivation{n});
     const bool at_once = node.shape.backward_at_once;
     // Parameters first: a bucket that is ready travels while the data gradient is computed.

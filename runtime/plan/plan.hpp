@@ -31,7 +31,7 @@ struct BackwardData {
 struct BackwardParams {
   NodeId node;
 };
-/// Both at once: see OpShape::backward_at_once.
+/// Both at once: see OpShape::backward_at_once. Of some losses their value too: see OpShape::loss_in_backward.
 struct Backward {
   NodeId node;
 };

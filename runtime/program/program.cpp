@@ -222,6 +222,7 @@ struct Program::State {
         call.kernel->backward_activation(args, call.out_gradients[0], stream);
         break;
       case Call::Kind::backward:
+        refresh(call, stream);  // what has no forward: a loss that backward computes
         for (std::size_t i = 0; i < call.param_first.size(); ++i)
           if (call.param_slots[i].grad)
             call.param_slots[i].write = pass.first && call.param_first[i] ? Write::overwrite : Write::accumulate;

@@ -13,7 +13,15 @@
 namespace dtrain {
 
 /// What a draw is for: part of the key, so that streams never meet.
-enum class Purpose : std::uint32_t { init = 1, shuffle = 2, dropout = 3, augment = 4, data = 5, test = 6 };
+enum class Purpose : std::uint32_t {
+  init = 1,
+  shuffle = 2,
+  dropout = 3,
+  augment = 4,
+  data = 5,
+  test = 6,
+  generation = 7
+};
 
 struct Random4 {
   std::uint32_t v[4];

@@ -20,7 +20,7 @@ Dropout: StepState.seed = seed, layer id 3, positions 1000 * n + 7. Batch norms:
 running variance = 0.5 + |signed(D(seed, 301, 0))|; a second micro batch x = signed(D(seed, 50, 0)); moments are those
 of x and of another rank's signed(D(seed, 51, 0)).
 Fields: "out", "grad_in" (by input), "grad_params" (weight, bias); losses: "sums" {loss, weight, correct, among the five largest,
-positions} and "grad_in";
+positions}, "grad_in" and "grad_params"; where a dense layer makes the logits, its input is not multiplied by 3;
 batch norms: "evaluation", the output with the running statistics, and "statistics", the sums over both micro batches of
 mean and unbiased variance.
 
@@ -163,39 +163,46 @@ def series(function):
     return lambda x, *params: function(x.transpose(1, 2), *params).transpose(1, 2)
 
 
-# seed, shape of the value, whether each position has a weight, smoothing and ignored label of a cross-entropy
+# seed, shape of the value, whether each position has a weight; of a cross-entropy its smoothing, ignored label and z-loss
 LOSSES = {
-    "softmax_cross_entropy": (14, (7, 10), False, (0, -100)),
+    "softmax_cross_entropy": (14, (7, 10), False, (0, -100, 0)),
     "mean_squared_error": (15, (7, 5), False, None),
-    "cross_entropy_series": (130, (3, 5, 11), False, (0, -100)),
-    "cross_entropy_images": (131, (2, 6, 3, 4), True, (0, 2)),
-    "cross_entropy_volumes": (132, (3, 4, 2, 3, 2), False, (0.1, 1)),
+    "cross_entropy_series": (130, (3, 5, 11), False, (0, -100, 0)),
+    "cross_entropy_images": (131, (2, 6, 3, 4), True, (0, 2, 0)),
+    "cross_entropy_volumes": (132, (3, 4, 2, 3, 2), False, (0.1, 1, 0)),
+    "cross_entropy_z_loss": (154, (3, 5, 11), False, (0.1, 1, 0.01)),
+    "linear_cross_entropy": (155, (3, 5, 11), True, (0.1, 2, 0.01), 13),
     "squared_error_series": (133, (3, 5, 3), True, None),
     "squared_error_images": (134, (3, 2, 3, 4), False, None),
     "squared_error_volumes": (135, (2, 17, 2, 3, 2), True, None),
 }
 
 
-def loss_row(seed, shape, each, entropy, half=False):
+def loss_row(seed, shape, each, entropy, units=0, half=False):
+    """`units`: of a dense layer whose outputs are the logits."""
     f = torch.nn.functional
     dtype = rounded if half else lambda t: t
     # Series are [N, T, C]; PyTorch takes classes as the second extent.
     channels = (lambda t: t.transpose(1, 2)) if len(shape) == 3 else lambda t: t
     x = dtype(signed(seed, 0, 0, shape))
-    if entropy:
+    if entropy and not units:
         x = dtype((3 * x.float()).double())
     x.requires_grad_()
-    y = channels(x)
+    params = [dtype(signed(seed, 100, 0, (units, shape[-1]))), signed(seed, 101, 0, (units,))] if units else []
+    for leaf in params:
+        leaf.requires_grad_()
+    y = channels(f.linear(x, *params) if units else x)
     positions = (y.shape[0],) + tuple(y.shape[2:])
     weights = positions if each else (shape[0],) + (1,) * (len(positions) - 1)
     weight = torch.tensor([float(i % 3) for i in range(math.prod(weights))], dtype=torch.float64).reshape(weights)
     weight = weight.expand(positions)
     if entropy:
-        smoothing, ignore = entropy
+        smoothing, ignore, z_loss = entropy
         labels = torch.tensor((draws(seed, TEST, 1, 0, math.prod(positions)) % y.shape[1]).astype(np.int64))
         labels = labels.reshape(positions)
-        loss = f.cross_entropy(y, labels, reduction="none", ignore_index=ignore, label_smoothing=smoothing) * weight
         weight = weight * (labels != ignore)
+        loss = f.cross_entropy(y, labels, reduction="none", ignore_index=ignore, label_smoothing=smoothing) * weight
+        loss = loss + weight * z_loss * y.logsumexp(1) ** 2
         before = (y > y.gather(1, labels.unsqueeze(1))).sum(1)
         hits = [float(((before < most) & (weight > 0)).sum()) for most in (1, 5)]
     else:
@@ -203,7 +210,9 @@ def loss_row(seed, shape, each, entropy, half=False):
         hits = [0.0, 0.0]
     loss.sum().backward()
     sums = [loss.sum().item(), weight.sum().item(), *hits, float((weight > 0).sum())]
-    return {"seed": seed, "sums": sums, "grad_in": [numbers(x.grad, 6 if half else 9)]}
+    digits = 6 if half else 9
+    return {"seed": seed, "sums": sums, "grad_in": [numbers(x.grad, digits)],
+            "grad_params": [numbers(p.grad, digits) for p in params]}
 
 
 def make_ops():

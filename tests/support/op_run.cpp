@@ -156,12 +156,14 @@ std::vector<TensorDesc> OpRun::describe() {
     descs.push_back({DType::f64, Shape{static_cast<std::int64_t>(moments.size())}});
   }
   const Shape positions(row_.in.shape.extents().first(static_cast<std::size_t>(row_.in.shape.rank()) - 1));
-  if (std::holds_alternative<SoftmaxCrossEntropy>(row_.op)) {
-    for (float& v : x) v *= 3.0f;
+  const auto* const linear = std::get_if<LinearCrossEntropy>(&row_.op);
+  if (std::holds_alternative<SoftmaxCrossEntropy>(row_.op) || linear != nullptr) {
+    if (linear == nullptr)
+      for (float& v : x) v *= 3.0f;
     if (row_.in.dtype != DType::f32) x = rounded_to(DType::bf16, x);
+    const auto classes = static_cast<std::uint32_t>(linear != nullptr ? linear->dense.units : row_.in.channels());
     for (std::int64_t i = 0; i < row_.in.rows(); ++i)
-      labels.push_back(
-          static_cast<std::int32_t>(raw_draw(row_.seed, 1, 0, i) % static_cast<std::uint32_t>(row_.in.channels())));
+      labels.push_back(static_cast<std::int32_t>(raw_draw(row_.seed, 1, 0, i) % classes));
     descs.push_back({row_.labels, positions});
   }
   if (std::holds_alternative<MeanSquaredError>(row_.op)) {

@@ -41,7 +41,8 @@ DType dtype_of(const OpRow& row) {
 }
 
 bool is_loss(const OpRow& row) {
-  return std::holds_alternative<SoftmaxCrossEntropy>(row.op) || std::holds_alternative<MeanSquaredError>(row.op);
+  return std::holds_alternative<SoftmaxCrossEntropy>(row.op) || std::holds_alternative<LinearCrossEntropy>(row.op) ||
+         std::holds_alternative<MeanSquaredError>(row.op);
 }
 
 const std::vector<OpRow>& op_table() {
@@ -153,6 +154,17 @@ const std::vector<OpRow>& op_table() {
         {"cross_entropy_series", 130, SoftmaxCrossEntropy{}, series(3, 5, 11)},
         {"cross_entropy_images", 131, SoftmaxCrossEntropy{0, 2}, image(2, 6, 3, 4), {}, 1, 0, DType::u8, true},
         {"cross_entropy_volumes", 132, SoftmaxCrossEntropy{0.1, 1}, volume(3, 4, 2, 3, 2), {}, 1, 0, DType::u16},
+        {"cross_entropy_z_loss", 154, SoftmaxCrossEntropy{0.1, 1, 0.01}, series(3, 5, 11)},
+        // Chunks of 4, 4, 4 and 3 positions.
+        {"linear_cross_entropy",
+         155,
+         LinearCrossEntropy{Dense{13}, {0.1, 2, 0.01}, 4},
+         series(3, 5, 11),
+         {},
+         1,
+         0,
+         DType::u8,
+         true},
         {"squared_error_series", 133, MeanSquaredError{}, series(3, 5, 3), {}, 1, 0, DType::i32, true},
         {"squared_error_images", 134, MeanSquaredError{}, image(3, 2, 3, 4)},
         {"squared_error_volumes", 135, MeanSquaredError{}, volume(2, 17, 2, 3, 2), {}, 1, 0, DType::i32, true},

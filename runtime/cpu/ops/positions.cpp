@@ -17,6 +17,7 @@ class PositionsKernel final : public Kernel {
 
   void forward(const OpArgs& a, Stream&) override {
     const float* weight = a.params[0].as<float>();
+    if (a.in.size() == 2) return forward_behind(a, weight);
     for_parts(samples_ * elements_, [&](std::int64_t sample, std::int64_t begin, std::int64_t end) {
       const T* x = a.in[0].as<T>() + sample * elements_;
       write_elements(a.out[0].as<T>() + sample * elements_, begin, end, false,  // may be x
@@ -37,6 +38,21 @@ class PositionsKernel final : public Kernel {
   }
 
  private:
+  void forward_behind(const OpArgs& a, const float* weight) const {
+    const std::int64_t channels = a.in[0].desc.channels(), rows = a.params[0].desc.shape[0];
+    const std::int64_t positions = elements_ / channels;
+    for (std::int64_t sample = 0; sample < samples_; ++sample) {
+      for (std::int64_t p = 0; p < positions; ++p) {
+        const std::int64_t row = std::clamp<std::int64_t>(a.in[1].as<std::int32_t>()[sample] + p, 0, rows - 1);
+        const std::int64_t at = sample * elements_ + p * channels;
+        const T* x = a.in[0].as<T>() + at;
+        const float* added = weight + row * channels;
+        write_elements(a.out[0].as<T>() + at, 0, channels, false,
+                       [=](std::int64_t i) { return to_float(x[i]) + added[i]; });
+      }
+    }
+  }
+
   /// body(sample, begin, end) for parts of the elements of each sample.
   template <class Body>
   void for_parts(std::int64_t n, const Body& body) const {

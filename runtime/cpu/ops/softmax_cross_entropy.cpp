@@ -88,7 +88,7 @@ template <class T>
 class SoftmaxCrossEntropyKernel final : public Kernel {
  public:
   SoftmaxCrossEntropyKernel(const SoftmaxCrossEntropy& op, Inputs in, int threads)
-      : op_(op), sums_(in[0], in[2], threads), classes_(in[0].channels()), smoothing_(op.label_smoothing) {}
+      : op_(op), sums_(in[0], in[2], threads), classes_(in[0].channels()) {}
   Needs needs() const override { return {loss_bytes(sums_.rows), 0}; }
 
   void forward(const OpArgs& a, Stream&) override {
@@ -96,7 +96,7 @@ class SoftmaxCrossEntropyKernel final : public Kernel {
     const RowWeights weights = sums_.weights(a);
     auto* saved = a.saved.empty() ? nullptr : a.saved[0].as<SoftmaxRow>();
     const T* const logits = a.in[0].as<T>();
-    sums_.forward(a, [=, n = classes_, smoothing = smoothing_](std::int64_t row) {
+    sums_.forward(a, [=, n = classes_, &op = op_](std::int64_t row) {
       RowLoss result;
       if (saved) saved[row] = {};
       const float weight = weights.of(row);
@@ -111,10 +111,10 @@ class SoftmaxCrossEntropyKernel final : public Kernel {
       }
       const T* x = logits + row * n;
       const float own = to_float(x[label]), max = row_max(x, n);
-      const SoftmaxRow softmax{max, row_exp_sum(x, n, label, max)};
+      const SoftmaxRow softmax{max, row_exp_sum(x, n, label, max), own};
       if (saved) saved[row] = softmax;
-      const double mean = smoothing > 0 ? row_sum(x, n, max) / static_cast<double>(n) : 0;
-      result.loss = static_cast<double>(weight) * softmax.loss(own, smoothing, mean);
+      const double mean = op.label_smoothing > 0 ? row_sum(x, n, max) / static_cast<double>(n) : 0;
+      result.loss = static_cast<double>(weight) * softmax.loss(op.label_smoothing, mean, op.z_loss);
       const std::int64_t rank = own == own ? rank_of(x, n, label) : n;
       if (rank < 1) result.correct = 1;
       if (rank < 5) result.top5 = 1;
@@ -129,11 +129,9 @@ class SoftmaxCrossEntropyKernel final : public Kernel {
     const auto* saved = a.saved[0].as<const SoftmaxRow>();
     const float seed = a.step.loss_scale * a.step.loss_seed[a.loss];
     const bool add = g.in[0].write == Write::accumulate;
-    const auto share = static_cast<float>(smoothing_ / static_cast<double>(classes_));
-    const auto others = static_cast<float>(smoothing_ - smoothing_ / static_cast<double>(classes_));
     const T* const logits = a.in[0].as<T>();
     T* const gradient = g.in[0].grad.as<T>();
-    sums_.each_row([=, n = classes_](std::int64_t row) {
+    sums_.each_row([=, n = classes_, &op = op_](std::int64_t row) {
       const T* x = logits + row * n;
       T* gx = gradient + row * n;
       const std::int64_t label = labels.of(row);
@@ -145,17 +143,18 @@ class SoftmaxCrossEntropyKernel final : public Kernel {
       }
       const bool known = label >= 0 && label < n;
       const float w = known ? weight * seed : std::numeric_limits<float>::quiet_NaN();
-      const SoftmaxRow softmax = saved[row];
-      const float sum = softmax.sum(known ? to_float(x[label]) : 0.0f);
-      const float max = softmax.max, scale = w / sum, shift = w * share;
       const float before = known && add ? to_float(gx[label]) : 0.0f;
+      const SoftmaxGradient g_row = saved[row].gradient(w, op.label_smoothing, op.z_loss, n);
+      const float max = saved[row].max, scale = g_row.scale, shift = g_row.shift;
       const auto of_class = [=](float v) { return scale * exp_bounded(v - max) - shift; };
       if (add) {
         each_class(n, [=](std::int64_t c) { gx[c] = from_float<T>(to_float(gx[c]) + of_class(to_float(x[c]))); });
+      } else if (gx == x) {  // one pointer, so that the loop fills vectors
+        each_class(n, [=](std::int64_t c) { gx[c] = from_float<T>(of_class(to_float(gx[c]))); });
       } else {
         each_class(n, [=](std::int64_t c) { gx[c] = from_float<T>(of_class(to_float(x[c]))); });
       }
-      if (known) gx[label] = from_float<T>(before + (w * others - scale * softmax.others));
+      if (known) gx[label] = from_float<T>(before + g_row.label);
     });
   }
 
@@ -166,7 +165,6 @@ class SoftmaxCrossEntropyKernel final : public Kernel {
   SoftmaxCrossEntropy op_;
   LossSums sums_;
   std::int64_t classes_;
-  double smoothing_;
 };
 
 }  // namespace

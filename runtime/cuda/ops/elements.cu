@@ -53,6 +53,14 @@ void gated_gradient(const Launch& where, Element element, const Matrix& shape, A
                                   gate, x, gy, gx);
 }
 
+void add_positions_behind(const Launch& where, Element element, std::int64_t samples, const PositionsBehind& p,
+                          const void* x, const float* weight, void* y) {
+  with_element(element, [&](auto tag) {
+    for_count(where, samples * p.positions * p.channels,
+              AddPositionsBehindBody<decltype(tag)>{p, typed(x), weight, typed(y)});
+  });
+}
+
 void add_positions(const Launch& where, Element element, const Matrix& shape, const void* x, const float* weight,
                    void* y) {
   for_channels<AddPositionsBody>(where, element, shape.rows, shape.channels, aligned(x, weight, y), shape.channels, x,

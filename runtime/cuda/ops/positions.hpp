@@ -11,6 +11,28 @@ void add_positions(const Launch&, Element, const Matrix& shape, const void* x, c
 /// Adds the samples in their order; elements from those of a sample to `weights` are zeros.
 void positions_gradient(const Launch&, Element, const Matrix& shape, std::int64_t weights, const void* gy, Slot weight);
 
+/// The rows from lengths[sample] on, the last one for what lies behind it.
+struct PositionsBehind {
+  std::int64_t positions, channels, rows;
+  const std::int32_t* lengths;
+};
+void add_positions_behind(const Launch&, Element, std::int64_t samples, const PositionsBehind&, const void* x,
+                          const float* weight, void* y);
+
+template <class T>
+struct AddPositionsBehindBody {
+  PositionsBehind p;
+  const T* x;
+  const float* weight;
+  T* y;
+  DTRAIN_HOST_DEVICE void run(std::int64_t i) const {
+    const Split by_channel = split(i, p.channels), by_position = split(by_channel.quotient, p.positions);
+    std::int64_t row = p.lengths[by_position.quotient] + by_position.rest;
+    row = row < 0 ? 0 : row < p.rows ? row : p.rows - 1;
+    y[i] = from_float<T>(to_float(x[i]) + weight[row * p.channels + by_channel.rest]);
+  }
+};
+
 template <class T, int width>
 struct AddPositionsBody {
   std::int64_t elements;

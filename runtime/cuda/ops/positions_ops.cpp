@@ -15,6 +15,13 @@ class PositionsKernel final : public Kernel {
       : type_(element_of(in)), shape_{in.batch(), in.positions() * in.channels()} {}
 
   void forward(const OpArgs& a, Stream& stream) override {
+    if (a.in.size() == 2) {
+      const TensorDesc& x = a.in[0].desc;
+      const PositionsBehind rows{x.positions(), x.channels(), a.params[0].desc.shape[0],
+                                 a.in[1].as<const std::int32_t>()};
+      return add_positions_behind(at(stream, name), type_, x.batch(), rows, a.in[0].data, a.params[0].as<const float>(),
+                                  a.out[0].data);
+    }
     add_positions(at(stream, name), type_, shape_, a.in[0].data, a.params[0].as<const float>(), a.out[0].data);
   }
   void backward(const OpArgs& a, const OpGrads& g, Stream& stream) override {

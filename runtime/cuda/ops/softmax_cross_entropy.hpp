@@ -11,7 +11,7 @@ namespace dtrain::cuda {
 
 struct CrossEntropyPlace {
   Matrix shape;
-  double smoothing;
+  double smoothing, z_loss;
   const void* logits;
   RowLabels labels;
   RowWeights weights;
@@ -69,7 +69,7 @@ struct CrossEntropyBody : RowGroup<size> {
       distances += distance;
       before += c < label ? v >= own : c > label ? v > own : 0;
     }
-    const SoftmaxRow softmax{largest, group_sum<size>(t, shared, others)};
+    const SoftmaxRow softmax{largest, group_sum<size>(t, shared, others), own};
     before = group_sum<size>(t, shared, before);
     double mean = 0;
     if (p.smoothing > 0)
@@ -78,7 +78,7 @@ struct CrossEntropyBody : RowGroup<size> {
     RowLoss result;
     result.weight = static_cast<double>(weight);
     result.positions = 1;
-    result.loss = known ? static_cast<double>(weight) * softmax.loss(own, p.smoothing, mean)
+    result.loss = known ? static_cast<double>(weight) * softmax.loss(p.smoothing, mean, p.z_loss)
                         : static_cast<double>(not_a_number());
     if (known && own == own) {
       result.correct = before < 1 ? 1 : 0;
@@ -110,13 +110,10 @@ struct CrossEntropyGradientBody : RowGroup<size> {
     const std::int64_t label = p.labels.of(row);
     const bool skipped = weight == 0 || p.labels.ignored_of(label), known = label >= 0 && label < p.shape.channels;
     const float w = known ? weight * (step->loss_scale * step->loss_seed[loss]) : not_a_number();
-    const float sum = softmax.sum(known ? to_float(x[label]) : 0.0f), scale = w / sum;
-    const auto share = static_cast<float>(p.smoothing / static_cast<double>(p.shape.channels));
-    const auto others = static_cast<float>(p.smoothing - p.smoothing / static_cast<double>(p.shape.channels));
-    const float of_label = w * others - scale * softmax.others, shift = w * share;
+    const SoftmaxGradient g_row = softmax.gradient(w, p.smoothing, p.z_loss, p.shape.channels);
     for (std::int64_t c = this->lane(t); c < p.shape.channels; c += size) {
-      const float of_class = scale * exp_bounded(to_float(x[c]) - softmax.max) - shift;
-      const float g = skipped ? 0.0f : c == label ? of_label : of_class;
+      const float of_class = g_row.scale * exp_bounded(to_float(x[c]) - softmax.max) - g_row.shift;
+      const float g = skipped ? 0.0f : c == label ? g_row.label : of_class;
       write_slot<1, T>(gradient, row * p.shape.channels + c, Floats<1>{{g}});
     }
   }

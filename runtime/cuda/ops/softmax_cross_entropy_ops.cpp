@@ -25,6 +25,7 @@ class SoftmaxCrossEntropyKernel final : public Kernel {
   CrossEntropyPlace place(const OpArgs& a) const {
     return {shape_,
             op_.label_smoothing,
+            op_.z_loss,
             a.in[0].data,
             {a.in[1].data, a.in[1].desc.dtype, op_.ignore.has_value(), op_.ignore.value_or(0)},
             {a.in[2].as<const float>(), rows_each_},

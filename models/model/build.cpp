@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -34,8 +35,21 @@ class Builder {
         linked_(link(family_.empty() ? model.layers : family_, inputs_, outputs_)),
         graph_(batch) {}
 
+  Graph build_generation(const Generation& generation) {
+    generation_ = generation;
+    const ModelInput& tokens = inputs_[first_input(inputs_)];
+    if (outputs_.size() != 1 || !tokens.indices() || tokens.shape.size() != 1)
+      throw ShapeError(
+          "only a model with one input of tokens, {tokens: ..., vocabulary: ...}, and one output continues "
+          "texts");
+    return build();
+  }
+
   Graph build() {
     for (const ModelInput& input : inputs_) add_input(input);
+    if (generation_)
+      lengths_ = graph_.add_input(PortUse::input, Generation::lengths, {DType::i32, Shape{graph_.batch()}});
+    if (use_ == BuildFor::training) find_heads();
     for (std::size_t i = 0; i < linked_.layers.size(); ++i) {
       try {
         values_.push_back(add_layer(i));
@@ -71,6 +85,7 @@ class Builder {
     if (input.indices()) {
       std::vector<std::int64_t> extents{graph_.batch()};
       extents.insert(extents.end(), input.shape.begin(), input.shape.end());
+      if (generation_) extents = {graph_.batch(), generation_->positions};
       const TensorDesc desc{index_type(PortUse::input, input.name, input.vocabulary, {}),
                             Shape(std::span<const std::int64_t>(extents))};
       inputs_read_.push_back(graph_.add_input(PortUse::input, input.name, desc, input.vocabulary));
@@ -94,9 +109,41 @@ class Builder {
     check_different(i, in);
     check_vocabulary(linked);
     if (linked.tie >= 0) tie_ = weight_of(i, static_cast<std::size_t>(linked.tie));
+    if (const auto head = heads_.find(i); head != heads_.end()) {
+      if (graph_.desc(in[0]).shape.rank() > 2) {
+        head->second = {*dense, in[0], std::exchange(tie_, {})};
+        return later;
+      }
+      heads_.erase(head);
+    }
     const ValueId value = std::visit([&](const auto& op) { return add(linked.name, op, in); }, linked.layer->op);
     tie_.clear();
     return value;
+  }
+
+  /// Dense layers over series that a cross-entropy alone reads, with so many classes that it is worth to make them one
+  /// op: see LinearCrossEntropy. Predictions have them as layers.
+  void find_heads() {
+    constexpr std::int64_t many = 1024;
+    const Ports ports = ports_of(model_, stored_);
+    for (const PortLoss& port : ports.losses) {
+      if (port.loss.kind != Loss::cross_entropy) continue;
+      const auto output = output_index(port.loss);
+      if (!output) continue;
+      const std::size_t layer = linked_.outputs[*output];
+      const auto* dense = std::get_if<Dense>(&linked_.layers[layer].layer->op);
+      if (dense == nullptr || dense->activation != Activation::none || dense->units < many) continue;
+      const bool read = std::any_of(linked_.layers.begin(), linked_.layers.end(), [layer](const Linked& other) {
+        return other.tie == static_cast<int>(layer) ||
+               std::any_of(other.from.begin(), other.from.end(),
+                           [layer](const Source& from) { return !from.input && from.index == layer; });
+      });
+      // Its weights are one a position, which another loss may not expect.
+      const auto others = [&](const PortLoss& other) {
+        return &other != &port && (other.weight == port.weight || output_index(other.loss) == output);
+      };
+      if (!read && std::none_of(ports.losses.begin(), ports.losses.end(), others)) heads_[layer] = {};
+    }
   }
 
   ValueId flattened_input(std::size_t input) {
@@ -129,6 +176,11 @@ class Builder {
   /// An op may apply some activations inside; the others become a node behind it.
   template <class Op>
   ValueId add(const std::string& name, Op op, const std::vector<ValueId>& in) {
+    if (generation_ && !by_position<Op>)
+      throw ShapeError(
+          fmt::format("layer {} ({}): a text can be continued only by layers that treat each position by "
+                      "itself, and by causal attention",
+                      name, op.name()));
     Activation activation = Activation::none;
     if constexpr (requires { op.activation; })
       if (!derivative_of_output(op.activation)) activation = std::exchange(op.activation, Activation::none);
@@ -145,9 +197,37 @@ class Builder {
     return add(name, BatchNormalize{op.epsilon, op.momentum, op.activation, op.initial_weight}, {in[0], sum});
   }
 
+  ValueId add(const std::string& name, const Attention& op, std::vector<ValueId> in) {
+    if (!generation_) return add<Attention>(name, op, in);
+    if (in.size() % 2 == 0) in.pop_back();  // documents: a text is one
+    in.push_back(lengths_);
+    return graph_.add(name, CachedAttention{op, generation_->capacity}, in);
+  }
+  ValueId add(const std::string& name, Positions op, std::vector<ValueId> in) {
+    if (!generation_) return add<Positions>(name, op, in);
+    if (op.length == 0) op.length = inputs_[first_input(inputs_)].shape[0];
+    in.push_back(lengths_);
+    return add<Positions>(name, op, in);
+  }
+  /// Generation sees a few positions at a time.
+  template <class Op>
+  static constexpr bool by_position =
+      std::is_same_v<Op, Dense> || std::is_same_v<Op, LayerNorm> || std::is_same_v<Op, RmsNorm> ||
+      std::is_same_v<Op, Embedding> || std::is_same_v<Op, Positions> || std::is_same_v<Op, Attention> ||
+      std::is_same_v<Op, Gated> || std::is_same_v<Op, Activate> || std::is_same_v<Op, Add> ||
+      std::is_same_v<Op, Multiply> || std::is_same_v<Op, Concat> || std::is_same_v<Op, Dropout> ||
+      std::is_same_v<Op, Cast>;
+
   // ---- outputs and losses ----
 
   ValueId output_value(std::size_t output) const { return values_[linked_.outputs[output]]; }
+  bool is_head(std::size_t output) const { return heads_.contains(linked_.outputs[output]); }
+  /// Of a head, too.
+  TensorDesc output_desc(std::size_t output) const {
+    if (!is_head(output)) return graph_.desc(output_value(output));
+    const Head& head = heads_.at(linked_.outputs[output]);
+    return infer(head.dense, std::span(&graph_.desc(head.in), 1)).out[0];
+  }
 
   /// Predictions are read as f32.
   void add_outputs() {
@@ -161,48 +241,60 @@ class Builder {
 
   void add_losses() {
     const Ports ports = ports_of(model_, stored_);
-    for (std::size_t i = 0; i < outputs_.size(); ++i) graph_.add_output(outputs_[i].name, output_value(i));
-    if (graph_.params().empty())
+    for (std::size_t i = 0; i < outputs_.size(); ++i)
+      if (!is_head(i)) graph_.add_output(outputs_[i].name, output_value(i));
+    if (graph_.params().empty() && heads_.empty())
       throw ShapeError("the loss: no layer has parameters to train; expected a dense or conv2d layer");
     std::vector<ValueId> values(ports.all.size(), -1);
-    std::vector<ValueId> read;
+    std::vector<std::size_t> read;
     for (const PortLoss& loss : ports.losses) {
       read.push_back(output_of(loss.loss));
-      add_target(ports, loss, read.back(), values);
+      add_target(ports, loss, output_desc(read.back()), values);
     }
     for (std::size_t k = 0; k < ports.losses.size(); ++k) add_weight(ports, ports.losses[k], read[k], values);
-    for (std::size_t k = 0; k < ports.losses.size(); ++k) {
-      const PortLoss& port = ports.losses[k];
-      const ModelLoss& loss = port.loss;
-      const bool labels = loss.kind == Loss::cross_entropy;
-      const OpSpec op =
-          labels ? OpSpec(SoftmaxCrossEntropy{loss.label_smoothing, loss.ignore}) : OpSpec(MeanSquaredError{});
-      graph_.add_loss(
-          loss.name, op,
-          {read[k], values[static_cast<std::size_t>(port.target)], values[static_cast<std::size_t>(port.weight)]},
-          loss.factor, port.counted);
-    }
+    for (std::size_t k = 0; k < ports.losses.size(); ++k) add_loss(ports.losses[k], read[k], values);
   }
 
-  ValueId output_of(const ModelLoss& loss) const {
+  void add_loss(const PortLoss& port, std::size_t output, const std::vector<ValueId>& values) {
+    const ModelLoss& loss = port.loss;
+    const ValueId target = values[static_cast<std::size_t>(port.target)];
+    const ValueId weight = values[static_cast<std::size_t>(port.weight)];
+    const SoftmaxCrossEntropy entropy{loss.label_smoothing, loss.ignore, loss.z_loss};
+    if (is_head(output)) {
+      const std::size_t layer = linked_.outputs[output];
+      const Head& head = heads_.at(layer);
+      graph_.add_loss_layer(loss.name, linked_.layers[layer].name, LinearCrossEntropy{head.dense, entropy},
+                            {head.in, target, weight}, head.tie, loss.factor, port.counted);
+      return;
+    }
+    const OpSpec op = loss.kind == Loss::cross_entropy ? OpSpec(entropy) : OpSpec(MeanSquaredError{});
+    graph_.add_loss(loss.name, op, {output_value(output), target, weight}, loss.factor, port.counted);
+  }
+
+  /// Nothing where its name is none.
+  std::optional<std::size_t> output_index(const ModelLoss& loss) const {
+    if (loss.of.empty()) return 0;
+    for (std::size_t i = 0; i < outputs_.size(); ++i)
+      if (outputs_[i].name == loss.of) return i;
+    return std::nullopt;
+  }
+
+  /// The index of the output.
+  std::size_t output_of(const ModelLoss& loss) const {
     std::vector<std::string> names;
     for (const ModelOutput& output : outputs_) names.push_back(output.name);
-    std::size_t index = 0;
-    if (!loss.of.empty()) {
-      const auto it = std::find(names.begin(), names.end(), loss.of);
-      if (it == names.end()) {
-        const std::string near = nearest_name(loss.of, names);
-        throw ShapeError(fmt::format("loss {}: of: there is no output {}; expected one of {}{}", loss.name,
-                                     json_string(loss.of), fmt::join(names, ", "),
-                                     near.empty() ? "" : fmt::format("; did you mean {}?", near)));
-      }
-      index = static_cast<std::size_t>(it - names.begin());
-    } else if (outputs_.size() > 1) {
+    const std::optional<std::size_t> index = output_index(loss);
+    if (!index) {
+      const std::string near = nearest_name(loss.of, names);
+      throw ShapeError(fmt::format("loss {}: of: there is no output {}; expected one of {}{}", loss.name,
+                                   json_string(loss.of), fmt::join(names, ", "),
+                                   near.empty() ? "" : fmt::format("; did you mean {}?", near)));
+    }
+    if (loss.of.empty() && outputs_.size() > 1) {
       throw ShapeError(fmt::format("loss {}: of: the model has several outputs; expected one of {}", loss.name,
                                    fmt::join(names, ", ")));
     }
-    const ValueId value = output_value(index);
-    const TensorDesc& out = graph_.desc(value);
+    const TensorDesc out = output_desc(*index);
     const std::string what = loss.name == "loss" ? "the loss" : "loss " + loss.name;
     if (loss.kind == Loss::cross_entropy && out.channels() < 2)
       throw ShapeError(
@@ -212,19 +304,18 @@ class Builder {
     if (!loss.class_weights.empty() && static_cast<std::int64_t>(loss.class_weights.size()) != out.channels())
       throw ShapeError(fmt::format("{}: class_weights: {} weights for {} classes; expected one a class", what,
                                    loss.class_weights.size(), out.channels()));
-    return value;
+    return *index;
   }
 
   /// [batch, positions...] of a value.
-  Shape positions_of(ValueId value) const {
-    const auto extents = graph_.desc(value).shape.extents();
+  static Shape positions_of(const TensorDesc& value) {
+    const auto extents = value.shape.extents();
     return Shape(extents.first(extents.size() - 1));
   }
 
-  void add_target(const Ports& ports, const PortLoss& loss, ValueId output, std::vector<ValueId>& values) {
+  void add_target(const Ports& ports, const PortLoss& loss, const TensorDesc& out, std::vector<ValueId>& values) {
     const auto index = static_cast<std::size_t>(loss.target);
     const Port& port = ports.all[index];
-    const TensorDesc& out = graph_.desc(output);
     if (values[index] >= 0) {
       const std::int64_t limit = graph_.inputs()[index_of(values[index])].limit;
       if (port.indices && limit != out.channels())
@@ -235,11 +326,11 @@ class Builder {
       return;
     }
     values[index] =
-        port.indices ? graph_.add_input(
-                           PortUse::target, port.name,
-                           {index_type(PortUse::target, port.name, out.channels(), port.ignore), positions_of(output)},
-                           out.channels())
-                     : graph_.add_input(PortUse::target, port.name, {DType::f32, out.shape});
+        port.indices
+            ? graph_.add_input(PortUse::target, port.name,
+                               {index_type(PortUse::target, port.name, out.channels(), port.ignore), positions_of(out)},
+                               out.channels())
+            : graph_.add_input(PortUse::target, port.name, {DType::f32, out.shape});
   }
 
   std::size_t index_of(ValueId value) const {
@@ -249,11 +340,11 @@ class Builder {
         inputs.begin());
   }
 
-  void add_weight(const Ports& ports, const PortLoss& loss, ValueId output, std::vector<ValueId>& values) {
+  void add_weight(const Ports& ports, const PortLoss& loss, std::size_t output, std::vector<ValueId>& values) {
     const auto index = static_cast<std::size_t>(loss.weight);
     if (values[index] >= 0) return;
     const Port& port = ports.all[index];
-    const Shape shape = port.by_position ? positions_of(output) : Shape{graph_.batch()};
+    const Shape shape = port.by_position || is_head(output) ? positions_of(output_desc(output)) : Shape{graph_.batch()};
     values[index] = graph_.add_input(PortUse::weight, port.name, {DType::f32, shape});
   }
 
@@ -280,6 +371,16 @@ class Builder {
     }
   }
 
+  /// A layer that its loss computes.
+  struct Head {
+    Dense dense;
+    ValueId in = -1;
+    std::vector<ParamId> tie;
+  };
+  static constexpr ValueId later = -1;
+  std::optional<Generation> generation_;
+  ValueId lengths_ = -1;
+
   const ModelConfig& model_;
   DType compute_;
   const StoredPorts& stored_;
@@ -293,6 +394,7 @@ class Builder {
   std::vector<std::optional<ValueId>> flattened_;  // the same as features
   std::vector<ValueId> values_;                    // by layer: what it gives, behind its activation
   std::vector<ParamId> tie_;                       // of the layer that is being added
+  std::map<std::size_t, Head> heads_;              // by layer
   std::uint32_t draws_ = 0;                        // layers so far that draw
 };
 
@@ -320,6 +422,11 @@ Graph build(const ModelConfig& model, std::int64_t batch, DType compute, const S
   for (const ModelInput& input : model.inputs) check_input(input, "model.inputs." + input.name);
   if (model.inputs.empty()) check_input({"input", model.input, 0}, "model.input");
   return Builder(model, batch, compute, stored, use).build();
+}
+
+Graph build_generation(const ModelConfig& model, std::int64_t batch, DType compute, const Generation& generation) {
+  static const StoredPorts none;
+  return Builder(model, batch, compute, none, BuildFor::prediction).build_generation(generation);
 }
 
 }  // namespace dtrain::models

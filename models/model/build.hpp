@@ -23,8 +23,14 @@ class LayerError : public ShapeError {
   std::size_t layer_;
 };
 
-/// A graph with losses trains and evaluates; one with outputs alone predicts.
+/// A graph with losses trains and evaluates; one with outputs alone predicts; one that continues texts has caches too.
 enum class BuildFor : std::uint8_t { training, prediction };
+
+/// A pass of generation: so many new tokens of each sequence, behind up to `capacity` tokens in all.
+struct Generation {
+  std::int64_t positions = 1, capacity = 0;
+  static constexpr const char* lengths = "lengths";  // the input, i32 [N]: how many tokens came before
+};
 
 /// Graph for micro batches of `batch` samples whose layers compute in f32, bf16 or f16: casts stand behind the inputs
 /// of numbers, and before the outputs of predictions. A dense layer on [C, H, W] needs a flatten before it, except
@@ -38,5 +44,10 @@ enum class BuildFor : std::uint8_t { training, prediction };
 /// Throws LayerError that names the layer and the shapes.
 Graph build(const ModelConfig&, std::int64_t batch, DType compute, const StoredPorts& = {},
             BuildFor = BuildFor::training);
+
+/// Of a language model: one input of tokens, whose layers treat each position by itself or attend to those before it.
+/// The output has [N, positions, vocabulary] logits in f32; caches are states. Equal `batch` and capacity give equal
+/// states, so that graphs of other numbers of positions continue the same texts. Throws LayerError.
+Graph build_generation(const ModelConfig&, std::int64_t batch, DType compute, const Generation&);
 
 }  // namespace dtrain::models

@@ -1,4 +1,5 @@
 // The transformers as published: their numbers of parameters, and settings that fit no model.
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -85,6 +86,29 @@ TEST(Transformers, DocumentsReachEveryAttention) {
       readers += node.in.size() == 2 && node.in[1] == graph.inputs()[1].value ? 1 : 0;
     EXPECT_EQ(readers, std::holds_alternative<Bert>(family) ? 13u : 12u) << family_name(family);
   }
+}
+
+/// Logits of all positions would be the largest tensor of a language model.
+TEST(Transformers, MakeNoLogitsOfAllPositionsInTraining) {
+  ModelConfig model;
+  model.inputs = {{"text", {8}, 5000}};
+  Llama net{.blocks = 2, .heads = 4, .width = 64, .hidden = 96, .vocabulary = 5000};
+  model.family = net;
+  for (const BuildFor use : {BuildFor::training, BuildFor::prediction}) {
+    const Graph graph = build(model, 2, DType::f32, {}, use);
+    const bool all = std::any_of(graph.values().begin(), graph.values().end(), [](const GraphValue& value) {
+      return !value.desc.is_index() && value.desc.shape == Shape{2, 8, 5000};
+    });
+    EXPECT_EQ(all, use == BuildFor::prediction);
+    // By name, one graph's parameters are the other's.
+    EXPECT_EQ(graph.params().size(), build(model, 2, DType::f32).params().size());
+    EXPECT_EQ(graph.nodes().back().name, "lm_head");
+  }
+  // Of a few classes the logits are small.
+  net.vocabulary = model.inputs[0].vocabulary = 500;
+  model.family = net;
+  const Graph few = build(model, 2, DType::f32);
+  EXPECT_EQ(few.nodes().back().name, "loss");
 }
 
 std::string message_of(const Family& family, std::int64_t vocabulary, std::int64_t length = 8) {

@@ -15,6 +15,7 @@
 #include "launch/base/signals.hpp"
 #include "launch/bench/comm.hpp"
 #include "launch/bench/data.hpp"
+#include "launch/bench/generate.hpp"
 #include "launch/bench/scaling.hpp"
 #include "launch/bench/step.hpp"
 #include "launch/cli/all_ranks.hpp"
@@ -126,6 +127,38 @@ void add_data(CLI::App& bench, const CommandTree& tree) {
   });
 }
 
+void add_generate(CLI::App& bench, const CommandTree& tree) {
+  CLI::App* app = tree.add(bench, "generate", "Time the generation of text: the first token, and tokens per second",
+                           "  dtrain bench generate config.yaml\n"
+                           "  dtrain bench generate config.yaml --batches 1,16 --tokens 128 --json\n");
+  const auto a = std::make_shared<Arguments<GenerateBenchOptions>>();
+  a->add_config(app);
+  app->add_option(
+      "--checkpoint", a->options.checkpoint,
+      "A step directory, a directory of them (the newest valid one), or best; by default the configuration's");
+  app->add_option("--batches", a->options.batches, "Numbers of texts that go on together; by default 1, 8 and 64")
+      ->delimiter(',')
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{4096}));
+  app->add_option("--prompt-tokens", a->options.prompt_tokens, "Tokens of each prompt")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30))
+      ->capture_default_str();
+  app->add_option("--tokens", a->options.tokens, "Tokens of each text behind its prompt")
+      ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 30))
+      ->capture_default_str();
+  app->add_option("--repeats", a->options.repeats, "Times that each is measured")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  a->add_json(app);
+  tree.on_every_rank(app);
+  act(app, tree, [a] {
+    return on_all_ranks("bench generate", [&](comm::World& world) {
+      LoadedConfig loaded;
+      world.make_group()->agree([&] { loaded = load_config(a->file, a->overrides); });
+      return a->pick(bench_generate(loaded, world, a->options));
+    });
+  });
+}
+
 /// The hosts of the launch that this process is part of. On other ranks than the first: nothing to do but to leave.
 Strings hosts_of_launch(bool& first) {
   first = true;
@@ -185,11 +218,13 @@ void add_bench_commands(CLI::App& root, const CommandTree& tree) {
                              "  dtrain bench step config.yaml\n"
                              "  dtrain bench data config.yaml\n"
                              "  mpirun -np 2 dtrain bench comm\n"
+                             "  dtrain bench generate config.yaml\n"
                              "  dtrain bench scaling config.yaml --ranks 1,2 -o scaling.html\n");
   bench->require_subcommand(1);
   add_comm(*bench, tree);
   add_step(*bench, tree);
   add_data(*bench, tree);
+  add_generate(*bench, tree);
   add_scaling(*bench, tree);
 }
 

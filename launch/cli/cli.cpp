@@ -36,6 +36,7 @@
 #include "launch/cli/doctor.hpp"
 #include "launch/cli/eval_predict_commands.hpp"
 #include "launch/cli/export_model.hpp"
+#include "launch/cli/generate_command.hpp"
 #include "launch/cli/start_ranks.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/plan/check.hpp"
@@ -141,14 +142,15 @@ class CommandLine {
                            },
                            [this](std::function<int()> action) { action_ = std::move(action); },
                            [this](const CLI::App* app) { everywhere_.insert(app); }};
-    eval_predict_ =
-        std::make_unique<EvalPredictCommands>(app_, tree, [this](CLI::App* app, EvalPredictCommands::Work work) {
-          everywhere_.insert(app);
-          add_ranks(app);
-          app->callback([this, work = std::move(work), name = app->get_name()] {
-            action_ = [work, name] { return on_all_ranks(name, work); };
-          });
-        });
+    const auto on_ranks = [this](CLI::App* app, EvalPredictCommands::Work work) {
+      everywhere_.insert(app);
+      add_ranks(app);
+      app->callback([this, work = std::move(work), name = app->get_name()] {
+        action_ = [work, name] { return on_all_ranks(name, work); };
+      });
+    };
+    eval_predict_ = std::make_unique<EvalPredictCommands>(app_, tree, on_ranks);
+    generate_ = std::make_unique<GenerateCommand>(app_, tree, on_ranks);
     data_ = std::make_unique<DataCommands>(app_, tree);
     add_checkpoint();
     add_doctor();
@@ -341,6 +343,7 @@ class CommandLine {
   int ranks_ = 1;
   bool json_ = false, markdown_ = false, raw_ = false;
   std::unique_ptr<EvalPredictCommands> eval_predict_;
+  std::unique_ptr<GenerateCommand> generate_;
   std::unique_ptr<DataCommands> data_;
 };
 

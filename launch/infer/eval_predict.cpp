@@ -24,6 +24,7 @@
 #include "launch/data/data.hpp"
 #include "launch/data/token_bytes.hpp"
 #include "launch/infer/predictions.hpp"
+#include "launch/infer/trained_model.hpp"
 #include "launch/place/device_placement.hpp"
 #include "launch/report/run_choices.hpp"
 #include "launch/train/engine.hpp"
@@ -42,124 +43,6 @@ using Json = nlohmann::ordered_json;
 /// Ranks ask each other for failures once in so many batches.
 constexpr std::int64_t batches_between_questions = 16;
 
-std::string where_to_look(const RunConfig& config, const std::string& given) {
-  if (given.empty()) return config.checkpoint.directory;
-  std::error_code ignored;
-  const bool label = given == "best" && !std::filesystem::exists(given, ignored);
-  return label ? config.checkpoint.directory + "/best" : given;
-}
-
-/// Shapes of parameters do not tell one activation, or one normalization, from another.
-void check_same_model(const io::FoundCheckpoint& found, const LoadedConfig& input) {
-  if (input.config.checkpoint.force) return;
-  std::map<std::string, std::pair<std::string, std::string>> fields;
-  const auto of_model = [](const std::string& f) {
-    const bool port = f.starts_with("data.inputs.") || f.starts_with("data.targets.");
-    return f.starts_with("model.") || f.starts_with("data.normalize.") ||
-           (port && f.find(".normalize.") != std::string::npos);
-  };
-  for (const auto& [field, value] : fields_of(found.state.configuration, found.state.fields))
-    if (of_model(field)) fields[field].first = value;
-  for (const auto& [field, value] : input.fields)
-    if (of_model(field)) fields[field].second = value;
-  std::string text;
-  for (const auto& [field, values] : fields) {
-    const auto& [before, now] = values;
-    if (before == now) continue;
-    text += fmt::format("{}{} was {}, is {}", text.empty() ? "" : "; ", field, before.empty() ? "(not set)" : before,
-                        now.empty() ? "(not set)" : now);
-  }
-  if (!text.empty()) {
-    throw CheckpointError(
-        fmt::format("checkpoint {} is of another model: {}; use the configuration that it was trained "
-                    "with, or accept it with checkpoint.force=true",
-                    found.path, text),
-        CheckpointError::Kind::incompatible);
-  }
-}
-
-/// A trained model on this rank's device.
-class Model {
- public:
-  Model(const LoadedConfig& input, comm::World& world, const EvalPredictOptions& options)
-      : input_(input), config_(input.config), world_(world), options_(options), group_(world.make_group()) {
-    watchdog().limit(config_.communication);
-    watchdog().beat("set-up", 0, comm::Deadline::set_up);
-    const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
-    comm::agree_on(*group_, world_.host(), facts);
-    found_.emplace(io::find_checkpoint(*group_, where_to_look(config_, options_.checkpoint)));
-    group_->agree([&] { check_same_model(*found_, input_); });
-  }
-
-  /// Opens the data before the graph, which is built for what they hold: what does not fit the model is said before
-  /// anything is allocated.
-  template <class Open>
-  void set_up(models::BuildFor use, Open open) {
-    std::optional<Graph> graph;
-    DevicePlacement placement;
-    std::unique_ptr<Device> device = placed_device(config_, world_, *group_, placement);
-    group_->agree([&] {
-      engine_.emplace(world_, std::move(device));
-      // As many samples at once as in training, whether or not these ranks could share its batch.
-      const std::int64_t ranks = world_.size();
-      const std::int64_t micro =
-          config_.batch.micro > 0 ? config_.batch.micro : (config_.batch.global + ranks - 1) / ranks;
-      data_.emplace(open());
-      stored_ = stored_ports(*data_);
-      graph.emplace(models::build(config_.model, micro, config_.precision, stored_, use));
-      check_data(config_, *graph, stored_, *data_, DataUse::evaluation);
-    });
-    RunChoices choices(*group_);  // of the run that trained it, where they suit
-    choices.recall(found_->state.choices);
-    choices.prepare(engine_->device(), [&] { engine_->bind(std::move(*graph), config_, Mode::evaluate); });
-    load();
-  }
-
-  /// What set_up() takes.
-  RunConfig& config() noexcept { return config_; }
-  Engine& engine() noexcept { return *engine_; }
-  Group& group() noexcept { return *group_; }
-  comm::Watchdog& watchdog() noexcept { return world_.watchdog(); }
-  const io::FoundCheckpoint& found() const noexcept { return *found_; }
-  const io::Dataset& data() const noexcept { return *data_; }
-  bool averaged() const noexcept { return found_->averaged && !options_.raw; }
-  std::string ranks_text() const { return fmt::format("{} {}", world_.size(), world_.size() == 1 ? "rank" : "ranks"); }
-  std::unique_ptr<io::Loader> make_loader() const {
-    return io::Loader::evaluation(
-        *data_, loader_options(config_, engine_->plan().graph, stored_, *data_, DataUse::evaluation, world_.rank(),
-                               world_.size(), &engine_->device()));
-  }
-
- private:
-  void load() {
-    watchdog().beat("load", 0, comm::Deadline::load);
-    const ParameterStore& store = engine_->store();
-    const HostMirror params(engine_->device(), store.params(), store.layout().all_floats() * sizeof(float));
-    std::vector<io::StateTensor> tensors;
-    io::append_flat(tensors, averaged() ? "ema/" : "param/", store.layout().params, params.as<float>());
-    for (const FlatState& s : store.layout().states)
-      tensors.push_back({"state/" + s.name, DType::f32, s.shape, params.as<float>() + s.offset});
-    const std::string_view skipped[] = {"optimizer/", averaged() ? "param/" : "ema/"};
-    // The gaps between parameters are zero on the device, and stay so.
-    params.pull(engine_->compute());
-    engine_->compute().synchronize();
-    io::load_checkpoint(*group_, found_->path, tensors, io::posix_file_system(), skipped);
-    params.push(engine_->compute());
-    engine_->pack();
-    engine_->compute().synchronize();
-  }
-
-  const LoadedConfig& input_;
-  RunConfig config_;
-  comm::World& world_;
-  const EvalPredictOptions& options_;
-  std::unique_ptr<Group> group_;
-  std::optional<io::FoundCheckpoint> found_;
-  std::optional<Engine> engine_;
-  std::optional<io::Dataset> data_;
-  models::StoredPorts stored_;
-};
-
 }  // namespace
 
 std::string evaluate_model(const LoadedConfig& input, comm::World& world, const EvalPredictOptions& options,
@@ -169,7 +52,7 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
     throw ConfigError(std::vector<ConfigProblem>{
         input.problem("data.eval", "data.eval: there is nothing to evaluate on; name files there, or by --data")});
   }
-  Model model(input, world, options);
+  TrainedModel model(input, world, options);
   model.set_up(models::BuildFor::training, [&] {
     return open_data(input.config, files, DataUse::evaluation, input.config.data.cache_mib,
                      reference_of(model.found()));
@@ -198,7 +81,7 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
 
 std::string predict(const LoadedConfig& input, comm::World& world, const EvalPredictOptions& options,
                     const std::vector<std::string>& files, const std::string& output) {
-  Model model(input, world, options);
+  TrainedModel model(input, world, options);
   bool image_files = false;
   model.group().agree([&] { image_files = ImageInput::found_in(files); });
   std::optional<ImageInput> images;

@@ -8,14 +8,11 @@
 #include "comm/world/world.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/infer/image_input.hpp"
+#include "launch/infer/trained_model.hpp"
 
 namespace dtrain::launch {
 
-struct EvalPredictOptions {
-  /// A step directory, its label `best`, or a directory of checkpoints (the newest valid one). Empty: the
-  /// configuration's; the word "best": the best one there.
-  std::string checkpoint;
-  bool raw = false;          // the parameters as trained, also where there is a moving average
+struct EvalPredictOptions : CheckpointChoice {
   bool logits = false;       // predictions of positions with their logits
   ImageInputOptions images;  // that are predicted
 };

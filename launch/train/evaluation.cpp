@@ -117,6 +117,15 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
   return metrics(total);
 }
 
+namespace {
+/// A smoothed loss, or one with a z-loss, is not that of the tokens.
+bool is_plain(const OpSpec& op) {
+  const auto* linear = std::get_if<LinearCrossEntropy>(&op);
+  const auto* entropy = linear != nullptr ? &linear->loss : std::get_if<SoftmaxCrossEntropy>(&op);
+  return entropy != nullptr && entropy->label_smoothing == 0 && entropy->z_loss == 0;
+}
+}  // namespace
+
 EvalMetrics Evaluator::metrics(std::span<const double> sums) const {
   const Graph& graph = engine_.plan().graph;
   const std::int64_t tokens = tokens_per_sample(graph);
@@ -126,12 +135,11 @@ EvalMetrics Evaluator::metrics(std::span<const double> sums) const {
     const std::span<const double> of = sums.subspan(result.losses.size() * loss_sum_count, loss_sum_count);
     const GraphNode& node = graph.nodes()[static_cast<std::size_t>(loss.node)];
     LossMetrics m{.name = loss.name, .loss = of[loss_sum] / of[weight_sum]};
-    if (const auto* op = std::get_if<SoftmaxCrossEntropy>(&node.op)) {
+    if (node.shape.loss_classes > 0) {
       m.accuracy = of[correct_sum] / of[position_sum];
       // Of five classes or fewer every label would be among the five.
-      if (graph.desc(node.in[0]).channels() > 5) m.top5_accuracy = of[top5_sum] / of[position_sum];
-      // A smoothed loss is not that of the tokens.
-      if (tokens > 0 && graph.positions_of(loss) > 1 && op->label_smoothing == 0) {
+      if (node.shape.loss_classes > 5) m.top5_accuracy = of[top5_sum] / of[position_sum];
+      if (tokens > 0 && graph.positions_of(loss) > 1 && is_plain(node.op)) {
         m.perplexity = std::exp(m.loss);
         if (token_bytes_ > 0) m.bits_per_byte = m.loss * std::numbers::log2e / token_bytes_;
       }

@@ -15,8 +15,8 @@ class Help(harness.Case):
         commands = [(), ("train",), ("check",), ("config",), ("config", "show"), ("config", "schema"), ("data",),
                     ("data", "import"), ("data", "import", "mnist"), ("data", "import", "images"), ("data", "import", "csv"), ("data", "import", "text"), ("data", "repack"),
                     ("data", "inspect"), ("data", "make"), ("data", "make", "regression"), ("checkpoint",), ("checkpoint", "list"), ("checkpoint", "verify"),
-                    ("checkpoint", "diff"), ("checkpoint", "export"), ("eval",), ("predict",), ("doctor",), ("bench",),
-                    ("bench", "comm"), ("bench", "step"), ("bench", "data"), ("bench", "scaling")]
+                    ("checkpoint", "diff"), ("checkpoint", "export"), ("eval",), ("predict",), ("generate",), ("doctor",), ("bench",),
+                    ("bench", "comm"), ("bench", "step"), ("bench", "data"), ("bench", "generate"), ("bench", "scaling")]
         for command in commands:
             with self.subTest(command=" ".join(command)):
                 result = self.ok(*command, "--help")
@@ -50,7 +50,7 @@ class Guide(harness.Case):
                 yield line.strip(), words[program[0] + 1:]
 
     def test_commands_of_the_pages_exist(self):
-        names = {"check", "config", "data", "checkpoint", "eval", "predict", "doctor", "bench"}
+        names = {"check", "config", "data", "checkpoint", "eval", "predict", "generate", "doctor", "bench"}
         helps = {}
         for page in ("README.md", "launch/GUIDE.md"):
             found = 0

@@ -14,15 +14,16 @@ std::int64_t LinearCrossEntropy::chunk_rows(const TensorDesc& value) const {
   const std::int64_t rows = value.rows();
   if (chunk > 0) return std::min(chunk, rows);
   // Enough positions that reading the weights costs little beside the products, and no more than caches and memory
-  // like.
-  constexpr std::int64_t bytes = std::int64_t{128} << 20, fewest = 64, most = 2048;
+  // like. Libraries want what they read on 64 bytes, so chunks begin there, whatever the type and number of features.
+  constexpr std::int64_t bytes = std::int64_t{128} << 20, fewest = 64, most = 2048, step = 32;
   const std::int64_t wanted =
       std::clamp(bytes / (dense.units * static_cast<std::int64_t>(size_of(value.dtype))), fewest, most);
   const std::int64_t chunks = (rows + wanted - 1) / wanted;
+  if (chunks == 1) return rows;
   // Equal chunks, where a few more of them make that possible: the rest would be prepared apart.
   for (std::int64_t n = chunks; n < 2 * chunks; ++n)
-    if (rows % n == 0) return rows / n;
-  return (rows + chunks - 1) / chunks;
+    if (rows % n == 0 && rows / n % step == 0) return rows / n;
+  return ((rows + chunks - 1) / chunks + step - 1) / step * step;
 }
 
 OpShape LinearCrossEntropy::infer(std::span<const TensorDesc> in) const {

@@ -14,7 +14,7 @@ namespace dtrain {
 struct LinearCrossEntropy {
   Dense dense;  // without activation
   SoftmaxCrossEntropy loss;
-  std::int64_t chunk = 0;  // positions; 0: as many as are good
+  std::int64_t chunk = 0;  // positions, of whole 64 bytes; 0: as many as are good
 
   std::string_view name() const { return "linear_cross_entropy"; }
   OpShape infer(std::span<const TensorDesc> in) const;

@@ -171,7 +171,7 @@ LOSSES = {
     "cross_entropy_images": (131, (2, 6, 3, 4), True, (0, 2, 0)),
     "cross_entropy_volumes": (132, (3, 4, 2, 3, 2), False, (0.1, 1, 0)),
     "cross_entropy_z_loss": (154, (3, 5, 11), False, (0.1, 1, 0.01)),
-    "linear_cross_entropy": (155, (3, 5, 11), True, (0.1, 2, 0.01), 13),
+    "linear_cross_entropy": (155, (3, 5, 16), True, (0.1, 2, 0.01), 13),
     "squared_error_series": (133, (3, 5, 3), True, None),
     "squared_error_images": (134, (3, 2, 3, 4), False, None),
     "squared_error_volumes": (135, (2, 17, 2, 3, 2), True, None),

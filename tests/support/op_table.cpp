@@ -159,7 +159,7 @@ const std::vector<OpRow>& op_table() {
         {"linear_cross_entropy",
          155,
          LinearCrossEntropy{Dense{13}, {0.1, 2, 0.01}, 4},
-         series(3, 5, 11),
+         series(3, 5, 16),
          {},
          1,
          0,

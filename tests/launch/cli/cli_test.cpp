@@ -55,7 +55,7 @@ TEST_F(Cli, TellsEachMistakeInOneLine) {
   const std::vector<Row> table = {
       {{"chek", "c.yaml"},
        "error: dtrain: unknown command \"chek\"; expected a configuration file or one of train, check, config, "
-       "eval, predict, data, checkpoint, doctor, bench; did you mean check?\n"},
+       "eval, predict, generate, data, checkpoint, doctor, bench; did you mean check?\n"},
       {{"data", "imprt"},
        "error: dtrain data: unknown command \"imprt\"; expected one of import, repack, inspect, make; did you mean "
        "import?\n"},

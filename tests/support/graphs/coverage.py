@@ -20,7 +20,7 @@ VALUES = {
     "frozen": [True], "take": ["first", "mean"], "causal": [True, False], "weight": ["sample", "position"], "losses": [1, 2], "inputs": [1, 2],
 }
 GIVEN = ["kernel", "stride", "dilation", "groups", "output_padding", "size", "factor", "tie", "epsilon", "momentum", "rate",
-         "standard_deviation", "ignore", "class_weights", "label_smoothing", "normalize", "micro", "clip_norm", "ema", "loss_scale",
+         "standard_deviation", "ignore", "class_weights", "label_smoothing", "z_loss", "normalize", "micro", "clip_norm", "ema", "loss_scale",
          "warmup_steps", "final_factor", "power", "every_steps", "reference_batch", "learning_rate_factor", "weight_decay", "beta1",
          "beta2", "trust_coefficient", "bucket_mib", "last_bucket_mib", "tokens", "stored", "heads",
          "kv_heads", "window", "rotary", "theta", "scaling", "low_frequency_factor", "high_frequency_factor", "original_context", "scale",

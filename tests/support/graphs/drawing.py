@@ -433,6 +433,8 @@ class Drawing:
                 loss["class_weights"] = [rng.choice([0.5, 1, 2]) for _ in range(x.channels)]
             if self.chance(0.3):
                 loss["label_smoothing"] = rng.choice([0, 0.1, 0.3])
+            if self.chance(0.2):
+                loss["z_loss"] = rng.choice([0.001, 0.01])
         elif x.positions:
             shape = (x.channels, *x.positions)
             if len(set(shape)) < len(shape) or self.chance(0.3):

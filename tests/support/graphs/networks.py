@@ -3,7 +3,7 @@
 A network: "seed", "samples" (of the data set), "batch" {global, micro}, "ranks", "inputs", "layers", "losses", "sections" (every
 other section of the configuration, as it is written). An input: name, shape or tokens and vocabulary, stored (type in the
 file), layout, normalize. A layer: kind, name, from, and its options. A loss: name, of (a layer), kind, factor, weight
-("", "sample" or "position"), stored (type of its labels), ignore, class_weights, label_smoothing.
+("", "sample" or "position"), stored (type of its labels), ignore, class_weights, label_smoothing, z_loss.
 """
 import collections
 import dataclasses
@@ -19,7 +19,9 @@ POSITIONS = ["global_avgpool", "attention", "positions", "class_token", "sequenc
 KINDS = [*SPATIAL, *ROWS, *ANYWHERE, *POSITIONS, "embedding"]
 LOSSES = ["cross_entropy", "mean_squared_error"]
 NOT_OPTIONS = ("kind", "name", "from")
-NOT_DRAWN = ("dropout",)  # of attention's weights
+NOT_DRAWN = ("dropout",  # of attention's weights
+             "products", "adamw", "orthogonalize",  # muon: tests/golden/make_muon_goldens.py
+             "decay_fraction", "decay_steps", "decay_shape")  # wsd: tests/runtime/optim/schedule_test.cpp
 
 
 class Illegal(Exception):
@@ -278,7 +280,7 @@ def is_short(network):
 
 
 def loss_options(loss):
-    return {k: loss[k] for k in ("ignore", "class_weights", "label_smoothing") if k in loss}
+    return {k: loss[k] for k in ("ignore", "class_weights", "label_smoothing", "z_loss") if k in loss}
 
 
 def yaml_text(network, data="data.h5", directory="run"):

@@ -301,7 +301,8 @@ class Network:
         logs = F.log_softmax(value, 1)
         own = -logs.gather(1, target.long().clamp(0, value.shape[1] - 1).unsqueeze(1)).squeeze(1)
         smoothing = loss.get("label_smoothing", 0)
-        return (w * ((1 - smoothing) * own - smoothing * logs.mean(1))).sum()
+        squares = loss.get("z_loss", 0) * value.logsumexp(1) ** 2
+        return (w * ((1 - smoothing) * own - smoothing * logs.mean(1) + squares)).sum()
 
 
 def learning_rate(network, base, step):

@@ -15,7 +15,7 @@ std::int64_t LinearCrossEntropy::chunk_rows(const TensorDesc& value) const {
   if (chunk > 0) return std::min(chunk, rows);
   // Enough positions that reading the weights costs little beside the products, and no more than caches and memory
   // like. Libraries want what they read on 64 bytes, so chunks begin there, whatever the type and number of features.
-  constexpr std::int64_t bytes = std::int64_t{128} << 20, fewest = 64, most = 2048, step = 32;
+  constexpr std::int64_t bytes = std::int64_t{256} << 20, fewest = 64, most = 4096, step = 32;
   const std::int64_t wanted =
       std::clamp(bytes / (dense.units * static_cast<std::int64_t>(size_of(value.dtype))), fewest, most);
   const std::int64_t chunks = (rows + wanted - 1) / wanted;

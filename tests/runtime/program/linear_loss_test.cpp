@@ -133,10 +133,10 @@ TEST(LinearLossPlan, chunks_are_equal_where_that_is_possible) {
   const auto chunk = [](std::int64_t rows, std::int64_t units) {
     return LinearCrossEntropy{Dense{.units = units}, {}}.chunk_rows({DType::f32, Shape{rows, 768}});
   };
-  EXPECT_EQ(chunk(8192, 50257), 512);  // 13 chunks would do, 16 are equal
-  EXPECT_EQ(chunk(8192, 1024), 2048);
+  EXPECT_EQ(chunk(8192, 50257), 1024);  // 7 chunks would do, 8 are equal
+  EXPECT_EQ(chunk(8192, 1024), 4096);
   EXPECT_EQ(chunk(100, 50257), 100);
-  EXPECT_EQ(chunk(4099, 2048), 1376);  // a prime: two chunks and a rest
+  EXPECT_EQ(chunk(4099, 2048), 2080);  // a prime: a chunk and a rest
   EXPECT_EQ(chunk(1 << 20, 1 << 24), 64);
 }
 

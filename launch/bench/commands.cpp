@@ -19,6 +19,7 @@
 #include "launch/bench/scaling.hpp"
 #include "launch/bench/step.hpp"
 #include "launch/cli/all_ranks.hpp"
+#include "launch/cli/trained_model_options.hpp"
 #include "launch/config/config_file.hpp"
 
 namespace dtrain::launch {
@@ -132,10 +133,7 @@ void add_generate(CLI::App& bench, const CommandTree& tree) {
                            "  dtrain bench generate config.yaml\n"
                            "  dtrain bench generate config.yaml --batches 1,16 --tokens 128 --json\n");
   const auto a = std::make_shared<Arguments<GenerateBenchOptions>>();
-  a->add_config(app);
-  app->add_option(
-      "--checkpoint", a->options.checkpoint,
-      "A step directory, a directory of them (the newest valid one), or best; by default the configuration's");
+  add_trained_model(*app, a->file, a->overrides, a->options);
   app->add_option("--batches", a->options.batches, "Numbers of texts that go on together; by default 1, 8 and 64")
       ->delimiter(',')
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{4096}));

@@ -3,6 +3,8 @@
 #include <map>
 #include <utility>
 
+#include "launch/cli/trained_model_options.hpp"
+
 namespace dtrain::launch {
 
 EvalPredictCommands::EvalPredictCommands(CLI::App& app, CommandTree tree,
@@ -48,12 +50,7 @@ EvalPredictCommands::EvalPredictCommands(CLI::App& app, CommandTree tree,
 
 CLI::App* EvalPredictCommands::add(CLI::App& app, const char* name, const char* what, const char* examples, Run run) {
   CLI::App* sub = tree_.add(app, name, what, examples);
-  sub->add_option("config", file_, "Configuration file (YAML)")->required();
-  sub->add_option(settings_argument, overrides_, "Settings that replace the file's; the value is YAML");
-  sub->add_option(
-      "--checkpoint", options_.checkpoint,
-      "A step directory, a directory of them (the newest valid one), or best; by default the configuration's");
-  sub->add_flag("--raw", options_.raw, "Use the parameters as trained, not their moving average");
+  add_trained_model(*sub, file_, overrides_, options_);
   on_all_ranks_(sub, [this, run = std::move(run)](comm::World& world) {
     const auto group = world.make_group();
     LoadedConfig loaded;

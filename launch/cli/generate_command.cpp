@@ -1,5 +1,7 @@
 #include "launch/cli/generate_command.hpp"
 
+#include "launch/cli/trained_model_options.hpp"
+
 namespace dtrain::launch {
 
 GenerateCommand::GenerateCommand(CLI::App& app, const CommandTree& tree,
@@ -10,12 +12,7 @@ GenerateCommand::GenerateCommand(CLI::App& app, const CommandTree& tree,
       "  dtrain generate config.yaml --prompt 'ROMEO:' --temperature 0        always the likeliest token\n"
       "  mpirun -np 2 dtrain generate config.yaml --prompts prompts.txt --top-p 0.9 --seed 7 --json\n"
       "  dtrain generate config.yaml                                          asks for prompts, line by line\n");
-  sub->add_option("config", file_, "Configuration file (YAML)")->required();
-  sub->add_option(settings_argument, overrides_, "Settings that replace the file's; the value is YAML");
-  sub->add_option(
-      "--checkpoint", options_.checkpoint,
-      "A step directory, a directory of them (the newest valid one), or best; by default the configuration's");
-  sub->add_flag("--raw", options_.raw, "Use the parameters as trained, not their moving average");
+  add_trained_model(*sub, file_, overrides_, options_);
   CLI::Option* const prompt =
       sub->add_option("--prompt", options_.prompts, "Text to continue; may be given several times")
           ->option_text("TEXT");

@@ -17,6 +17,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 
 BEGINS = re.compile(r"^.*?\[ RUN      \] (\S+)$")
+REPORT = re.compile(r"WARNING: ThreadSanitizer|ERROR: (Address|Leak)Sanitizer")  # the thread sanitizer goes on after one
 ENDS = re.compile(r"^.*?\[ ( {6}OK| FAILED | SKIPPED) \] ([^\s,]+)(?:, where .*)? \(\d+ ms\)$")
 
 
@@ -40,6 +41,8 @@ class Results:
         self.rows = []  # (name, verdict, seconds, output); verdict: OK, FAILED, SKIPPED, DISABLED
 
     def add(self, name, verdict, seconds, output):
+        if REPORT.search(output):
+            verdict = "FAILED"  # where it happened, not at the end of the process
         self.rows.append((name, verdict, seconds, output))
         if verdict == "FAILED":
             print(output, flush=True)

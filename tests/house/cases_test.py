@@ -77,6 +77,12 @@ class Cases(unittest.TestCase):
         self.assertEqual(run.returncode, 1)
         self.assertEqual(said, ["failed in test: x: the_end_of_the_process", "1 passed, 1 failed, 0 skipped"])
 
+    def test_a_sanitizers_report_fails_the_case_that_made_it(self):
+        text = PROGRAM.replace("STATUS", "66").replace("no newline", "WARNING: ThreadSanitizer: data race\\n")
+        run, said, _ = self.run_cases(text, "--shard", "0/7")
+        self.assertIn("WARNING: ThreadSanitizer: data race", run.stdout)
+        self.assertEqual(said, ["failed in test: x: A.Passes", "0 passed, 1 failed, 0 skipped"])
+
     def test_a_program_without_a_report_is_a_failure(self):
         run, said, report = self.run_cases("#!/bin/sh\nexit 3\n")
         self.assertNotEqual(run.returncode, 0)

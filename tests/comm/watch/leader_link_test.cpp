@@ -156,8 +156,6 @@ struct TwoHosts {
 
 TEST(LeaderLink, rank_0_names_the_rank_of_another_host_with_the_table_of_all) {
   TwoHosts hosts(1.5, 0.5);
-  hosts.first->beat("results", 17);
-  hosts.a->enter_exchange();
   struct Place final : DeviceWatch {
     DeviceNote look() noexcept override {
       DeviceNote n;
@@ -168,7 +166,13 @@ TEST(LeaderLink, rank_0_names_the_rank_of_another_host_with_the_table_of_all) {
     }
   } place;
   hosts.second->follow(&place);
-  hosts.second->beat("data", 17);
+  // Progress for as long as the two need to meet: what rank 0 does not know of host b it cannot say.
+  for (int i = 0; i < 200; ++i) {
+    hosts.first->beat("results", 17);
+    hosts.second->beat("data", 17);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  hosts.a->enter_exchange();
   ASSERT_TRUE(wait_until([&] { return !hosts.here.errors().empty(); }));
   const std::string said = hosts.here.errors()[0];
   EXPECT_EQ(said.find("rank 1 (host b, pid "), 0u) << said;

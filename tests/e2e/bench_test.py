@@ -51,6 +51,10 @@ class Bench(harness.Case):
         plan = json.loads(self.ok("check", "config.yaml", "--json").out)
         self.assertAlmostEqual(report["flops_per_step"], 24 * plan["train_flops_per_sample"], delta=1)
         self.assertGreater(report["matrix_flops_per_second"], 1e9)
+        bound = sum(max(layer[p]["flops"] / report["matrix_flops_per_second"], layer[p]["bytes"] / report["memory_bytes_per_second"])
+                    for layer in report["layers"] for p in ("forward", "backward"))
+        update = 4 * 7 * plan["trained_parameters"] / report["memory_bytes_per_second"]  # Adam: a gradient, and three values to and fro
+        self.assertAlmostEqual(report["step_bound_seconds"] / (bound + update), 1, delta=0.02)  # places between parameters are moved, too
         layers = {layer["name"]: layer for layer in report["layers"]}
         self.assertLessEqual({"conv2d_1", "dense_1", "dense_2"}, set(layers))
         forward = sum(layer["forward"]["flops"] for layer in report["layers"])
@@ -60,7 +64,8 @@ class Bench(harness.Case):
         self.check_estimate(layers["conv2d_1"]["forward"]["seconds"])
         self.assertFalse(os.path.exists(self.path("run")))  # a benchmark leaves no run behind
         out = self.ok("bench", "step", "config.yaml", *QUICK).out
-        for what in (r"exposed communication +0\.000", r"quickest matrix product", r"conv2d_1 +conv2d", r"samples/s"):
+        for what in (r"exposed communication +0\.000", r"quickest matrix product", r"conv2d_1 +conv2d", r"samples/s",
+                     r"The whole-step bound, .*: \d+\.\d+ ms; the step reaches \d+ % of it"):
             self.assertRegex(out, what)
 
     def test_data(self):

@@ -1,5 +1,6 @@
 """Text: files of tokens become samples of language models, the same on any number of ranks and after a resume."""
 import random
+import shutil
 
 import harness
 from harness import CHECKPOINT, DATA, USAGE
@@ -73,6 +74,26 @@ class Text(harness.Case):
         out = self.check_ranks_and_resume()
         self.assertRegex(out, rf"data\.train: \d+ tokens of 150 documents in \d+ windows of {LENGTH}; \d+ at the end")
         self.assertRegex(self.ok("check", "config.yaml").out, rf"data\.eval: \d+ tokens of 40 documents in \d+ windows")
+
+    def test_ranks_and_micro_batches(self):
+        """The same losses for each split of a step; under elastic the same bits on all ranks, whoever owns the optimizer's state."""
+        self.write("config.yaml", GPT)
+        for optimizer, sizes in (("adamw: {learning_rate: 0.002}", (2,)), ("muon: {learning_rate: 0.01, adamw: {learning_rate: 0.002}}", (1, 2, 4))):
+            rule = (f"optimizer={{{optimizer}}}", "train.steps=4")
+            _, expected, _ = self.run_of("first", *rule)
+            for micro in sizes:
+                hashes = set()
+                for ranks in (1, 2, 4):
+                    if ranks * micro > 8:
+                        continue
+                    split = (*rule, f"batch.micro={micro}", "deterministic=elastic", f"optimizer.shard={'true' if ranks > 1 else 'false'}")
+                    _, losses, parameters = self.run_of(f"{micro}-{ranks}", *split, ranks=ranks)
+                    hashes.add(parameters)
+                    for step, loss in expected.items():
+                        self.assert_close(loss, losses[step], 1e-6 if step == 1 else 1e-5, f"{optimizer}, micro {micro}, {ranks} ranks, step {step}")
+                    shutil.rmtree(self.path(f"{micro}-{ranks}"))
+                self.assertEqual(len(hashes), 1, f"{optimizer}, micro {micro}")
+            shutil.rmtree(self.path("first"))
 
     def test_packed_documents(self):
         import h5py

@@ -61,14 +61,15 @@ struct AttentionLayout {
   std::array<Part, 3> parts;  // queries, keys, values
   int documents = -1;         // input; -1: none
 
-  // The CPU works on blocks of so many queries and keys, in float32. A thread has copies of the keys and values of a
-  // head and their gradients, padded to whole panels: what it needs is linear in the positions.
-  static constexpr std::int64_t query_block = 96, key_block = 128, panel = 16;
+  // The CPU works on blocks of so many queries and keys, in float32, and on a block of keys for a group of queries
+  // before the next one. A thread has copies of the keys and values of a head and their gradients, padded to whole
+  // panels: what it needs is linear in the positions.
+  static constexpr std::int64_t query_block = 96, query_group = 2 * query_block, key_block = 128, panel = 16;
   static constexpr std::int64_t most_threads = 64;  // that have a head at the same time
   std::int64_t padded_size() const { return (size + panel - 1) / panel * panel; }
   std::int64_t padded_positions() const { return (positions + panel - 1) / panel * panel; }
   std::int64_t thread_floats() const {
-    return (5 * padded_positions() + 3 * query_block) * padded_size() + (2 * key_block + 4) * query_block;
+    return (5 * padded_positions() + 3 * query_group) * padded_size() + 2 * key_block * query_block + 2 * query_group;
   }
 };
 

@@ -20,8 +20,8 @@ namespace dtrain::cpu {
 namespace {
 
 constexpr std::int64_t panel = AttentionLayout::panel, query_block = AttentionLayout::query_block,
-                       key_block = AttentionLayout::key_block;
-static_assert(panel == panel_columns && key_block % panel == 0);
+                       query_group = AttentionLayout::query_group, key_block = AttentionLayout::key_block;
+static_assert(panel == panel_columns && key_block % panel == 0 && query_group % query_block == 0);
 /// Where a block is cut by what its positions see, rows go in groups of so many, each over its own range.
 constexpr std::int64_t few_rows = 12, few_keys = 24;
 
@@ -42,20 +42,33 @@ struct Columns {
   std::int64_t count() const { return end - begin; }
 };
 
-/// A block of queries of a head, and what it takes of a block of keys.
+/// Queries of a head: at most query_group of them.
+struct Queries {
+  std::int64_t sample, head, first, rows;
+};
+
+/// A block of them, and what it takes of a block of keys.
 struct Block {
   std::int64_t sample, head, first, rows;  // queries
-  std::int64_t key = 0, keys = 0;          // keys
-  bool whole = false;                      // each query sees each key
+  std::int64_t key, keys;                  // keys
+  bool whole;                              // each query sees each key
 };
 
 /// Memory of a thread, in floats.
 struct Scratch {
   float *keys_across, *values_across;            // panels [size][16]
   float *keys, *values, *key_sums, *value_sums;  // [positions, padded]; forward: values; backward: all but values
-  float *q, *out, *sums;                         // [query_block, padded]
+  float *q, *out, *sums;                         // [query_group, padded]
   float *scores, *slopes;                        // [query_block, key_block]
-  float *row_max, *row_sum;                      // [query_block]
+  float *row_max, *row_sum;                      // [query_group]
+
+  /// With what queries have from this one on.
+  Scratch from(std::int64_t query, std::int64_t padded) const {
+    Scratch s = *this;
+    for (float** rows : {&s.q, &s.out, &s.sums}) *rows += query * padded;
+    for (float** row : {&s.row_max, &s.row_sum}) *row += query;
+    return s;
+  }
 };
 
 template <class T>
@@ -91,7 +104,7 @@ class AttentionKernel final : public Kernel {
       const T *keys = part(a, 1, sample, kv_head), *values = part(a, 2, sample, kv_head);
       load_across(keys, at_.parts[1].row, true, s.keys_across, nullptr);
       load(values, at_.parts[2].row, 0, at_.positions, 1, false, s.values);
-      each_block(sample, kv_head, [&](Block b) { forward_block(a, b, s); });
+      each_queries(sample, kv_head, [&](const Queries& queries) { forward_of(a, queries, s); });
     });
   }
 
@@ -103,7 +116,7 @@ class AttentionKernel final : public Kernel {
       load_across(part(a, 2, sample, kv_head), at_.parts[2].row, false, s.values_across, nullptr);
       std::fill_n(s.key_sums, at_.positions * padded_, 0.0f);
       std::fill_n(s.value_sums, at_.positions * padded_, 0.0f);
-      each_block(sample, kv_head, [&](Block b) { backward_block(a, g, b, s); });
+      each_queries(sample, kv_head, [&](const Queries& queries) { backward_of(a, g, queries, s); });
       store(g, 1, sample, kv_head, 0, at_.positions, 1, true, s.key_sums);
       store(g, 2, sample, kv_head, 0, at_.positions, 1, false, s.value_sums);
     });
@@ -117,20 +130,20 @@ class AttentionKernel final : public Kernel {
   Scratch scratch(const OpArgs& a, std::int64_t slot) const {
     float* next = a.workspace.as<float>() + slot * at_.thread_floats();
     const auto take = [&next](std::int64_t floats) { return std::exchange(next, next + floats); };
-    const std::int64_t whole = at_.padded_positions() * padded_, block = query_block * padded_;
+    const std::int64_t whole = at_.padded_positions() * padded_, group = query_group * padded_;
     Scratch s{};
     s.keys_across = take(whole);
     s.values_across = take(whole);
     s.keys = s.values = take(whole);
     s.key_sums = take(whole);
     s.value_sums = take(whole);
-    s.q = take(block);
-    s.out = take(block);
-    s.sums = take(block);
+    s.q = take(group);
+    s.out = take(group);
+    s.sums = take(group);
     s.scores = take(query_block * key_block);
     s.slopes = take(query_block * key_block);
-    s.row_max = take(query_block);
-    s.row_sum = take(query_block);
+    s.row_max = take(query_group);
+    s.row_sum = take(query_group);
     return s;
   }
 
@@ -156,20 +169,26 @@ class AttentionKernel final : public Kernel {
     });
   }
   template <class Body>
-  void each_block(std::int64_t sample, std::int64_t kv_head, const Body& body) const {
+  void each_queries(std::int64_t sample, std::int64_t kv_head, const Body& body) const {
     for (std::int64_t h = kv_head * heads_a_task_; h < (kv_head + 1) * heads_a_task_; ++h)
-      for (std::int64_t i = 0; i < at_.positions; i += query_block)
-        body(Block{sample, h, i, std::min(query_block, at_.positions - i)});
+      for (std::int64_t i = 0; i < at_.positions; i += query_group)
+        body(Queries{sample, h, i, std::min(query_group, at_.positions - i)});
   }
-  /// Of the keys that a block of queries sees.
+  /// body(block, what its queries see, their memory): a block of keys for each block of queries that sees some of it,
+  /// then the next one, so that keys and their gradients come from memory afar once for all queries of the group.
   template <class Body>
-  void each_key_block(const OpArgs& a, Block b, const Body& body) const {
-    const VisibleRange* range = ranges(a) + b.sample * at_.positions + b.first;
-    const VisibleRange top = range[0], bottom = range[b.rows - 1];
-    for (b.key = top.begin / key_block * key_block; b.key < bottom.end; b.key += key_block) {
-      b.keys = std::min<std::int64_t>(key_block, bottom.end - b.key);
-      b.whole = bottom.begin <= b.key && top.end >= b.key + b.keys;
-      body(b, range);
+  void each_block(const OpArgs& a, const Queries& g, const Scratch& s, const Body& body) const {
+    const VisibleRange* const ranges_of = ranges(a) + g.sample * at_.positions + g.first;
+    const std::int64_t last = ranges_of[g.rows - 1].end;
+    for (std::int64_t key = ranges_of[0].begin / key_block * key_block; key < last; key += key_block) {
+      for (std::int64_t row = 0; row < g.rows; row += query_block) {
+        const std::int64_t rows = std::min(query_block, g.rows - row);
+        const VisibleRange *range = ranges_of + row, top = range[0], bottom = range[rows - 1];
+        const std::int64_t keys = std::min<std::int64_t>(key_block, bottom.end - key);
+        if (keys <= 0 || key + key_block <= top.begin) continue;
+        body(Block{g.sample, g.head, g.first + row, rows, key, keys, bottom.begin <= key && top.end >= key + keys},
+             range, s.from(row, padded_));
+      }
     }
   }
   /// Of a row, as columns of the block, within `limit`.
@@ -273,12 +292,13 @@ class AttentionKernel final : public Kernel {
 
   // ---- forward ----
 
-  void forward_block(const OpArgs& a, const Block& block, const Scratch& s) const {
-    load(part(a, 0, block.sample, block.head), at_.parts[0].row, block.first, block.rows, at_.scale, true, s.q);
-    std::fill_n(s.out, block.rows * padded_, 0.0f);
-    std::fill_n(s.row_max, block.rows, -std::numeric_limits<float>::infinity());
-    std::fill_n(s.row_sum, block.rows, 0.0f);
-    each_key_block(a, block, [&](const Block& b, const VisibleRange* range) {
+  void forward_of(const OpArgs& a, const Queries& queries, const Scratch& all) const {
+    load(part(a, 0, queries.sample, queries.head), at_.parts[0].row, queries.first, queries.rows, at_.scale, true,
+         all.q);
+    std::fill_n(all.out, queries.rows * padded_, 0.0f);
+    std::fill_n(all.row_max, queries.rows, -std::numeric_limits<float>::infinity());
+    std::fill_n(all.row_sum, queries.rows, 0.0f);
+    each_block(a, queries, all, [&](const Block& b, const VisibleRange* range, const Scratch& s) {
       each_group(b, range, [&](std::int64_t row, std::int64_t rows, Columns columns) {
         if (columns.count() == 0) return;
         scores(s.q, s.keys_across, b, row, rows, columns, s.scores);
@@ -289,16 +309,16 @@ class AttentionKernel final : public Kernel {
       });
     });
     const bool keep = a.pass.mode == Mode::train && !a.pass.recompute;
-    for (std::int64_t i = 0; i < block.rows; ++i) {
-      const float *from = s.out + i * padded_, inverse = 1.0f / s.row_sum[i];
-      write_elements(a.out[0].template as<T>() + out_at(block.sample, block.head, block.first + i), 0, at_.size, false,
-                     [=](std::int64_t c) { return from[c] * inverse; });
-      if (keep) saved(a, block)[i * at_.heads] = s.row_max[i] + std::log(s.row_sum[i]);
+    for (std::int64_t i = 0; i < queries.rows; ++i) {
+      const float *from = all.out + i * padded_, inverse = 1.0f / all.row_sum[i];
+      write_elements(a.out[0].template as<T>() + out_at(queries.sample, queries.head, queries.first + i), 0, at_.size,
+                     false, [=](std::int64_t c) { return from[c] * inverse; });
+      if (keep) saved(a, queries)[i * at_.heads] = all.row_max[i] + std::log(all.row_sum[i]);
     }
   }
 
-  float* saved(const OpArgs& a, const Block& b) const {
-    return a.saved[0].template as<float>() + (b.sample * at_.positions + b.first) * at_.heads + b.head;
+  float* saved(const OpArgs& a, const Queries& g) const {
+    return a.saved[0].template as<float>() + (g.sample * at_.positions + g.first) * at_.heads + g.head;
   }
 
   /// left [rows, size] times the transposed rows of keys or values, to the columns of the block.
@@ -336,18 +356,19 @@ class AttentionKernel final : public Kernel {
 
   // ---- backward ----
 
-  void backward_block(const OpArgs& a, const OpGrads& g, const Block& block, const Scratch& s) const {
-    load(part(a, 0, block.sample, block.head), at_.parts[0].row, block.first, block.rows, at_.scale, true, s.q);
-    const std::int64_t out = out_at(block.sample, block.head, 0), row = at_.heads * at_.size;
-    load(g.out[0].template as<T>() + out, row, block.first, block.rows, 1, false, s.out);
-    for (std::int64_t i = 0; i < block.rows; ++i) {
-      const T* y = a.out[0].template as<T>() + out + (block.first + i) * row;
-      const float* gy = s.out + i * padded_;
-      s.row_sum[i] = sum_of(at_.size, [=](std::int64_t c) { return to_float(y[c]) * gy[c]; });
-      s.row_max[i] = saved(a, block)[i * at_.heads];
+  void backward_of(const OpArgs& a, const OpGrads& g, const Queries& queries, const Scratch& all) const {
+    load(part(a, 0, queries.sample, queries.head), at_.parts[0].row, queries.first, queries.rows, at_.scale, true,
+         all.q);
+    const std::int64_t out = out_at(queries.sample, queries.head, 0), row = at_.heads * at_.size;
+    load(g.out[0].template as<T>() + out, row, queries.first, queries.rows, 1, false, all.out);
+    for (std::int64_t i = 0; i < queries.rows; ++i) {
+      const T* y = a.out[0].template as<T>() + out + (queries.first + i) * row;
+      const float* gy = all.out + i * padded_;
+      all.row_sum[i] = sum_of(at_.size, [=](std::int64_t c) { return to_float(y[c]) * gy[c]; });
+      all.row_max[i] = saved(a, queries)[i * at_.heads];
     }
-    std::fill_n(s.sums, block.rows * padded_, 0.0f);
-    each_key_block(a, block, [&](const Block& b, const VisibleRange* range) {
+    std::fill_n(all.sums, queries.rows * padded_, 0.0f);
+    each_block(a, queries, all, [&](const Block& b, const VisibleRange* range, const Scratch& s) {
       each_group(b, range, [&](std::int64_t first, std::int64_t rows, Columns columns) {
         if (columns.count() > 0) {
           scores(s.q, s.keys_across, b, first, rows, columns, s.scores);
@@ -360,7 +381,7 @@ class AttentionKernel final : public Kernel {
       });
       add_key_gradients(b, range, s);
     });
-    store(g, 0, block.sample, block.head, block.first, block.rows, at_.scale, true, s.sums);
+    store(g, 0, queries.sample, queries.head, queries.first, queries.rows, at_.scale, true, all.sums);
   }
 
   /// Scores to weights, and gradients of weights to gradients of scores; zeros where nothing is seen.

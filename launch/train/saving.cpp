@@ -62,6 +62,16 @@ void compare_with_fields(const std::string& path, const io::RunState& s) {
       if (field == key && text != fmt::format("{}", value))
         contradicts(path,
                     fmt::format("MANIFEST.json says that {} is {}, and the configuration in it {}", key, value, text));
+  BatchSchedule batch(static_cast<std::int64_t>(s.global_batch));
+  try {
+    batch = parse_config(s.configuration, path).config.batch.schedule();
+  } catch (const ConfigError&) {  // of an older program, which knew no warm-up
+  }
+  if (const std::int64_t samples = batch.samples_before(static_cast<std::int64_t>(s.step));
+      s.samples != static_cast<std::uint64_t>(samples))
+    contradicts(path,
+                fmt::format("MANIFEST.json says that samples is {}, and {} steps of the configuration in it take {}",
+                            s.samples, s.step, samples));
 }
 
 }  // namespace
@@ -237,7 +247,7 @@ io::RunState Saving::run_state(const RunStatus& status) const {
   io::RunState s;
   s.step = static_cast<std::uint64_t>(status.step);
   s.applied_steps = status.applied;
-  s.samples = static_cast<std::uint64_t>(status.step * config_.batch.global);
+  s.samples = static_cast<std::uint64_t>(status.taken());
   s.epoch = status.epoch();
   s.global_batch = static_cast<std::uint64_t>(config_.batch.global);
   s.seed = config_.seed;

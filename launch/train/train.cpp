@@ -182,7 +182,7 @@ class Trainer {
     eval_on_device_ = DeviceData::make(engine_->device(), engine_->compute(), sets_[1]);
     eval_loader_ = io::Loader::evaluation(*eval_data_, sets_[1].options);
     evaluator_.emplace(*engine_, *eval_loader_, *group_, watchdog_, config_.cuda.graphs, eval_on_device_.get(),
-                       bytes_per_token(eval_data_->files()));
+                       bytes_per_token(config_, eval_data_->files()));
   }
 
   std::string layout_text() const {

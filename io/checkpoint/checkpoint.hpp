@@ -137,5 +137,11 @@ using ModelForm = std::function<std::optional<ForeignForm>(const RunState&)>;
 CheckpointReport export_checkpoint(const std::string& given, const std::string& output, bool raw,
                                    ExportFormat = ExportFormat::hdf5, FileSystem& = posix_file_system(),
                                    const ModelForm& form = nullptr);
+/// The folder with the model of a checkpoint, inside its step directory.
+inline constexpr const char* exported_model = "safetensors";
+/// Writes that folder, as export_checkpoint() writes safetensors: whole or not at all, and on the disk. It is no part
+/// of the checkpoint: nothing of dtrain reads it. Throws Error, and leaves nothing behind then.
+void export_into_checkpoint(const std::string& path, const std::optional<ForeignForm>& form,
+                            FileSystem& = posix_file_system());
 
 }  // namespace dtrain::io

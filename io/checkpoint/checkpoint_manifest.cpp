@@ -373,7 +373,14 @@ void check_state(const Manifest& manifest) {
   };
   require(s.step <= max_step, fmt::format("no run has {} steps", s.step));
   require(s.applied_steps <= s.step, fmt::format("applied_steps is {} of {} steps", s.applied_steps, s.step));
-  require(s.global_batch > 0 && s.samples % s.global_batch == 0 && s.samples / s.global_batch == s.step,
+  // What a warm-up makes of it is known to who can read the configuration.
+  const bool grows = std::any_of(s.fields.begin(), s.fields.end(),
+                                 [](const ConfigField& field) { return field.first == "batch.warmup.from"; });
+  const auto fits = [&] {
+    const std::uint64_t steps = s.samples / s.global_batch;
+    return grows ? s.samples >= s.step && steps <= s.step : s.samples % s.global_batch == 0 && steps == s.step;
+  };
+  require(s.global_batch > 0 && fits(),
           fmt::format("samples is {} after {} steps of {}", s.samples, s.step, s.global_batch));
   require(std::isfinite(s.epoch) && s.epoch >= 0, fmt::format("epoch is {}", s.epoch));
   require(std::isfinite(s.loss_scale) && s.loss_scale > 0, fmt::format("loss_scale is {}", s.loss_scale));

@@ -134,6 +134,12 @@ void discard(FileSystem& files, const std::string& temporary, std::vector<std::s
 void remove_leftovers(FileSystem& files, const std::string& directory) {
   for (const auto& name : list_names(files, directory))
     if (name.starts_with(temporary_prefix)) remove_tree(files, join_path(directory, name));
+  for (const auto step : list_steps(files, directory))
+    remove_tree(files, unfinished_export(join_path(directory, step_name(step))));
+}
+
+std::string unfinished_export(const std::string& step_directory) {
+  return join_path(step_directory, fmt::format("{}{}", temporary_prefix, exported_model));
 }
 
 }  // namespace dtrain::io

@@ -46,7 +46,11 @@ Published publish(FileSystem&, const Publication&);
 /// Removes an attempt's directory; a failure is a remark.
 void discard(FileSystem&, const std::string& temporary, std::vector<std::string>& remarks);
 
-/// Removes what dead runs left: temporary directories and half-removed checkpoints. Only under the lock.
+/// Removes what dead runs left: temporary directories, unfinished exports and half-removed checkpoints. Only under the
+/// lock.
 void remove_leftovers(FileSystem&, const std::string& directory);
+
+/// The name of an exported model until it is whole.
+std::string unfinished_export(const std::string& step_directory);
 
 }  // namespace dtrain::io

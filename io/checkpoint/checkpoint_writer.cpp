@@ -59,6 +59,7 @@ struct CheckpointWriter::State {
   std::string run_id;
   FileSystem& files;
   DirectoryLock lock;  // rank 0
+  std::function<void(const std::string&)> when_durable;
 
   std::optional<std::uint64_t> base;  // resumed from, or the newest one published
   std::set<std::uint64_t> own;        // published by this run
@@ -83,6 +84,7 @@ struct CheckpointWriter::State {
   std::optional<SaveReport> poll();
   std::string status_of_this_rank();
   void end_attempt(const std::vector<std::string>& statuses);
+  void follow_up(const std::string& path);
   SaveReport report(const Json& outcome);
 };
 
@@ -107,6 +109,10 @@ CheckpointWriter::~CheckpointWriter() = default;
 
 void CheckpointWriter::continue_from(std::uint64_t step) noexcept {
   state_->base = step;
+}
+
+void CheckpointWriter::when_durable(std::function<void(const std::string&)> work) {
+  state_->when_durable = std::move(work);
 }
 
 bool CheckpointWriter::in_flight() const noexcept {
@@ -222,7 +228,19 @@ void CheckpointWriter::State::end_attempt(const std::vector<std::string>& status
   }
   Publication publication{config.directory, temporary,        unique,      manifest,          own,
                           base.has_value(), base.value_or(0), config.keep, config.keep_every, best};
-  worker.start([this, publication = std::move(publication)] { published = publish(files, publication); });
+  worker.start([this, publication = std::move(publication)] {
+    published = publish(files, publication);
+    if (published.durable && when_durable) follow_up(join_path(config.directory, step_name(manifest.state.step)));
+  });
+}
+
+/// On the worker's thread.
+void CheckpointWriter::State::follow_up(const std::string& path) {
+  try {
+    when_durable(path);
+  } catch (const std::exception& e) {
+    published.remarks.emplace_back(e.what());
+  }
 }
 
 SaveReport CheckpointWriter::State::report(const Json& outcome) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -42,6 +43,10 @@ class CheckpointWriter {
   /// is given up: they are set aside (renamed, not removed) before the first new one is published. Without this call
   /// that holds for every checkpoint found there.
   void continue_from(std::uint64_t step) noexcept;
+
+  /// What rank 0's thread of saves does with the step directory of each checkpoint that has become durable, before the
+  /// save ends. What it throws is a remark of the report: the checkpoint stays what it is.
+  void when_durable(std::function<void(const std::string& path)>);
 
   /// Collective, at a step boundary: checks that floating-point tensors are finite and all tensors equal on all ranks
   /// (NumericError naming the tensor, and the rank, on all ranks), copies, and returns while the writing goes on.

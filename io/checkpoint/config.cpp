@@ -49,6 +49,10 @@ TypePtr<CheckpointConfig> checkpoint_table() {
     checkpoint.add("best", &CheckpointConfig::best,
                    choice<Best>({{"none", Best::none}, {"loss", Best::loss}, {"accuracy", Best::accuracy}}),
                    "save when an evaluation is the best so far by this, label it, and keep it whatever comes after");
+    checkpoint.add("export", &CheckpointConfig::exported,
+                   choice<Export>({{"none", Export::none}, {"safetensors", Export::safetensors}}),
+                   "safetensors: with each checkpoint write the folder safetensors in it, as checkpoint export does: "
+                   "the model for Hugging Face's transformers, or a file with dtrain's names");
     checkpoint.add(
         "resume", [](auto& c) -> auto& { return c; }, TypePtr<CheckpointConfig>(std::make_shared<ResumeType>()),
         "auto: continue from the newest valid one, if there is any; never; or a directory");

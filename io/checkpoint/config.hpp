@@ -13,6 +13,9 @@ enum class Best : std::uint8_t { none, loss, accuracy };
 /// "none", ...
 std::string_view name_of(Best) noexcept;
 
+/// What each checkpoint holds for other programs, beside what a run goes on from.
+enum class Export : std::uint8_t { none, safetensors };
+
 enum class Resume : std::uint8_t { automatic, never, directory };
 
 struct CheckpointConfig {
@@ -22,6 +25,7 @@ struct CheckpointConfig {
   int keep = 3;                         // newest ones to keep, at least 2
   std::int64_t keep_every = 0;          // keep every M-th step for good; 0: none
   Best best = Best::none;
+  Export exported = Export::none;  // `export`
   Resume resume = Resume::automatic;
   std::string resume_directory;  // where resume is `directory`
   int failures_allowed = 3;      // failed saves in a row before the run stops

@@ -69,6 +69,7 @@ struct Loader::State {
         options(o),
         training(train),
         micro_batch(o.layout.batch),
+        of_rank({o.global_batch, o.warmup}, o.layout.batch, o.rank, o.ranks),
         fillers(set, options.layout, options.ports, o.seed, train),
         stream(set.count(), o.seed, train && o.shuffle, set.blocks(), o.order) {}
 
@@ -76,9 +77,10 @@ struct Loader::State {
   const LoaderOptions options;
   const bool training;
   const std::int64_t micro_batch;
+  const RankBatches of_rank;  // training
   const PortFillers fillers;
   const SampleStream stream;
-  std::int64_t batches = 1;          // of a step or a pass
+  std::int64_t batches = 1;          // of the largest step, or of a pass
   std::uint64_t begin = 0, end = 0;  // evaluation: this rank's samples
   std::vector<Slot> slots;
   std::vector<std::thread> threads;
@@ -97,7 +99,9 @@ struct Loader::State {
   Scratch make_scratch() const;
   void start();
   void run(Scratch&);
-  std::uint64_t first_position(std::uint64_t step, std::uint64_t micro) const;
+  std::uint64_t batches_before(std::uint64_t step) const {
+    return training ? of_rank.before(step) : step * static_cast<std::uint64_t>(batches);
+  }
   void fill(std::uint64_t sequence, Slot&, Scratch&) const;
   void fill_sample(std::size_t row, Slot&, Scratch&) const;
   void pad(std::size_t row, Slot&) const;
@@ -110,10 +114,10 @@ struct Loader::State {
 void Loader::State::check() const {
   const auto& o = options;
   if (micro_batch < 1 || o.ranks < 1 || o.rank < 0 || o.rank >= o.ranks) throw BugError("loader: rank or micro batch");
-  if (training && (o.global_batch < 1 || o.global_batch % (micro_batch * o.ranks) != 0)) {
-    throw ConfigError(fmt::format("batch.global {} is not a multiple of batch.micro {} x {} ranks", o.global_batch,
-                                  micro_batch, o.ranks));
-  }
+  for (const BatchSchedule::Stage& stage : of_rank.schedule().stages())
+    if (training && (stage.batch < 1 || stage.batch % (micro_batch * o.ranks) != 0))
+      throw ConfigError(fmt::format("batch.global {} is not a multiple of batch.micro {} x {} ranks", stage.batch,
+                                    micro_batch, o.ranks));
   for (std::size_t i = 0; i < o.ports.size(); ++i) {
     const BatchLayout::Port& port = o.layout.ports[i];
     if (port.converted != (o.ports[i].carry != Carry::floats)) throw BugError("loader: how a port travels");
@@ -202,23 +206,17 @@ void Loader::State::run(Scratch& scratch) {
   }
 }
 
-std::uint64_t Loader::State::first_position(std::uint64_t step, std::uint64_t micro) const {
-  return step * static_cast<std::uint64_t>(options.global_batch) +
-         (static_cast<std::uint64_t>(options.rank) * static_cast<std::uint64_t>(batches) + micro) *
-             static_cast<std::uint64_t>(micro_batch);
-}
-
 void Loader::State::fill(std::uint64_t sequence, Slot& slot, Scratch& scratch) const {
   const auto m = static_cast<std::uint64_t>(micro_batch);
-  const std::uint64_t round = sequence / static_cast<std::uint64_t>(batches);
-  const std::uint64_t micro = sequence % static_cast<std::uint64_t>(batches);
+  const std::uint64_t round = training ? of_rank.step_of(sequence) : sequence / static_cast<std::uint64_t>(batches);
+  const std::uint64_t micro = sequence - batches_before(round);
   Batch& batch = slot.batch;
   batch.micro = static_cast<std::int64_t>(micro);
   auto* positions = batch.positions.as<std::uint64_t>();
   std::uint64_t valid = m;
   if (training) {
     batch.step = round;
-    const std::uint64_t first = first_position(round, micro);
+    const std::uint64_t first = of_rank.first_position(round, micro);
     stream.indices(first, slot.indices);
     for (std::uint64_t i = 0; i < m; ++i) positions[i] = first + i;
   } else {
@@ -242,8 +240,10 @@ void Loader::State::fill(std::uint64_t sequence, Slot& slot, Scratch& scratch) c
   scratch.fill.hash = nullptr;
   for (std::uint64_t i = valid; i < m; ++i) pad(i, slot);
   if (!training || options.counts.empty()) return;
-  // Each micro batch counts its like of the next step: threads share that as they share the filling.
-  count_weights(round + 1, micro, slot.weights, scratch);
+  // Each micro batch counts its likes of the next step: threads share that as they share the filling.
+  std::fill(slot.weights.begin(), slot.weights.end(), 0);
+  for (std::uint64_t next = micro; next < of_rank.of(round + 1); next += of_rank.of(round))
+    count_weights(round + 1, next, slot.weights, scratch);
   batch.next_weights = slot.weights;
 }
 
@@ -295,10 +295,10 @@ void Loader::State::fill_raw(std::size_t port, std::uint64_t valid, Slot& slot) 
   }
 }
 
+/// Adds to the sums.
 void Loader::State::count_weights(std::uint64_t step, std::uint64_t micro, std::span<std::uint64_t> sums,
                                   Scratch& scratch) const {
-  std::fill(sums.begin(), sums.end(), 0);
-  const std::uint64_t first = first_position(step, micro);
+  const std::uint64_t first = of_rank.first_position(step, micro);
   stream.indices(first, scratch.indices);
   for (std::size_t i = 0; i < scratch.indices.size(); ++i) {
     std::fill(scratch.filled.begin(), scratch.filled.end(), false);
@@ -453,7 +453,7 @@ void Loader::seek(std::uint64_t step) {
     s.to_fill = ~std::uint64_t{0};
     s.filled.wait(lock, [&s] { return s.filling == 0; });
     for (Slot& slot : s.slots) slot.ready = false;
-    s.consumed = s.to_fill = step * static_cast<std::uint64_t>(s.batches);
+    s.consumed = s.to_fill = s.batches_before(step);
   }
   s.work.notify_all();
 }
@@ -475,7 +475,8 @@ void Loader::add_weights(std::span<const std::uint64_t> of_micro_batch, std::spa
 std::vector<std::uint64_t> Loader::loss_weights(std::uint64_t step) const {
   std::vector<std::uint64_t> sums(state_->options.counts.size());
   Scratch scratch = state_->make_scratch();
-  for (std::uint64_t micro = 0; micro < static_cast<std::uint64_t>(state_->batches); ++micro) {
+  for (std::uint64_t micro = 0; micro < state_->of_rank.of(step); ++micro) {
+    std::fill(scratch.counts.begin(), scratch.counts.end(), 0);
     state_->count_weights(step, micro, scratch.counts, scratch);
     add_weights(scratch.counts, sums);
   }

@@ -14,6 +14,7 @@
 #include "io/dataset/dataset.hpp"
 #include "io/dataset/image_format.hpp"
 #include "io/dataset/stream.hpp"
+#include "runtime/optim/batch_schedule.hpp"
 #include "runtime/program/batch_layout.hpp"
 #include "runtime/tensor/tensor.hpp"
 
@@ -35,8 +36,8 @@ struct Batch {
   std::int64_t valid = 0;                  // rows that are not padding; they come first
   std::uint64_t step = 0;                  // training: global step; evaluation: 0
   std::int64_t micro = 0;                  // training: accumulation index; evaluation: batch of the pass
-  /// Training, as LoaderOptions::counts: the sums of weights of this rank's micro batch of the same number in the next
-  /// step, for Loader::add_weights. Empty in evaluation.
+  /// Training, as LoaderOptions::counts: the sums of weights of some of this rank's micro batches of the next step, for
+  /// Loader::add_weights; those of a step tell of all of the next. Empty in evaluation.
   std::span<const std::uint64_t> next_weights;
 };
 
@@ -74,6 +75,7 @@ struct LoaderOptions {
   std::vector<PortOptions> ports;  // as BatchLayout::ports
   std::vector<LossCount> counts;   // training only
   std::int64_t global_batch = 1;   // training: a multiple of the micro batch * ranks
+  BatchWarmup warmup;              // training: all of its sizes are such multiples
   int rank = 0;
   int ranks = 1;
   std::uint64_t seed = 1;
@@ -115,8 +117,9 @@ void check_ports(const Dataset&, const BatchLayout&, std::span<const PortOptions
 
 class Loader {
  public:
-  /// Training: in step s rank r's micro batch j has the positions s*B + (r*A + j)*m + [0, m), A = B / (ranks * m).
-  /// next() goes through step 0's micro batches, step 1's, ... for ever. Throws ConfigError where B is no multiple.
+  /// Training: in step s rank r's micro batch j has the positions P + (r*A + j)*m + [0, m), where B samples are taken
+  /// in this step, P before it, and A = B / (ranks * m). next() goes through step 0's micro batches, step 1's, ... for
+  /// ever. Throws ConfigError where a B is no multiple.
   static std::unique_ptr<Loader> training(const Dataset&, const LoaderOptions&);
   /// Evaluation: the set exactly once a pass. Batch k has the samples k*m + [0, m) whatever R is, and rank r of R gets
   /// the batches [r*K/R, (r+1)*K/R) of all K; every rank gets the same number, padded with weight 0. After batches()
@@ -126,7 +129,7 @@ class Loader {
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
-  /// Micro batches of this rank a step (A), or of a pass of evaluation.
+  /// Micro batches of this rank a step (A, the largest), or of a pass of evaluation.
   std::int64_t batches() const noexcept;
   /// Batches that may be held at a time: ring - 1.
   int most_held() const noexcept;

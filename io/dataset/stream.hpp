@@ -9,6 +9,7 @@
 #include <span>
 
 #include "io/dataset/dataset.hpp"
+#include "runtime/optim/batch_schedule.hpp"
 
 namespace dtrain::io {
 
@@ -71,6 +72,37 @@ class SampleStream {
   bool shuffle_;
   OrderVersion order_;
   std::unique_ptr<Windows> windows_;
+};
+
+/// The micro batches of one rank in training, in order: where each one stands, and where in the stream it begins.
+class RankBatches {
+ public:
+  RankBatches(const BatchSchedule& schedule, std::int64_t micro_batch, int rank, int ranks) noexcept
+      : schedule_(schedule), micro_batch_(micro_batch), rank_(rank), ranks_(ranks) {}
+
+  const BatchSchedule& schedule() const noexcept { return schedule_; }
+  /// Of a step, and of all steps before it.
+  std::uint64_t of(std::uint64_t step) const noexcept {
+    return static_cast<std::uint64_t>(schedule_.batch(static_cast<std::int64_t>(step)) / (micro_batch_ * ranks_));
+  }
+  std::uint64_t before(std::uint64_t step) const noexcept {
+    const std::int64_t samples = schedule_.samples_before(static_cast<std::int64_t>(step));
+    return static_cast<std::uint64_t>(samples / (micro_batch_ * ranks_));
+  }
+  /// The step that has the micro batch of this number.
+  std::uint64_t step_of(std::uint64_t number) const noexcept {
+    return static_cast<std::uint64_t>(schedule_.step_at(static_cast<std::int64_t>(number) * micro_batch_ * ranks_));
+  }
+  /// `micro`: of the step.
+  std::uint64_t first_position(std::uint64_t step, std::uint64_t micro) const noexcept {
+    return static_cast<std::uint64_t>(schedule_.samples_before(static_cast<std::int64_t>(step))) +
+           (static_cast<std::uint64_t>(rank_) * of(step) + micro) * static_cast<std::uint64_t>(micro_batch_);
+  }
+
+ private:
+  const BatchSchedule schedule_;
+  const std::int64_t micro_batch_;
+  const int rank_, ranks_;
 };
 
 }  // namespace dtrain::io

@@ -65,6 +65,20 @@ std::vector<std::string> read_names(const File& file, const std::string& path, s
   return names;
 }
 
+std::optional<double> read_number_attribute(const File& file, const std::string& dataset, const std::string& name) {
+  const Lock lock;
+  const Handle set = file.find(dataset);
+  if (!set || H5Aexists(set.get(), name.c_str()) <= 0) return std::nullopt;
+  const Handle attribute(H5Aopen(set.get(), name.c_str(), H5P_DEFAULT), H5Aclose);
+  if (!attribute) return std::nullopt;
+  const Handle type(H5Aget_type(attribute.get()), H5Tclose), space(H5Aget_space(attribute.get()), H5Sclose);
+  const H5T_class_t kind = H5Tget_class(type.get());
+  if ((kind != H5T_FLOAT && kind != H5T_INTEGER) || H5Sget_simple_extent_npoints(space.get()) != 1) return std::nullopt;
+  double value = 0;
+  if (H5Aread(attribute.get(), H5T_NATIVE_DOUBLE, &value) < 0) return std::nullopt;
+  return value;
+}
+
 std::string read_text_attribute(const File& file, const std::string& dataset, const std::string& name) {
   const Lock lock;
   const Handle set = file.find(dataset);

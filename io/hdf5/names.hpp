@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,9 @@ inline constexpr std::uint64_t max_names = std::uint64_t{1} << 20;
 /// DataError where it cannot be read, or there are more of them.
 std::vector<std::string> read_names(const File&, const std::string& path, std::uint64_t most = max_names,
                                     std::size_t most_bytes = max_bytes_of_names);
+
+/// The one number of an attribute of a data set; nothing where there is none.
+std::optional<double> read_number_attribute(const File&, const std::string& dataset, const std::string& name);
 
 /// The text of an attribute of a data set; empty where there is none.
 std::string read_text_attribute(const File&, const std::string& dataset, const std::string& name);

@@ -61,6 +61,7 @@ void skip(TextFile& file, const std::string& path, std::uint64_t bytes, std::str
 struct Encoded {
   std::vector<std::byte> bytes;
   std::vector<std::uint64_t> ends;
+  std::uint64_t text_bytes = 0;  // that were encoded
   std::uint64_t empty = 0;
 };
 
@@ -226,6 +227,7 @@ void TextImport::add_document(std::string_view text, bool ends, const Job& job, 
                       *job.path, at, static_cast<unsigned char>(text[*bad])));
     }
   encoder.encode(text, ids);
+  to.text_bytes += text.size();
   if (!ends) return;
   if (const auto end = tokenizer_->end_of_text()) ids.push_back(*end);
   to.ends.push_back(ids.size());
@@ -255,6 +257,7 @@ Encoded TextImport::encode(const Job& job, Encoder& encoder) const {
       }
       // The text is UTF-8, as all that the JSON library takes.
       encoder.encode(text, ids);
+      to.text_bytes += text.size();
       if (const auto last = tokenizer_->end_of_text()) ids.push_back(*last);
       to.ends.push_back(ids.size());
     }
@@ -283,7 +286,7 @@ void TextImport::work() {
     }
     const bool done = queue_.in_turn(job->index, [&] {
       if (failure) std::rethrow_exception(failure);
-      writer_.append(encoded.bytes, encoded.ends);
+      writer_.append(encoded.bytes, encoded.ends, encoded.text_bytes);
       empty_ += encoded.empty;
       if (kind_ == Kind::line || job->ends_file) writer_.cut(job->next);
     });

@@ -85,7 +85,9 @@ void TokenWriter::open() {
   writer_.emplace(path(index_));
 }
 
-void TokenWriter::append(std::span<const std::byte> tokens, std::span<const std::uint64_t> ends) {
+void TokenWriter::append(std::span<const std::byte> tokens, std::span<const std::uint64_t> ends,
+                         std::uint64_t text_bytes) {
+  text_bytes_ += text_bytes;
   const std::uint64_t before = spooled_ / size_of(type_);
   for (const std::uint64_t end : ends) offsets_.push_back(static_cast<std::int64_t>(before + end));
   while (!tokens.empty()) {
@@ -147,6 +149,7 @@ void TokenWriter::write(const TextPlace& next) {
   writer_->attribute(tokens, token_file::tokenizer_hash, tokenizer_.hash());
   const auto number = [&](const char* name, double value) { writer_->attribute(tokens, name, std::span(&value, 1)); };
   number(token_file::vocabulary, tokenizer_.vocabulary());
+  number(token_file::text_bytes, static_cast<double>(text_bytes_));
   if (const auto end = tokenizer_.end_of_text()) number(token_file::end_of_document, *end);
   if (shard_tokens_ > 0)
     writer_->attribute(tokens, import_attribute,
@@ -157,7 +160,7 @@ void TokenWriter::write(const TextPlace& next) {
   all_documents_ += offsets_.size() - 1;
   ++index_;
   offsets_.assign(1, 0);
-  spooled_ = 0;
+  spooled_ = text_bytes_ = 0;
   if (::ftruncate(spool_, 0) != 0 || ::lseek(spool_, 0, SEEK_SET) != 0) spool_failed();
 }
 

@@ -35,8 +35,8 @@ class TokenWriter {
   StoredType type() const noexcept { return type_; }
   /// Behind what the shards that exist hold.
   const TextPlace& begin() const noexcept { return begin_; }
-  /// Tokens as they are stored, and how many of them there are up to each document's end.
-  void append(std::span<const std::byte> tokens, std::span<const std::uint64_t> ends);
+  /// Tokens as they are stored, how many of them there are up to each document's end, and the bytes of their text.
+  void append(std::span<const std::byte> tokens, std::span<const std::uint64_t> ends, std::uint64_t text_bytes);
   /// No document goes on here, and the text behind it begins at `next`: a shard that is full ends.
   void cut(const TextPlace& next);
   /// Writes what is left, and removes shards of older imports. `next`: the end.
@@ -66,7 +66,7 @@ class TokenWriter {
   std::size_t index_ = 0, kept_ = 0;  // of the file that is being made
   std::uint64_t all_tokens_ = 0, all_documents_ = 0;
   int spool_ = -1;
-  std::uint64_t spooled_ = 0;  // bytes
+  std::uint64_t spooled_ = 0, text_bytes_ = 0;  // bytes; of the text that they are made of
   std::vector<std::int64_t> offsets_{0};
   std::optional<h5::Writer> writer_;
 };

@@ -26,6 +26,7 @@ std::optional<TokenFile> find_tokens(const h5::File& file) {
   const std::string tokens = std::string("/") + token_file::tokens, offsets = std::string("/") + token_file::offsets;
   found.tokenizer = h5::read_text_attribute(file, tokens, token_file::tokenizer);
   found.tokenizer_hash = h5::read_text_attribute(file, tokens, token_file::tokenizer_hash);
+  found.text_bytes = h5::read_number_attribute(file, tokens, token_file::text_bytes);
   if (found.tokenizer.empty() || !file.find(offsets)) return std::nullopt;
   found.tokens = file.info(tokens);
   found.offsets = file.info(offsets);

@@ -20,11 +20,13 @@ inline constexpr const char* tokenizer = "tokenizer";       // uint8: its defini
 inline constexpr const char* tokenizer_hash = "tokenizer_hash";    // attribute of the tokens, as what follows
 inline constexpr const char* vocabulary = "vocabulary";            // the number of ids
 inline constexpr const char* end_of_document = "end_of_document";  // the id behind each document
+inline constexpr const char* text_bytes = "text_bytes";            // of the documents, as they were encoded
 }  // namespace token_file
 
 struct TokenFile {
   h5::DatasetInfo tokens, offsets;
   std::string tokenizer, tokenizer_hash;
+  std::optional<double> text_bytes;  // files of older programs do not say it
 };
 /// Nothing where the file holds something else.
 std::optional<TokenFile> find_tokens(const h5::File&);

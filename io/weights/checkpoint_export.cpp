@@ -1,4 +1,4 @@
-// `dtrain checkpoint export`: the model of a checkpoint as an HDF5 or safetensors file.
+// `dtrain checkpoint export` and `checkpoint.export`: the model of a checkpoint as an HDF5 or safetensors file.
 #include <algorithm>
 #include <filesystem>
 #include <memory>
@@ -10,6 +10,7 @@
 #include "io/checkpoint/checkpoint.hpp"
 #include "io/checkpoint/checkpoint_best.hpp"
 #include "io/checkpoint/checkpoint_manifest.hpp"
+#include "io/checkpoint/checkpoint_publish.hpp"
 #include "io/files/output.hpp"
 #include "io/hdf5/hdf5_writer.hpp"
 #include "io/weights/names.hpp"
@@ -107,10 +108,11 @@ SafeTensorsMetadata metadata_of(const Manifest& manifest, const Facts& facts) {
 /// Types as they are saved; names as PyTorch has them.
 class SafeTensorsModel final : public ModelFile {
  public:
-  SafeTensorsModel(const std::string& output, const Manifest& manifest, const Names& names, const Facts& facts)
+  SafeTensorsModel(const std::string& output, const Manifest& manifest, const Names& names, const Facts& facts,
+                   FileSystem& files)
       : ModelFile(manifest),
         names_(names),
-        writer_(output, tensors_of(manifest, names), metadata_of(manifest, facts)) {}
+        writer_(output, tensors_of(manifest, names), metadata_of(manifest, facts), files) {}
   void piece(std::size_t index, std::uint64_t, std::span<const std::byte> data) override {
     if (names_[index]) writer_.write(data);
   }
@@ -136,13 +138,14 @@ class SafeTensorsModel final : public ModelFile {
 class ForeignFile final : public ModelFile {
  public:
   ForeignFile(const std::string& output, const Manifest& manifest, const Names& names, const Facts& facts,
-              ForeignForm form)
+              ForeignForm form, FileSystem& files)
       : ModelFile(manifest),
+        files_(files),
         output_(output),
         form_(std::move(form)),
         foreign_(foreign_of(manifest, names, form_.family)),
         writer_(form_.files.empty() ? output : join_path(output, "model.safetensors"), tensors_of(manifest, foreign_),
-                metadata_of(manifest, facts)) {}
+                metadata_of(manifest, facts), files) {}
   void piece(std::size_t index, std::uint64_t, std::span<const std::byte> data) override {
     if (!foreign_[index]) return;
     buffer_.insert(buffer_.end(), data.begin(), data.end());
@@ -157,10 +160,10 @@ class ForeignFile final : public ModelFile {
     try {
       for (const auto& [name, text] : form_.files) {
         const auto path = join_path(output_, name), temporary = path + ".tmp";
-        write_text(posix_file_system(), temporary, text);
-        rename(posix_file_system(), temporary, path);
+        write_text(files_, temporary, text);
+        rename(files_, temporary, path);
       }
-      if (!form_.files.empty()) sync_directory(posix_file_system(), output_);
+      if (!form_.files.empty()) sync_directory(files_, output_);
     } catch (const CheckpointError& e) {
       throw DataError(e.what());
     }
@@ -196,6 +199,7 @@ class ForeignFile final : public ModelFile {
     return tensors;
   }
 
+  FileSystem& files_;
   const std::string output_;
   const ForeignForm form_;
   const Foreign foreign_;
@@ -242,9 +246,9 @@ CheckpointReport export_checkpoint(const std::string& given, const std::string& 
     std::string others;
     for (const auto& file : foreign->files) others += ", " + file.first;
     if (!others.empty()) written += fmt::format(" for Hugging Face's transformers (model.safetensors{})", others);
-    model = std::make_unique<ForeignFile>(output, manifest, names, facts, std::move(*foreign));
+    model = std::make_unique<ForeignFile>(output, manifest, names, facts, std::move(*foreign), files);
   } else {
-    model = std::make_unique<SafeTensorsModel>(output, manifest, names, facts);
+    model = std::make_unique<SafeTensorsModel>(output, manifest, names, facts, files);
   }
   read_stream(files, path, manifest, *model);
   model->commit();
@@ -256,6 +260,24 @@ CheckpointReport export_checkpoint(const std::string& given, const std::string& 
                     .dump(2) +
                 "\n";
   return report;
+}
+
+void export_into_checkpoint(const std::string& path, const std::optional<ForeignForm>& form, FileSystem& files) {
+  const std::string temporary = unfinished_export(path);
+  try {
+    remove_tree(files, temporary);
+    const bool folder = form && !form->files.empty();
+    export_checkpoint(path, folder ? temporary : join_path(temporary, "model.safetensors"), false,
+                      ExportFormat::safetensors, files, [&form](const RunState&) { return form; });
+    rename(files, temporary, join_path(path, exported_model));
+    sync_directory(files, path);
+  } catch (const Error&) {
+    try {
+      remove_tree(files, temporary);
+    } catch (const CheckpointError&) {  // the next run that takes the directory removes it
+    }
+    throw;
+  }
 }
 
 }  // namespace dtrain::io

@@ -264,8 +264,8 @@ std::vector<float> SafeTensorsFile::read_floats(const SafeTensor& tensor) {
 }
 
 SafeTensorsWriter::SafeTensorsWriter(std::string path, std::vector<SafeTensor> tensors,
-                                     const SafeTensorsMetadata& metadata)
-    : path_(std::move(path)), temporary_(fmt::format("{}.tmp-{}", path_, ::getpid())) {
+                                     const SafeTensorsMetadata& metadata, FileSystem& files)
+    : files_(files), path_(std::move(path)), temporary_(fmt::format("{}.tmp-{}", path_, ::getpid())) {
   Json header = Json::object();
   if (!metadata.empty()) header[metadata_key] = metadata;
   for (auto& tensor : tensors) {
@@ -280,15 +280,15 @@ SafeTensorsWriter::SafeTensorsWriter(std::string path, std::vector<SafeTensor> t
   std::array<std::byte, sizeof(std::uint64_t)> length{};
   for (std::size_t i = 0; i < length.size(); ++i) length[i] = static_cast<std::byte>(text.size() >> (8 * i) & 0xff);
   as_data_error([&] {
-    make_directories(posix_file_system(), folder_of(path_));
-    file_ = File(posix_file_system(), temporary_, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    make_directories(files_, folder_of(path_));
+    file_ = File(files_, temporary_, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     file_.write(length);
     file_.write(std::as_bytes(std::span(text)));
   });
 }
 
 SafeTensorsWriter::~SafeTensorsWriter() {
-  if (file_) posix_file_system().remove_file(temporary_);
+  if (file_) files_.remove_file(temporary_);
 }
 
 void SafeTensorsWriter::write(std::span<const std::byte> data) {
@@ -301,9 +301,9 @@ void SafeTensorsWriter::commit() {
   if (missing_ != 0) throw BugError(fmt::format("{} bytes of the tensors did not come", missing_));
   as_data_error([&] {
     file_.sync();
-    rename(posix_file_system(), temporary_, path_);
+    rename(files_, temporary_, path_);
     file_.close();
-    sync_directory(posix_file_system(), folder_of(path_));
+    sync_directory(files_, folder_of(path_));
   });
 }
 

@@ -62,7 +62,8 @@ class SafeTensorsFile {
 class SafeTensorsWriter {
  public:
   /// The header: offsets are filled in, in the given order. Throws DataError where the file cannot be written.
-  SafeTensorsWriter(std::string path, std::vector<SafeTensor> tensors, const SafeTensorsMetadata& metadata);
+  SafeTensorsWriter(std::string path, std::vector<SafeTensor> tensors, const SafeTensorsMetadata& metadata,
+                    FileSystem& = posix_file_system());
   ~SafeTensorsWriter();
   SafeTensorsWriter(const SafeTensorsWriter&) = delete;
   SafeTensorsWriter& operator=(const SafeTensorsWriter&) = delete;
@@ -73,6 +74,7 @@ class SafeTensorsWriter {
   void commit();
 
  private:
+  FileSystem& files_;
   std::string path_, temporary_;
   File file_;
   std::uint64_t missing_ = 0;  // bytes that are still to come

@@ -84,6 +84,7 @@ class Scaling {
   LoadedConfig resized(int n) const {
     LoadedConfig out = loaded_;
     out.config.batch.global = weak_batch(n);
+    out.config.batch.warmup = {};
     return out;
   }
 
@@ -105,6 +106,7 @@ class Scaling {
     words.insert(words.end(), {"-np", std::to_string(n), std::filesystem::read_symlink("/proc/self/exe").string(),
                                "bench", "step", loaded_.file});
     words.insert(words.end(), loaded_.overrides.begin(), loaded_.overrides.end());
+    if (loaded_.config.batch.warmup != BatchWarmup()) words.emplace_back("batch.warmup={from: 0}");
     words.insert(words.end(), {fmt::format("batch.global={}", batch), "--brief", "--json", "--steps",
                                std::to_string(options_.steps), "--warm-up", std::to_string(options_.warm_up)});
     return words;
@@ -163,6 +165,7 @@ class Scaling {
     for (ScalingPoint& p : series.points) {
       LoadedConfig config = loaded_;
       config.config.batch.global = p.global_batch;
+      config.config.batch.warmup = {};
       const Plan plan = make_plan(training_graph(config.config, check_batch(config, p.ranks).micro),
                                   plan_options(config.config, p.ranks));
       std::vector<std::size_t> bytes;

@@ -106,7 +106,9 @@ class StepBench {
         options_(options),
         stop_(stop),
         device_(std::move(device)),
-        group_(world.make_group()) {}
+        group_(world.make_group()) {
+    config_.batch.warmup = {};  // the step of the longest part of a run, in the micro batches of that run
+  }
 
   BenchReport run() {
     const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
@@ -151,7 +153,7 @@ class StepBench {
         load_sets(config_, *graph_, stored_, *data_, nullptr, world_.rank(), world_.size(), engine_->device());
     engine_->bind(std::move(*graph_), config_, Mode::train, layouts_of(sets));
     step_.emplace(config_, *engine_, world_.watchdog(), stop_, batch_.accumulation);
-    status_.global_batch = config_.batch.global;
+    status_.batch = config_.batch.schedule();
     status_.samples = static_cast<std::int64_t>(data_->count());
     status_.total_steps =
         std::max<std::int64_t>(total_steps(config_, data_->count()), options_.warm_up + options_.steps);

@@ -2,15 +2,12 @@
 // A free function without state, on the thread that calls it.
 #pragma once
 
-#include <cstdint>
 #include <string>
 
 #include "io/checkpoint/checkpoint.hpp"
+#include "launch/data/export_form.hpp"
 
 namespace dtrain::launch {
-
-/// Of parameters in safetensors; automatic: Hugging Face's where it has such a model, else dtrain's.
-enum class ExportNames : std::uint8_t { automatic, dtrain, huggingface, torchvision };
 
 /// As io::export_checkpoint(). Throws ConfigError where names of another library are asked for that has no such model.
 io::CheckpointReport export_model(const std::string& given, const std::string& output, bool raw, io::ExportFormat,

@@ -15,6 +15,20 @@ namespace dtrain::launch {
 
 namespace {
 
+TypePtr<BatchWarmup> batch_warmup_table() {
+  Table<BatchWarmup> warmup(
+      "The batch grows in equal steps from a smaller one to batch.global, as Megatron's rampup-batch-size. The "
+      "learning "
+      "rate does not follow it.");
+  warmup.add("from", &BatchWarmup::from, integer({0, 1'000'000'000}), "samples of the first update; 0: no warm-up");
+  warmup.add("increment", &BatchWarmup::increment, integer({0, 1'000'000'000}),
+             "the batch grows by so many samples at a time; 0: by `from`");
+  warmup.add(
+      "samples", &BatchWarmup::samples, integer({0, 1'000'000'000'000'000}),
+      "the batch has grown to batch.global after so many samples; each smaller size takes an equal part of them");
+  return shared(std::move(warmup));
+}
+
 TypePtr<BatchConfig> batch_table() {
   Table<BatchConfig> batch("Samples of a step. What is trained depends on `global` alone.");
   batch.add("global", &BatchConfig::global, integer({1, 1'000'000'000}), "samples of one update, over all ranks");
@@ -24,6 +38,8 @@ TypePtr<BatchConfig> batch_table() {
            "use "
            "gradient accumulation")
       .may_change();
+  batch.add("warmup", &BatchConfig::warmup, batch_warmup_table(), "begin with a smaller batch, which grows to `global`")
+      .shown_if([](const auto& b) { return b.warmup != BatchWarmup(); });
   return shared(std::move(batch));
 }
 

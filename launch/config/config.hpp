@@ -10,6 +10,7 @@
 #include "io/dataset/config.hpp"
 #include "models/model/ports.hpp"
 #include "runtime/device/device.hpp"
+#include "runtime/optim/batch_schedule.hpp"
 #include "runtime/optim/optimizer.hpp"
 #include "runtime/plan/plan.hpp"
 
@@ -21,6 +22,8 @@ enum class Deterministic : std::uint8_t { run, elastic, off };
 struct BatchConfig {
   std::int64_t global = 128;
   std::int64_t micro = 0;  // 0: auto, global / ranks
+  BatchWarmup warmup;
+  BatchSchedule schedule() const { return {global, warmup}; }
 };
 /// Exponential moving average of the parameters.
 struct EmaConfig {

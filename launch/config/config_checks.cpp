@@ -40,6 +40,7 @@ class Checks {
                  fmt::format("batch.micro: {} does not divide batch.global {}; expected a divisor of it, or auto",
                              micro, global));
       }
+      check_warmup();
     }
     if (const auto* sgd = std::get_if<Sgd>(&c.optimizer.kind);
         sgd != nullptr && sgd->nesterov && sgd->momentum == 0 && sound_("optimizer")) {
@@ -62,6 +63,33 @@ class Checks {
   }
 
  private:
+  void check_warmup() {
+    const auto& [global, micro, warmup] = config_.batch;
+    if (warmup == BatchWarmup()) return;
+    const auto wrong = [this](const char* key, const std::string& text) {
+      problem_(fmt::format("batch.warmup.{}", key), fmt::format("batch.warmup.{}: {}", key, text));
+    };
+    constexpr std::int64_t most_sizes = 10'000;
+    const std::int64_t from = warmup.from, by = warmup.step_size();
+    if (config_.deterministic == Deterministic::elastic)
+      return wrong("from",
+                   "a batch that grows, with deterministic: elastic, whose tree of micro batches always has the "
+                   "same size; expected deterministic: run, or no warm-up");
+    if (from < 1 || from >= global)
+      return wrong("from", fmt::format("{}; expected a batch below batch.global {}, and at least 1", from, global));
+    if ((global - from) % by != 0)
+      return wrong("increment", fmt::format("{} does not lead from {} to batch.global {}; expected a divisor of {}", by,
+                                            from, global, global - from));
+    if ((global - from) / by > most_sizes)
+      return wrong("increment", fmt::format("{} makes {} sizes of the batch; expected a larger one, for at most {}", by,
+                                            (global - from) / by, most_sizes));
+    if (warmup.samples < 1) return wrong("samples", "0; expected after how many samples the batch is batch.global");
+    if (micro > 0 && (from % micro != 0 || by % micro != 0))
+      wrong(from % micro != 0 ? "from" : "increment",
+            fmt::format("{} is not a multiple of batch.micro {}; expected one, or batch.micro: auto",
+                        from % micro != 0 ? from : by, micro));
+  }
+
   /// Bits that do not depend on the number of ranks come from fixed micro batches, added in one balanced tree.
   void check_elastic() {
     const RunConfig& c = config_;

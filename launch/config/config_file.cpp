@@ -299,8 +299,14 @@ BatchSplit check_batch(const LoadedConfig& loaded, int ranks) {
   }
   const std::int64_t unit = (micro > 0 ? micro : 1) * ranks;
   if (global % unit == 0) {
-    const std::int64_t part = global / ranks;
-    return micro > 0 ? BatchSplit{micro, part / micro} : BatchSplit{part, 1};
+    const std::int64_t all = loaded.config.batch.schedule().unit();  // equal to `global` without a warm-up
+    if (all % unit != 0)
+      throw ConfigError(std::vector<ConfigProblem>{loaded.problem(
+          "batch.warmup", fmt::format("batch.warmup: batches that are multiples of {} cannot be divided among {} ranks "
+                                      "in micro batches of {}; expected `from` and `increment` to be multiples of {}",
+                                      all, ranks, micro > 0 ? micro : 1, unit))});
+    const std::int64_t of_rank = micro > 0 ? micro : all / ranks;
+    return {of_rank, global / ranks / of_rank};
   }
   const std::int64_t below = global / unit * unit, above = below + unit;
   const std::string numbers = below > 0 ? fmt::format("{} or {}", below, above) : fmt::format("{}", above);
@@ -324,7 +330,7 @@ std::int64_t total_steps(const RunConfig& c, std::uint64_t samples) {
       __builtin_mul_overflow(c.train.epochs, static_cast<std::int64_t>(samples), &positions)) {
     throw ConfigError(fmt::format("train.epochs: {} of {} samples are too many", c.train.epochs, samples));
   }
-  return positions / c.batch.global + (positions % c.batch.global != 0 ? 1 : 0);
+  return c.batch.schedule().steps_for(positions);
 }
 
 std::string show_config(const LoadedConfig& loaded) {

@@ -48,11 +48,13 @@ std::vector<std::pair<std::string, std::string>> fields_of(std::string_view cano
 /// What one rank does of the global batch.
 struct BatchSplit {
   std::int64_t micro = 0;         // samples of a micro batch
-  std::int64_t accumulation = 1;  // micro batches a step on each rank: micro * accumulation * ranks = global
+  std::int64_t accumulation = 1;  // micro batches a step on each rank: micro * accumulation * ranks = global; fewer
+                                  // in a warm-up of the batch
 };
-/// Throws ConfigError that suggests numbers that work where batch.global cannot be divided among `ranks`.
+/// Throws ConfigError that suggests numbers that work where batch.global, or a smaller batch of its warm-up, cannot be
+/// divided among `ranks`.
 BatchSplit check_batch(const LoadedConfig&, int ranks);
-/// Steps of the whole run: train.steps, or ceil(epochs * samples / batch.global).
+/// Steps of the whole run: train.steps, or until epochs * samples were taken.
 std::int64_t total_steps(const RunConfig&, std::uint64_t samples);
 
 /// Settings that may differ between a checkpoint and the run that resumes from it, by their dotted paths. A section

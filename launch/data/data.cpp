@@ -170,6 +170,7 @@ io::LoaderOptions loader_options(const RunConfig& config, const Graph& graph, co
     for (const models::PortLoss& loss : ports.losses)
       if (loss.counted) loading.counts.push_back({loss.target, loss.weight, loss.loss.ignore, loss.loss.name});
   loading.global_batch = config.batch.global;
+  loading.warmup = config.batch.warmup;
   loading.rank = rank;
   loading.ranks = ranks;
   loading.seed = config.seed;

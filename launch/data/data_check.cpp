@@ -8,10 +8,10 @@
 
 namespace dtrain::launch {
 
-DataCheck::DataCheck(const io::Dataset& data, std::uint64_t global_batch, std::optional<RowSums> all, bool force)
+DataCheck::DataCheck(const io::Dataset& data, BatchSchedule batch, std::optional<RowSums> all, bool force)
     : data_(data),
       count_(data.count()),
-      global_batch_(global_batch),
+      batch_(std::move(batch)),
       force_(force),
       known_at_start_(all.has_value()),
       all_(std::move(all)) {}
@@ -19,7 +19,7 @@ DataCheck::DataCheck(const io::Dataset& data, std::uint64_t global_batch, std::o
 std::vector<std::string> DataCheck::resume(const Group& group, const std::string& text, const std::string& checkpoint,
                                            std::uint64_t steps) {
   checkpoint_ = checkpoint;
-  resumed_ = begin_ = steps * global_batch_;
+  resumed_ = begin_ = position(steps);
   epoch_ = begin_ / count_;
   if (text.empty()) return {};
   SavedSums saved = saved_sums_from(text, "checkpoint " + checkpoint);
@@ -66,6 +66,10 @@ void DataCheck::add(const io::Batch& batch) {
   }
 }
 
+std::uint64_t DataCheck::position(std::uint64_t steps) const noexcept {
+  return static_cast<std::uint64_t>(batch_.samples_before(static_cast<std::int64_t>(steps)));
+}
+
 RowSums DataCheck::total(Group& group, const RowSums& mine) const {
   RowSums total;
   for (const RowSums& theirs : group.all_values(mine)) total.add(theirs);
@@ -74,7 +78,7 @@ RowSums DataCheck::total(Group& group, const RowSums& mine) const {
 
 std::vector<std::string> DataCheck::step_done(Group& group, std::uint64_t steps) {
   std::vector<std::string> said;
-  for (; reads() && (epoch_ + 1) * count_ <= steps * global_batch_; ++epoch_) {
+  for (; reads() && (epoch_ + 1) * count_ <= position(steps); ++epoch_) {
     const RowSums read = total(group, read_[epoch_]);
     read_.erase(epoch_);
     if (begin_ > epoch_ * count_) continue;  // not all of it
@@ -120,7 +124,7 @@ std::string DataCheck::text(Group& group, std::uint64_t steps) const {
   SavedSums saved;
   saved.count = count_;
   saved.all = all_;
-  const std::uint64_t end = steps * global_batch_, epoch = end / count_, first = std::max(begin_, epoch * count_);
+  const std::uint64_t end = position(steps), epoch = end / count_, first = std::max(begin_, epoch * count_);
   if (reads() && end > first) {
     const auto at = read_.find(epoch);
     saved.part = SavedSums::Part{first, end, total(group, at == read_.end() ? RowSums{} : at->second)};

@@ -12,6 +12,7 @@
 #include "io/dataset/dataset.hpp"
 #include "io/dataset/loader.hpp"
 #include "launch/data/row_sums.hpp"
+#include "runtime/optim/batch_schedule.hpp"
 #include "runtime/ranks/group.hpp"
 
 namespace dtrain::launch {
@@ -23,7 +24,7 @@ class DataCheck {
 
   /// `all`: the sums of the set, where they are known already: nothing is asked of loaders then. `force`: other samples
   /// are told of and accepted.
-  DataCheck(const io::Dataset&, std::uint64_t global_batch, std::optional<RowSums> all, bool force);
+  DataCheck(const io::Dataset&, BatchSchedule, std::optional<RowSums> all, bool force);
 
   /// The run goes on from `checkpoint` after so many steps; `text` is what that has under the key, empty if nothing.
   /// Every rank calls it. Returns what is to be said; throws CheckpointError where the samples are other ones.
@@ -40,11 +41,13 @@ class DataCheck {
   std::string text(Group&, std::uint64_t steps) const;
 
  private:
+  std::uint64_t position(std::uint64_t steps) const noexcept;
   RowSums total(Group&, const RowSums& mine) const;
   std::string compare(const RowSums& read, bool by_this_process);
 
   const io::Dataset& data_;
-  const std::uint64_t count_, global_batch_;
+  const std::uint64_t count_;
+  const BatchSchedule batch_;
   const bool force_;
   bool known_at_start_ = false;
   std::optional<RowSums> all_;             // what the samples are to be

@@ -5,9 +5,12 @@
 #include <span>
 #include <string>
 
+#include "launch/config/config.hpp"
+
 namespace dtrain::launch {
 
-/// 1 where all files hold tokens of the tokenizer `bytes`; 0: not known. Throws DataError.
-double bytes_per_token(std::span<const std::string> files);
+/// The mean over these files, of which each says it; a token of the tokenizer `bytes` is one byte, also the end of a
+/// document. 0: not known, or the loss is of hidden tokens alone. Throws DataError.
+double bytes_per_token(const RunConfig&, std::span<const std::string> files);
 
 }  // namespace dtrain::launch

@@ -59,7 +59,7 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
   });
   const auto loader = model.make_loader();
   double token_bytes = 0;
-  model.group().agree([&] { token_bytes = bytes_per_token(model.data().files()); });
+  model.group().agree([&] { token_bytes = bytes_per_token(input.config, model.data().files()); });
   Evaluator evaluator(model.engine(), *loader, model.group(), model.watchdog(), input.config.cuda.graphs, nullptr,
                       token_bytes);
   const auto begin = Clock::now();

@@ -182,6 +182,7 @@ class Check {
                        ranks_ == 1 ? "" : "s", wire_terms());
     out += fmt::format("\nBatch: {} = {} rank{} x {} micro batch{} of {}\n", config_.batch.global, ranks_,
                        ranks_ == 1 ? "" : "s", split_.accumulation, split_.accumulation == 1 ? "" : "es", split_.micro);
+    out += warmup_text();
     if (data_.train_samples > 0) {
       out += fmt::format("Data: {} training samples", grouped(data_.train_samples));
       if (data_.eval_samples > 0) out += fmt::format(", {} for evaluation", grouped(data_.eval_samples));
@@ -336,6 +337,23 @@ class Check {
   const char* wire_terms() const {
     if (whole()) return "2(N-1)/N of the gradients and (N-1)/N of the parameters";
     return config_.optimizer.shard ? "(N-1)/N of gradients and parameters" : "2(N-1)/N of the gradients";
+  }
+
+  /// The first sizes, and the last one.
+  std::string warmup_text() const {
+    const BatchSchedule schedule = config_.batch.schedule();
+    if (schedule.constant()) return {};
+    constexpr std::size_t most = 4;
+    std::vector<std::string> sizes;
+    for (std::size_t i = 0; i < schedule.stages().size(); ++i) {
+      const BatchSchedule::Stage& stage = schedule.stages()[i];
+      if (i == most && i + 1 < schedule.stages().size()) sizes.emplace_back("...");
+      if (i < most || i + 1 == schedule.stages().size())
+        sizes.push_back(fmt::format("{} from step {} on", stage.batch, grouped(stage.step)));
+    }
+    return fmt::format("Batch warm-up: {} ({} micro batch{} a step at first)\n", fmt::join(sizes, ", "),
+                       split_.accumulation * schedule.batch(0) / schedule.largest(),
+                       split_.accumulation * schedule.batch(0) == schedule.largest() ? "" : "es");
   }
 
   double steps_per_epoch() const {

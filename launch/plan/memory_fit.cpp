@@ -19,9 +19,9 @@ MemoryUse run_memory(const RunConfig& config, const Plan& plan, int ranks, std::
 }
 
 std::int64_t largest_micro_batch(const RunConfig& config, int ranks, std::int64_t micro, std::size_t bytes) {
-  const std::int64_t part = config.batch.global / ranks;
+  const std::int64_t part = config.batch.global / ranks, unit = config.batch.schedule().unit() / ranks;
   for (std::int64_t smaller = micro - 1; smaller >= 1; --smaller) {
-    if (part % smaller != 0) continue;
+    if (unit % smaller != 0) continue;
     const Plan plan = make_plan(training_graph(config, smaller), plan_options(config, ranks));
     if (run_memory(config, plan, ranks, part / smaller).total() <= bytes) return smaller;
   }

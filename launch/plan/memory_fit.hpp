@@ -15,7 +15,7 @@ namespace dtrain::launch {
 /// batches. Workspaces are what the plan knows of them.
 MemoryUse run_memory(const RunConfig&, const Plan&, int ranks, std::int64_t accumulation);
 
-/// The largest micro batch below `micro` that a rank's part of the global batch is a multiple of and with which the
+/// The largest micro batch below `micro` that a rank's part of each step's batch is a multiple of and with which the
 /// run needs no more than `bytes`; 0 where there is none.
 std::int64_t largest_micro_batch(const RunConfig&, int ranks, std::int64_t micro, std::size_t bytes);
 

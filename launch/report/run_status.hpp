@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "launch/report/run_files.hpp"
+#include "runtime/optim/batch_schedule.hpp"
 
 namespace dtrain::launch {
 
@@ -19,7 +20,7 @@ struct RunStatus {
   std::int64_t step = 0;        // steps done
   std::int64_t first_step = 0;  // steps that were done when this process began
   std::int64_t total_steps = 0;
-  std::int64_t global_batch = 1;
+  BatchSchedule batch;
   std::int64_t samples = 1;      // of the data set
   std::uint64_t applied = 0;     // updates done
   double loss = 0;               // of the latest step
@@ -32,9 +33,9 @@ struct RunStatus {
   /// Steps without an update, because a gradient was not finite at their loss scale.
   std::uint64_t skipped() const noexcept { return static_cast<std::uint64_t>(step) - applied; }
   bool finished() const noexcept { return step >= total_steps; }
-  double epoch() const noexcept {
-    return static_cast<double>(step) * static_cast<double>(global_batch) / static_cast<double>(samples);
-  }
+  /// Samples that the steps so far took.
+  std::int64_t taken() const noexcept { return batch.samples_before(step); }
+  double epoch() const noexcept { return static_cast<double>(taken()) / static_cast<double>(samples); }
 };
 
 }  // namespace dtrain::launch

@@ -28,7 +28,7 @@ StepTimers::Set StepTimers::make_set(Device& device, const Sizes& sizes) const {
   return set;
 }
 
-void StepTimers::choose(std::int64_t step, Trace* trace, bool fresh, Stream& compute) {
+void StepTimers::choose(std::int64_t step, std::int64_t micro_batches, Trace* trace, bool fresh, Stream& compute) {
   set_ = nullptr;
   if (!enabled_) return;
   if (trace != nullptr && sets_.size() > 1) {
@@ -41,6 +41,7 @@ void StepTimers::choose(std::int64_t step, Trace* trace, bool fresh, Stream& com
   }
   if (set_ == nullptr) return;
   set_->step = step;
+  set_->unused = set_->passes.size() - static_cast<std::size_t>(micro_batches);
   set_->trace = trace;
   if (set_->buckets && (trace != nullptr || fresh)) set_->buckets->clear();
 }
@@ -85,7 +86,7 @@ PhaseSeconds StepTimers::phases_of(Set& set) {
   s.optimizer = set.end->seconds_since(*last.done);
   // Each pass lasts until the next one's data are wanted; only the last one is cut in two, and the others like it.
   double passes = 0;
-  for (std::size_t j = 0; j < set.passes.size(); ++j) {
+  for (std::size_t j = set.unused; j < set.passes.size(); ++j) {
     const Pass& pass = set.passes[j];
     s.data += pass.there->seconds_since(*pass.wanted);
     const Event& done = j + 1 < set.passes.size() ? *set.passes[j + 1].wanted : *last.done;
@@ -110,7 +111,7 @@ void StepTimers::note(const Set& set, std::int64_t step) const {
   const auto add = [&](Activity activity, double begin, double end, int bucket = -1) {
     set.trace->add({.begin = begin, .end = end, .step = step + 1, .bucket = bucket, .activity = activity});
   };
-  for (const Pass& pass : set.passes) {
+  for (const Pass& pass : std::span(set.passes).subspan(set.unused)) {
     add(Activity::data, when(pass.wanted), when(pass.there));
     add(Activity::forward, when(pass.there), when(pass.backward));
     add(Activity::backward, when(pass.backward), when(pass.done));

@@ -21,18 +21,19 @@ namespace dtrain::launch {
 class StepTimers {
  public:
   struct Sizes {
-    std::int64_t micro_batches = 1;
-    std::size_t buckets = 0;  // that are summed over ranks
-    bool gathers = false;     // ranks wait for parameters of others
-    int lag = 0;              // steps that are given ahead of those that are read
-    bool timeline = false;    // some step will be traced
+    std::int64_t micro_batches = 1;  // of the largest step
+    std::size_t buckets = 0;         // that are summed over ranks
+    bool gathers = false;            // ranks wait for parameters of others
+    int lag = 0;                     // steps that are given ahead of those that are read
+    bool timeline = false;           // some step will be traced
   };
   /// On a device that is not asynchronous nothing is ever timed.
   StepTimers(Device&, const Sizes&);
 
-  /// What follows is of step number `step`. With `trace`, where spans of it go, it is traced; the first such waits for
-  /// the device, to learn how its clock stands to the host's. `fresh`: nothing of the step is replayed.
-  void choose(std::int64_t step, Trace* trace, bool fresh, Stream& compute);
+  /// What follows is of step number `step`, of so many micro batches. With `trace`, where spans of it go, it is traced;
+  /// the first such waits for the device, to learn how its clock stands to the host's. `fresh`: nothing of the step is
+  /// replayed.
+  void choose(std::int64_t step, std::int64_t micro_batches, Trace* trace, bool fresh, Stream& compute);
   /// Whether anything of this step is noted, and whether all of it: what follows does nothing for other steps.
   bool timed() const noexcept { return set_ != nullptr; }
   bool traced() const noexcept { return set_ != nullptr && set_->trace != nullptr; }
@@ -66,6 +67,8 @@ class StepTimers {
   struct Set {
     std::unique_ptr<Event> begin, end;
     std::vector<Pass> passes;
+    std::size_t unused =
+        0;  // of them, the first ones: what a recording of the last pass holds is the same in each step
     std::optional<comm::BucketTimers> buckets;
     std::int64_t step = -1;  // that it was used for last, and that was not read yet
     Trace* trace = nullptr;
@@ -76,10 +79,11 @@ class StepTimers {
     if (event != nullptr) stream.record(*event);
   }
   Event* at(std::int64_t micro_batch, std::unique_ptr<Event> Pass::*event) {
-    return set_ != nullptr ? (set_->passes[static_cast<std::size_t>(micro_batch)].*event).get() : nullptr;
+    return set_ != nullptr ? (set_->passes[set_->unused + static_cast<std::size_t>(micro_batch)].*event).get()
+                           : nullptr;
   }
   bool inner(std::int64_t micro_batch) const {
-    return traced() || (timed() && static_cast<std::size_t>(micro_batch) + 1 == set_->passes.size());
+    return traced() || (timed() && set_->unused + static_cast<std::size_t>(micro_batch) + 1 == set_->passes.size());
   }
   void set_clock(Stream&);
   PhaseSeconds phases_of(Set&);

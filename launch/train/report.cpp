@@ -65,6 +65,10 @@ void Reporter::announce(const Engine& engine, const BatchSplit& batch, const Run
                   static_cast<double>(status.samples) / static_cast<double>(config_.batch.global), status.total_steps,
                   plan.layout.buckets.size(), plan.layout.buckets.size() == 1 ? "bucket" : "buckets",
                   config_.log.directory));
+  const auto stages = status.batch.stages();
+  if (!status.batch.constant())
+    say(fmt::format("the global batch grows from {} to {} samples in the first {} steps", stages.front().batch,
+                    stages.back().batch, stages.back().step));
 }
 
 void Reporter::end_progress() {
@@ -101,14 +105,14 @@ void Reporter::summarize(const RunStatus& status, const Device& device, const st
   if (!main_) return;
   const double seconds = since(start_);
   const std::int64_t steps = status.step - status.first_step;
-  const double rate =
-      train_seconds_ > 0 ? static_cast<double>(steps * config_.batch.global) / train_seconds_ : 0.0;  // samples/s
+  const std::int64_t samples = status.taken() - status.batch.samples_before(status.first_step);
+  const double rate = train_seconds_ > 0 ? static_cast<double>(samples) / train_seconds_ : 0.0;  // samples/s
   const Json eval = status.eval ? to_json(*status.eval) : Json::object();
   Json summary{{"eval", eval},
                {"train", {{"loss", status.loss}}},
                {"steps", status.step},
                {"epochs", status.epoch()},
-               {"samples", status.step * config_.batch.global},
+               {"samples", status.taken()},
                {"seconds", seconds},
                {"samples_per_second", rate},
                {"ranks", world_.size()},
@@ -165,7 +169,8 @@ double Reporter::data_seconds(double waited) const {
 void Reporter::log_step(const RunStatus& status, const StepState& state, double waited, CommunicationSeconds& sums) {
   const auto steps = static_cast<double>(interval_steps_);
   const double elapsed = since(interval_start_);
-  now_ = {status.step, status.epoch(), status.loss, steps * static_cast<double>(config_.batch.global) / elapsed,
+  const std::int64_t samples = status.taken() - status.batch.samples_before(status.step - interval_steps_);
+  now_ = {status.step, status.epoch(), status.loss, static_cast<double>(samples) / elapsed,
           data_seconds(waited) / elapsed};
   if (tokens_per_sample_ > 0) now_.tokens_per_second = now_.samples_per_second * tokens_per_sample_;
   if (tokens_per_sample_ > 0 && matrix_rate_ > 0) now_.mfu = now_.samples_per_second * flops_per_sample_ / matrix_rate_;
@@ -208,8 +213,8 @@ void Reporter::watch_gpu(const std::string& bus_id, int ranks) {
 
 Energy Reporter::energy_spent(const RunStatus& status) {
   if (!gpu_) return {};
-  gpu_->look((status.step - status.first_step) * config_.batch.global / world_.size() * ranks_on_gpu_,
-             seconds_of(Clock::now()));
+  const std::int64_t samples = status.taken() - status.batch.samples_before(status.first_step);
+  gpu_->look(samples / world_.size() * ranks_on_gpu_, seconds_of(Clock::now()));
   return gpu_->take();
 }
 

@@ -15,6 +15,7 @@
 #include "launch/base/alone.hpp"
 #include "launch/base/clock.hpp"
 #include "launch/data/data.hpp"
+#include "launch/data/export_form.hpp"
 #include "runtime/config/version.hpp"
 
 namespace dtrain::launch {
@@ -61,6 +62,16 @@ void compare_with_fields(const std::string& path, const io::RunState& s) {
       if (field == key && text != fmt::format("{}", value))
         contradicts(path,
                     fmt::format("MANIFEST.json says that {} is {}, and the configuration in it {}", key, value, text));
+  BatchSchedule batch(static_cast<std::int64_t>(s.global_batch));
+  try {
+    batch = parse_config(s.configuration, path).config.batch.schedule();
+  } catch (const ConfigError&) {  // of an older program, which knew no warm-up
+  }
+  if (const std::int64_t samples = batch.samples_before(static_cast<std::int64_t>(s.step));
+      s.samples != static_cast<std::uint64_t>(samples))
+    contradicts(path,
+                fmt::format("MANIFEST.json says that samples is {}, and {} steps of the configuration in it take {}",
+                            s.samples, s.step, samples));
 }
 
 }  // namespace
@@ -76,6 +87,7 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
       data_(data),
       run_id_(group.broadcast(io::make_run_id())) {
   writer_ = std::make_unique<io::CheckpointWriter>(group_, config_.checkpoint, run_id_);
+  export_each();
   found_ = io::find_resume(group_, config_.checkpoint);
   if (!found_) return;
   const io::RunState now = run_state(status);
@@ -88,6 +100,26 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   order_ = order_of(*found_);
   recall(status);
   choices.recall(found_->state.choices);
+}
+
+/// What the model's folder says of it is made here once, before other threads read data.
+void Saving::export_each() {
+  if (config_.checkpoint.exported == io::Export::none) return;
+  ExportForm made;
+  group_.agree([&] {
+    if (world_.rank() == 0) made = export_form(config_, ExportNames::automatic);
+  });
+  if (!made.remark.empty()) report_.say("checkpoint.export: " + made.remark);
+  writer_->when_durable([form = std::move(made.form)](const std::string& path) {
+    try {
+      io::export_into_checkpoint(path, form);
+    } catch (const Error& e) {
+      throw CheckpointError(
+          fmt::format("the checkpoint {} is whole, but its model could not be exported: {}; `dtrain "
+                      "checkpoint export` can do it later",
+                      path, e.what()));
+    }
+  });
 }
 
 /// A dynamic scale goes on where it was, as far as its limits of now allow; one that is not, or was not, begins as the
@@ -215,7 +247,7 @@ io::RunState Saving::run_state(const RunStatus& status) const {
   io::RunState s;
   s.step = static_cast<std::uint64_t>(status.step);
   s.applied_steps = status.applied;
-  s.samples = static_cast<std::uint64_t>(status.step * config_.batch.global);
+  s.samples = static_cast<std::uint64_t>(status.taken());
   s.epoch = status.epoch();
   s.global_batch = static_cast<std::uint64_t>(config_.batch.global);
   s.seed = config_.seed;

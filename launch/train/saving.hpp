@@ -57,6 +57,7 @@ class Saving {
 
  private:
   io::RunState run_state(const RunStatus&) const;
+  void export_each();
   void recall(RunStatus&) const;
   template <class Value>
   EvalMetrics recalled_eval(const Value&) const;

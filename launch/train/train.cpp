@@ -122,7 +122,7 @@ class Trainer {
          data_warnings(config_, *graph_, stored_, *train_data_, eval_data_ ? &*eval_data_ : nullptr))
       report_.warn(text);
     for (const std::string& text : text_notes(*train_data_, eval_data_ ? &*eval_data_ : nullptr)) report_.say(text);
-    status_.global_batch = config_.batch.global;
+    status_.batch = config_.batch.schedule();
     status_.samples = static_cast<std::int64_t>(train_data_->count());
     status_.total_steps = total_steps(config_, train_data_->count());
     status_.loss_scale = scaling_.initial;
@@ -173,8 +173,7 @@ class Trainer {
     const auto& ports = sets_[0].options.ports;
     if (!row_sums_ && std::any_of(ports.begin(), ports.end(), [](const auto& p) { return p.carry == io::Carry::rows; }))
       row_sums_ = sum_rows(*train_data_);
-    data_check_.emplace(*train_data_, static_cast<std::uint64_t>(config_.batch.global), row_sums_,
-                        config_.checkpoint.force);
+    data_check_.emplace(*train_data_, status_.batch, row_sums_, config_.checkpoint.force);
     sets_[0].options.hash_rows = data_check_->reads();
     step_->check_data(*data_check_);
     train_on_device_ = DeviceData::make(engine_->device(), engine_->compute(), sets_[0]);
@@ -183,7 +182,7 @@ class Trainer {
     eval_on_device_ = DeviceData::make(engine_->device(), engine_->compute(), sets_[1]);
     eval_loader_ = io::Loader::evaluation(*eval_data_, sets_[1].options);
     evaluator_.emplace(*engine_, *eval_loader_, *group_, watchdog_, config_.cuda.graphs, eval_on_device_.get(),
-                       bytes_per_token(eval_data_->files()));
+                       bytes_per_token(config_, eval_data_->files()));
   }
 
   std::string layout_text() const {
@@ -385,9 +384,9 @@ class Trainer {
   bool evaluation_due() const {
     if (!evaluator_) return false;
     if (status_.finished()) return true;
-    const std::int64_t step = status_.step, batch = config_.batch.global;
+    const std::int64_t step = status_.step;
     if (config_.train.eval_every_steps > 0) return step % config_.train.eval_every_steps == 0;
-    return step * batch / status_.samples > (step - 1) * batch / status_.samples;
+    return status_.taken() / status_.samples > status_.batch.samples_before(step - 1) / status_.samples;
   }
 
   /// With the averaged parameters where there are some. False where it was given up because some rank was asked to

@@ -95,7 +95,7 @@ void TrainStep::start(const RunStatus& status, std::span<const double> weights) 
   for (std::size_t k = 0; k < graph.losses().size(); ++k) {
     const GraphLoss& loss = graph.losses()[k];
     state.loss_weight[k] =
-        loss.counted ? *next++ : static_cast<double>(config_.batch.global * graph.positions_of(loss));
+        loss.counted ? *next++ : static_cast<double>(status.batch.batch(status.step) * graph.positions_of(loss));
   }
   weigh_losses(state, losses_);
   first_step_ = reading_step_ = status.step;
@@ -132,11 +132,12 @@ void TrainStep::run(const RunStatus& status, io::Loader& loader, const DeviceDat
   const DeviceRange range(engine_.device(), "step");
   const auto begin = Clock::now();
   Stream& compute = engine_.compute();
-  timers_.choose(status.step, trace_, !graph_cache_.wanted(), compute);
-  begin_step(status);
+  const std::int64_t micro_batches = accumulation_ * status.batch.batch(status.step) / status.batch.largest();
+  timers_.choose(status.step, micro_batches, trace_, !graph_cache_.wanted(), compute);
+  begin_step(status, micro_batches);
   timers_.begin(compute);
-  for (std::int64_t j = 0; j < accumulation_; ++j) {
-    const Pass pass{Mode::train, j == 0 || tree_, j + 1 == accumulation_};
+  for (std::int64_t j = 0; j < micro_batches; ++j) {
+    const Pass pass{Mode::train, j == 0 || tree_, j + 1 == micro_batches};
     const int slot = engine_.feed().next_slot(j);
     beat(status.step, "data");
     const double data_begin = comm::seconds_now();
@@ -208,14 +209,15 @@ const StepState& TrainStep::read(PhaseSeconds& seconds) {
   return done;
 }
 
-void TrainStep::begin_step(const RunStatus& status) {
+void TrainStep::begin_step(const RunStatus& status, std::int64_t micro_batches) {
   StepState s;
   s.step = static_cast<std::uint64_t>(status.step);
   s.seed = config_.seed;
-  s.first_position = static_cast<std::uint64_t>(status.step * config_.batch.global);
+  s.first_position = static_cast<std::uint64_t>(status.taken());
   s.learning_rate = static_cast<float>(learning_rate(config_.schedule, base_learning_rate(config_.optimizer),
                                                      config_.batch.global, status.step, status.total_steps));
-  s.micro_batches = static_cast<float>(accumulation_ * ranks_);
+  s.micro_batches = static_cast<float>(micro_batches * ranks_);
+  if (!status.batch.constant()) s.next_samples = static_cast<std::uint64_t>(status.batch.batch(status.step + 1));
   step_ = status.step;
   alone([&] { memory_.begin(s, engine_.compute()); });
   reducer_.begin_step(timers_.buckets());
@@ -255,7 +257,7 @@ void TrainStep::put_tail(bool last) {
   }
 }
 
-/// Each micro batch tells its like's of the next step.
+/// Each micro batch tells its likes' of the next step.
 void TrainStep::take_weights(const io::Loader& loader, const io::Batch& batch) {
   if (batch.micro == 0) next_weights_.fill(0);
   loader.add_weights(batch.next_weights, std::span(next_weights_).first(counted_));

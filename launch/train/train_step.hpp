@@ -34,7 +34,7 @@ namespace dtrain::launch {
 
 class TrainStep {
  public:
-  /// `accumulation`: micro batches a step. The engine is connected and bound.
+  /// `accumulation`: micro batches of the largest step. The engine is connected and bound.
   TrainStep(const RunConfig&, Engine&, comm::Watchdog&, StopSignals&, std::int64_t accumulation);
 
   /// Steps may be under way.
@@ -96,7 +96,7 @@ class TrainStep {
   const std::string& no_graphs_because() const noexcept { return graph_cache_.refusal(); }
 
  private:
-  void begin_step(const RunStatus&);
+  void begin_step(const RunStatus&, std::int64_t micro_batches);
   void load(io::Loader&, const DeviceData*, int slot, std::int64_t step);
   void update(const RunStatus&, bool logged, PhaseSeconds&);
   void gather_first();
@@ -126,7 +126,7 @@ class TrainStep {
   comm::GradientReducer reducer_;
   const int ranks_;
   const bool gathers_first_;
-  std::int64_t accumulation_;
+  const std::int64_t accumulation_;
   LossScaling scaling_;
   std::optional<MicroBatchTree> tree_;  // where bits must not depend on the number of ranks
   CudaGraphCache graph_cache_;

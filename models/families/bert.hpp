@@ -28,6 +28,7 @@ struct Bert {
   double dropout = 0;        // of the embedding, of the attention's weights and behind each half of a block
 
   static constexpr const char *family = "bert", *help = "an encoder as in BERT, in place of `layers`";
+  static constexpr const char* also_reads = "documents or segments";  // beside the first input
   static TypePtr<Bert> table();
   /// For sequences of the first input. An input `segments` of tokens 0 and 1 has an embedding of its own; of an input
   /// `documents` attentions, and the mean over positions, see padding.

@@ -32,6 +32,18 @@ inline std::string_view family_name(const Family& family) {
       family);
 }
 
+/// The names of inputs that it reads beside the first one, in words; empty: of none.
+inline std::string_view family_also_reads(const Family& family) {
+  return std::visit(
+      []<class Net>(const Net&) -> std::string_view {
+        if constexpr (requires { Net::also_reads; })
+          return Net::also_reads;
+        else
+          return "";
+      },
+      family);
+}
+
 /// The layers of the family, for samples of these inputs; {} where there is none.
 inline std::vector<Layer> family_layers(const Family& family, std::span<const ModelInput> inputs) {
   return std::visit(

@@ -23,6 +23,7 @@ struct Gpt {
   double dropout = 0;  // of the embedding, of the attention's weights and behind each half of a block
 
   static constexpr const char *family = "gpt", *help = "a transformer as in GPT-2, in place of `layers`";
+  static constexpr const char* also_reads = "documents";  // beside the first input
   static TypePtr<Gpt> table();
   /// For sequences of the first input; attentions read an input `documents` where there is one.
   std::vector<Layer> layers(std::span<const ModelInput>) const;

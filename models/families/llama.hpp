@@ -27,6 +27,7 @@ struct Llama {
   double dropout = 0;  // of the attention's weights
 
   static constexpr const char *family = "llama", *help = "a transformer as in Llama, in place of `layers`";
+  static constexpr const char* also_reads = "documents";  // beside the first input
   static TypePtr<Llama> table();
   /// For sequences of the first input; attentions read an input `documents` where there is one.
   std::vector<Layer> layers(std::span<const ModelInput>) const;

@@ -32,7 +32,7 @@ class Builder {
         inputs_(inputs_of(model)),
         outputs_(outputs_of(model)),
         family_(family_layers(model.family, inputs_)),
-        linked_(link(family_.empty() ? model.layers : family_, inputs_, outputs_)),
+        linked_(link(family_.empty() ? model.layers : family_, inputs_, outputs_, model.family)),
         graph_(batch) {}
 
   Graph build_generation(const Generation& generation) {

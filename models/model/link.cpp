@@ -34,7 +34,7 @@ class Linker {
     }
   }
 
-  LinkedModel link(std::span<const ModelOutput> outputs) {
+  LinkedModel link(std::span<const ModelOutput> outputs, const Family& family) {
     for (std::size_t i = 0; i < linked_.size(); ++i) {
       if (linked_[i].layer->from.empty())
         linked_[i].from = {i == 0 ? Source{true, first_input(inputs_)} : Source{false, i - 1}};
@@ -43,7 +43,7 @@ class Linker {
     }
     LinkedModel model;
     for (const ModelOutput& output : outputs) model.outputs.push_back(layer_of(output));
-    check_read(model.outputs);
+    check_read(model.outputs, family);
     model.layers = std::move(linked_);
     return model;
   }
@@ -95,7 +95,7 @@ class Linker {
                                  near.empty() ? "" : fmt::format("; did you mean {}?", near)));
   }
 
-  void check_read(const std::vector<std::size_t>& outputs) const {
+  void check_read(const std::vector<std::size_t>& outputs, const Family& family) const {
     std::vector<bool> read(linked_.size(), false), read_input(inputs_.size(), false);
     for (const Linked& layer : linked_)
       for (const Source& from : layer.from) (from.input ? read_input : read)[from.index] = true;
@@ -107,10 +107,13 @@ class Linker {
                                         linked_[i].name, i + 1 == linked_.size() ? ", or in model.outputs" : ""));
     }
     for (std::size_t k = 0; k < inputs_.size(); ++k) {
-      if (!read_input[k])
-        throw LayerError(linked_.size(), fmt::format("input {}: no layer reads it; expected its name in the `from` of "
-                                                     "a layer",
-                                                     inputs_[k].name));
+      if (read_input[k]) continue;
+      const std::string_view name = family_name(family), also = family_also_reads(family);
+      const std::string why = name.empty()
+                                  ? std::string("no layer reads it; expected its name in the `from` of a layer")
+                                  : fmt::format("the family {} does not read it; expected the first input alone{}{}",
+                                                name, also.empty() ? "" : ", or beside it one of the name ", also);
+      throw LayerError(linked_.size(), fmt::format("input {}: {}", inputs_[k].name, why));
     }
   }
 
@@ -137,9 +140,9 @@ class Linker {
 }  // namespace
 
 LinkedModel link(std::span<const Layer> layers, std::span<const ModelInput> inputs,
-                 std::span<const ModelOutput> outputs) {
+                 std::span<const ModelOutput> outputs, const Family& family) {
   if (layers.empty()) throw ShapeError("the model has no layers");
-  return Linker(layers, inputs).link(outputs);
+  return Linker(layers, inputs).link(outputs, family);
 }
 
 }  // namespace dtrain::models

@@ -30,7 +30,8 @@ struct LinkedModel {
   std::vector<std::size_t> outputs;  // the layer of each
 };
 
-/// Every layer and every input is read, or a layer is an output. Throws LayerError.
-LinkedModel link(std::span<const Layer>, std::span<const ModelInput>, std::span<const ModelOutput>);
+/// Every layer and every input is read, or a layer is an output. `family`: that the layers are of. Throws LayerError.
+LinkedModel link(std::span<const Layer>, std::span<const ModelInput>, std::span<const ModelOutput>,
+                 const Family& family = {});
 
 }  // namespace dtrain::models

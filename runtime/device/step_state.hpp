@@ -22,7 +22,8 @@ struct StepState {
   std::uint64_t seed = 0;            // of the run: keys every draw
   std::uint64_t first_position = 0;  // stream position of the global batch's first sample
   float learning_rate = 0;
-  float micro_batches = 1;  // of the step, over all ranks: how many statistics a kept state's sum holds
+  float micro_batches = 1;         // of the step, over all ranks: how many statistics a kept state's sum holds
+  std::uint64_t next_samples = 0;  // that the step after this one takes, over all ranks; 0: as many as this one
 
   // ---- kept by the device; written by the host at the start of a run
   std::uint64_t applied_steps = 0;      // updates applied so far (bias correction counts from 1 + this)
@@ -42,7 +43,7 @@ struct StepState {
   StepTail tail = {};                           // summed over all ranks
 
   /// Bytes of the first part, and of the first two.
-  static constexpr std::size_t host_bytes = 32, kept_bytes = 152;
+  static constexpr std::size_t host_bytes = 40, kept_bytes = 160;
 };
 static_assert(offsetof(StepState, applied_steps) == StepState::host_bytes &&
               offsetof(StepState, gradient_scale) == StepState::kept_bytes);
@@ -52,6 +53,7 @@ struct LossRule {
   std::uint32_t losses = 1;
   std::uint32_t counted = 0;                              // bit k: the tail tells the weight of loss k in the next step
   double factors[max_losses] = {1, 1, 1, 1, 1, 1, 1, 1};  // by loss
+  double positions[max_losses] = {};                      // of a sample, by loss: its weight where it is not counted
 };
 
 /// The rule of a dynamic loss scale; constant over a run.

@@ -97,6 +97,7 @@ LossRule Graph::loss_rule() const noexcept {
   rule.losses = static_cast<std::uint32_t>(losses_.size());
   for (std::size_t k = 0; k < losses_.size(); ++k) {
     rule.factors[k] = losses_[k].factor;
+    rule.positions[k] = static_cast<double>(positions_of(losses_[k]));
     if (losses_[k].counted) rule.counted |= 1u << k;
   }
   return rule;

@@ -38,7 +38,7 @@ DTRAIN_HOST_DEVICE inline void weigh_losses(StepState& s, const LossRule& rule) 
 }
 
 /// After everything that reads the step's state: counts the update, moves the loss scale, keeps the sums for the host
-/// and takes the weights of the next step from the tail.
+/// and takes the weights of the next step from the tail, or from the number of its samples.
 DTRAIN_HOST_DEVICE inline void close_step(StepState& s, const float* sums, const LossScaling& scaling,
                                           const LossRule& losses) {
   for (std::uint32_t i = 0; i < losses.losses * sums_per_loss; ++i) s.sums[i] = sums[i];
@@ -49,11 +49,14 @@ DTRAIN_HOST_DEVICE inline void close_step(StepState& s, const float* sums, const
   const float* next = tail + StepTail::floats(0);
   for (std::uint32_t k = 0; k < losses.losses; ++k) {
     s.ended_weight[k] = s.loss_weight[k];
-    if ((losses.counted >> k & 1u) == 0) continue;
+    if ((losses.counted >> k & 1u) == 0) {
+      if (s.next_samples > 0) s.loss_weight[k] = static_cast<double>(s.next_samples) * losses.positions[k];
+      continue;
+    }
     s.loss_weight[k] = join_weight(next);
     next += weight_limbs;
   }
-  if (losses.counted != 0) weigh_losses(s, losses);
+  if (losses.counted != 0 || s.next_samples > 0) weigh_losses(s, losses);
   if (s.nonfinite == 0) ++s.applied_steps;
   if (!scaling.dynamic) return;
   if (s.nonfinite != 0) {

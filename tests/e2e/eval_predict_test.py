@@ -420,7 +420,7 @@ log: {every_steps: 4, directory: run}
 
 
 class LanguageMetrics(harness.Case):
-    def make(self, tokenizer):
+    def make(self, tokenizer, text_bytes=0):
         try:
             import h5py
             import numpy
@@ -433,6 +433,8 @@ class LanguageMetrics(harness.Case):
             file["document_offsets"] = numpy.array([0, len(text)])
             if tokenizer:
                 file["tokens"].attrs["tokenizer"] = tokenizer
+            if text_bytes:
+                file["tokens"].attrs["text_bytes"] = text_bytes * len(text)
         self.write("config.yaml", GPT)
 
     def test_models_of_tokens_tell_tokens_a_second_utilization_perplexity_and_bits_a_byte(self):
@@ -450,8 +452,11 @@ class LanguageMetrics(harness.Case):
         judged = json.loads(self.ok("eval", "config.yaml", "--json").out)
         for key in ("perplexity", "bits_per_byte"):
             self.assert_close(judged[key], evaluation[key], 1e-6, key)
+        self.make("bpe-300", text_bytes=2.5)
+        judged = json.loads(self.ok("eval", "config.yaml", "--json").out)
+        self.assert_close(judged["bits_per_byte"], judged["loss"] / math.log(2) / 2.5, 1e-6, "bits a byte of longer tokens")
         # A file that does not say how many bytes its tokens stand for.
-        self.make("")
+        self.make("bpe-300")
         evaluation = json.loads(self.ok("eval", "config.yaml", "--json").out)
         self.assertIn("perplexity", evaluation)
         self.assertNotIn("bits_per_byte", evaluation)

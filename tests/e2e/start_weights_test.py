@@ -1,5 +1,7 @@
 """Fine-tuning: a new run that starts from the weights of another one, or of a file; and files for Hugging Face's transformers."""
 import json
+import os
+import re
 
 import harness
 from harness import CHECKPOINT, DATA, USAGE
@@ -117,9 +119,56 @@ class HuggingFace(harness.Case):
         self.refused(USAGE, "checkpoint", "export", "run/checkpoints", "--to", "safetensors", "-o", "gpt.yaml", says="this is a file")
         self.refused(USAGE, "checkpoint", "export", "run/checkpoints", "--names", "dtrain", "-o", "a.h5", says="use --to safetensors")
 
+    def test_a_folder_with_each_checkpoint(self):
+        self.write("a.txt", "a text")
+        self.ok("data", "import", "text", "a.txt", "-o", "windows.h5")
+        self.windows()
+        self.write("gpt.yaml", GPT)
+        arguments = ("gpt.yaml", "checkpoint={every_steps: 1, keep: 2, export: safetensors}",
+                     "train.ema={decay: 0.9}")
+        self.ok(*arguments, ranks=2)
+        steps = sorted(os.listdir(self.path("run/checkpoints")))
+        self.assertEqual([name for name in steps if name.startswith("step-")], ["step-000000003", "step-000000004"])
+        self.ok("checkpoint", "export", "run/checkpoints", "--to", "safetensors", "-o", "model")
+        folder = self.path("run/checkpoints/step-000000004/safetensors")
+        self.assertEqual(sorted(os.listdir(folder)), sorted(os.listdir(self.path("model"))))
+        for name in os.listdir(folder):
+            with open(os.path.join(folder, name), "rb") as mine, open(self.path("model", name), "rb") as other:
+                self.assertEqual(mine.read(), other.read(), name)
+        self.ok("checkpoint", "verify", "run/checkpoints")
+        self.ok("checkpoint", "list", "run/checkpoints")
+        out = self.ok(*arguments, "train.steps=5").out
+        self.assertRegex(out, r"resumed from \S*step-000000004 at step 4")
+        self.assertEqual(len(os.listdir(self.path("run/checkpoints/step-000000005/safetensors"))), len(os.listdir(folder)))
+        self.assertFalse(os.path.exists(self.path("run/checkpoints/step-000000003")))
+        out = self.ok("gpt.yaml", "train.steps=1", STILL, "model.initialize_from=run/checkpoints/step-000000004/safetensors",
+                      "log.directory=again").out
+        self.assertRegex(out, r"(?m)^starts from the weights in run/checkpoints/step-000000004/safetensors\S*: 16 tensors$")
+
+    def test_no_room_for_the_folder(self):
+        if not harness.can_mount():
+            self.skipTest("no mount namespaces here: needs root")
+        os.mkdir(self.path("disk"))
+        self.digits()
+        self.write("config.yaml", harness.MLP.replace("units: 64", "units: 2000"))  # 0.6 MB a checkpoint, and as much again
+        script = f'''
+            mount -t tmpfs -o size=1m none disk
+            "{harness.PROGRAM}" config.yaml train.steps=5 checkpoint.directory=disk/saved checkpoint.export=safetensors; echo "trained: $?"
+            "{harness.PROGRAM}" checkpoint verify disk/saved; echo "verified: $?"
+            ls -A disk/saved/step-000000005 | sed 's/^/entry: /' '''
+        running = harness.Running(["unshare", "-m", "sh", "-c", script], self.folder)
+        self.addCleanup(running.end)
+        result = running.wait()
+        self.assertIn("trained: 0", result.out, f"\n{result}")
+        self.assertIn("verified: 0", result.out, f"\n{result}")
+        self.assertEqual(re.findall(r"(?m)^entry: (.*)$", result.out), ["MANIFEST.json", "shard-00000.bin"])
+        self.assertRegex(result.err, r"warning: the checkpoint disk/saved/step-000000005 is whole, but its model could not be exported: "
+                                     r".*No space left on device")
+
     def test_a_model_that_transformers_has_not(self):
         self.digits()
-        self.ok("config.yaml", "train.steps=1")
+        self.ok("config.yaml", "train.steps=1", "checkpoint.export=safetensors")
+        self.assertEqual(self.header("run/checkpoints/step-000000001/safetensors/model.safetensors")["dense_1.weight"]["shape"], [64, 64])
         self.refused(USAGE, "checkpoint", "export", "run/checkpoints", "--to", "safetensors", "--names", "huggingface", "-o", "model",
                      says="none of gpt, llama, bert and vit")
         self.refused(USAGE, "checkpoint", "export", "run/checkpoints", "--to", "safetensors", "--names", "torchvision", "-o", "model",

@@ -1,4 +1,5 @@
 """Text: files of tokens become samples of language models, the same on any number of ranks and after a resume."""
+import os
 import random
 import shutil
 
@@ -120,6 +121,22 @@ class Text(harness.Case):
                     logits.append(file["logits"][:].view(numpy.uint32).reshape(-1, 257))
             different = numpy.flatnonzero((logits[0] != logits[1]).any(1))
             self.assertEqual(list(different), list(range(different[0], different[0] + len(documents[changed]) + 1)))
+
+    def test_the_recipe_of_bert_learns_to_fill_in(self):
+        letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+        self.write("vocab.txt", "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + c for c in letters), "love"]) + "\n")
+        rhyme = "my love is as a fever longing still for that which longer nurseth the disease "
+        for name, count in (("words-train", 40), ("words-test", 8)):
+            self.write(name + ".txt", rhyme * count)
+            self.ok("data", "import", "text", name + ".txt", "--tokenizer", "vocab.txt", "-o", name + ".h5")
+        recipe = os.path.join(harness.ROOT, "models", "recipes", "shakespeare-bert.yaml")
+        settings = ("data.train=words-train.h5", "data.eval=words-test.h5", "batch.global=4", "schedule.warmup_steps=5", "log={every_steps: 1, directory: run}")
+        self.ok(recipe, *settings, "train.steps=15")
+        losses = self.losses()
+        self.assertLess(losses[15], losses[1] - 1, losses)
+        evaluation = self.summary()["eval"]
+        self.assertIn("perplexity", evaluation)
+        self.assertNotIn("bits_per_byte", evaluation)  # the loss is of hidden tokens alone
 
     def test_masked_tokens(self):
         words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *("##" + letter for letter in LETTERS)]

@@ -218,5 +218,59 @@ class Files(harness.Case):
                 self.assertRegex(shown, r"test accuracy 0\.\d+")
 
 
+class BatchWarmup(harness.Case):
+    WARMUP = "batch={global: 48, warmup: {from: 12, samples: 300}}"  # 9 steps of 12, 4 of 24, 3 of 36
+    TAKEN = [0] + [12 * s for s in range(1, 10)] + [108 + 24 * s for s in range(1, 5)] + [204 + 36 * s for s in range(1, 4)]
+    ARGUMENTS = ("config.yaml", WARMUP, "train.epochs=2", "checkpoint={every_steps: 11, keep: 100}")
+
+    def setUp(self):
+        super().setUp()
+        self.digits()
+
+    def test_the_same_samples_on_any_number_of_ranks(self):
+        self.assertEqual(self.TAKEN[-1], 312)
+        out = self.ok(*self.ARGUMENTS).out
+        self.assertIn("the global batch grows from 12 to 48 samples in the first 16 steps", out)
+        summary, samples = self.summary(), self.samples()
+        steps = 16 + math.ceil((2 * 1437 - 312) / 48)
+        self.assertEqual((summary["steps"], summary["samples"]), (steps, 312 + 48 * (steps - 16)))
+        self.assertEqual([len(samples[step]) for step in (0, 8, 9, 13, 15, 16, steps - 1)], [12, 12, 24, 36, 36, 48, 48])
+        taken = [position for step in range(steps) for position, _ in samples[step]]
+        self.assertEqual(taken, list(range(summary["samples"])))
+        metrics = {m["step"]: m for m in self.metrics() if "loss" in m}
+        for step in range(17):
+            self.assert_close(metrics[step + 1]["epoch"], (self.TAKEN + [360])[step + 1] / 1437, 1e-4, f"epoch of step {step}")
+        evaluated = [m["step"] for m in self.metrics() if "eval" in m]
+        self.assertEqual(evaluated, [16 + math.ceil((1437 - 312) / 48), steps])
+        for ranks, micro in ((2, "auto"), (2, "3"), (4, "1")):
+            run = f"ranks-{ranks}-{micro}"
+            self.ok(*self.ARGUMENTS, f"batch.micro={micro}", f"log.directory={run}", ranks=ranks)
+            self.assertEqual(self.samples(run), samples)
+            for step, loss in list(self.losses(run).items())[:25]:
+                self.assert_close(loss, metrics[step]["loss"], LOSS_OVER_RANKS, f"{run}, step {step}")
+
+    def test_it_is_resumed_exactly(self):
+        self.ok(*self.ARGUMENTS, "log.directory=whole", ranks=2)
+        self.ok(*self.ARGUMENTS, "train.steps=14", ranks=2)
+        manifest = self.json("run", "checkpoints", "step-000000014", "MANIFEST.json")
+        self.assertEqual((manifest["samples"], manifest["global_batch"]), (self.TAKEN[14], 48))
+        self.ok("checkpoint", "verify", "run/checkpoints")
+        out = self.ok(*self.ARGUMENTS, ranks=2).out
+        self.assertRegex(out, r"resumed from \S*step-000000014 at step 14")
+        self.assertEqual(self.summary()["parameter_hash"], self.summary("whole")["parameter_hash"])
+        self.assertEqual(self.samples(), self.samples("whole"))
+        self.refused(harness.CHECKPOINT, "config.yaml", "train.epochs=3", says="batch.warmup.from was 12, is ")
+
+    def test_check_and_bench_know_it(self):
+        out = self.ok("check", "config.yaml", self.WARMUP, "--ranks", 2).out
+        self.assertRegex(out, r"Batch: 48 = 2 ranks x 4 micro batches of 6\n"
+                              r"Batch warm-up: 12 from step 0 on, 24 from step 9 on, 36 from step 13 on, 48 from step 16 on "
+                              r"\(1 micro batch a step at first\)")
+        out = self.ok("bench", "step", "config.yaml", self.WARMUP, "--steps", 5, "--warm-up", 2, "--brief").out
+        self.assertIn("global batch 48 = 1 x 4 x 12", out)
+        self.refused(harness.USAGE, "check", "config.yaml", self.WARMUP, "--ranks", 8,
+                     says="batches that are multiples of 12 cannot be divided among 8 ranks")
+
+
 if __name__ == "__main__":
     harness.main()

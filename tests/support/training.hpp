@@ -152,7 +152,7 @@ struct Steps {
     engine->bind(std::move(graph), config, Mode::train, layouts_of(sets));
     step.emplace(config, *engine, world.watchdog(), stop, batch.accumulation);
     status.total_steps = 1000;
-    status.global_batch = config.batch.global;
+    status.batch = config.batch.schedule();
     status.loss_scale = loss_scaling(config).initial;
     on_device = DeviceData::make(device, engine->compute(), sets[0]);
     loader = io::Loader::training(*data, sets[0].options);

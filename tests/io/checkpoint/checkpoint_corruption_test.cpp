@@ -247,6 +247,18 @@ TEST_F(Hostile, FieldsThatContradictEachOther) {
   expect([](Json& j) { j["samples"] = 25601; }, "samples is 25601 after 200 steps of 128");
   expect([](Json& j) { j["global_batch"] = 64; }, "samples is 25600 after 200 steps of 64");
   expect([](Json& j) { j["global_batch"] = 0; }, "samples is 25600 after 200 steps of 0");
+  const auto with_warmup = [&](std::uint64_t samples, std::uint64_t batch, const std::string& says) {
+    expect(
+        [=](Json& j) {
+          j["fields"].push_back({"batch.warmup.from", "8"});
+          j["samples"] = samples;
+          j["global_batch"] = batch;
+        },
+        says);
+  };
+  with_warmup(199, 128, "samples is 199 after 200 steps of 128");
+  with_warmup(201 * 128, 128, "samples is 25728 after 200 steps of 128");
+  with_warmup(25600, 0, "samples is 25600 after 200 steps of 0");
   expect([](Json& j) { j["applied_steps"] = 201; }, "applied_steps is 201 of 200 steps");
   expect([](Json& j) { j["epoch"] = -1; }, "epoch is -1");
   expect([](Json& j) { j["loss_scale"] = 0; }, "loss_scale is 0");

@@ -94,6 +94,52 @@ TEST(Loader, EqualsANaiveReferenceOnAnyNumberOfRanks) {
   }
 }
 
+TEST(Loader, ABatchThatGrowsTakesTheSameStream) {
+  const Folder folder;
+  write_images(folder / "a.h5", 50);
+  const Dataset set = open(folder / "a.h5");
+  const BatchSchedule schedule(32, {.from = 8, .samples = 120});  // 8 five times, 16 three times, 24 twice
+  constexpr std::uint64_t steps = 14, resumed = 6;
+  for (const auto& [ranks, micro] : {std::pair{1, 8}, {1, 2}, {2, 4}, {2, 1}, {4, 2}}) {
+    std::map<std::uint64_t, std::uint64_t> taken;  // position -> step
+    for (int rank = 0; rank < ranks; ++rank) {
+      auto options = images(32, micro, rank, ranks);
+      options.warmup = {.from = 8, .samples = 120};
+      options.threads = 2;
+      const auto loader = testing::training(set, options);
+      std::vector<std::uint64_t> again;
+      for (const std::uint64_t first : {std::uint64_t{0}, resumed}) {
+        loader->seek(first);
+        for (std::uint64_t step = first; step < steps; ++step) {
+          const std::int64_t batches = schedule.batch(static_cast<std::int64_t>(step)) / (micro * ranks);
+          for (std::int64_t j = 0; j < batches; ++j) {
+            const Batch& batch = loader->next();
+            ASSERT_EQ(batch.step, step);
+            ASSERT_EQ(batch.micro, j);
+            const auto* const positions = batch.positions.as<std::uint64_t>();
+            if (first == 0) {
+              for (int i = 0; i < micro; ++i) ASSERT_TRUE(taken.emplace(positions[i], step).second);
+              if (step >= resumed) again.push_back(positions[0]);
+            } else {
+              ASSERT_EQ(positions[0], again.front());
+              again.erase(again.begin());
+            }
+            loader->release();
+          }
+        }
+      }
+      EXPECT_TRUE(again.empty());
+    }
+    ASSERT_EQ(taken.size(), static_cast<std::size_t>(schedule.samples_before(steps)));
+    ASSERT_EQ(taken.rbegin()->first + 1, taken.size());
+    for (const auto& [position, step] : taken)
+      ASSERT_EQ(schedule.step_at(static_cast<std::int64_t>(position)), static_cast<std::int64_t>(step));
+  }
+  auto options = images(32, 16, 0, 1);
+  options.warmup = {.from = 8, .samples = 120};
+  EXPECT_THROW(testing::training(set, options), ConfigError);
+}
+
 TEST(Loader, SeekContinuesWhereAnotherRunStopped) {
   const Folder folder;
   write_images(folder / "a.h5", 50);

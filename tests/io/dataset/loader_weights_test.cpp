@@ -240,6 +240,30 @@ TEST(LoaderWeights, WeightsOfTheNextStepAreKnownAndTheSameForEverySplit) {
   EXPECT_TRUE(evaluation->next().next_weights.empty());
 }
 
+TEST(LoaderWeights, OfALargerNextStepAreKnownToo) {
+  const Folder folder;
+  const Weighted file(folder);
+  const PortBatch ports = Weighted::ports();
+  const Dataset set = ports.open({file.path});
+  for (const int micro : {1, 3}) {
+    LoaderOptions options = ports.of(micro, 24);
+    options.warmup = {.from = 6, .increment = 9, .samples = 40};  // 6 four times, 15 twice, then 24
+    const BatchSchedule schedule(24, options.warmup);
+    const auto loader = Loader::training(set, options);
+    for (std::uint64_t step = 0; step < 8; ++step) {
+      std::vector<std::uint64_t> next(4), now(4);
+      for (std::int64_t j = 0; j < schedule.batch(static_cast<std::int64_t>(step)) / micro; ++j) {
+        const Batch& batch = loader->next();
+        const auto of_batch = counted(batch);
+        for (std::size_t k = 0; k < 4; ++k) now[k] += of_batch[k];
+        loader->add_weights(batch.next_weights, next);
+        loader->release();
+      }
+      ASSERT_EQ(std::pair(now, next), std::pair(loader->loss_weights(step), loader->loss_weights(step + 1))) << step;
+    }
+  }
+}
+
 TEST(LoaderWeights, PaddingOfEvaluationWeighsNothing) {
   const Folder folder;
   const Weighted file(folder);

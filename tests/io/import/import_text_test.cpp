@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 
 #include <fmt/format.h>
 #include <zlib.h>
@@ -51,6 +52,10 @@ std::vector<std::string> documents(const std::string& path) {
   }
   return texts;
 }
+std::optional<double> text_bytes(const std::string& path) {
+  const h5::File file(path);
+  return find_tokens(file)->text_bytes;
+}
 std::string imported(const std::vector<std::string>& files, const std::string& out, const Options& options = {}) {
   return import_text(files, out, options);
 }
@@ -64,6 +69,7 @@ TEST(ImportText, AFileIsADocument) {
   EXPECT_EQ(documents(folder / "t.h5"), (Texts{"one\r\ntwo\n|", "mark\0ed|"s}));
   EXPECT_HAS(said, "18 tokens (uint16) of 2 documents, made of 16 bytes of text");
   EXPECT_HAS(said, "each document ends with token 256, <|endoftext|>");
+  EXPECT_EQ(text_bytes(folder / "t.h5"), 16);
   EXPECT_HAS(inspect(folder / "t.h5").text, "text: 18 tokens of 2 documents; tokenizer bytes, 257 ids");
   EXPECT_HAS(inspect(folder / "t.h5").text, R"("one\r\ntwo\n<|endoftext|>" (10 tokens))");
 }
@@ -84,6 +90,7 @@ TEST(ImportText, JsonLinesHaveTheTextUnderAKey) {
   options.key = "text";
   EXPECT_HAS(imported({folder / "a.jsonl"}, folder / "t.h5", options), "left out 1 empty document\n");
   EXPECT_EQ(documents(folder / "t.h5"), (Texts{"x\ny é|", "z|"}));
+  EXPECT_EQ(text_bytes(folder / "t.h5"), 7);
 }
 
 /// The text of a long file is cut for several threads; its ids are those of the whole, and so are the file's bytes.
@@ -107,6 +114,7 @@ TEST(ImportText, ThreadsChangeNothing) {
       imported({folder / "long.txt", folder / "short.txt"}, folder / std::to_string(threads), options);
     }
     EXPECT_EQ(content_of(folder / "1"), content_of(folder / "5")) << name;
+    EXPECT_EQ(text_bytes(folder / "1"), static_cast<double>(text.size() + last.size()));
     const auto tokenizer = golden_tokenizer(name);
     std::vector<std::int64_t> offsets{0};
     std::vector<TokenId> ids;

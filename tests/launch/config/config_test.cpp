@@ -358,7 +358,8 @@ TEST(ConfigFile, TheCanonicalFormReadsBackToItself) {
   const std::vector<std::string> texts = {
       std::string(small),
       with("name2: 1\n").substr(0, small.size()) + "train: {steps: 5}\nlog: {directory: \"a: b # c\"}\n",
-      with("checkpoint: {resume: runs/x, directory: '~'}\ndeterministic: \"off\"\nseed: 9223372036854775807\n"),
+      with("checkpoint: {resume: runs/x, directory: '~', export: safetensors}\ndeterministic: \"off\"\nseed: "
+           "9223372036854775807\n"),
       R"(model:
   input: [3, 8, 8]
   layers:

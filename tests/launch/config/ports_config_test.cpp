@@ -49,5 +49,31 @@ TEST(PortsConfig, SettingsOfNumbersForIntegersAreReported) {
   EXPECT_EQ(label.find("data.targets.label.layout", at + 1), std::string::npos) << "twice: " << label;
 }
 
+TEST(PortsConfig, AnInputThatAFamilyDoesNotReadIsNamed) {
+  const auto refused = [](const std::string& inputs, const std::string& family) -> std::string {
+    const std::string text = "model:\n  inputs: {" + inputs + "}\n  " + family +
+                             "\n  losses: {next: {cross_entropy: {target: next}}}\ndata: {train: a.h5}\n";
+    try {
+      parse_config(text, "c.yaml", {});
+      return "";
+    } catch (const ConfigError& e) {
+      return e.problems().at(0).text;
+    }
+  };
+  const std::string text = "text: {tokens: 8, vocabulary: 9}", more = ", document: {tokens: 8, vocabulary: 8}";
+  const std::string gpt = "gpt: {layers: 1, heads: 1, width: 4, context: 8, vocabulary: 9}";
+  EXPECT_EQ(refused(text, gpt), "");
+  EXPECT_EQ(refused(text + ", documents: {tokens: 8, vocabulary: 8}", gpt), "");
+  EXPECT_EQ(
+      refused(text + more, gpt),
+      "model: input document: the family gpt does not read it; expected the first input alone, or beside it one of "
+      "the name documents");
+  EXPECT_EQ(refused(text + more, "bert: {layers: 1, heads: 1, width: 4, hidden: 4, context: 8, vocabulary: 9}"),
+            "model: input document: the family bert does not read it; expected the first input alone, or beside it one "
+            "of the name documents or segments");
+  EXPECT_EQ(refused("table: [4], more: [4]", "mlp: {widths: [3]}"),
+            "model: input more: the family mlp does not read it; expected the first input alone");
+}
+
 }  // namespace
 }  // namespace dtrain::launch

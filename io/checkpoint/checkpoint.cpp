@@ -55,14 +55,9 @@ std::optional<FoundCheckpoint> find_at(FileSystem& files, const std::string& giv
 }
 
 std::optional<FoundCheckpoint> find_on_this_rank(const CheckpointConfig& config, FileSystem& files) {
-  switch (config.resume) {
-    case Resume::never:
-      return std::nullopt;
-    case Resume::automatic:
-      return find_latest_valid(config.directory, files);
-    case Resume::directory:
-      break;
-  }
+  if (!config.fresh)
+    if (auto own = find_latest_valid(config.directory, files)) return own;
+  if (config.resume != Resume::directory) return std::nullopt;
   auto found = find_at(files, config.resume_directory,
                        "a run does not start afresh by itself; repair them, or name another directory");
   if (!found) {
@@ -218,7 +213,7 @@ std::string make_run_id() {
 
 std::optional<FoundCheckpoint> find_latest_valid(const std::string& directory, FileSystem& files) {
   return newest_valid(files, directory,
-                      "a run does not start afresh by itself; repair or remove them, or set checkpoint.resume=never");
+                      "a run does not start afresh by itself; repair or remove them, or begin anew with --fresh");
 }
 
 std::optional<FoundCheckpoint> find_resume(Group& group, const CheckpointConfig& config, FileSystem& files) {
@@ -242,6 +237,18 @@ FoundCheckpoint find_checkpoint(Group& group, const std::string& path, FileSyste
     }
   });
   return *share(group, std::move(found));
+}
+
+std::size_t set_checkpoints_aside(const std::string& directory, FileSystem& files) {
+  const auto steps = list_steps(files, directory);
+  const std::string unique = make_run_id();
+  for (const auto step : steps)
+    rename(files, join_path(directory, step_name(step)),
+           join_path(directory, fmt::format("aside-{}-{}", step_name(step), unique)));
+  if (steps.empty()) return 0;
+  point_best(files, directory, std::nullopt, unique);  // its label names none of those that are to come
+  sync_directory(files, directory);
+  return steps.size();
 }
 
 bool holds_step(const std::string& directory, std::uint64_t step, FileSystem& files) {
@@ -278,10 +285,11 @@ std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const Ru
     for (const auto& text : refused) remarks.push_back("forced: " + text);
     return remarks;
   }
-  throw CheckpointError(fmt::format("checkpoint {} is incompatible with this run: {}; set this back, choose another "
-                                    "checkpoint.directory, or accept it with checkpoint.force=true",
-                                    saved.path, fmt::join(refused, "; ")),
-                        Kind::incompatible);
+  throw CheckpointError(
+      fmt::format("checkpoint {} is incompatible with this run: {}; set this back, choose another "
+                  "checkpoint.directory, begin anew with --fresh, or accept it with checkpoint.force=true",
+                  saved.path, fmt::join(refused, "; ")),
+      Kind::incompatible);
 }
 
 std::vector<std::string> load_checkpoint(Group& group, const std::string& path, std::span<const StateTensor> tensors,

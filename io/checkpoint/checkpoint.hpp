@@ -80,13 +80,18 @@ struct FoundCheckpoint {
 /// Throws CheckpointError where there are some but none is valid: a run never starts afresh by itself then.
 std::optional<FoundCheckpoint> find_latest_valid(const std::string& directory, FileSystem& = posix_file_system());
 
-/// Collective: what `config` says to resume from, found and verified by rank 0 and known to all. `config.directory`
-/// must be set. Resume::directory takes one step directory, or the newest valid one of a directory of them.
+/// Collective: what a run begins from, found and verified by rank 0 and known to all: the newest valid checkpoint of
+/// `config.directory`, which must be set; where it holds none, or the run is to begin anew, what Resume::directory
+/// names: one step directory, or the newest valid one of a directory of them.
 std::optional<FoundCheckpoint> find_resume(Group&, const CheckpointConfig& config, FileSystem& = posix_file_system());
 
 /// Collective, as find_resume(): the newest valid checkpoint of a directory of them, a step directory, or the one that
 /// the label `best` (DIRECTORY/best) names. Throws CheckpointError where there is none.
 FoundCheckpoint find_checkpoint(Group&, const std::string& path, FileSystem& = posix_file_system());
+
+/// On one rank, under the lock of the directory: renames its checkpoints, so that none is taken for one of the run that
+/// begins there. Returns how many. Throws CheckpointError.
+std::size_t set_checkpoints_aside(const std::string& directory, FileSystem& = posix_file_system());
 
 /// Is there a directory of this step? (Not: is it valid.)
 bool holds_step(const std::string& directory, std::uint64_t step, FileSystem& = posix_file_system());

@@ -55,7 +55,9 @@ TypePtr<CheckpointConfig> checkpoint_table() {
                    "the model for Hugging Face's transformers, or a file with dtrain's names");
     checkpoint.add(
         "resume", [](auto& c) -> auto& { return c; }, TypePtr<CheckpointConfig>(std::make_shared<ResumeType>()),
-        "auto: continue from the newest valid one, if there is any; never; or a directory");
+        "what a run begins from that has no checkpoint of its own; auto, never: from its start; or a directory: from "
+        "the "
+        "checkpoint there. A run that has some always goes on from the newest valid one; `dtrain --fresh` begins anew");
     checkpoint.add("failures_allowed", &CheckpointConfig::failures_allowed, integer<int>({0, 1'000'000}),
                    "failed saves in a row before the run stops");
     checkpoint.add("force", &CheckpointConfig::force, boolean(), "accept a checkpoint of another configuration");

@@ -30,6 +30,7 @@ struct CheckpointConfig {
   std::string resume_directory;  // where resume is `directory`
   int failures_allowed = 3;      // failed saves in a row before the run stops
   bool force = false;            // accept a checkpoint of another configuration
+  bool fresh = false;            // the run begins anew, whatever `directory` holds: no setting, the command says it
 };
 
 }  // namespace dtrain::io

@@ -82,8 +82,14 @@ bool is_speaker() {
   }
 }
 
-/// Trains on all ranks of this launch.
-int train_command(const std::string& file, const Strings& overrides) {
+/// Slurm has started the job again: what it did before is not to be lost.
+bool requeued() {
+  const char* const count = std::getenv("SLURM_RESTART_COUNT");
+  return count != nullptr && *count != 0 && std::string_view(count) != "0";
+}
+
+/// Trains on all ranks of this launch. `fresh`: from the beginning, whatever checkpoints there are.
+int train_command(const std::string& file, const Strings& overrides, bool fresh) {
   StopSignals stop;  // before any thread starts
   stop.watch([](const std::string& why) {
     if (is_speaker()) print_line(stderr, why);
@@ -104,6 +110,9 @@ int train_command(const std::string& file, const Strings& overrides) {
     const auto group = world.make_group();
     LoadedConfig loaded;
     group->agree([&] { loaded = load_config(file, overrides); });
+    loaded.config.checkpoint.fresh = fresh && !requeued();
+    if (fresh && requeued())
+      loaded.remarks.emplace_back("--fresh is ignored: Slurm has started this job again, and the run goes on");
     code = train(loaded, world, stop);
   } catch (const std::exception& e) {
     report(e);
@@ -200,7 +209,8 @@ class CommandLine {
                               "  dtrain config.yaml batch.global=256 optimizer='{sgd: {learning_rate: 0.05}}'\n");
     add_config_arguments(train);
     add_ranks(train);
-    train->callback([this] { action_ = [this] { return train_command(file_, overrides_); }; });
+    train->add_flag("--fresh", fresh_, "Begin anew; what an earlier run left is kept under other names");
+    train->callback([this] { action_ = [this] { return train_command(file_, overrides_, fresh_); }; });
     everywhere_.insert(train);
   }
 
@@ -341,7 +351,7 @@ class CommandLine {
   Strings overrides_;
   CheckOptions check_;
   int ranks_ = 1;
-  bool json_ = false, markdown_ = false, raw_ = false;
+  bool json_ = false, markdown_ = false, raw_ = false, fresh_ = false;
   std::unique_ptr<EvalPredictCommands> eval_predict_;
   std::unique_ptr<GenerateCommand> generate_;
   std::unique_ptr<DataCommands> data_;
@@ -404,12 +414,19 @@ Strings CommandLine::names() const {
 }
 
 int CommandLine::run(Strings args) {
-  // `dtrain --ranks 8 config.yaml`: the option of the command that follows.
-  const std::size_t leading = args.empty() ? 0 : args[0] == "--ranks" ? 2 : args[0].starts_with("--ranks=") ? 1 : 0;
-  if (leading < args.size()) std::rotate(args.begin(), args.begin() + static_cast<std::ptrdiff_t>(leading), args.end());
+  // `dtrain --ranks 8 config.yaml`: options of the command that follows.
+  std::size_t leading = 0;
+  while (leading < args.size()) {
+    const std::string& word = args[leading];
+    if (word != "--ranks" && word != "--fresh" && !word.starts_with("--ranks=")) break;
+    leading += word == "--ranks" ? 2 : 1;
+  }
   if (leading > 0 && leading >= args.size())
-    throw ConfigError(
-        "--ranks needs a number, and a configuration file to train or a command: dtrain --ranks 2 config.yaml");
+    throw ConfigError(args[0] == "--fresh" && args.size() == 1
+                          ? "--fresh needs a configuration file to train: dtrain --fresh config.yaml"
+                          : "--ranks needs a number, and a configuration file to train or a command: dtrain --ranks 2 "
+                            "config.yaml");
+  std::rotate(args.begin(), args.begin() + static_cast<std::ptrdiff_t>(leading), args.end());
   // `dtrain config.yaml` trains: the first word is a file, or looks like one.
   const Strings names = names_of(app_);
   if (!args.empty() && !args[0].starts_with('-') && std::find(names.begin(), names.end(), args[0]) == names.end()) {

@@ -36,7 +36,7 @@ std::vector<std::string> DataCheck::resume(const Group& group, const std::string
                                          differing_rows(data_, *saved.all, *all_));
     if (force_) return {"forced: " + what};
     throw CheckpointError(what +
-                              "; bring the files back as they were, start anew with checkpoint.resume=never, or "
+                              "; bring the files back as they were, begin anew with --fresh, or "
                               "accept them with checkpoint.force=true",
                           CheckpointError::Kind::incompatible);
   }
@@ -116,7 +116,7 @@ std::string DataCheck::compare(const RowSums& read, bool by_this_process) {
   throw DataError(fmt::format(
       "{}; bring the files back as they were and go on from {}, or accept them with checkpoint.force=true", what,
       checkpoint_.empty() ? std::string("an older checkpoint, or anew")
-                          : fmt::format("{} (checkpoint.resume={}): newer ones have learnt from other samples",
+                          : fmt::format("{} (--fresh checkpoint.resume={}): newer ones have learnt from other samples",
                                         checkpoint_, checkpoint_)));
 }
 

@@ -53,6 +53,45 @@ void check_run_directory(const std::string& directory) {
                         directory, name));
 }
 
+namespace {
+
+/// config.yaml tells of which run they are; choices.txt stays, so that the same command gives the same bits.
+bool goes_aside(const std::string& name) {
+  return name == "config.yaml" || name == "metrics.jsonl" || name == "summary.json" || name == "trace.json" ||
+         (name.starts_with("samples-rank-") && name.ends_with(".txt")) || is_event_file(name);
+}
+
+}  // namespace
+
+std::string set_files_aside(const std::string& directory, Earlier what) {
+  if (what == Earlier::continued) return {};
+  std::error_code failed;
+  const auto lines = fs::file_size(fs::path(directory) / "metrics.jsonl", failed);
+  const bool metrics = !failed && lines > 0;
+  if (!metrics && !fs::exists(fs::path(directory) / "summary.json", failed)) return {};
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(directory, failed))
+    if (const std::string name = entry.path().filename().string(); entry.is_regular_file(failed) && goes_aside(name))
+      names.push_back(name);
+  fs::path to;
+  for (int number = 1; to.empty() || fs::exists(to, failed); ++number)
+    to = fs::path(directory) / fmt::format("aside-{}", number);
+  failed.clear();
+  fs::create_directory(to, failed);
+  for (auto name = names.begin(); name != names.end() && !failed; ++name) {
+    const fs::path from = fs::path(directory) / *name;
+    if (what == Earlier::moved) {
+      fs::rename(from, to / *name, failed);
+    } else {
+      fs::copy_file(from, to / *name, failed);
+    }
+  }
+  if (failed)
+    throw DataError(fmt::format("{}: cannot keep the files of the earlier run: {}", to.string(), failed.message()));
+  return fmt::format("the metrics of the earlier run in {} are {} {}", directory,
+                     what == Earlier::moved ? "now in" : "copied to", to.string());
+}
+
 io::DirectoryLock take_run_directory(const std::string& directory, const std::string& run_id) {
   return {io::posix_file_system(), directory, run_id, {lock_name, "log directory", "log.directory"}};
 }

@@ -98,6 +98,12 @@ nlohmann::ordered_json to_json(const EvalMetrics&);
 /// Throws ConfigError where no run has had the directory yet, but files that a run would write are there already: they
 /// are the user's. Before anything is written there.
 void check_run_directory(const std::string& directory);
+/// What becomes of the files that an earlier run left: those of the run that goes on are cut at its step; of one that
+/// goes back a copy is kept; those of another run are moved.
+enum class Earlier : std::uint8_t { continued, copied, moved };
+/// Keeps what is there of a run with metrics in DIRECTORY/aside-N. Returns a line for the user; empty: nothing was
+/// there. Throws DataError.
+std::string set_files_aside(const std::string& directory, Earlier);
 /// Takes the directory for this run as long as the lock is held. Throws CheckpointError where another run has it.
 io::DirectoryLock take_run_directory(const std::string& directory, const std::string& run_id);
 /// Writes `text` to DIRECTORY/NAME through a temporary file; makes the directory. Throws DataError naming the path.

@@ -77,9 +77,15 @@ void Reporter::end_progress() {
 
 // ---- files ----------------------------------------------------------------------------------------------------------
 
-void Reporter::open_files(const RunStatus& status, const std::vector<std::string>& remarks, const std::string& run_id) {
+void Reporter::take_directory(const std::string& run_id, Earlier earlier) {
   if (!main_) return;
+  make_directory(config_.log.directory, "log.directory");
   lock_ = take_run_directory(config_.log.directory, run_id);
+  if (const std::string text = set_files_aside(config_.log.directory, earlier); !text.empty()) say(text);
+}
+
+void Reporter::open_files(const RunStatus& status, const std::vector<std::string>& remarks) {
+  if (!main_) return;
   configuration_ = input_.canonical;
   for (const std::string& remark : remarks) configuration_ += "# " + remark + "\n";
   write_whole_file(config_.log.directory, "config.yaml", configuration_);

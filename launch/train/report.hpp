@@ -37,9 +37,11 @@ class Reporter {
 
   // ---- files
   std::string summary_path() const { return config_.log.directory + "/summary.json"; }
-  /// Takes the directory for this run. Writes config.yaml, with remarks on what was chosen at start, and goes on with
-  /// metrics.jsonl after the steps that are done.
-  void open_files(const RunStatus&, const std::vector<std::string>& remarks, const std::string& run_id);
+  /// Takes the directory for this run, and keeps what an earlier one left there.
+  void take_directory(const std::string& run_id, Earlier);
+  /// Writes config.yaml, with remarks on what was chosen at start, and goes on with metrics.jsonl after the steps that
+  /// are done.
+  void open_files(const RunStatus&, const std::vector<std::string>& remarks);
   /// summary.json, and the lines that end a run. `average_hash`: empty without a moving average.
   void summarize(const RunStatus&, const Device&, const std::string& parameter_hash, const std::string& average_hash);
 

@@ -90,6 +90,10 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   export_each();
   found_ = io::find_resume(group_, config_.checkpoint);
   if (!found_) return;
+  own_ = group_.any(world_.rank() == 0 && lies_in(found_->path, config_.checkpoint.directory));
+  if (own_ && !config_.checkpoint.fresh && config_.checkpoint.resume != io::Resume::automatic)
+    report_.say(
+        "checkpoint.resume is for a run without checkpoints; this one goes on from its own; --fresh begins anew");
   const io::RunState now = run_state(status);
   found_->state.fields = fields_of(found_->state.configuration, std::move(found_->state.fields));
   compare_with_fields(found_->path, found_->state);
@@ -196,10 +200,23 @@ bool Saving::finished_before(const RunStatus& status) {
       group_.any(world_.rank() == 0 && !std::filesystem::exists(report_.summary_path())))
     return false;
   report_.say(
-      fmt::format("this run is finished: {} holds step {} of {}; raise train.{} to go on, or set "
-                  "checkpoint.resume=never to start again",
+      fmt::format("this run is finished: {} holds step {} of {}; raise train.{} to go on, or add --fresh to begin anew",
                   found_->path, status.step, status.total_steps, config_.train.steps > 0 ? "steps" : "epochs"));
   return true;
+}
+
+Earlier Saving::earlier() const noexcept {
+  if (!own_) return Earlier::moved;
+  return config_.checkpoint.fresh ? Earlier::copied : Earlier::continued;
+}
+
+/// Newer ones than an own one that the run goes back to follow when its first checkpoint is there.
+std::string Saving::set_aside() const {
+  if (!config_.checkpoint.fresh || own_) return {};
+  const std::size_t count = io::set_checkpoints_aside(config_.checkpoint.directory);
+  if (count == 0) return {};
+  return fmt::format("--fresh: {} earlier checkpoint{} now called aside-step-... in {}", count,
+                     count == 1 ? " is" : "s are", config_.checkpoint.directory);
 }
 
 void Saving::check_data(DataCheck& check, const RunStatus& status) {
@@ -236,7 +253,7 @@ void Saving::load(ModelState& model, RunStatus& status) {
     model.restart_average();
     report_.say("resume: the checkpoint has no moving average; it begins with the parameters of this step");
   }
-  if (group_.any(world_.rank() == 0 && lies_in(found_->path, config_.checkpoint.directory))) {
+  if (own_) {
     writer_->continue_from(found_->state.step);
     recall_best(status);
   }

@@ -16,6 +16,7 @@
 #include "launch/config/config_file.hpp"
 #include "launch/data/data_check.hpp"
 #include "launch/report/run_choices.hpp"
+#include "launch/report/run_files.hpp"
 #include "launch/report/run_status.hpp"
 #include "launch/train/model_state.hpp"
 #include "launch/train/report.hpp"
@@ -31,6 +32,10 @@ class Saving {
 
   /// Does the run go on from a checkpoint?
   bool resumes() const noexcept { return found_.has_value(); }
+  /// What becomes of the files that an earlier run left in log.directory.
+  Earlier earlier() const noexcept;
+  /// On rank 0: where the run begins anew, checkpoints that are not its own get other names. Returns what to say.
+  std::string set_aside() const;
   /// Tells it what the checkpoint that was found says of the data, and keeps its sums in each checkpoint from then on.
   void check_data(DataCheck&, const RunStatus&);
   const std::string& run_id() const noexcept { return run_id_; }
@@ -78,6 +83,7 @@ class Saving {
   std::string run_id_;
   std::unique_ptr<io::CheckpointWriter> writer_;
   std::optional<io::FoundCheckpoint> found_;
+  bool own_ = false;  // in the directory of this run
   io::OrderVersion order_ = io::newest_order;
   std::int64_t saving_step_ = -1;        // of the latest save
   std::optional<BestEval> best_before_;  // what is the best again where a save of a better one fails

@@ -90,9 +90,7 @@ class Trainer {
     const comm::Fact layout[] = {{"the parameter layout", layout_text()}};
     comm::agree_on(*group_, world_.host(), layout);
     start_state();
-    group_->agree([&] {
-      if (world_.rank() == 0) make_directory(config_.log.directory, "log.directory");
-    });
+    group_->agree([&] { take_directory(); });  // before any rank opens a file there
     group_->agree([&] { open_files(); });
     report_.announce(*engine_, batch_, status_);
     measure_matrix_rates();
@@ -253,8 +251,14 @@ class Trainer {
     loader_->seek(static_cast<std::uint64_t>(status_.step));
   }
 
+  void take_directory() {
+    report_.take_directory(saving_->run_id(), saving_->earlier());
+    if (world_.rank() != 0) return;
+    if (const std::string text = saving_->set_aside(); !text.empty()) report_.say(text);
+  }
+
   void open_files() {
-    report_.open_files(status_, remarks_, saving_->run_id());
+    report_.open_files(status_, remarks_);
     choices_.write(config_.log.directory);
     if (config_.log.samples)
       step_->log_samples(open_sample_log(config_.log.directory, world_.rank(), world_.size(), status_.step));
@@ -420,9 +424,9 @@ class Trainer {
     step_->settle();
     saving_->finish(status_, step_->model());
     report_.end_progress();
-    report_.say(fmt::format("stopped by {} at step {} of {} with everything saved: run the same command again to go on",
+    report_.say(fmt::format("stopped by {} at step {} of {} with everything saved: run the same command {} to go on",
                             stop_.pending() ? stop_.name() : std::string("a signal on another rank"), status_.step,
-                            status_.total_steps));
+                            status_.total_steps, config_.checkpoint.fresh ? "without --fresh" : "again"));
     return ExitCode::stopped;
   }
 

@@ -51,14 +51,14 @@ class Buckets(harness.Case):
         self.train_and_resume(2, "optimizer={adam: {learning_rate: 0.001}, shard: true}", "communication.gradient_dtype=bfloat16")
 
     def test_elastic_bits_do_not_depend_on_it(self):
-        elastic = ("deterministic=elastic", "batch.micro=12", "train.steps=10", "checkpoint.resume=never")
+        elastic = ("deterministic=elastic", "batch.micro=12", "train.steps=10", "--fresh")
         self.ok("config.yaml", AUTO, *elastic, ranks=2)
         self.ok("config.yaml", *elastic, "log.directory=one")
         self.assertEqual(self.summary()["parameter_hash"], self.summary("one")["parameter_hash"])
 
     def test_numbers_and_one_rank_measure_nothing(self):
         for settings, ranks in ((("communication.bucket_mib=25",), 2), ((), 2), ((AUTO,), 0)):
-            out = self.ok("config.yaml", *settings, "train.steps=2", "checkpoint.resume=never", ranks=ranks).out
+            out = self.ok("config.yaml", *settings, "train.steps=2", "--fresh", ranks=ranks).out
             self.assertNotIn("chosen in", out)
         self.assertIn("by measurement", self.ok("check", "config.yaml", AUTO, "log.directory=new", "--ranks", "2").out)
 
@@ -90,7 +90,7 @@ class SlowLink(harness.Case):
     def on_two_nodes(self, *settings, run="run"):
         """What the run printed, and the seconds of its fastest step: other work makes steps longer, and nothing shorter than
         the link allows."""
-        with harness.Running([NODES, "-r", RATE, harness.PROGRAM, "config.yaml", *settings, "checkpoint.resume=never"],
+        with harness.Running([NODES, "-r", RATE, harness.PROGRAM, "config.yaml", *settings, "--fresh"],
                              self.folder) as running:
             result = running.wait()
         if result.code == 77:

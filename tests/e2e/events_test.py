@@ -48,7 +48,7 @@ class Events(harness.Case):
         first, = glob.glob(self.path("run", "events.*"))
         with open(first, "ab") as file:
             file.write(b"\x40\0\0\0")
-        self.ok("config.yaml", "train.steps=30", "checkpoint.resume=run/checkpoints/step-000000016")
+        self.ok("config.yaml", "train.steps=30", "--fresh", "checkpoint.resume=run/checkpoints/step-000000016")
         self.assertEqual(len(glob.glob(self.path("run", "events.*"))), 2)
         steps = [e["step"] for e in self.check_against_metrics() if "loss" in e["scalars"]]
         self.assertEqual(steps, list(range(1, 31)))
@@ -57,10 +57,12 @@ class Events(harness.Case):
         self.digits()
         self.ok("config.yaml", "train.steps=9")
         self.write("run/events.out.tfevents.1.elsewhere", b"not ours")
-        self.ok("config.yaml", "train.steps=4", "checkpoint.resume=never")
+        self.ok("config.yaml", "train.steps=4", "--fresh")
         self.assertEqual(self.read("run/events.out.tfevents.1.elsewhere"), "not ours")
         os.remove(self.path("run/events.out.tfevents.1.elsewhere"))
         self.assertEqual([e["step"] for e in self.check_against_metrics() if "loss" in e["scalars"]], [1, 2, 3, 4])
+        kept = tfevents.read_directory(self.path("run", "aside-1"))
+        self.assertEqual([e["step"] for e in kept if "loss" in e["scalars"]], list(range(1, 10)))
 
 
 if __name__ == "__main__":

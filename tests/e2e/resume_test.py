@@ -247,13 +247,51 @@ class StartedAgain(Resuming):
         self.assertEqual(extended, self.summary("whole")["parameter_hash"])
         self.check_samples(90)
 
-    def test_never_resume_starts_afresh(self):
+    def test_fresh_begins_anew_and_keeps_what_was_there(self):
         self.ok("config.yaml", "train.steps=20")
-        first = self.summary()["parameter_hash"]
-        result = self.ok("config.yaml", "train.steps=20", "checkpoint.resume=never")
+        first, losses, saved = self.summary()["parameter_hash"], self.losses(), self.checkpoints()
+        result = self.ok("--fresh", "config.yaml", "train.steps=10", ranks=2)
         self.assertNotIn("resumed", result.out)
-        self.assertEqual(self.summary()["parameter_hash"], first)
+        self.assertRegex(result.out, r"(?m)^the metrics of the earlier run in run are now in run/aside-1$")
+        self.assertRegex(result.out, r"(?m)^--fresh: 1 earlier checkpoint is now called aside-step-\.\.\. in run/checkpoints$")
+        self.check_samples(10)
+        self.assertEqual(self.summary("run/aside-1")["parameter_hash"], first)
+        self.assertEqual(self.losses("run/aside-1"), losses)
+        aside, = [name for name in os.listdir(self.path("run", "checkpoints")) if name.startswith(f"aside-{saved[0]}-")]
+        self.ok("checkpoint", "verify", f"run/checkpoints/{aside}")
+        # Without the flag the new one goes on, to what the first was.
+        result = self.ok("config.yaml", "train.steps=20")
+        self.assertRegex(result.out, r"resumed from \S*step-000000010")
         self.check_samples(20)
+        self.assertFalse(os.path.exists(self.path("run", "aside-2")))
+
+    def test_a_run_goes_on_from_its_own_checkpoint_wherever_it_began(self):
+        self.ok("config.yaml", "train.steps=10", "log.directory=before")
+        self.ok("config.yaml", "train.steps=30", "log.directory=whole")
+        for resume in ("before/checkpoints", "never"):
+            with self.subTest(resume):
+                shutil.rmtree(self.path("run"), ignore_errors=True)
+                command = ("config.yaml", f"checkpoint.resume={resume}")
+                first = self.ok(*command, "train.steps=20").out
+                self.assertEqual("resumed from before/checkpoints/step-000000010" in first, resume != "never")
+                again = self.ok(*command, "train.steps=30").out
+                self.assertRegex(again, r"(?m)^checkpoint\.resume is for a run without checkpoints; .*--fresh begins anew$")
+                self.assertIn("resumed from run/checkpoints/step-000000020", again)
+                self.assertEqual(self.summary()["parameter_hash"], self.summary("whole")["parameter_hash"])
+                # On purpose it begins again where it began; a job that Slurm has queued again does not.
+                fresh = (*command, "train.steps=35", "--fresh")
+                queued = self.ok(*fresh, environment={"SLURM_RESTART_COUNT": "1"})
+                self.assertRegex(queued.err, r"--fresh is ignored: Slurm has started this job again")
+                self.assertIn("resumed from run/checkpoints/step-000000030", queued.out)
+                self.assertNotIn("resumed from run/", self.ok(*fresh).out)
+
+    def test_going_back_to_an_own_checkpoint_keeps_the_metrics(self):
+        self.ok("config.yaml", "train.steps=20", "checkpoint.every_steps=8", "checkpoint.keep=5")
+        losses = self.losses()
+        result = self.ok("config.yaml", "train.steps=12", "--fresh", "checkpoint.resume=run/checkpoints/step-000000008")
+        self.assertRegex(result.out, r"(?m)^the metrics of the earlier run in run are copied to run/aside-1$")
+        self.assertEqual(self.losses("run/aside-1"), losses)
+        self.assertEqual(self.losses(), {step: loss for step, loss in losses.items() if step <= 12})
 
     def test_a_changed_configuration_is_refused(self):
         self.ok("config.yaml", "train.steps=20")

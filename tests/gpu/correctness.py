@@ -44,7 +44,7 @@ def data_of(host, recipe):
 def losses_beside_cpu(host):
     """20 steps on the same samples from the same parameters."""
     recipe = "digits-mlp" if host.tiny else "mnist-cnn"
-    options = [*data_of(host, recipe), "train.steps=20", "checkpoint.resume=never"]
+    options = [*data_of(host, recipe), "train.steps=20", "--fresh"]
     other = ["threads=2"] if host.tiny else [TF32_OFF]
     host.train(recipe, "here", *options, *other)
     host.train(recipe, "cpu", *options, "device=cpu", "threads=1")
@@ -157,7 +157,7 @@ def out_of_memory(host):
     # On a GPU a shape that its libraries know; on a CPU what no system promises.
     model = layers(100_000, 100_000, 100_000) if host.device == "cuda" else layers(20_000_000, 20_000)
     host.fresh("large")
-    done = host.run(host.program, *host.settings("digits-mlp", "large", *data, model, "train.steps=1", "checkpoint.resume=never"))
+    done = host.run(host.program, *host.settings("digits-mlp", "large", *data, model, "train.steps=1", "--fresh"))
     need(done.code == DEVICE, str(done))
     need(len(done.errors()) == 1 and re.search(r"memory", done.errors()[0]), str(done))
     return done.errors()[0]
@@ -172,7 +172,7 @@ def largest_micro_batch(host):
     def run_with(batch, name):
         host.fresh(name)
         return host.run(host.program, *host.settings("digits-mlp", name, *data, layers(4096), f"batch={{global: {batch}, micro: {batch}}}",
-                                                     "train.steps=1", "data.prefetch_batches=2", "checkpoint.resume=never"))
+                                                     "train.steps=1", "data.prefetch_batches=2", "--fresh"))
 
     done = run_with(20_000_000, "large-micro")  # some 600 GB of activations
     need(done.code == DEVICE and len(done.errors()) == 1, str(done))

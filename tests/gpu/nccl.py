@@ -58,7 +58,7 @@ def training(recipe, tolerance, micro, *more):
 
     def check(host):
         data, said = data_of(host, recipe), []
-        options = [*data, *more, TF32_OFF, f"batch={{global: 128, micro: {micro}}}", "train.eval_every_steps=1000000", "checkpoint.resume=never"]
+        options = [*data, *more, TF32_OFF, f"batch={{global: 128, micro: {micro}}}", "train.eval_every_steps=1000000", "--fresh"]
         train_on(host, 1, None, recipe, f"{recipe}-1", *options)
         runs = [(2, "nccl"), (4, "nccl"), (2, "staged")]
         for ranks, transport in runs:
@@ -81,7 +81,7 @@ def training(recipe, tolerance, micro, *more):
 def sharded(host):
     """ZeRO-1 in fixed order: the same bits as unsharded, on 2 and 4 ranks."""
     data, said = data_of(host, "mnist-cnn"), []
-    options = [*data, FIXED_ORDER, "train.steps=30", "batch={global: 128, micro: 32}", "train.eval_every_steps=1000000", "checkpoint.resume=never"]
+    options = [*data, FIXED_ORDER, "train.steps=30", "batch={global: 128, micro: 32}", "train.eval_every_steps=1000000", "--fresh"]
     for transport, ranks in (("nccl", 2), ("nccl", 4), ("staged", 2)):
         whole = train_on(host, ranks, transport, "mnist-cnn", "whole", *options, like="mnist-cnn-1")["parameter_hash"]
         parts = train_on(host, ranks, transport, "mnist-cnn", "parts", *options, SHARDED, like="mnist-cnn-1")["parameter_hash"]
@@ -95,7 +95,7 @@ def graphs(host):
     data, found = data_of(host, "mnist-cnn"), {}
     for name, option in (("with", GRAPHS_ON), ("without", GRAPHS_OFF)):
         found[name] = train_on(host, 2, "nccl", "mnist-cnn", f"graphs-{name}", *data, option, "train.steps=60", "train.eval_every_steps=1000000",
-                               "checkpoint.resume=never", like="mnist-cnn-1" if name == "with" else "graphs-with")["parameter_hash"]
+                               "--fresh", like="mnist-cnn-1" if name == "with" else "graphs-with")["parameter_hash"]
     need(found["with"] == found["without"], f"parameters {found['with']} with graphs, {found['without']} without")
     return f"parameters {found['with']} with and without"
 
@@ -179,7 +179,7 @@ def overlap(host):
     for _ in range(3):
         host.fresh("overlap", like="resnet50")
         command = [host.program, *host.settings("cifar10-resnet18", "overlap", *resnet50_settings(host), f"batch.global={batch}", "train.steps=40",
-                                                "train.eval_every_steps=1000000", "checkpoint.resume=never", TRANSPORT.format("nccl"), *settings)]
+                                                "train.eval_every_steps=1000000", "--fresh", TRANSPORT.format("nccl"), *settings)]
         done = host.run(*host.on_ranks(2, *command, apart=apart), environment=environment)
         need(done.code == OK, str(done))
         rows = [m for m in host.metrics("overlap") if m["step"] > 16 and "seconds" in m and m.get("communication", {}).get("sums", 0) > 0]

@@ -58,7 +58,7 @@ def memory_of(host, recipe, *settings, run="memory", like=None):
     The run measures algorithms, unless one like it has."""
     host.fresh(run, like)
     before = host.used_memory()
-    host.dtrain(*host.settings(recipe, run, *settings, "train.steps=30", "train.eval_every_steps=1000000", "checkpoint.resume=never"))
+    host.dtrain(*host.settings(recipe, run, *settings, "train.steps=30", "train.eval_every_steps=1000000", "--fresh"))
     found = [m[MEMORY_KEY] for m in host.metrics(run) if MEMORY_KEY in m]
     return max(found) - before if found else None
 
@@ -215,7 +215,7 @@ def ceilings(host):
 
 def start(host):
     data = host.mnist()
-    done = host.dtrain(*host.settings("mnist-mlp", "start", *data, "train.steps=1", "train.eval_every_steps=1000000", "checkpoint.resume=never"))
+    done = host.dtrain(*host.settings("mnist-mlp", "start", *data, "train.steps=1", "train.eval_every_steps=1000000", "--fresh"))
     return "measured", f"a run of one step takes {done.seconds:.2f} s in all"
 
 

@@ -254,11 +254,36 @@ TEST(CheckpointResume, NothingThereMeansStartAfresh) {
   EXPECT_FALSE(io::find_resume(group, config_for(scratch.path())));
 }
 
+TEST(CheckpointResume, OwnCheckpointsComeFirst) {
+  Scratch scratch;
+  write_steps(scratch / "own", {300});
+  write_steps(scratch / "c", {100});
+  SoloGroup group;
+  auto config = config_for(scratch / "own");
+  for (const io::Resume resume : {io::Resume::automatic, io::Resume::never, io::Resume::directory}) {
+    config.resume = resume;
+    config.resume_directory = scratch / "c";
+    EXPECT_EQ(io::find_resume(group, config)->state.step, 300u);
+  }
+  config.fresh = true;
+  EXPECT_EQ(io::find_resume(group, config)->state.step, 100u);
+  config.resume = io::Resume::automatic;
+  EXPECT_FALSE(io::find_resume(group, config));
+}
+
+TEST(CheckpointResume, SetAsideNoneIsFound) {
+  Scratch scratch;
+  write_steps(scratch / "c", {100, 200});
+  EXPECT_EQ(io::set_checkpoints_aside(scratch / "c"), 2u);
+  EXPECT_EQ(io::set_checkpoints_aside(scratch / "c"), 0u);
+  EXPECT_FALSE(io::find_latest_valid(scratch / "c"));
+}
+
 TEST(CheckpointResume, PoliciesNeverAndDirectory) {
   Scratch scratch;
   write_steps(scratch / "c", {100, 200});
   run_ranks(2, [&](Group& group) {
-    auto config = config_for(scratch / "c");
+    auto config = config_for(scratch / "new");
     config.resume = io::Resume::never;
     EXPECT_FALSE(io::find_resume(group, config));
     config.resume = io::Resume::directory;
@@ -285,7 +310,7 @@ TEST(CheckpointResume, NeverStartsAfreshWhereCheckpointsExist) {
       EXPECT_NE(text.find("none of the 2 checkpoints in"), std::string::npos) << text;
       EXPECT_NE(text.find("step-000000100 is incomplete: MANIFEST.json is missing"), std::string::npos) << text;
       EXPECT_NE(text.find("step-000000200 is incomplete: shard-00000.bin is missing"), std::string::npos) << text;
-      EXPECT_NE(text.find("checkpoint.resume=never"), std::string::npos) << text;
+      EXPECT_NE(text.find("--fresh"), std::string::npos) << text;
     }
   });
 }

@@ -15,6 +15,7 @@
 #include "launch/base/alone.hpp"
 #include "launch/base/clock.hpp"
 #include "launch/data/data.hpp"
+#include "launch/train/start_weights.hpp"
 #include "runtime/config/version.hpp"
 
 namespace dtrain::launch {
@@ -181,6 +182,7 @@ void Saving::check_data(DataCheck& check, const RunStatus& status) {
 
 void Saving::load(ModelState& model, RunStatus& status) {
   const bool wanted = config_.train.ema.decay > 0;
+  if (config_.model.lora.on()) check_base(found_->path, found_->state, config_.model, model.frozen_hash());
   auto tensors = model.loaded_tensors();
   if (wanted && !found_->averaged) std::erase_if(tensors, [](const auto& t) { return t.name.starts_with("ema/"); });
   // What the checkpoint may hold beside them: averages, where there are none now, and what was kept of parameters that
@@ -298,6 +300,7 @@ void Saving::write(RunStatus& status, ModelState& model) {
   alone([&] {
     model.pull();
     s.parameter_hash = model.parameter_hash();
+    if (config_.model.lora.on()) s.versions[io::base_hash_key] = model.frozen_hash();
   });
   const auto best = status.best ? std::optional(static_cast<std::uint64_t>(status.best->step)) : std::nullopt;
   writer_->save(s, model.tensors(), best);

@@ -238,12 +238,19 @@ class Trainer {
     watchdog_.beat("load", static_cast<std::uint64_t>(status_.step), comm::Deadline::load);
     ModelState& model = step_->model();
     saving_->check_data(*data_check_, status_);
-    if (saving_->resumes()) {
-      saving_->load(model, status_);
-    } else {
+    const bool resumes = saving_->resumes();
+    // Checkpoints of adapters do not hold the model that they adapt.
+    if (!resumes || config_.model.lora.on()) {
       model.initialize(engine_->plan().graph, config_.seed);
       if (!config_.model.initialize_from.path.empty())
         for (const std::string& line : lines_of(take_start_weights(*group_, config_.model, model))) report_.say(line);
+    }
+    if (resumes) {
+      if (config_.model.lora.on()) {
+        model.broadcast();
+        model.pull_parameters();
+      }
+      saving_->load(model, status_);
     }
     // Initialization and files are equal on all ranks; the broadcast makes that a fact and not a hope.
     model.broadcast();

@@ -11,6 +11,7 @@
 #include "io/text/token_file.hpp"
 #include "io/weights/names.hpp"
 #include "launch/config/config_file.hpp"
+#include "launch/infer/merged_model.hpp"
 #include "models/families/families.hpp"
 #include "runtime/tensor/error.hpp"
 
@@ -93,8 +94,12 @@ io::CheckpointReport export_model(const std::string& given, const std::string& o
   const bool may = format == io::ExportFormat::safetensors && names != ExportNames::dtrain;
   if (names != ExportNames::automatic && format != io::ExportFormat::safetensors)
     throw ConfigError("--names: an HDF5 file has dtrain's names; use --to safetensors");
+  MergedModel merged;
   auto report = io::export_checkpoint(given, output, raw, format, io::posix_file_system(),
-                                      may ? io::ModelForm(std::ref(form)) : nullptr);
+                                      may ? io::ModelForm(std::ref(form)) : nullptr,
+                                      [&](const std::string& checkpoint, const io::RunState& state, bool averaged) {
+                                        return merged.read(checkpoint, state, averaged);
+                                      });
   report.text += form.remark();
   return report;
 }

@@ -12,7 +12,8 @@ namespace dtrain::launch {
 /// Of parameters in safetensors; automatic: Hugging Face's where it has such a model, else dtrain's.
 enum class ExportNames : std::uint8_t { automatic, dtrain, huggingface, torchvision };
 
-/// As io::export_checkpoint(). Throws ConfigError where names of another library are asked for that has no such model.
+/// As io::export_checkpoint(); adapters of a LoRA run are merged. Throws ConfigError where names of another library are
+/// asked for that has no such model.
 io::CheckpointReport export_model(const std::string& given, const std::string& output, bool raw, io::ExportFormat,
                                   ExportNames);
 

@@ -330,6 +330,11 @@ std::vector<std::string> load_checkpoint(Group& group, const std::string& path, 
   return fresh;
 }
 
+std::string base_hash(const RunState& state) {
+  const auto at = state.versions.find(base_hash_key);
+  return at == state.versions.end() ? std::string() : at->second;
+}
+
 RunState read_run_state(const std::string& path, FileSystem& files) {
   return read_manifest(files, path).state;
 }

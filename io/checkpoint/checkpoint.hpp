@@ -62,6 +62,12 @@ struct RunState {
   std::string saved_at;        // "2025-01-31T12:00:00Z"; filled by the writer
 };
 
+/// In RunState::versions, of a run whose checkpoints hold only what is trained (LoRA): the hash of all other
+/// parameters.
+inline constexpr const char* base_hash_key = "base_parameter_hash";
+/// That hash; empty where the checkpoint holds all parameters.
+std::string base_hash(const RunState&);
+
 /// Collective, at a step boundary: all ranks hold the same finite values of these tensors. Throws NumericError naming
 /// the tensor, and the rank, on all ranks alike.
 void compare_state(Group&, std::uint64_t step, std::span<const StateTensor>);
@@ -135,18 +141,21 @@ struct ForeignForm {
 };
 /// Of the model of a checkpoint, by what its state says; nothing: a file with dtrain's names.
 using ModelForm = std::function<std::optional<ForeignForm>(const RunState&)>;
+/// Of a checkpoint (its path) that holds a part of the model: "param/..." and "state/..." of the whole. What they view
+/// lives as long as the function; `averaged`: by the moving average.
+using WholeModel = std::function<std::vector<StateTensor>(const std::string&, const RunState&, bool averaged)>;
 /// The model, with the moving average of the parameters where there is one, unless `raw`, and facts about it: step,
 /// parameters ("averaged" or "raw"), configuration, hashes. HDF5: param/NAME (float32), state/NAME, attributes of the
-/// file. safetensors: NAME as PyTorch has it, types as saved, metadata; or in the form of another library. Throws
-/// DataError for `output`.
+/// file. safetensors: NAME as PyTorch has it, types as saved, metadata; or in the form of another library. `whole` is
+/// asked where the checkpoint holds a part of the model. Throws DataError for `output`.
 CheckpointReport export_checkpoint(const std::string& given, const std::string& output, bool raw,
                                    ExportFormat = ExportFormat::hdf5, FileSystem& = posix_file_system(),
-                                   const ModelForm& form = nullptr);
+                                   const ModelForm& form = nullptr, const WholeModel& whole = nullptr);
 /// The folder with the model of a checkpoint, inside its step directory.
 inline constexpr const char* exported_model = "safetensors";
 /// Writes that folder, as export_checkpoint() writes safetensors: whole or not at all, and on the disk. It is no part
 /// of the checkpoint: nothing of dtrain reads it. Throws Error, and leaves nothing behind then.
 void export_into_checkpoint(const std::string& path, const std::optional<ForeignForm>& form,
-                            FileSystem& = posix_file_system());
+                            const WholeModel& whole = nullptr, FileSystem& = posix_file_system());
 
 }  // namespace dtrain::io

@@ -210,11 +210,11 @@ class ForeignFile final : public ModelFile {
 }  // namespace
 
 CheckpointReport export_checkpoint(const std::string& given, const std::string& output, bool raw, ExportFormat format,
-                                   FileSystem& files, const ModelForm& form) {
+                                   FileSystem& files, const ModelForm& form, const WholeModel& whole) {
   const bool hdf5 = format == ExportFormat::hdf5;
   check_output(output, {}, hdf5 ? OutputKind::hdf5 : OutputKind::other);
   const auto path = pick_checkpoint(files, given);
-  const auto manifest = read_manifest(files, path);
+  auto manifest = read_manifest(files, path);
   auto foreign = form ? form(manifest.state) : std::nullopt;
   std::error_code failed;
   if (foreign && !foreign->files.empty() && std::filesystem::exists(output, failed) &&
@@ -225,10 +225,19 @@ CheckpointReport export_checkpoint(const std::string& given, const std::string& 
         output));
   const bool averaged = !raw && std::any_of(manifest.tensors.begin(), manifest.tensors.end(),
                                             [](const auto& t) { return t.name.starts_with("ema/"); });
+  std::vector<StateTensor> tensors;  // where not those of the checkpoint
+  const bool part = !base_hash(manifest.state).empty();
+  if (part) {
+    if (!whole) throw BugError(path + " holds a part of its model");
+    tensors = whole(path, manifest.state, averaged);
+    Manifest made = lay_out(tensors);
+    made.state = std::move(manifest.state);
+    manifest = std::move(made);
+  }
   Names names;
   std::size_t parameters = 0, states = 0;
   for (const auto& tensor : manifest.tensors)
-    if (const auto& name = names.emplace_back(exported_name(tensor.name, averaged)))
+    if (const auto& name = names.emplace_back(exported_name(tensor.name, averaged && !part)))
       ++(name->starts_with("param/") ? parameters : states);
   const auto& s = manifest.state;
   const char* kind = averaged ? "averaged" : "raw";
@@ -250,7 +259,9 @@ CheckpointReport export_checkpoint(const std::string& given, const std::string& 
   } else {
     model = std::make_unique<SafeTensorsModel>(output, manifest, names, facts, files);
   }
-  read_stream(files, path, manifest, *model);
+  if (!part) read_stream(files, path, manifest, *model);
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    model->piece(i, 0, {static_cast<const std::byte*>(tensors[i].data), tensors[i].bytes()});
   model->commit();
   CheckpointReport report;
   report.text = fmt::format("wrote {}: {} parameters ({}), {} running statistics, of step {} of {}\n", written,
@@ -262,13 +273,15 @@ CheckpointReport export_checkpoint(const std::string& given, const std::string& 
   return report;
 }
 
-void export_into_checkpoint(const std::string& path, const std::optional<ForeignForm>& form, FileSystem& files) {
+void export_into_checkpoint(const std::string& path, const std::optional<ForeignForm>& form, const WholeModel& whole,
+                            FileSystem& files) {
   const std::string temporary = unfinished_export(path);
   try {
     remove_tree(files, temporary);
     const bool folder = form && !form->files.empty();
-    export_checkpoint(path, folder ? temporary : join_path(temporary, "model.safetensors"), false,
-                      ExportFormat::safetensors, files, [&form](const RunState&) { return form; });
+    export_checkpoint(
+        path, folder ? temporary : join_path(temporary, "model.safetensors"), false, ExportFormat::safetensors, files,
+        [&form](const RunState&) { return form; }, whole);
     rename(files, temporary, join_path(path, exported_model));
     sync_directory(files, path);
   } catch (const Error&) {

@@ -51,6 +51,11 @@ class CheckpointSource final : public Source {
  public:
   explicit CheckpointSource(std::string path)
       : path_(std::move(path)), manifest_(read_manifest(posix_file_system(), path_)) {
+    if (!base_hash(manifest_.state).empty())
+      throw DataError(
+          fmt::format("{}: holds the adapters of a LoRA run without the model that they adapt; write both to one file "
+                      "with dtrain checkpoint export, and start from that",
+                      path_));
     const auto has_average = [](const auto& t) { return t.name.starts_with("ema/"); };
     const bool averaged = std::any_of(manifest_.tensors.begin(), manifest_.tensors.end(), has_average);
     for (std::size_t i = 0; i < manifest_.tensors.size(); ++i) {

@@ -1,6 +1,7 @@
 #include "launch/cli/export_model.hpp"
 
 #include "launch/config/config_file.hpp"
+#include "launch/train/merged_model.hpp"
 #include "runtime/tensor/error.hpp"
 
 namespace dtrain::launch {
@@ -23,8 +24,12 @@ io::CheckpointReport export_model(const std::string& given, const std::string& o
     if (!out.remark.empty()) remark = out.remark + "\n";
     return std::move(out.form);
   };
+  MergedModel merged;
   auto report =
-      io::export_checkpoint(given, output, raw, format, io::posix_file_system(), may ? io::ModelForm(form) : nullptr);
+      io::export_checkpoint(given, output, raw, format, io::posix_file_system(), may ? io::ModelForm(form) : nullptr,
+                            [&](const std::string& checkpoint, const io::RunState& run, bool averaged) {
+                              return merged.read(checkpoint, run, averaged);
+                            });
   report.text += remark;
   return report;
 }

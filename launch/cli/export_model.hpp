@@ -9,7 +9,8 @@
 
 namespace dtrain::launch {
 
-/// As io::export_checkpoint(). Throws ConfigError where names of another library are asked for that has no such model.
+/// As io::export_checkpoint(); adapters of a LoRA run are merged. Throws ConfigError where names of another library are
+/// asked for that has no such model.
 io::CheckpointReport export_model(const std::string& given, const std::string& output, bool raw, io::ExportFormat,
                                   ExportNames);
 

@@ -59,7 +59,13 @@ class Checks {
     }
     if (sound_("train")) check_loss_scale();
     if (sound_("model") && sound_("data") && sound_("checkpoint")) check_best();
-    if (sound_("model") && has_model_) check_model();
+    const bool model = sound_("model");
+    if (model && has_model_) check_model();
+    if (model && c.model.lora.on() && c.model.initialize_from.path.empty())
+      problem_(
+          "model.lora",
+          "model.lora: adapters without a model to adapt; expected model.initialize_from: a run, a checkpoint, a file "
+          "of weights, or a folder of a Hugging Face model");
   }
 
  private:
@@ -173,6 +179,8 @@ class Checks {
       problem_("model." + place_of(e), fmt::format("model: {}", e.what()));
     } catch (const ShapeError& e) {
       problem_("model.input", e.what());
+    } catch (const ConfigError& e) {  // of model.lora
+      problem_of(e);
     }
   }
 
@@ -219,13 +227,36 @@ class Checks {
 
   void check_groups(Graph& graph) {
     const std::vector<ParameterGroup>& groups = config_.optimizer.groups;
+    if (config_.model.lora.on()) check_adapters_train(graph);
     try {
       apply_groups(graph, groups);
       mark_matrices(graph, config_.optimizer);
     } catch (const ConfigError& e) {
-      const std::string text = e.what();
-      problem_(text.substr(0, text.find(':')), text);
+      problem_of(e);
     }
+  }
+
+  /// A checkpoint holds what model.lora trains, whatever the groups are.
+  void check_adapters_train(const Graph& graph) {
+    const std::vector<ParameterGroup>& groups = config_.optimizer.groups;
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      if (!groups[g].frozen) continue;
+      for (const GraphParam& p : graph.params()) {
+        if (p.update.frozen || !matches(groups[g], p.name)) continue;
+        const std::string field = fmt::format("optimizer.groups.{}.match", g);
+        problem_(field,
+                 fmt::format("{}: {} is to freeze {}, which model.lora trains; expected a pattern that leaves it "
+                             "out, or other targets",
+                             field, json_string(groups[g].match), p.name));
+        break;
+      }
+    }
+  }
+
+  /// Its text begins with the field.
+  void problem_of(const ConfigError& e) {
+    const std::string text = e.what();
+    problem_(text.substr(0, text.find(':')), text);
   }
 
   const RunConfig& config_;

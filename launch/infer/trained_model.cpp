@@ -1,7 +1,10 @@
 #include "launch/infer/trained_model.hpp"
 
+#include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -12,8 +15,8 @@
 #include "comm/collective/agree.hpp"
 #include "launch/place/device_placement.hpp"
 #include "launch/report/run_choices.hpp"
+#include "launch/train/start_weights.hpp"
 #include "runtime/config/version.hpp"
-#include "runtime/device/host_mirror.hpp"
 
 namespace dtrain::launch {
 
@@ -32,6 +35,8 @@ void check_same_model(const io::FoundCheckpoint& found, const LoadedConfig& inpu
   std::map<std::string, std::pair<std::string, std::string>> fields;
   const auto of_model = [](const std::string& f) {
     const bool port = f.starts_with("data.inputs.") || f.starts_with("data.targets.");
+    // Where it began does not matter; and of a base, its parameters are compared.
+    if (f.starts_with("model.initialize_from")) return false;
     return f.starts_with("model.") || f.starts_with("data.normalize.") ||
            (port && f.find(".normalize.") != std::string::npos);
   };
@@ -91,18 +96,44 @@ std::unique_ptr<io::Loader> TrainedModel::make_loader() const {
                              world_.size(), &engine_->device()));
 }
 
+/// What a LoRA run's checkpoint does not hold: rank 0 reads it, as a run does at its start.
+void TrainedModel::load_base(const HostMirror& params) {
+  const FlatLayout& layout = engine_->store().layout();
+  float* const flat = params.as<float>();
+  initialize(flat, layout, engine_->plan().graph, found_->state.seed);
+  group_->agree([&] {
+    if (group_->rank() != 0) return;
+    std::vector<io::StateTensor> tensors;
+    io::append_flat(tensors, "param/", layout.params, flat);
+    read_start_weights(config_.model, std::move(tensors));
+  });
+  constexpr std::size_t most = std::size_t{16} << 20;  // floats of a message
+  for (std::size_t at = 0; at < layout.all_floats(); at += most) {
+    const std::span<float> piece(flat + at, std::min(most, layout.all_floats() - at));
+    std::vector<std::byte> bytes(piece.size_bytes());
+    std::memcpy(bytes.data(), piece.data(), bytes.size());
+    group_->broadcast(bytes, 0);
+    std::memcpy(piece.data(), bytes.data(), bytes.size());
+  }
+  check_base(found_->path, found_->state, config_.model, parameter_hash(flat, layout.frozen()));
+}
+
 void TrainedModel::load() {
   watchdog().beat("load", 0, comm::Deadline::load);
   const ParameterStore& store = engine_->store();
   const HostMirror params(engine_->device(), store.params(), store.layout().all_floats() * sizeof(float));
+  const bool part = config_.model.lora.on();
+  const FlatLayout& layout = store.layout();
   std::vector<io::StateTensor> tensors;
-  io::append_flat(tensors, averaged() ? "ema/" : "param/", store.layout().params, params.as<float>());
+  io::append_flat(tensors, averaged() ? "ema/" : "param/", part ? layout.trained() : std::span(layout.params),
+                  params.as<float>());
   for (const FlatState& s : store.layout().states)
     if (s.kept) tensors.push_back({"state/" + s.name, DType::f32, s.shape, params.as<float>() + s.offset});
   const std::string_view skipped[] = {"optimizer/", averaged() ? "param/" : "ema/"};
   // The gaps between parameters are zero on the device, and stay so.
   params.pull(engine_->compute());
   engine_->compute().synchronize();
+  if (part) load_base(params);
   io::load_checkpoint(*group_, found_->path, tensors, io::posix_file_system(), skipped);
   params.push(engine_->compute());
   engine_->pack();

@@ -16,6 +16,7 @@
 #include "launch/data/data.hpp"
 #include "launch/train/engine.hpp"
 #include "models/model/build.hpp"
+#include "runtime/device/host_mirror.hpp"
 
 namespace dtrain::launch {
 
@@ -65,6 +66,7 @@ class TrainedModel {
 
  private:
   void load();
+  void load_base(const HostMirror& params);
 
   const LoadedConfig& input_;
   RunConfig config_;

@@ -164,7 +164,8 @@ class Check {
     std::string out = fmt::format("{}: {} parameters, {}FLOP a sample forward, {}FLOP trained\n", config_.name,
                                   grouped(plan_.graph.parameter_count()), quantity(plan_.flops_per_sample),
                                   quantity(plan_.train_flops_per_sample));
-    if (!config_.optimizer.groups.empty()) out += groups_text();
+    if (config_.model.lora.on()) out += lora_text();
+    if (plan_.graph.frozen_count() > 0 || !config_.optimizer.groups.empty()) out += groups_text();
     if (std::holds_alternative<Muon>(config_.optimizer.kind)) out += muon_text();
     out += "\n";
     out += layer_table();
@@ -261,6 +262,13 @@ class Check {
       out += fmt::format("  {}: {} parameters, {}\n", group.match, grouped(decided_by(g)), how);
     }
     return out;
+  }
+  std::string lora_text() const {
+    const models::Lora& lora = config_.model.lora;
+    const auto adapters = std::count_if(plan_.graph.params().begin(), plan_.graph.params().end(),
+                                        [](const GraphParam& p) { return models::is_adapter(p.name); });
+    return fmt::format("lora: adapters of rank {} and alpha {} beside {} dense layer{}\n", lora.rank, lora.alpha,
+                       adapters / 2, adapters == 2 ? "" : "s");
   }
   std::string muon_text() const {
     std::int64_t floats = 0, matrices = 0;

@@ -16,13 +16,14 @@ Tensor flat_view(float* flat, const Bucket& range) {
 }  // namespace
 
 ModelState::ModelState(Device& device, const ParameterStore& store, const Optimizer& optimizer,
-                       ParameterAverage* average, Collective& collective, Stream& compute)
+                       ParameterAverage* average, Collective& collective, Stream& compute, bool part)
     : device_(device),
       store_(store),
       optimizer_(optimizer),
       average_(average),
       collective_(collective),
-      compute_(compute) {
+      compute_(compute),
+      part_(part) {
   params_ = HostMirror(device, store.params(), store.layout().all_floats() * sizeof(float));
   if (average_) averages_ = HostMirror(device, average_->data(), store.layout().total_floats() * sizeof(float));
   for (int i = 0; i < optimizer.states(); ++i) {
@@ -39,23 +40,23 @@ ModelState::ModelState(Device& device, const ParameterStore& store, const Optimi
 
 std::vector<io::StateTensor> ModelState::tensors() {
   auto out = loaded_tensors();
-  if (average_) io::append_flat(out, "ema/", store_.layout().frozen(), params_.as<float>());
+  if (average_ && !part_) io::append_flat(out, "ema/", store_.layout().frozen(), params_.as<float>());
   return out;
 }
 
 std::vector<io::StateTensor> ModelState::loaded_tensors() {
-  return loaded_tensors(true);
+  return some_tensors(!part_, true);
 }
 
 std::vector<io::StateTensor> ModelState::replicated_tensors() {
-  return loaded_tensors(!optimizer_.sharded());
+  return some_tensors(true, !optimizer_.sharded());
 }
 
-std::vector<io::StateTensor> ModelState::loaded_tensors(bool with_moments) {
+std::vector<io::StateTensor> ModelState::some_tensors(bool with_frozen, bool with_moments) {
   const FlatLayout& layout = store_.layout();
   if (optimizer_.sharded() && with_moments) make_images();
   std::vector<io::StateTensor> out;
-  io::append_flat(out, "param/", layout.params, params_.as<float>());
+  io::append_flat(out, "param/", with_frozen ? std::span(layout.params) : layout.trained(), params_.as<float>());
   for (const FlatState& s : layout.states)
     out.push_back({"state/" + s.name, DType::f32, s.shape, params_.as<float>() + s.offset});
   for (std::size_t i = 0; i < moments_.size() && with_moments; ++i) {

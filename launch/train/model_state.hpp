@@ -20,8 +20,10 @@ namespace dtrain::launch {
 
 class ModelState {
  public:
-  /// `average` may be null. The collective is that of the ranks among which the optimizer is sharded.
-  ModelState(Device&, const ParameterStore&, const Optimizer&, ParameterAverage* average, Collective&, Stream& compute);
+  /// `average` may be null. The collective is that of the ranks among which the optimizer is sharded. `part`: frozen
+  /// parameters are not in checkpoints.
+  ModelState(Device&, const ParameterStore&, const Optimizer&, ParameterAverage* average, Collective&, Stream& compute,
+             bool part = false);
 
   /// Views of the host's images, named as checkpoints name them: pull() before a save, push() after a load. A sharded
   /// optimizer's state is whole there: it is put together in a pull, which is collective, and taken apart in a push.
@@ -32,7 +34,8 @@ class ModelState {
   /// trained.
   std::vector<std::string> names_of_frozen() const;
   void pull();
-  /// Those of which each rank holds all, and not through other ranks: all but a sharded optimizer's state.
+  /// Those of which each rank holds all, and not through other ranks: all but a sharded optimizer's state. Frozen
+  /// parameters are among them in any case.
   std::vector<io::StateTensor> replicated_tensors();
   void pull_replicated();
   void push();
@@ -52,13 +55,15 @@ class ModelState {
   void check_memory(Group&, Program* packed_too = nullptr);
   /// As in summary.json, of the parameters at the latest pull().
   std::string parameter_hash() const { return dtrain::parameter_hash(params_.as<float>(), store_.layout()); }
+  /// The same of the frozen ones alone.
+  std::string frozen_hash() const { return dtrain::parameter_hash(params_.as<float>(), store_.layout().frozen()); }
   /// The same of their moving average; empty without one.
   std::string average_hash() const;
   /// The first parameter with a gradient that is not finite; empty if all are.
   std::string first_nonfinite_gradient();
 
  private:
-  std::vector<io::StateTensor> loaded_tensors(bool with_moments);
+  std::vector<io::StateTensor> some_tensors(bool with_frozen, bool with_moments);
   std::string memory_fault(Program* packed_too);
   void make_images();
   void gather_bucket(std::size_t bucket, const Tensor& own, Stream&);
@@ -72,6 +77,7 @@ class ModelState {
   ParameterAverage* average_;
   Collective& collective_;
   Stream& compute_;
+  const bool part_;
   HostMirror params_, averages_;
   HostMirror gathered_;                     // of the gradients, where moments of all ranks come together; sharded only
   std::vector<HostMirror> moments_;         // as on the device: of the own shards, where sharded

@@ -16,6 +16,8 @@
 #include "launch/base/clock.hpp"
 #include "launch/data/data.hpp"
 #include "launch/data/export_form.hpp"
+#include "launch/train/merged_model.hpp"
+#include "launch/train/start_weights.hpp"
 #include "runtime/config/version.hpp"
 
 namespace dtrain::launch {
@@ -116,7 +118,11 @@ void Saving::export_each() {
   if (!made.remark.empty()) report_.say("checkpoint.export: " + made.remark);
   writer_->when_durable([form = std::move(made.form)](const std::string& path) {
     try {
-      io::export_into_checkpoint(path, form);
+      MergedModel merged;
+      io::export_into_checkpoint(path, form,
+                                 [&merged](const std::string& checkpoint, const io::RunState& state, bool averaged) {
+                                   return merged.read(checkpoint, state, averaged);
+                                 });
     } catch (const Error& e) {
       throw CheckpointError(
           fmt::format("the checkpoint {} is whole, but its model could not be exported: {}; `dtrain "
@@ -230,6 +236,7 @@ void Saving::check_data(DataCheck& check, const RunStatus& status) {
 
 void Saving::load(ModelState& model, RunStatus& status) {
   const bool wanted = config_.train.ema.decay > 0;
+  if (config_.model.lora.on()) check_base(found_->path, found_->state, config_.model, model.frozen_hash());
   auto tensors = model.loaded_tensors();
   if (wanted && !found_->averaged) std::erase_if(tensors, [](const auto& t) { return t.name.starts_with("ema/"); });
   // What the checkpoint may hold beside them: averages, where there are none now, and what was kept of parameters that
@@ -347,6 +354,7 @@ void Saving::write(RunStatus& status, ModelState& model) {
   alone([&] {
     model.pull();
     s.parameter_hash = model.parameter_hash();
+    if (config_.model.lora.on()) s.versions[io::base_hash_key] = model.frozen_hash();
   });
   const auto best = status.best ? std::optional(static_cast<std::uint64_t>(status.best->step)) : std::nullopt;
   writer_->save(s, model.tensors(), best);

@@ -55,20 +55,40 @@ std::vector<std::string> other_settings(const std::string& from, const models::M
 
 }  // namespace
 
-io::StartWeights take_start_weights(Group& group, const models::ModelConfig& config, ModelState& model) {
+io::StartWeights read_start_weights(const models::ModelConfig& config, std::vector<io::StateTensor> tensors) {
   const models::InitializeFrom& from = config.initialize_from;
+  std::erase_if(tensors, [](const auto& t) {
+    return (!t.name.starts_with("param/") && !t.name.starts_with("state/")) || models::is_adapter(t.name);
+  });
+  check_patterns(from.skip, tensors);
+  const auto wanted = [&](const std::string& name) {
+    return std::none_of(from.skip.begin(), from.skip.end(), [&](const auto& p) { return matches(p, name); });
+  };
+  io::StartWeights weights = io::load_weights(from.path, models::family_name(config.family), tensors, wanted);
+  weights.settings = other_settings(from.path, config);
+  return weights;
+}
+
+void check_base(const std::string& checkpoint, const io::RunState& state, const models::ModelConfig& config,
+                const std::string& hash) {
+  const std::string before = io::base_hash(state);
+  if (before == hash) return;
+  const auto fail = [&](const std::string& what) {
+    throw CheckpointError(fmt::format("checkpoint {} {}", checkpoint, what), CheckpointError::Kind::incompatible);
+  };
+  if (before.empty())
+    fail("is of a run without model.lora: it holds no adapters; take model.lora out of the configuration");
+  fail(fmt::format(
+      "has adapters of another model than the one in {}: its parameters had the hash {}, and these have {}; "
+      "set model.initialize_from to the weights that the run began with",
+      config.initialize_from.path, before, hash));
+}
+
+io::StartWeights take_start_weights(Group& group, const models::ModelConfig& config, ModelState& model) {
   io::StartWeights weights;
   group.agree([&] {
     if (group.rank() != 0) return;
-    auto tensors = model.loaded_tensors();
-    std::erase_if(tensors,
-                  [](const auto& t) { return !t.name.starts_with("param/") && !t.name.starts_with("state/"); });
-    check_patterns(from.skip, tensors);
-    const auto wanted = [&](const std::string& name) {
-      return std::none_of(from.skip.begin(), from.skip.end(), [&](const auto& p) { return matches(p, name); });
-    };
-    weights = io::load_weights(from.path, models::family_name(config.family), tensors, wanted);
-    weights.settings = other_settings(from.path, config);
+    weights = read_start_weights(config, model.replicated_tensors());
   });
   model.push();
   model.restart_average();

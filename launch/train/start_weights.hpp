@@ -13,6 +13,13 @@ namespace dtrain::launch {
 /// What is in none of the lists stays initialized. Throws, on all ranks alike, ConfigError for a pattern that matches
 /// nothing, and as io::load_weights() does.
 io::StartWeights take_start_weights(Group&, const models::ModelConfig&, ModelState&);
+/// The same on this rank alone, of tensors "param/..." and "state/..."; others of them, and adapters, stay as they are.
+io::StartWeights read_start_weights(const models::ModelConfig&, std::vector<io::StateTensor>);
+
+/// The parameters that a LoRA run's checkpoint does not hold are here those that it was trained on. `hash`: of those
+/// here. Throws CheckpointError where they are others.
+void check_base(const std::string& checkpoint, const io::RunState&, const models::ModelConfig&,
+                const std::string& hash);
 
 /// What a user is to know: one line of what was taken, and of each kind of what was not.
 std::vector<std::string> lines_of(const io::StartWeights&);

@@ -235,12 +235,19 @@ class Trainer {
     watchdog_.beat("load", static_cast<std::uint64_t>(status_.step), comm::Deadline::load);
     ModelState& model = step_->model();
     saving_->check_data(*data_check_, status_);
-    if (saving_->resumes()) {
-      saving_->load(model, status_);
-    } else {
+    const bool resumes = saving_->resumes();
+    // Checkpoints of adapters do not hold the model that they adapt.
+    if (!resumes || config_.model.lora.on()) {
       model.initialize(engine_->plan().graph, config_.seed);
       if (!config_.model.initialize_from.path.empty())
         for (const std::string& line : lines_of(take_start_weights(*group_, config_.model, model))) report_.say(line);
+    }
+    if (resumes) {
+      if (config_.model.lora.on()) {
+        model.broadcast();
+        model.pull_parameters();
+      }
+      saving_->load(model, status_);
     }
     // Initialization and files are equal on all ranks; the broadcast makes that a fact and not a hope.
     model.broadcast();
@@ -253,8 +260,7 @@ class Trainer {
 
   void take_directory() {
     report_.take_directory(saving_->run_id(), saving_->earlier());
-    if (world_.rank() != 0) return;
-    if (const std::string text = saving_->set_aside(); !text.empty()) report_.say(text);
+    if (const std::string text = world_.rank() == 0 ? saving_->set_aside() : ""; !text.empty()) report_.say(text);
   }
 
   void open_files() {
@@ -388,9 +394,8 @@ class Trainer {
   bool evaluation_due() const {
     if (!evaluator_) return false;
     if (status_.finished()) return true;
-    const std::int64_t step = status_.step;
-    if (config_.train.eval_every_steps > 0) return step % config_.train.eval_every_steps == 0;
-    return status_.taken() / status_.samples > status_.batch.samples_before(step - 1) / status_.samples;
+    if (config_.train.eval_every_steps > 0) return status_.step % config_.train.eval_every_steps == 0;
+    return status_.taken() / status_.samples > status_.batch.samples_before(status_.step - 1) / status_.samples;
   }
 
   /// With the averaged parameters where there are some. False where it was given up because some rank was asked to

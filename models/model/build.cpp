@@ -33,7 +33,9 @@ class Builder {
         outputs_(outputs_of(model)),
         family_(family_layers(model.family, inputs_)),
         linked_(link(family_.empty() ? model.layers : family_, inputs_, outputs_, model.family)),
-        graph_(batch) {}
+        graph_(batch) {
+    if (model.lora.on()) adapted_ = adapted_layers(model.lora, linked_.layers);
+  }
 
   Graph build_generation(const Generation& generation) {
     generation_ = generation;
@@ -66,6 +68,7 @@ class Builder {
     } catch (const ShapeError& e) {
       throw LayerError(linked_.layers.size(), e.what());
     }
+    if (model_.lora.on()) freeze_the_rest();
     return std::move(graph_);
   }
 
@@ -116,7 +119,9 @@ class Builder {
       }
       heads_.erase(head);
     }
-    const ValueId value = std::visit([&](const auto& op) { return add(linked.name, op, in); }, linked.layer->op);
+    const ValueId value = adapted(i)
+                              ? add_adapted(linked.name, *dense, in[0])
+                              : std::visit([&](const auto& op) { return add(linked.name, op, in); }, linked.layer->op);
     tie_.clear();
     return value;
   }
@@ -132,7 +137,7 @@ class Builder {
       if (!output) continue;
       const std::size_t layer = linked_.outputs[*output];
       const auto* dense = std::get_if<Dense>(&linked_.layers[layer].layer->op);
-      if (dense == nullptr || dense->activation != Activation::none || dense->units < many) continue;
+      if (dense == nullptr || dense->activation != Activation::none || dense->units < many || adapted(layer)) continue;
       const bool read = std::any_of(linked_.layers.begin(), linked_.layers.end(), [layer](const Linked& other) {
         return other.tie == static_cast<int>(layer) ||
                std::any_of(other.from.begin(), other.from.end(),
@@ -209,6 +214,36 @@ class Builder {
     in.push_back(lengths_);
     return add<Positions>(name, op, in);
   }
+  // ---- adapters: see Lora ----
+
+  bool adapted(std::size_t layer) const { return !adapted_.empty() && adapted_[layer]; }
+
+  /// The activation is behind the sum.
+  ValueId add_adapted(const std::string& name, Dense op, ValueId x) {
+    const Lora& lora = model_.lora;
+    const Activation activation = std::exchange(op.activation, Activation::none);
+    const ValueId own = add(name, op, {x});
+    const std::int64_t features = graph_.desc(x).channels(), most = std::min(features, op.units);
+    if (lora.rank > most)
+      throw ConfigError(fmt::format("model.lora.rank: {} for layer {}, whose weight is [{}, {}]; expected at most {}",
+                                    lora.rank, name, op.units, features, most));
+    if (lora.dropout > 0) x = add(name + ".lora_dropout", Dropout{lora.dropout}, {x});
+    const Dense down{.units = lora.rank, .bias = false, .per_position = op.per_position};
+    const Dense up{
+        .units = op.units, .bias = false, .per_position = op.per_position, .init = {.weight = Init{Init::Kind::zeros}}};
+    const ValueId low = add(fmt::format("{}{}", name, lora_a), down, {x});
+    const ValueId change = add(fmt::format("{}{}", name, lora_b), up, {low});
+    return add(name + ".lora", Add{activation, lora.factor()}, {own, change});
+  }
+
+  void freeze_the_rest() {
+    std::vector<std::string> names;
+    for (const GraphParam& param : graph_.params()) names.push_back(param.name);
+    const std::vector<bool> trained = trained_parameters(model_.lora, names);
+    for (std::size_t p = 0; p < names.size(); ++p)
+      if (!trained[p]) graph_.set_update(static_cast<ParamId>(p), {.frozen = true});
+  }
+
   /// Generation sees a few positions at a time.
   template <class Op>
   static constexpr bool by_position =
@@ -390,6 +425,7 @@ class Builder {
   std::vector<Layer> family_;
   LinkedModel linked_;
   Graph graph_;
+  std::vector<bool> adapted_;                      // by layer; empty: none
   std::vector<ValueId> inputs_read_;               // what layers read of each input
   std::vector<std::optional<ValueId>> flattened_;  // the same as features
   std::vector<ValueId> values_;                    // by layer: what it gives, behind its activation

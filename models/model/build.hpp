@@ -39,9 +39,10 @@ struct Generation {
 ///
 /// Nodes are in the order of the layers, and so are parameters: of each layer first its weight, then its bias. A layer
 /// may become several nodes: `conv_silu` behind `conv` for an activation that no kernel applies inside, `norm_moments`
-/// and `norm_sum` before a `norm` of all ranks; parameters carry the layer's name all the same.
+/// and `norm_sum` before a `norm` of all ranks; parameters carry the layer's name all the same. With adapters (Lora)
+/// their parameters, and layers that are trained whole, are the only ones that are not frozen.
 ///
-/// Throws LayerError that names the layer and the shapes.
+/// Throws LayerError that names the layer and the shapes, and ConfigError for what model.lora says.
 Graph build(const ModelConfig&, std::int64_t batch, DType compute, const StoredPorts& = {},
             BuildFor = BuildFor::training);
 

@@ -266,6 +266,8 @@ TypePtr<ModelConfig> model_table() {
              "checkpoint export, a safetensors file, or a folder of a Hugging Face model")
         .may_change()
         .shown_if([](const ModelConfig& m) { return !m.initialize_from.path.empty(); });
+    model.add("lora", &ModelConfig::lora, lora_table(), "train low-rank adapters in place of the parameters")
+        .shown_if([](const ModelConfig& m) { return m.lora.on(); });
     model.add(
         "batch_norm", [](auto& m) -> auto& { return m; }, batch_norm_table(), "of every batch norm");
     return shared(std::move(model));

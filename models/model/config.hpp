@@ -12,6 +12,7 @@
 #include "models/families/families.hpp"
 #include "models/layers/input.hpp"
 #include "models/layers/layer.hpp"
+#include "models/model/lora.hpp"
 #include "runtime/config/fields.hpp"
 
 namespace dtrain::models {
@@ -56,6 +57,7 @@ struct ModelConfig {
   /// else over the micro batch of each rank, which depends on batch.micro, but not on the number of ranks.
   bool sync_batch_norm = false;
   InitializeFrom initialize_from;
+  Lora lora;
 };
 
 /// The inputs, at least one: `input` is one of that name.

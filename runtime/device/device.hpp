@@ -52,7 +52,7 @@ class Timeline {
 
 /// A host function with its arguments by value: small and trivially copyable, so that enqueueing allocates nothing.
 struct HostTask {
-  static constexpr std::size_t capacity = 128;
+  static constexpr std::size_t capacity = 192;
   void (*run)(void* arguments) = nullptr;
   alignas(16) std::byte arguments[capacity]{};
 

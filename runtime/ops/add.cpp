@@ -17,7 +17,8 @@ OpShape Add::infer(std::span<const TensorDesc> in) const {
   shape.differentiable = 3;
   for (std::uint8_t i = 0; i < 2; ++i) {
     shape.may_share.push_back({Alias::Kind::out_over_in, i, 0});
-    shape.may_share.push_back({Alias::Kind::grad_over_grad, i, 0});
+    // The gradient of b is another one than that of y where there is a factor.
+    if (i == 0 || factor == 1) shape.may_share.push_back({Alias::Kind::grad_over_grad, i, 0});
   }
   shape.flops = static_cast<double>(in[0].elements());
   return shape;

@@ -7,9 +7,10 @@
 
 namespace dtrain {
 
-/// y = act(a + b) of two equal shapes.
+/// y = act(a + factor * b) of two equal shapes.
 struct Add {
   Activation activation = Activation::none;  // one whose derivative_of_output
+  double factor = 1;                         // of low-rank adapters; users write none
 
   std::string_view name() const { return "add"; }
   OpShape infer(std::span<const TensorDesc> in) const;

@@ -38,14 +38,19 @@ std::string hint(const ParameterGroup& group, const std::vector<std::string>& na
 void apply_groups(Graph& graph, std::span<const ParameterGroup> groups) {
   if (groups.empty()) return;
   std::vector<std::string> names;
-  for (const GraphParam& p : graph.params()) names.push_back(p.name);
+  std::vector<bool> fixed;  // by the model: no group makes it train
+  for (const GraphParam& p : graph.params()) {
+    names.push_back(p.name);
+    fixed.push_back(p.update.frozen);
+  }
   for (std::size_t g = 0; g < groups.size(); ++g) {
     const ParameterGroup& group = groups[g];
     bool found = false;
     for (std::size_t p = 0; p < names.size(); ++p) {
       if (!matches(group, names[p])) continue;
       found = true;
-      graph.set_update(static_cast<ParamId>(p), {group.frozen, group.learning_rate_factor, group.weight_decay});
+      graph.set_update(static_cast<ParamId>(p),
+                       {group.frozen || fixed[p], group.learning_rate_factor, group.weight_decay});
     }
     if (!found && !names.empty())
       throw ConfigError(fmt::format("optimizer.groups.{}.match: \"{}\" matches no parameter of the model; {}", g,

@@ -23,8 +23,9 @@ struct ParameterGroup {
 bool matches(const std::string& pattern, const std::string& name) noexcept;
 bool matches(const ParameterGroup&, const std::string& parameter) noexcept;
 
-/// Gives each parameter of the graph what the last group that matches it says. Throws ConfigError, with
-/// "optimizer.groups.N.match" in front, where a group matches no parameter, and where all parameters are frozen.
+/// Gives each parameter of the graph what the last group that matches it says; what is frozen already stays so. Throws
+/// ConfigError, with "optimizer.groups.N.match" in front, where a group matches no parameter, and where all parameters
+/// are frozen.
 void apply_groups(Graph&, std::span<const ParameterGroup>);
 
 }  // namespace dtrain

@@ -174,8 +174,12 @@ void initialize(float* flat, const FlatLayout& layout, const Graph& graph, std::
 }
 
 std::string parameter_hash(const float* flat, const FlatLayout& layout) {
+  return parameter_hash(flat, std::span(layout.params));
+}
+
+std::string parameter_hash(const float* flat, std::span<const FlatParam> params) {
   std::vector<const FlatParam*> by_name;
-  for (const auto& p : layout.params) by_name.push_back(&p);
+  for (const auto& p : params) by_name.push_back(&p);
   std::sort(by_name.begin(), by_name.end(), [](const FlatParam* a, const FlatParam* b) { return a->name < b->name; });
   struct FreeState {
     void operator()(XXH3_state_t* s) const noexcept { XXH3_freeState(s); }

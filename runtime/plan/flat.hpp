@@ -134,5 +134,7 @@ void initialize(float* flat_params, const FlatLayout&, const Graph&, std::uint64
 /// Hash of names, shapes and fp32 bytes in name order: independent of ranks, buckets and flat order. 16 hex digits
 /// (XXH3-64).
 std::string parameter_hash(const float* flat_params, const FlatLayout&);
+/// Of some of them: layout.frozen(), say.
+std::string parameter_hash(const float* flat_params, std::span<const FlatParam>);
 
 }  // namespace dtrain

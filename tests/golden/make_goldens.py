@@ -247,6 +247,8 @@ def make_ops():
         "add_relu": (51, [(2, 5, 3, 4)] * 2, [], lambda a, b: (a + b).relu()),
         "add_tanh": (52, [(4, 21)] * 2, [], lambda a, b: (a + b).tanh()),
         "add_sigmoid": (53, [(4, 21)] * 2, [], lambda a, b: (a + b).sigmoid()),
+        "add_factor": (159, [(4, 21)] * 2, [], lambda a, b: a + 0.75 * b),
+        "add_factor_tanh": (160, [(2, 5, 3, 4)] * 2, [], lambda a, b: (a - 2.5 * b).tanh()),
         "multiply": (54, [(4, 21)] * 2, [], lambda a, b: a * b),
         "multiply_broadcast": (55, [(2, 19, 3, 4), (2, 19, 1, 1)], [], lambda a, b: a * b),
         "concat": (56, [(2, 3, 4, 5), (2, 8, 4, 5), (2, 1, 4, 5)], [], lambda *x: torch.cat(x, 1)),

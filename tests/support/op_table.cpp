@@ -79,6 +79,8 @@ const std::vector<OpRow>& op_table() {
         {"add_relu", 51, Add{relu}, image(2, 5, 3, 4), {image(2, 5, 3, 4)}},
         {"add_tanh", 52, Add{tanh}, small, {small}},
         {"add_sigmoid", 53, Add{Activation::sigmoid}, small, {small}},
+        {"add_factor", 159, Add{none, 0.75}, small, {small}},
+        {"add_factor_tanh", 160, Add{tanh, -2.5}, image(2, 5, 3, 4), {image(2, 5, 3, 4)}},
         {"multiply", 54, Multiply{}, small, {small}},
         {"multiply_broadcast", 55, Multiply{}, image(2, 19, 3, 4), {image(2, 19, 1, 1)}},
         {"concat", 56, Concat{}, image(2, 3, 4, 5), {image(2, 8, 4, 5), image(2, 1, 4, 5)}},

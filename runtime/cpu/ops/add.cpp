@@ -13,15 +13,15 @@ template <class T>
 class AddKernel final : public Kernel {
  public:
   AddKernel(const Add& op, std::int64_t elements, int threads)
-      : kind_(op.activation), elements_(elements), threads_(threads) {}
+      : kind_(op.activation), factor_(static_cast<float>(op.factor)), elements_(elements), threads_(threads) {}
 
   void forward(const OpArgs& args, Stream&) override {
     const T *a = args.in[0].as<T>(), *b = args.in[1].as<T>();
     T* y = args.out[0].as<T>();  // may be either
     with_epilogue(kind_, [&](auto kind) {
-      parallel_chunks(elements_, task_elements, threads_, [=](std::int64_t begin, std::int64_t end) {
+      parallel_chunks(elements_, task_elements, threads_, [=, factor = factor_](std::int64_t begin, std::int64_t end) {
         write_elements(y, begin, end, false,
-                       [=](std::int64_t i) { return activate<kind.value>(to_float(a[i]) + to_float(b[i])); });
+                       [=](std::int64_t i) { return activate<kind.value>(to_float(a[i]) + factor * to_float(b[i])); });
       });
     });
   }
@@ -39,10 +39,14 @@ class AddKernel final : public Kernel {
             if constexpr (kind.value != Activation::none) seen = to_float(y[from + i]);
             return activation_gradient<kind.value>(seen, to_float(gy[from + i]));
           });
-          for (const GradSlot& slot : g.in) {
-            const bool already_there = kind.value == Activation::none && slot.grad.data == gy;
+          const auto put = [&](const GradSlot& slot, bool same) {
+            const bool already_there = same && kind.value == Activation::none && slot.grad.data == gy;
             if (slot.write != Write::overwrite || !already_there) write_slot<T>(slot, from, to, values);
-          }
+          };
+          put(g.in[0], true);
+          if (factor_ != 1)
+            for (std::int64_t i = 0; i < to - from; ++i) values[i] *= factor_;
+          put(g.in[1], factor_ == 1);
         }
       });
     });
@@ -50,6 +54,7 @@ class AddKernel final : public Kernel {
 
  private:
   Activation kind_;
+  float factor_;  // of the second
   std::int64_t elements_;
   int threads_;
 };

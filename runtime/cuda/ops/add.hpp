@@ -7,14 +7,16 @@
 
 namespace dtrain::cuda {
 
-/// y = act(a + b)
-void add(const Launch&, Element, Activation, const void* a, const void* b, void* y, std::int64_t n);
-void add_gradient(const Launch&, Element, Activation, const void* y, const void* gy, Slot ga, Slot gb, std::int64_t n);
+/// y = act(a + factor * b)
+void add(const Launch&, Element, Activation, float factor, const void* a, const void* b, void* y, std::int64_t n);
+void add_gradient(const Launch&, Element, Activation, float factor, const void* y, const void* gy, Slot ga, Slot gb,
+                  std::int64_t n);
 
 template <class T>
 struct AddBody {
   using Element = T;
   Activation kind;
+  float factor;
   const T *a, *b;
   T* y;
   template <int width>
@@ -22,7 +24,7 @@ struct AddBody {
     const Floats<width> left = load_floats<width>(a + i), right = load_floats<width>(b + i);
     Floats<width> sum;
     with_epilogue(kind, [&](auto constant) {
-      for (int j = 0; j < width; ++j) sum.v[j] = dtrain::activate<constant.value>(left.v[j] + right.v[j]);
+      for (int j = 0; j < width; ++j) sum.v[j] = dtrain::activate<constant.value>(left.v[j] + factor * right.v[j]);
     });
     store_floats<width>(y + i, sum);
   }
@@ -32,6 +34,7 @@ template <class T>
 struct AddGradientBody {
   using Element = T;
   Activation kind;
+  float factor;
   const T *y, *gy;
   Slot ga, gb;
   template <int width>
@@ -44,6 +47,7 @@ struct AddGradientBody {
       });
     }
     write_slot<width, T>(ga, i, g);
+    for (int j = 0; j < width; ++j) g.v[j] *= factor;
     write_slot<width, T>(gb, i, g);
   }
 };

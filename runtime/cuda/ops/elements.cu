@@ -20,12 +20,13 @@ void activation_gradient(const Launch& where, Element element, Activation kind, 
   for_elements<ActivationGradientBody>(where, element, n, aligned(seen, gy, gx.to), kind, seen, gy, gx);
 }
 
-void add(const Launch& where, Element element, Activation kind, const void* a, const void* b, void* y, std::int64_t n) {
-  for_elements<AddBody>(where, element, n, aligned(a, b, y), kind, a, b, y);
+void add(const Launch& where, Element element, Activation kind, float factor, const void* a, const void* b, void* y,
+         std::int64_t n) {
+  for_elements<AddBody>(where, element, n, aligned(a, b, y), kind, factor, a, b, y);
 }
-void add_gradient(const Launch& where, Element element, Activation kind, const void* y, const void* gy, Slot ga,
-                  Slot gb, std::int64_t n) {
-  for_elements<AddGradientBody>(where, element, n, aligned(y, gy, ga.to, gb.to), kind, y, gy, ga, gb);
+void add_gradient(const Launch& where, Element element, Activation kind, float factor, const void* y, const void* gy,
+                  Slot ga, Slot gb, std::int64_t n) {
+  for_elements<AddGradientBody>(where, element, n, aligned(y, gy, ga.to, gb.to), kind, factor, y, gy, ga, gb);
 }
 
 void multiply(const Launch& where, Element element, const void* a, const void* b, void* y, std::int64_t n) {

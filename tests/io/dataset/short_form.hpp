@@ -16,6 +16,7 @@ struct ShortForm {
   Normalize normalize;
   std::vector<Augmentation> augment;
   std::int64_t micro_batch = 1, global_batch = 1;
+  BatchWarmup warmup;
   int rank = 0, ranks = 1;
   std::uint64_t seed = 1;
   bool shuffle = true;
@@ -52,6 +53,7 @@ inline LoaderOptions options_of(const Dataset& set, const ShortForm& s, bool tra
   }
   o.layout = batch_layout(graph, carry);
   o.global_batch = s.global_batch;
+  o.warmup = s.warmup;
   o.rank = s.rank;
   o.ranks = s.ranks;
   o.seed = s.seed;

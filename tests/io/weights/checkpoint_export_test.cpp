@@ -41,7 +41,7 @@ TEST(CheckpointExportInside, AFaultAtAnyCallLeavesTheCheckpointAlone) {
   write_steps(first / "c", {7});
   FaultFileSystem counting;
   fs::copy(first / "c", first / "counted", fs::copy_options::recursive);
-  io::export_into_checkpoint(first / "counted/step-000000007", std::nullopt, counting);
+  io::export_into_checkpoint(first / "counted/step-000000007", std::nullopt, nullptr, counting);
   const auto calls = counting.calls();
   ASSERT_GT(calls.size(), 10u);
   for (std::size_t n = 0; n < calls.size(); ++n) {
@@ -53,7 +53,7 @@ TEST(CheckpointExportInside, AFaultAtAnyCallLeavesTheCheckpointAlone) {
     const auto where = fmt::format("call {}: {} {}", n, calls[n].operation, calls[n].path);
     bool failed = false;
     try {
-      io::export_into_checkpoint(path, std::nullopt, files);
+      io::export_into_checkpoint(path, std::nullopt, nullptr, files);
     } catch (const Error&) {
       failed = true;
     }

@@ -55,6 +55,17 @@ TEST_F(AsyncTraining, elastic_bits_and_loss_of_graphs_change_nothing) {
             "warning: evaluation passes are not replayed as CUDA graphs: the test says so\n");
 }
 
+TEST_F(AsyncTraining, a_batch_that_grows_has_the_bits_of_the_cpu) {
+  // Steps of 1, 1, 2, 3 and then 4 micro batches; those of the timeline are not recorded.
+  const std::vector<std::string> grows = {"batch={global: 48, warmup: {from: 12, samples: 60}}", "train.steps=20"};
+  std::vector<std::string> traced = grows;
+  traced.emplace_back("log.trace={first_step: 2, steps: 4}");
+  const Outcome cpu = train_on(nullptr, mlp, grows, "cpu");
+  ASSERT_EQ(cpu.code, ExitCode::ok) << cpu.error;
+  expect_same(cpu, train_on(std::make_unique<AsyncDevice>(delays(300, 0)), mlp, grows, "graphs"));
+  expect_same(cpu, train_on(std::make_unique<AsyncDevice>(), mlp, traced, "traced"));
+}
+
 TEST_F(AsyncTraining, stops_at_a_step_that_all_agree_on_and_goes_on_from_there) {
   const Outcome whole = train_on(std::make_unique<AsyncDevice>(), mlp, {}, "whole");
   {

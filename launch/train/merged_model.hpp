@@ -1,0 +1,23 @@
+// The model of a LoRA run's checkpoint with its adapters merged: each W is W + alpha / rank * B A, and nothing else is
+// left of them. Owns the parameters, in host memory; used by one thread, without other ranks.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "io/checkpoint/checkpoint.hpp"
+
+namespace dtrain::launch {
+
+class MergedModel {
+ public:
+  /// Reads the base from where the checkpoint's configuration says, and the adapters from the checkpoint. `averaged`:
+  /// by their moving average. The views live as long as this object. Throws CheckpointError where the base is another
+  /// one than that of the run. See io::WholeModel.
+  std::vector<io::StateTensor> read(const std::string& checkpoint, const io::RunState&, bool averaged);
+
+ private:
+  std::vector<float> flat_;
+};
+
+}  // namespace dtrain::launch

@@ -311,6 +311,28 @@ TEST(ConfigFile, HoldsItsLimits) {
   EXPECT_THROW(load_config("no such file.yaml"), ConfigError);
 }
 
+TEST(ConfigFile, AResolvedFileUnderAnotherNameHasDirectoriesOfThatName) {
+  const LoadedConfig once = parse_config(small, "c.yaml");
+  const std::vector<std::string> renamed{"name=other"};
+  const LoadedConfig other = parse_config(once.canonical, "config.yaml", renamed);
+  EXPECT_EQ(other.config.log.directory, "runs/other");
+  EXPECT_EQ(other.config.checkpoint.directory, "runs/other/checkpoints");
+  EXPECT_TRUE(other.remarks.empty());
+  // What was said stays.
+  const std::vector<std::string> said{"log.directory=here"};
+  const LoadedConfig kept = parse_config(parse_config(small, "c.yaml", said).canonical, "config.yaml", renamed);
+  EXPECT_EQ(kept.config.log.directory, "here");
+  EXPECT_TRUE(kept.remarks.empty());
+  // Of a file that an earlier version wrote.
+  const std::vector<std::string> earlier{"name=other", "log.directory=runs/small",
+                                         "checkpoint.directory=runs/small/checkpoints"};
+  const LoadedConfig warned = parse_config(small, "c.yaml", earlier);
+  ASSERT_EQ(warned.remarks.size(), 1u);
+  EXPECT_EQ(warned.remarks[0],
+            "the name is other, and log.directory and checkpoint.directory are those of runs/small: remove both lines "
+            "for runs/other");
+}
+
 TEST(ConfigFile, FillsDefaultsAndKeepsOrigins) {
   const std::vector<std::string> overrides{"optimizer={sgd: {learning_rate: 0.05}}", "model.layers.0.dense.units=7"};
   const LoadedConfig loaded = parse_config(with("optimizer: {adam: {beta1: 0.5}}\nseed: 3\n"), "c.yaml", overrides);

@@ -188,6 +188,7 @@ class Loader {
     if (parts.size() > max_path_parts) return problem("too many parts in the key; expected key.sub=value");
     std::vector<FieldProblem> own;
     Document value = read_yaml(std::string_view(text).substr(equals + 1), source, own);
+    if (equals + 1 == text.size()) return problem("there is no value behind \"=\"; key=null unsets a key");
     for (auto& p : own) problem(std::move(p.text));
     if (!own.empty() || !readable_) return;
     set_place(value, place);
@@ -398,7 +399,10 @@ std::string config_reference() {
       "Made from the tables of fields by `dtrain config schema --markdown`; do not edit. Every key has a default "
       "except\n"
       "those marked *required*. Any key may be given on the command line as `key.sub=value`, where the value is YAML\n"
-      "and replaces what stood there; list items count from 0 (`model.layers.0.dense.units=64`).\n"
+      "and replaces what stood there; list items count from 0 (`model.layers.0.dense.units=64`). `key.sub=null` unsets "
+      "a "
+      "key,\n"
+      "so that its default counts.\n"
       "In paths of files and folders `~/`, `$NAME` and `${NAME}` are replaced as in a shell.\n"
       "A run that resumes from a checkpoint may change the keys marked `*`; to change others it needs "
       "`checkpoint.force: true`.\n";

@@ -106,7 +106,7 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
       {with("log: {samples: yes}\n"),
        {},
        "c.yaml:9:16: log.samples: got yes; expected true or false; did you mean true?"},
-      {with("device: gpu\n"), {}, "c.yaml:9:9: device: got gpu; expected one of auto, cpu, cuda"},
+      {with("device: gpu\n"), {}, "c.yaml:9:9: device: got gpu; expected one of auto, cpu, cuda; did you mean cuda?"},
       {with("device: cudaa\n"),
        {},
        "c.yaml:9:9: device: got cudaa; expected one of auto, cpu, cuda; did you mean cuda?"},
@@ -275,8 +275,8 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        "command line: model.layers.7.dense.units=1: no item \"7\" in a list of 2; expected an index from 0 to 1"},
       {std::string(small), {"seed=}"}, "command line: seed=}: not valid YAML: illegal flow end"},
       {std::string(small),
-       {"train.steps=5", "train.epochs=5"},
-       "command line: train.epochs=5: train: both epochs and steps are given; expected one of them"},
+       {"train={steps: 5, epochs: 5}"},
+       "command line: train={steps: 5, epochs: 5}: train: both epochs and steps are given; expected one of them"},
       {std::string(small),
        {"model.layers=[{dense: {units: 2}}, {conv2d: {filters: 1, kernel: 1}}]"},
        "command line: model.layers=[{dense: {units: 2}}, {conv2d: {filters: 1, kernel: 1}}]: model: layer conv2d_1: "
@@ -309,28 +309,6 @@ TEST(ConfigFile, HoldsItsLimits) {
   EXPECT_THROW(load_config("/dev/zero"), ConfigError);
   EXPECT_THROW(load_config("."), ConfigError);
   EXPECT_THROW(load_config("no such file.yaml"), ConfigError);
-}
-
-TEST(ConfigFile, AResolvedFileUnderAnotherNameHasDirectoriesOfThatName) {
-  const LoadedConfig once = parse_config(small, "c.yaml");
-  const std::vector<std::string> renamed{"name=other"};
-  const LoadedConfig other = parse_config(once.canonical, "config.yaml", renamed);
-  EXPECT_EQ(other.config.log.directory, "runs/other");
-  EXPECT_EQ(other.config.checkpoint.directory, "runs/other/checkpoints");
-  EXPECT_TRUE(other.remarks.empty());
-  // What was said stays.
-  const std::vector<std::string> said{"log.directory=here"};
-  const LoadedConfig kept = parse_config(parse_config(small, "c.yaml", said).canonical, "config.yaml", renamed);
-  EXPECT_EQ(kept.config.log.directory, "here");
-  EXPECT_TRUE(kept.remarks.empty());
-  // Of a file that an earlier version wrote.
-  const std::vector<std::string> earlier{"name=other", "log.directory=runs/small",
-                                         "checkpoint.directory=runs/small/checkpoints"};
-  const LoadedConfig warned = parse_config(small, "c.yaml", earlier);
-  ASSERT_EQ(warned.remarks.size(), 1u);
-  EXPECT_EQ(warned.remarks[0],
-            "the name is other, and log.directory and checkpoint.directory are those of runs/small: remove both lines "
-            "for runs/other");
 }
 
 TEST(ConfigFile, FillsDefaultsAndKeepsOrigins) {

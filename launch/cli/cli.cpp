@@ -419,7 +419,7 @@ int CommandLine::run(Strings args) {
   while (leading < args.size()) {
     const std::string& word = args[leading];
     if (word != "--ranks" && word != "--fresh" && !word.starts_with("--ranks=")) break;
-    leading += word == "--ranks" ? 2 : 1;
+    leading += word == "--ranks" ? 2U : 1U;
   }
   if (leading > 0 && leading >= args.size())
     throw ConfigError(args[0] == "--fresh" && args.size() == 1

@@ -99,6 +99,9 @@ FoundCheckpoint find_checkpoint(Group&, const std::string& path, FileSystem& = p
 /// begins there. Returns how many. Throws CheckpointError.
 std::size_t set_checkpoints_aside(const std::string& directory, FileSystem& = posix_file_system());
 
+/// Is it a name that checkpoints have in their directory: its label best, or a step ("500", "step-500")?
+bool names_checkpoint(std::string_view word);
+
 /// Is there a directory of this step? (Not: is it valid.)
 bool holds_step(const std::string& directory, std::uint64_t step, FileSystem& = posix_file_system());
 
@@ -128,7 +131,7 @@ struct CheckpointReport {
   bool ok = true;
 };
 /// A table: step, time, size, state, run id. Does not read shards.
-CheckpointReport list_checkpoints(const std::string& directory, FileSystem& = posix_file_system());
+CheckpointReport list_checkpoints(const std::string& given, FileSystem& = posix_file_system());
 /// Every byte of one step directory, or of each in a directory.
 CheckpointReport verify_checkpoints(const std::string& given, FileSystem& = posix_file_system());
 /// Tensor by tensor: equal, the largest absolute difference, or on one side only. ok: all equal.

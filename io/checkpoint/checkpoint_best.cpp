@@ -1,9 +1,13 @@
 #include "io/checkpoint/checkpoint_best.hpp"
 
 #include <algorithm>
+#include <charconv>
+#include <string_view>
+#include <system_error>
 
 #include <fmt/format.h>
 
+#include "io/checkpoint/checkpoint.hpp"
 #include "io/checkpoint/checkpoint_manifest.hpp"
 #include "io/checkpoint/checkpoint_publish.hpp"
 
@@ -14,6 +18,16 @@ constexpr std::uint64_t label_cap = 64;  // bytes: "step-" and a number
 
 bool is_there(FileSystem& files, const std::string& directory, std::uint64_t step) {
   return look_at(files, join_path(directory, step_name(step))).directory;
+}
+
+/// Of "500", "step-500" or "step-000000500".
+std::optional<std::uint64_t> step_of(std::string_view word) {
+  constexpr std::string_view prefix = "step-";
+  if (word.starts_with(prefix)) word.remove_prefix(prefix.size());
+  std::uint64_t step = 0;
+  const auto [stop, error] = std::from_chars(word.data(), word.data() + word.size(), step);
+  if (word.empty() || error != std::errc{} || stop != word.data() + word.size()) return std::nullopt;
+  return step;
 }
 
 }  // namespace
@@ -46,14 +60,36 @@ void point_best(FileSystem& files, const std::string& directory, std::optional<s
   sync_directory(files, directory);
 }
 
-std::string follow_label(FileSystem& files, const std::string& path) {
-  const auto slash = path.find_last_of('/');
-  const auto directory =
-      slash == std::string::npos ? std::string(".") : path.substr(0, std::max<std::size_t>(slash, 1));
-  if (path.substr(slash == std::string::npos ? 0 : slash + 1) != best_name) return path;
-  const FileStatus status = look_at(files, path);
-  if (status.directory) return path;
-  if (!status.exists) {
+std::string checkpoints_of(FileSystem& files, const std::string& given) {
+  auto below = join_path(given, "checkpoints");
+  return look_at(files, below).directory ? below : given;
+}
+
+bool names_checkpoint(std::string_view word) {
+  return word == best_name || step_of(word);
+}
+
+std::string follow_label(FileSystem& files, const std::string& given) {
+  const auto slash = given.find_last_of('/');
+  const auto parent = slash == std::string::npos ? std::string(".") : given.substr(0, std::max<std::size_t>(slash, 1));
+  const auto word = given.substr(slash == std::string::npos ? 0 : slash + 1);
+  if (!names_checkpoint(word)) return checkpoints_of(files, given);
+  const FileStatus status = look_at(files, given);
+  if (status.directory || (status.exists && step_of(word))) return given;
+  const auto directory = checkpoints_of(files, parent);
+  if (!look_at(files, directory).exists) {
+    throw CheckpointError(
+        fmt::format("{} is not there; name the folder of a run, or a directory of checkpoints", parent),
+        CheckpointError::Kind::incomplete);
+  }
+  if (const auto step = step_of(word)) {
+    if (is_there(files, directory, *step)) return join_path(directory, step_name(*step));
+    throw CheckpointError(fmt::format("{} has no checkpoint of step {}; `dtrain checkpoint list {}` shows those it has",
+                                      directory, *step, directory),
+                          CheckpointError::Kind::incomplete);
+  }
+  const auto path = join_path(directory, best_name);
+  if (!look_at(files, path).exists) {
     throw CheckpointError(fmt::format("{} is not there: no checkpoint was labelled best; set checkpoint.best while "
                                       "training, or name a step directory",
                                       path),

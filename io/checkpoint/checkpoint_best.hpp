@@ -20,8 +20,12 @@ std::optional<std::uint64_t> read_best(FileSystem&, const std::string& directory
 void point_best(FileSystem&, const std::string& directory, std::optional<std::uint64_t> best,
                 const std::string& unique);
 
-/// The step directory that `path` means where it is a label, else `path` itself. Throws CheckpointError where the label
-/// names nothing that is there.
+/// The directory of checkpoints that a run's folder has; any other path is itself.
+std::string checkpoints_of(FileSystem&, const std::string& given);
+
+/// What a user means: of a run's folder, its directory of checkpoints; behind either, "/best" is the step directory
+/// that the label names, "/500" and "/step-500" the one of that step; else `path` itself. Throws CheckpointError where
+/// a label or a step names nothing that is there.
 std::string follow_label(FileSystem&, const std::string& path);
 
 }  // namespace dtrain::io

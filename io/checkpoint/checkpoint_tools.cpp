@@ -118,7 +118,8 @@ std::string pick_checkpoint(FileSystem& files, const std::string& given) {
   return found->path;
 }
 
-CheckpointReport list_checkpoints(const std::string& directory, FileSystem& files) {
+CheckpointReport list_checkpoints(const std::string& given, FileSystem& files) {
+  const auto directory = checkpoints_of(files, given);
   list_names(files, directory);  // a directory, or an error
   CheckpointReport report;
   Json rows = Json::array();

@@ -36,8 +36,10 @@ std::string_view name_of(Best best) noexcept {
 TypePtr<CheckpointConfig> checkpoint_table() {
   static const TypePtr<CheckpointConfig> table = [] {
     Table<CheckpointConfig> checkpoint("What is saved, how often, and what a run continues from.");
-    checkpoint.add("directory", &CheckpointConfig::directory, text_or_empty(),
-                   "where checkpoints lie; by default <log.directory>/checkpoints");
+    checkpoint
+        .add("directory", &CheckpointConfig::directory, text_or_empty(),
+             "where checkpoints lie; by default <log.directory>/checkpoints")
+        .shown_if([](const auto& c) { return !c.directory.empty(); });
     checkpoint.add("every_steps", &CheckpointConfig::every_steps, integer(),
                    "save after so many steps; 0: only at the end and on a signal");
     checkpoint.add("verify_every_steps", &CheckpointConfig::verify_every_steps, integer(),

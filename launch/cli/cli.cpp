@@ -270,8 +270,8 @@ class CommandLine {
 
   void add_checkpoint() {
     CLI::App* checkpoint = command(app_, "checkpoint", "List, verify, compare and export checkpoints",
-                                   "  dtrain checkpoint list runs/mnist-cnn/checkpoints\n"
-                                   "  dtrain checkpoint verify runs/mnist-cnn/checkpoints\n");
+                                   "  dtrain checkpoint list runs/mnist-cnn\n"
+                                   "  dtrain checkpoint verify runs/mnist-cnn\n");
     checkpoint->require_subcommand(1);
     const auto add = [&](const char* name, const char* what, const char* examples, auto work) {
       CLI::App* sub = command(*checkpoint, name, what, examples);
@@ -279,18 +279,18 @@ class CommandLine {
       sub->callback([this, work] { action_ = [this, work] { return print_report(work(), json_); }; });
       return sub;
     };
-    add("list", "List the checkpoints of a directory", "  dtrain checkpoint list runs/mnist-cnn/checkpoints\n",
+    add("list", "List the checkpoints of a directory", "  dtrain checkpoint list runs/mnist-cnn\n",
         [this] { return io::list_checkpoints(first_); })
-        ->add_option("directory", first_, "Directory of checkpoints")
+        ->add_option("directory", first_, "Folder of a run, or directory of checkpoints")
         ->required();
     add("verify", "Read every byte and compare checksums; exit with 4 if one is wrong",
-        "  dtrain checkpoint verify runs/mnist-cnn/checkpoints\n"
-        "  dtrain checkpoint verify runs/mnist-cnn/checkpoints/step-000000500\n",
+        "  dtrain checkpoint verify runs/mnist-cnn\n"
+        "  dtrain checkpoint verify runs/mnist-cnn/500\n",
         [this] { return io::verify_checkpoints(first_); })
-        ->add_option("directory", first_, "One checkpoint, or a directory of them")
+        ->add_option("directory", first_, "Folder of a run, one checkpoint, or a directory of them")
         ->required();
     CLI::App* diff = add("diff", "Compare two checkpoints tensor by tensor; exit with 4 if they differ",
-                         "  dtrain checkpoint diff a/checkpoints/step-000000500 b/checkpoints/step-000000500\n",
+                         "  dtrain checkpoint diff runs/a/500 runs/b/best\n",
                          [this] { return io::diff_checkpoints(first_, second_); });
     diff->add_option("first", first_, "A checkpoint")->required();
     diff->add_option("second", second_, "Another one")->required();
@@ -419,7 +419,7 @@ int CommandLine::run(Strings args) {
   while (leading < args.size()) {
     const std::string& word = args[leading];
     if (word != "--ranks" && word != "--fresh" && !word.starts_with("--ranks=")) break;
-    leading += word == "--ranks" ? 2 : 1;
+    leading += word == "--ranks" ? 2U : 1U;
   }
   if (leading > 0 && leading >= args.size())
     throw ConfigError(args[0] == "--fresh" && args.size() == 1

@@ -12,6 +12,7 @@ EvalPredictCommands::EvalPredictCommands(CLI::App& app, CommandTree tree,
     : tree_(std::move(tree)), on_all_ranks_(std::move(on_all_ranks)) {
   CLI::App* eval = add(app, "eval", "Compute loss and accuracy of a trained model over a data set",
                        "  mpirun -np 2 dtrain eval config.yaml --checkpoint runs/mnist-cnn/checkpoints\n"
+                       "  dtrain eval runs/mnist-cnn --checkpoint best\n"
                        "  dtrain eval config.yaml --checkpoint best --data other-test.h5 --json\n",
                        [this](const LoadedConfig& loaded, comm::World& world) {
                          return evaluate_model(loaded, world, options_, files_, json_);
@@ -54,7 +55,7 @@ CLI::App* EvalPredictCommands::add(CLI::App& app, const char* name, const char* 
   on_all_ranks_(sub, [this, run = std::move(run)](comm::World& world) {
     const auto group = world.make_group();
     LoadedConfig loaded;
-    group->agree([&] { loaded = load_config(file_, overrides_); });
+    group->agree([&] { loaded = load_trained(file_, overrides_); });
     return run(loaded, world);
   });
   return sub;

@@ -54,7 +54,7 @@ GenerateCommand::GenerateCommand(CLI::App& app, const CommandTree& tree,
     const auto group = world.make_group();
     LoadedConfig loaded;
     group->agree([&] {
-      loaded = load_config(file_, overrides_);
+      loaded = load_trained(file_, overrides_);
       for (const std::string& stop : options_.stop)
         if (stop.empty()) throw ConfigError("--stop: the text is empty; expected at least one character");
     });

@@ -73,7 +73,7 @@ pid_t start(std::vector<std::string> command, const sigset_t& mask) {
 }  // namespace
 
 std::vector<std::string> mpirun_command(const RankStart& start, const std::vector<std::string>& arguments) {
-  std::vector<std::string> words{start.mpirun};
+  std::vector<std::string> words{start.mpirun, "-q"};  // a rank that fails says why; Open MPI would add ten lines
   if (start.root) words.emplace_back("--allow-run-as-root");
   if (start.ranks > start.cores) words.emplace_back("--oversubscribe");
   words.insert(words.end(), {"--bind-to", "none", "-np", std::to_string(start.ranks), start.program});

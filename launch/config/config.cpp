@@ -44,7 +44,9 @@ TypePtr<BatchConfig> batch_table() {
 }
 
 TypePtr<EmaConfig> ema_table() {
-  Table<EmaConfig> ema("A moving average of the parameters: average = decay * average + (1 - decay) * parameters.");
+  Table<EmaConfig> ema(
+      "A moving average of the parameters: average = decay * average + (1 - decay) * parameters. After t updates the "
+      "decay is at most (1 + t) / (10 + t), so that the average of a short run is not of its first steps.");
   ema.add("decay", &EmaConfig::decay, number({.least = 0, .most = 1, .below_most = true}),
           "0.999 averages over about 1000 steps; 0: no average");
   return shared(std::move(ema));
@@ -142,7 +144,8 @@ TypePtr<CudaConfig> cuda_table() {
 TypePtr<LogConfig> log_table() {
   Table<LogConfig> log("What a run reports, and where.");
   log.add("every_steps", &LogConfig::every_steps, integer({1}), "write a line of metrics after so many steps");
-  log.add("directory", &LogConfig::directory, text_or_empty(), "directory of this run's files; by default runs/<name>");
+  log.add("directory", &LogConfig::directory, text_or_empty(), "directory of this run's files; by default runs/<name>")
+      .shown_if([](const auto& l) { return !l.directory.empty(); });
   log.add("samples", &LogConfig::samples, boolean(), "write which samples each rank took in every step");
   log.add("trace", &LogConfig::trace, trace_table(), "a timeline of some steps");
   return shared(std::move(log));

@@ -109,6 +109,20 @@ Json to_json(const Document& d) {
   return out;
 }
 
+std::string default_log_directory(const RunConfig& c) {
+  return "runs/" + c.name;
+}
+std::string default_checkpoint_directory(const RunConfig& c) {
+  return c.log.directory + "/checkpoints";
+}
+
+/// So that a copy of the resolved file under another name writes to directories of that name.
+RunConfig without_default_directories(RunConfig c) {
+  if (c.checkpoint.directory == default_checkpoint_directory(c)) c.checkpoint.directory.clear();
+  if (c.log.directory == default_log_directory(c)) c.log.directory.clear();
+  return c;
+}
+
 std::vector<ReferenceSection> reference() {
   std::vector<ReferenceSection> sections;
   run_table()->reference(sections, "");
@@ -149,7 +163,7 @@ class Loader {
     }
     throw_problems();
     derive();
-    const Document canonical = run_table()->write(out_.config);
+    const Document canonical = run_table()->write(without_default_directories(out_.config));
     out_.canonical = to_yaml(canonical);
     out_.hash = fmt::format("{:016x}", XXH3_64bits(out_.canonical.data(), out_.canonical.size()));
     for (auto& leaf : leaves(canonical)) out_.fields.emplace_back(std::move(leaf.path), std::move(leaf.value));
@@ -174,6 +188,7 @@ class Loader {
     if (parts.size() > max_path_parts) return problem("too many parts in the key; expected key.sub=value");
     std::vector<FieldProblem> own;
     Document value = read_yaml(std::string_view(text).substr(equals + 1), source, own);
+    if (equals + 1 == text.size()) return problem("there is no value behind \"=\"; key=null unsets a key");
     for (auto& p : own) problem(std::move(p.text));
     if (!own.empty() || !readable_) return;
     set_place(value, place);
@@ -236,9 +251,16 @@ class Loader {
 
   void derive() {
     RunConfig& c = out_.config;
-    if (c.log.directory.empty()) c.log.directory = "runs/" + c.name;
+    // Earlier versions wrote such defaults into the resolved file.
+    const std::string& log = c.log.directory;
+    if (log.starts_with("runs/") && log != default_log_directory(c) && c.checkpoint.directory == log + "/checkpoints")
+      out_.remarks.push_back(
+          fmt::format("the name is {}, and log.directory and checkpoint.directory are those of {}: remove both lines "
+                      "for {}",
+                      c.name, log, default_log_directory(c)));
+    if (c.log.directory.empty()) c.log.directory = default_log_directory(c);
     while (c.log.directory.size() > 1 && c.log.directory.ends_with('/')) c.log.directory.pop_back();
-    if (c.checkpoint.directory.empty()) c.checkpoint.directory = c.log.directory + "/checkpoints";
+    if (c.checkpoint.directory.empty()) c.checkpoint.directory = default_checkpoint_directory(c);
     const bool elastic = c.deterministic == Deterministic::elastic;
     // oneDNN's sums depend on the number of threads.
     if (elastic && c.threads == 0) c.threads = 1;
@@ -333,6 +355,13 @@ std::int64_t total_steps(const RunConfig& c, std::uint64_t samples) {
   return c.batch.schedule().steps_for(positions);
 }
 
+std::string schedule_warning(const RunConfig& c, std::int64_t steps) {
+  if (steps < 1 || c.schedule.warmup_steps <= steps) return {};
+  return fmt::format(
+      "schedule.warmup_steps is {}, and the run has {} steps: it ends before its learning rate is reached",
+      c.schedule.warmup_steps, steps);
+}
+
 std::string show_config(const LoadedConfig& loaded) {
   const auto place = [](const ConfigProblem& p) {
     return p.line > 0 ? fmt::format("{}:{}:{}", p.file, p.line, p.column) : p.file;
@@ -376,7 +405,10 @@ std::string config_reference() {
       "Made from the tables of fields by `dtrain config schema --markdown`; do not edit. Every key has a default "
       "except\n"
       "those marked *required*. Any key may be given on the command line as `key.sub=value`, where the value is YAML\n"
-      "and replaces what stood there; list items count from 0 (`model.layers.0.dense.units=64`).\n"
+      "and replaces what stood there; list items count from 0 (`model.layers.0.dense.units=64`). `key.sub=null` unsets "
+      "a "
+      "key,\n"
+      "so that its default counts.\n"
       "In paths of files and folders `~/`, `$NAME` and `${NAME}` are replaced as in a shell.\n"
       "A run that resumes from a checkpoint may change the keys marked `*`; to change others it needs "
       "`checkpoint.force: true`.\n";

@@ -57,6 +57,9 @@ BatchSplit check_batch(const LoadedConfig&, int ranks);
 /// Steps of the whole run: train.steps, or until epochs * samples were taken.
 std::int64_t total_steps(const RunConfig&, std::uint64_t samples);
 
+/// What such a number of steps makes of the schedule and may not be meant; empty where there is nothing to say.
+std::string schedule_warning(const RunConfig&, std::int64_t steps);
+
 /// Settings that may differ between a checkpoint and the run that resumes from it, by their dotted paths. A section
 /// among them stands for all that is below it, also for what only an older or newer program knows.
 std::vector<std::string> may_change_on_resume();

@@ -207,22 +207,38 @@ std::string overlap_text(const io::Dataset& train, const io::Dataset& eval) {
                      both.front(), both.size() > 1 ? fmt::format(" and {} more files", both.size() - 1) : "");
 }
 
+std::string scale_advice(const io::DataPort& port, const io::Normalize& normalize) {
+  const bool bytes = io::size_of(port.type) == 1, unscaled = normalize.scale == 1;
+  const auto& mean = normalize.mean;
+  if (normalize.scale > 1)
+    return fmt::format("data.normalize.scale multiplies; to divide by {} write {:.15g}", normalize.scale,
+                       1 / normalize.scale);
+  if (bytes && unscaled && !mean.empty() &&
+      std::all_of(mean.begin(), mean.end(), [](double m) { return std::abs(m) <= 1; }))
+    return "mean and standard_deviation of data.normalize look like those of values from 0 to 1, but there is no "
+           "scale: 0.00392156862745098";
+  if (bytes && unscaled && mean.empty() && normalize.standard_deviation.empty())
+    return "they are bytes without a scale; set data.normalize to {scale: 0.00392156862745098}, which is 1/255, or to "
+           "the line that `dtrain data inspect` prints";
+  return "`dtrain data inspect` prints a line for data.normalize";
+}
+
 /// Where the values of an input are far from 0 and 1; networks expect them there.
 std::string far_text(const io::DataPort& port, const io::PortOptions& options, const io::Spread& spread) {
   constexpr double most = 10, least = 0.001;
   const bool far = std::abs(spread.mean) > most || spread.standard_deviation > most ||
                    (spread.standard_deviation > 0 && spread.standard_deviation < least);
   if (!far) return {};
-  const auto& mean = options.normalize.mean;
-  const bool of_fractions = io::size_of(port.type) == 1 && options.normalize.scale == 1 && !mean.empty() &&
-                            std::all_of(mean.begin(), mean.end(), [](double m) { return std::abs(m) <= 1; });
-  return fmt::format(
-      "the values of {} have mean {:.3g} and standard deviation {:.3g}, far from 0 and 1: {}",
-      port.name == "input" ? "the input" : "input " + port.name, spread.mean, spread.standard_deviation,
-      of_fractions
-          ? "mean and standard_deviation of data.normalize look like those of values from 0 to 1, but there is "
-            "no scale: 0.00392156862745098"
-          : "`dtrain data inspect` prints a line for data.normalize");
+  return fmt::format("the values of {} have mean {:.3g} and standard deviation {:.3g}, far from 0 and 1: {}",
+                     port.name == "input" ? "the input" : "input " + port.name, spread.mean, spread.standard_deviation,
+                     scale_advice(port, options.normalize));
+}
+
+/// A model with far more classes than there are labels.
+std::string classes_text(const io::Dataset& data, const io::DataPort& port, std::int64_t classes) {
+  if (!port.labels || port.class_count < 1 || port.class_count > classes / 2) return {};
+  return fmt::format("{}: the labels in {} go from 0 to {}, and the model has {} classes: are {} meant?",
+                     data.files().front(), port.key, port.class_count - 1, classes, port.class_count);
 }
 
 /// Labels that are no integers as they are stored.
@@ -248,7 +264,8 @@ std::vector<std::string> data_warnings(const RunConfig& config, const Graph& gra
     const TensorDesc& desc = loading.layout.ports[i].desc;
     const io::DataPort& held = train.port(static_cast<std::size_t>(port.source));
     if (port.use == PortUse::target && desc.is_index())
-      if (std::string text = labels_text(train, held, desc); !text.empty()) texts.push_back(std::move(text));
+      for (std::string text : {labels_text(train, held, desc), classes_text(train, held, port.limit)})
+        if (!text.empty()) texts.push_back(std::move(text));
     if (port.use != PortUse::input || desc.is_index()) continue;
     const auto spread = io::spread_of(train, loading.layout, loading.ports, i);
     if (!spread) continue;

@@ -47,7 +47,8 @@ io::LoaderOptions loader_options(const RunConfig&, const Graph&, const models::S
 void check_data(const RunConfig&, const Graph&, const models::StoredPorts&, const io::Dataset&, DataUse);
 
 /// What may not be meant, a line each: an evaluation on training samples, inputs whose values are far from 0 and 1,
-/// labels that are stored as floats or one-hot rows. `eval` may be null.
+/// labels that are stored as floats or one-hot rows, or are of far fewer classes than the model has. `eval` may be
+/// null.
 std::vector<std::string> data_warnings(const RunConfig&, const Graph&, const models::StoredPorts&,
                                        const io::Dataset& train, const io::Dataset* eval);
 

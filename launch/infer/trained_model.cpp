@@ -25,8 +25,8 @@ namespace {
 std::string where_to_look(const RunConfig& config, const std::string& given) {
   if (given.empty()) return config.checkpoint.directory;
   std::error_code ignored;
-  const bool label = given == "best" && !std::filesystem::exists(given, ignored);
-  return label ? config.checkpoint.directory + "/best" : given;
+  const bool of_run = io::names_checkpoint(given) && !std::filesystem::exists(given, ignored);
+  return of_run ? config.checkpoint.directory + "/" + given : given;
 }
 
 /// Shapes of parameters do not tell one activation, or one normalization, from another.

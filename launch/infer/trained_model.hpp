@@ -23,7 +23,7 @@ namespace dtrain::launch {
 /// Which parameters.
 struct CheckpointChoice {
   /// A step directory, its label `best`, or a directory of checkpoints (the newest valid one). Empty: the
-  /// configuration's; the word "best": the best one there.
+  /// configuration's; the word "best" or a step: that one there.
   std::string checkpoint;
   bool raw = false;  // the parameters as trained, also where there is a moving average
 };

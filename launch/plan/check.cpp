@@ -140,6 +140,7 @@ class Check {
     wire_bytes_ = wire_bytes();
     if (data_.train_samples > 0 || config_.train.steps > 0)
       steps_ = total_steps(config_, static_cast<std::uint64_t>(data_.train_samples));
+    if (std::string text = schedule_warning(config_, steps_); !text.empty()) notes_.push_back(std::move(text));
     for (const GraphNode& node : plan_.graph.nodes()) {
       PlanRow row{
           node.name, std::string(name_of(node.op)), {}, 0, node.shape.flops / static_cast<double>(split_.micro)};

@@ -123,6 +123,7 @@ class Trainer {
     status_.batch = config_.batch.schedule();
     status_.samples = static_cast<std::int64_t>(train_data_->count());
     status_.total_steps = total_steps(config_, train_data_->count());
+    if (const std::string text = schedule_warning(config_, status_.total_steps); !text.empty()) report_.warn(text);
     status_.loss_scale = scaling_.initial;
   }
 

@@ -244,7 +244,54 @@ std::vector<Leaf> leaves(const Document& d) {
   return out;
 }
 
+std::string_view name_here(std::string_view wrong) noexcept {
+  constexpr std::pair<std::string_view, std::string_view> words[] = {
+      {"lr", "learning_rate"},
+      {"rate", "learning_rate"},
+      {"wd", "weight_decay"},
+      {"eps", "epsilon"},
+      {"batch_size", "global"},
+      {"max_epochs", "epochs"},
+      {"num_epochs", "epochs"},
+      {"max_steps", "steps"},
+      {"warmup", "warmup_steps"},
+      {"bf16", "bfloat16"},
+      {"fp16", "float16"},
+      {"half", "float16"},
+      {"fp32", "float32"},
+      {"gpu", "cuda"},
+      {"linear", "dense"},
+      {"fc", "dense"},
+      {"conv_transpose1d", "conv1d_transpose"},
+      {"conv_transpose2d", "conv2d_transpose"},
+      {"conv_transpose3d", "conv3d_transpose"},
+      {"max_pool1d", "maxpool1d"},
+      {"max_pool2d", "maxpool2d"},
+      {"max_pool3d", "maxpool3d"},
+      {"avg_pool1d", "avgpool1d"},
+      {"avg_pool2d", "avgpool2d"},
+      {"avg_pool3d", "avgpool3d"},
+      {"batchnorm", "batch_norm"},
+      {"batch_norm1d", "batch_norm"},
+      {"batch_norm2d", "batch_norm"},
+      {"layernorm", "layer_norm"},
+      {"rmsnorm", "rms_norm"},
+      {"swish", "silu"},
+      {"cat", "concat"},
+      {"mse", "mean_squared_error"},
+      {"out_channels", "filters"},
+      {"kernel_size", "kernel"},
+      {"out_features", "units"},
+      {"std", "standard_deviation"},
+  };
+  for (const auto& [theirs, ours] : words)
+    if (theirs == wrong) return ours;
+  return {};
+}
+
 std::string nearest_name(std::string_view wrong, std::span<const std::string> names) {
+  const std::string_view here = name_here(wrong);
+  if (!here.empty() && std::find(names.begin(), names.end(), here) != names.end()) return std::string(here);
   // Nobody misspells a name this long, and the distance is quadratic.
   if (wrong.empty() || wrong.size() > 64) return {};
   std::string best;

@@ -93,7 +93,10 @@ struct Leaf {
 };
 std::vector<Leaf> leaves(const Document&);
 
-/// The name closest to `wrong` by edits, swaps and shared beginnings; empty if none is near.
+/// What other libraries call `wrong` is called here; empty where that is not known.
+std::string_view name_here(std::string_view wrong) noexcept;
+/// The one of `names` that other libraries call `wrong`, or the closest by edits, swaps and shared beginnings; empty if
+/// none is near.
 std::string nearest_name(std::string_view wrong, std::span<const std::string> names);
 
 }  // namespace dtrain

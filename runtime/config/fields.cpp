@@ -46,15 +46,30 @@ std::vector<std::string> FieldList::names() const {
 }
 
 void FieldList::read(const Document& document, void* into, Reader& r) const {
-  const Document d = renamed(document, r);
+  Document d = renamed(document, r);
   if (d.kind != Document::Kind::map) {
     return r.unexpected(d, fmt::format("a map of {}", fmt::join(names(), ", ")));
   }
-  // Of two fields that exclude each other the one from the higher level stays: the command line's over the file's.
+  // `key=null` of the command line: as if nobody had given the key.
+  const std::vector<std::string> known = names();
+  std::erase_if(d.entries, [&known](const Document::Entry& entry) {
+    return entry.value.kind == Document::Kind::null && entry.value.place.level() == 2 &&
+           std::find(known.begin(), known.end(), entry.key) != known.end();
+  });
+  // Of two fields that exclude each other the one from the higher level stays: the command line's over the file's; and
+  // of two settings of the command line the later one.
   std::vector<std::string> dropped;
   for (const auto& [a, b] : exclusive) {
     const Document *first = d.find(a), *second = d.find(b);
     if (first == nullptr || second == nullptr) continue;
+    if (first->place.level() == 2 && second->place.level() == 2 && first->place.source != second->place.source) {
+      const bool first_is_later = first->place.source > second->place.source;
+      dropped.push_back(first_is_later ? b : a);
+      const std::string section = r.path().empty() ? "" : r.path() + '.';
+      r.remarks.push_back(fmt::format("{0}{1} and {0}{2} are both on the command line: {0}{1} counts, the later one",
+                                      section, first_is_later ? a : b, first_is_later ? b : a));
+      continue;
+    }
     if (first->place.level() == second->place.level()) {
       r.problem(first->place.before(second->place) ? second->place : first->place,
                 fmt::format("both {} and {} are given; expected one of them", a, b));
@@ -68,9 +83,10 @@ void FieldList::read(const Document& document, void* into, Reader& r) const {
     while (i < fields.size() && fields[i].name != entry.key) ++i;
     if (i == fields.size()) {
       std::string hint = nearest_name(entry.key, names());
-      // The right key in the wrong section.
-      for (const std::string& path : r.known_paths)
-        if (hint.empty() && path.ends_with('.' + entry.key)) hint = path;
+      // The right key in the wrong section, under this name or as others call it.
+      for (const std::string& word : {entry.key, std::string(name_here(entry.key))})
+        for (const std::string& path : r.known_paths)
+          if (hint.empty() && !word.empty() && path.ends_with('.' + word)) hint = path;
       r.problem(entry.place,
                 fmt::format("unknown key {}; expected {}{}", json_string(entry.key), expected_choice(names()),
                             hint.empty() ? "" : fmt::format("; did you mean {}?", hint)));

@@ -80,9 +80,13 @@ inline double step_loss(const StepState& done, const LossRule& rule) {
 }
 
 /// By how much of the distance a moving average of the parameters goes towards them. The first update takes them as
-/// they are, as PyTorch's AveragedModel does.
+/// they are, as PyTorch's AveragedModel does; after t updates the decay is at most (1 + t) / (10 + t), so that the
+/// average of a short run is not of its first steps.
 DTRAIN_HOST_DEVICE inline float average_rate(double decay, const StepState& s) {
-  return s.applied_steps == 0 ? 1.0f : static_cast<float>(1.0 - decay);
+  if (s.applied_steps == 0) return 1.0f;
+  const auto t = static_cast<double>(s.applied_steps);
+  const double most = (1.0 + t) / (10.0 + t);
+  return static_cast<float>(1.0 - (decay < most ? decay : most));
 }
 
 }  // namespace dtrain

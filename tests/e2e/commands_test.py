@@ -199,6 +199,23 @@ class Checkpoints(harness.Case):
         json.loads(self.ok("checkpoint", "list", "run/checkpoints", "--json").out)
         self.refused(CHECKPOINT, "checkpoint", "list", "absent", says=r"absent")
 
+    def test_runs_steps_and_labels_by_name(self):
+        self.assertEqual(self.ok("checkpoint", "list", "run").out, self.ok("checkpoint", "list", "run/checkpoints").out)
+        for name in ("run/30", "run/step-30", "run/checkpoints/30", "run/step-000000030"):
+            self.assertIn("valid: run/checkpoints/step-000000030 ", self.ok("checkpoint", "verify", name).out)
+        self.assertIn("all tensors are equal", self.ok("checkpoint", "diff", "run/40", "run").out)
+        self.refused(CHECKPOINT, "checkpoint", "verify", "run/35", says="run/checkpoints has no checkpoint of step 35; .*list run/checkpoints")
+        self.refused(CHECKPOINT, "checkpoint", "verify", "run/best", says="no checkpoint was labelled best")
+        self.refused(CHECKPOINT, "checkpoint", "verify", "runs/absent/best", says="runs/absent is not there; name the folder of a run")
+        # What a run's folder says is enough to use its model, also where it was moved.
+        shutil.copytree(self.path("run"), self.path("moved"))
+        for run in ("run", "moved/"):
+            out = json.loads(self.ok("eval", run, "--checkpoint", "30", "--json").out)
+            self.assertEqual(os.path.normpath(out["checkpoint"]), os.path.join(run.rstrip("/"), "checkpoints", "step-000000030"))
+        self.ok("predict", "run", "--input", "digits-test.h5", "-o", "out.h5")
+        os.mkdir(self.path("empty"))
+        self.refused(USAGE, "eval", "empty", says="empty: no run has written a config.yaml there")
+
     def test_verify(self):
         self.ok("checkpoint", "verify", "run/checkpoints")
         self.ok("checkpoint", "verify", "run/checkpoints/step-000000030")

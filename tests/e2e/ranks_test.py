@@ -33,7 +33,8 @@ class Ranks(harness.Case):
             self.assertGreaterEqual(int(stopped[1]), before)
             self.assertEqual(self.checkpoints()[-1], f"step-{int(stopped[1]):09}")
             self.assertIn(f"{number.name}: the ranks save and stop", result.err)
-        self.refused(USAGE, "--ranks", 2, "other.yaml", says="other.yaml")
+        failed = self.refused(USAGE, "--ranks", 2, "other.yaml", says="other.yaml")
+        self.assertEqual(len((failed.out + failed.err).splitlines()), 1, f"\n{failed}")
         if not os.path.exists("/dev/nvidiactl"):
             self.refused(DEVICE, "--ranks", 2, "config.yaml", "device=cuda", "log.directory=gpu", says="there is no usable GPU")
 

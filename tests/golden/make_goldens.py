@@ -28,7 +28,7 @@ optimizers.json, by row: 37 parameters w = signed(D(9, 0, 0)); gradient of step 
 "params" after steps 1, 2 and 20. LARS and LAMB are written out in numpy; "plain": the same of a parameter that is
 spared from decay and ratio.
 
-average.json: PyTorch's AveragedModel with an exponential average of decay 0.9 over the parameters signed(D(9, 1 + t, 0)),
+average.json: PyTorch's AveragedModel with an exponential average of decay min(0.9, (1 + t) / (10 + t)) over the parameters signed(D(9, 1 + t, 0)),
 t = 0 ... 19; "params" after steps 1, 2 and 20.
 
 models.json, by model ("mlp": 784-512-relu-10; "cnn": the MNIST CNN: conv 3x3 32 relu, pool 2, conv 3x3 64 relu, pool 2,
@@ -340,9 +340,9 @@ def make_ops():
 # ---- average --------------------------------------------------------------------------------------------------------
 
 def make_average():
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+    from torch.optim.swa_utils import AveragedModel
     model = torch.nn.ParameterList([torch.nn.Parameter(signed(9, 1, 0, (37,)))])
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    average = AveragedModel(model, avg_fn=lambda a, p, t: torch.lerp(a, p, 1 - min(0.9, (1 + int(t)) / (10 + int(t)))))
     params = []
     for t in range(20):
         model[0].data.copy_(signed(9, 1 + t, 0, (37,)))

@@ -17,12 +17,13 @@ namespace fs = std::filesystem;
 
 TEST(StartRanks, tells_mpirun_what_it_must_know) {
   RankStart start{"/usr/bin/mpirun", "/opt/dtrain", 8, false, 64};
-  EXPECT_EQ(mpirun_command(start, {"train", "c.yaml", "seed=2"}),
-            (Words{"/usr/bin/mpirun", "--bind-to", "none", "-np", "8", "/opt/dtrain", "train", "c.yaml", "seed=2"}));
+  EXPECT_EQ(
+      mpirun_command(start, {"train", "c.yaml", "seed=2"}),
+      (Words{"/usr/bin/mpirun", "-q", "--bind-to", "none", "-np", "8", "/opt/dtrain", "train", "c.yaml", "seed=2"}));
   start.root = true;
   start.cores = 4;
   EXPECT_EQ(mpirun_command(start, {"train", "c.yaml"}),
-            (Words{"/usr/bin/mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", "8",
+            (Words{"/usr/bin/mpirun", "-q", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", "8",
                    "/opt/dtrain", "train", "c.yaml"}));
 }
 

@@ -19,6 +19,7 @@ class Warnings : public test_training::Training {
     io::h5::Writer writer(path(name));
     std::vector<std::uint8_t> bytes(32 * 48), labels(32);
     for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(first + i * 7);
+    for (std::size_t i = 0; i < labels.size(); ++i) labels[i] = static_cast<std::uint8_t>(i % 3);
     const auto put = [&](const std::string& key, const std::vector<std::uint64_t>& dims,
                          const std::vector<std::uint8_t>& values) {
       writer.write(writer.add(key, io::StoredType::u8, dims), 0, 32, values.data());
@@ -30,10 +31,11 @@ class Warnings : public test_training::Training {
     put("y_test", {32}, labels);
     writer.commit();
   }
-  std::vector<std::string> warnings(const std::string& data) const {
+  std::vector<std::string> warnings(const std::string& data, int classes = 3) const {
     const LoadedConfig loaded =
-        config("name: w\nmodel: {input: [3, 4, 4], layers: [flatten, dense: {units: 3}]}\ndata: {" + data +
-                   "}\nbatch: {global: 2}\noptimizer: sgd\ntrain: {steps: 1}\n",
+        config(fmt::format("name: w\nmodel: {{input: [3, 4, 4], layers: [flatten, dense: {{units: {}}}]}}\ndata: "
+                           "{{{}}}\nbatch: {{global: 2}}\noptimizer: sgd\ntrain: {{steps: 1}}\n",
+                           classes, data),
                {}, "w");
     const RunConfig& run = loaded.config;
     const io::Dataset train = open_data(run, run.data.train, DataUse::training, 1);
@@ -52,12 +54,40 @@ TEST_F(Warnings, ValuesFarFromZeroAndOne) {
   const auto raw = warnings(train);
   ASSERT_EQ(raw.size(), 1u);
   EXPECT_TRUE(raw[0].starts_with("the values of the input have mean 12")) << raw[0];
-  EXPECT_NE(raw[0].find(", far from 0 and 1: `dtrain data inspect` prints"), std::string::npos) << raw[0];
+  EXPECT_NE(raw[0].find(", far from 0 and 1: they are bytes without a scale; set data.normalize to {scale: 0.0039215"),
+            std::string::npos)
+      << raw[0];
+  const auto multiplied = warnings(train + ", normalize: {scale: 255}");
+  ASSERT_EQ(multiplied.size(), 1u);
+  EXPECT_TRUE(multiplied[0].ends_with("data.normalize.scale multiplies; to divide by 255 write 0.00392156862745098"))
+      << multiplied[0];
+  const auto shifted = warnings(train + ", normalize: {scale: 0.0039, mean: 100}");
+  ASSERT_EQ(shifted.size(), 1u);
+  EXPECT_TRUE(shifted[0].ends_with("`dtrain data inspect` prints a line for data.normalize")) << shifted[0];
   const auto unscaled =
       warnings(train + ", normalize: {mean: [0.485, 0.456, 0.406], standard_deviation: [0.229, 0.224, 0.225]}");
   ASSERT_EQ(unscaled.size(), 1u);
   EXPECT_NE(unscaled[0].find("but there is no scale: 0.0039215"), std::string::npos) << unscaled[0];
   EXPECT_EQ(warnings(train + ", normalize: {scale: 0.00001, mean: 0}").size(), 1u) << "scaled twice";
+}
+
+TEST_F(Warnings, FarMoreClassesThanLabels) {
+  write("a.h5");
+  const std::string train = "train: " + path("a.h5") + scaled;
+  EXPECT_TRUE(warnings(train, 5).empty());
+  const auto texts = warnings(train, 1000);
+  ASSERT_EQ(texts.size(), 1u);
+  EXPECT_EQ(texts[0],
+            path("a.h5") + ": the labels in /y_train go from 0 to 2, and the model has 1000 classes: are 3 meant?");
+}
+
+TEST_F(Warnings, WarmUpLongerThanTheRun) {
+  RunConfig run;
+  run.schedule.warmup_steps = 71;
+  EXPECT_EQ(schedule_warning(run, 71), "");
+  EXPECT_EQ(schedule_warning(run, 0), "");
+  EXPECT_EQ(schedule_warning(run, 70),
+            "schedule.warmup_steps is 71, and the run has 70 steps: it ends before its learning rate is reached");
 }
 
 TEST_F(Warnings, EvaluationOnFilesOfTraining) {

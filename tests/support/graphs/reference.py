@@ -442,7 +442,7 @@ def train(network, data, mode):
             mean = sum(v for v, _ in found) / len(found)
             model.states[name] = model.states[name] + found[0][1] * (mean - model.states[name])
         now = {name: p.detach().clone() for name, p in model.parameters.items()}
-        decay = about.get("ema", {}).get("decay", 0)
+        decay = min(about.get("ema", {}).get("decay", 0), (1 + step) / (10 + step))
         average = now if average is None else {n: decay * average[n] + (1 - decay) * now[n] for n in now}
     result = {name: p.detach().numpy().copy() for name, p in model.parameters.items()}
     if about.get("ema", {}).get("decay", 0):

@@ -204,6 +204,13 @@ const std::vector<OpRow>& large_ops() {
                         series(2, 221, 9 * (c / 2 * 2))});
       rows.push_back({"gelu", 81, Activate{Activation::gelu}, x});
     }
+    // Of halves, what a library's fused attention can do, too.
+    for (const bool causal : {true, false})
+      rows.push_back({"attention_fused", 159,
+                      Attention{.heads = 4, .kv_heads = 2, .causal = causal, .window = causal ? 0 : 30},
+                      series(2, 70, 64)});
+    rows.push_back(
+        {"attention_turned", 160, Attention{.heads = 2, .window = 50, .rotary = Rotary{}}, series(2, 70, 48)});
     rows.push_back({"batch_norm_tall", 84, BatchNorm{}, image(20, 8, 33, 31)});
     rows.push_back({"one_sample", 85, LayerNorm{}, matrix(1, 3)});
     for (const std::int64_t classes : {1, 33, 1500}) {

@@ -119,7 +119,8 @@ class GraphPlan {
   virtual ~GraphPlan() = default;
   virtual std::size_t workspace() const noexcept = 0;
   /// Enqueues. What the library wants to know of a set of addresses is made when they are seen first and kept: no
-  /// allocation of ours in a step after warm-up. Throws DeviceError. `stream`: a cudaStream_t.
+  /// allocation of ours in a step after warm-up (attention is run by cudnn-frontend, which allocates on the host).
+  /// Throws DeviceError. `stream`: a cudaStream_t.
   virtual void run(const GraphOperands&, void* workspace, void* stream) = 0;
 };
 

@@ -109,6 +109,10 @@ class Builder {
     // A dense layer may see the whole image: the flatten in between changes nothing but the shape.
     if (dense != nullptr && !dense->per_position && linked.from[0].input && graph_.desc(in[0]).shape.rank() > 3)
       in[0] = flattened_input(linked.from[0].index);
+    if (const auto capped = capped_.find(i); capped != capped_.end()) {
+      if (heads_.contains(capped->second)) return later;
+      capped_.erase(capped);
+    }
     check_different(i, in);
     check_vocabulary(linked);
     if (linked.tie >= 0) tie_ = weight_of(i, static_cast<std::size_t>(linked.tie));
@@ -127,7 +131,7 @@ class Builder {
   }
 
   /// Dense layers over series that a cross-entropy alone reads, with so many classes that it is worth to make them one
-  /// op: see LinearCrossEntropy. Predictions have them as layers.
+  /// op: see LinearCrossEntropy; a soft_cap behind one belongs to it. Predictions have them as layers.
   void find_heads() {
     constexpr std::int64_t many = 1024;
     const Ports ports = ports_of(model_, stored_);
@@ -135,19 +139,29 @@ class Builder {
       if (port.loss.kind != Loss::cross_entropy) continue;
       const auto output = output_index(port.loss);
       if (!output) continue;
-      const std::size_t layer = linked_.outputs[*output];
+      const std::size_t last = linked_.outputs[*output];
+      const Linked& end = linked_.layers[last];
+      const bool capped = std::holds_alternative<SoftCap>(end.layer->op) && !end.from[0].input;
+      const std::size_t layer = capped ? end.from[0].index : last;
       const auto* dense = std::get_if<Dense>(&linked_.layers[layer].layer->op);
       if (dense == nullptr || dense->activation != Activation::none || dense->units < many || adapted(layer)) continue;
-      const bool read = std::any_of(linked_.layers.begin(), linked_.layers.end(), [layer](const Linked& other) {
-        return other.tie == static_cast<int>(layer) ||
-               std::any_of(other.from.begin(), other.from.end(),
-                           [layer](const Source& from) { return !from.input && from.index == layer; });
-      });
+      const auto is_read = [&](std::size_t index) {
+        return std::any_of(linked_.layers.begin(), linked_.layers.end(), [&](const Linked& other) {
+          if (other.tie == static_cast<int>(index)) return true;
+          return (!capped || &other != &end) &&
+                 std::any_of(other.from.begin(), other.from.end(),
+                             [index](const Source& from) { return !from.input && from.index == index; });
+        });
+      };
+      const bool read = is_read(layer) || is_read(last) ||
+                        (capped && std::count(linked_.outputs.begin(), linked_.outputs.end(), layer) > 0);
       // Its weights are one a position, which another loss may not expect.
       const auto others = [&](const PortLoss& other) {
         return &other != &port && (other.weight == port.weight || output_index(other.loss) == output);
       };
-      if (!read && std::none_of(ports.losses.begin(), ports.losses.end(), others)) heads_[layer] = {};
+      if (read || std::any_of(ports.losses.begin(), ports.losses.end(), others)) continue;
+      heads_[layer] = {};
+      if (capped) capped_[last] = layer;
     }
   }
 
@@ -249,18 +263,23 @@ class Builder {
   static constexpr bool by_position =
       std::is_same_v<Op, Dense> || std::is_same_v<Op, LayerNorm> || std::is_same_v<Op, RmsNorm> ||
       std::is_same_v<Op, Embedding> || std::is_same_v<Op, Positions> || std::is_same_v<Op, Attention> ||
-      std::is_same_v<Op, Gated> || std::is_same_v<Op, Activate> || std::is_same_v<Op, Add> ||
-      std::is_same_v<Op, Multiply> || std::is_same_v<Op, Concat> || std::is_same_v<Op, Dropout> ||
-      std::is_same_v<Op, Cast>;
+      std::is_same_v<Op, Gated> || std::is_same_v<Op, Activate> || std::is_same_v<Op, SoftCap> ||
+      std::is_same_v<Op, Add> || std::is_same_v<Op, Multiply> || std::is_same_v<Op, Concat> ||
+      std::is_same_v<Op, Dropout> || std::is_same_v<Op, Cast>;
 
   // ---- outputs and losses ----
 
   ValueId output_value(std::size_t output) const { return values_[linked_.outputs[output]]; }
-  bool is_head(std::size_t output) const { return heads_.contains(linked_.outputs[output]); }
+  /// The layer that would be the head of an output: its own, or the one in front of a soft_cap.
+  std::size_t head_layer(std::size_t output) const {
+    const auto capped = capped_.find(linked_.outputs[output]);
+    return capped == capped_.end() ? linked_.outputs[output] : capped->second;
+  }
+  bool is_head(std::size_t output) const { return heads_.contains(head_layer(output)); }
   /// Of a head, too.
   TensorDesc output_desc(std::size_t output) const {
     if (!is_head(output)) return graph_.desc(output_value(output));
-    const Head& head = heads_.at(linked_.outputs[output]);
+    const Head& head = heads_.at(head_layer(output));
     return infer(head.dense, std::span(&graph_.desc(head.in), 1)).out[0];
   }
 
@@ -296,10 +315,12 @@ class Builder {
     const ValueId weight = values[static_cast<std::size_t>(port.weight)];
     const SoftmaxCrossEntropy entropy{loss.label_smoothing, loss.ignore, loss.z_loss};
     if (is_head(output)) {
-      const std::size_t layer = linked_.outputs[output];
+      const std::size_t layer = head_layer(output);
       const Head& head = heads_.at(layer);
-      graph_.add_loss_layer(loss.name, linked_.layers[layer].name, LinearCrossEntropy{head.dense, entropy},
-                            {head.in, target, weight}, head.tie, loss.factor, port.counted);
+      LinearCrossEntropy op{head.dense, entropy};
+      if (const auto* cap = std::get_if<SoftCap>(&linked_.layers[linked_.outputs[output]].layer->op)) op.cap = *cap;
+      graph_.add_loss_layer(loss.name, linked_.layers[layer].name, op, {head.in, target, weight}, head.tie, loss.factor,
+                            port.counted);
       return;
     }
     const OpSpec op = loss.kind == Loss::cross_entropy ? OpSpec(entropy) : OpSpec(MeanSquaredError{});
@@ -431,6 +452,7 @@ class Builder {
   std::vector<ValueId> values_;                    // by layer: what it gives, behind its activation
   std::vector<ParamId> tie_;                       // of the layer that is being added
   std::map<std::size_t, Head> heads_;              // by layer
+  std::map<std::size_t, std::size_t> capped_;      // layers soft_cap that belong to a head, and the head's layer
   std::uint32_t draws_ = 0;                        // layers so far that draw
 };
 

@@ -37,6 +37,7 @@ std::unique_ptr<Kernel> make(const Attention&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const CachedAttention&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Gated&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Activate&, Inputs, int threads);
+std::unique_ptr<Kernel> make(const SoftCap&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Add&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Multiply&, Inputs, int threads);
 std::unique_ptr<Kernel> make(const Concat&, Inputs, int threads);

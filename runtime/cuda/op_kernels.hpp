@@ -39,6 +39,7 @@ std::unique_ptr<Kernel> make(CudaContext&, const Attention&, Inputs, const OpUse
 std::unique_ptr<Kernel> make(CudaContext&, const CachedAttention&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Gated&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Activate&, Inputs, const OpUse&);
+std::unique_ptr<Kernel> make(CudaContext&, const SoftCap&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Add&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Multiply&, Inputs, const OpUse&);
 std::unique_ptr<Kernel> make(CudaContext&, const Concat&, Inputs, const OpUse&);

@@ -146,6 +146,12 @@ OpShape Attention::infer(std::span<const TensorDesc> in) const {
   const std::int64_t threads = std::min(layout.samples * kv, AttentionLayout::most_threads);
   const std::int64_t ranges_and_sums = rows * (2 + heads);
   shape.bounds.workspace = static_cast<std::size_t>(4 * (ranges_and_sums + threads * layout.thread_floats()) + 64);
+  if (in[0].dtype != DType::f32) {
+    // Queries and keys turned, gradients apart: see the CUDA device's kernel.
+    const std::int64_t halves = rows * size * 2 * (heads + 2 * kv), turns = layout.positions * size;
+    const auto beside = static_cast<std::size_t>(2 * halves + 4 * (turns + rows * heads) + 4096);
+    shape.bounds.workspace = std::max(shape.bounds.workspace, layout.library_bytes() + beside);
+  }
   return shape;
 }
 

@@ -29,8 +29,9 @@ struct Rotary {
 /// Inputs: one value [N, positions..., (heads + 2 kv_heads) size] that holds queries, keys and values in this order
 /// (GPT-2's), or these three apart; then, if there, documents [N, positions...] in i32: see attention_math.hpp. Output:
 /// [N, positions..., heads size]. Query head h reads key and value head h / (heads / kv_heads). saved: log of the sum
-/// of e^score of each position and head, so that memory is linear in the positions. Dropout of the weights draws by
-/// (seed, Purpose::dropout, id, stream position of the sample, head, query, key): see attention_math.hpp.
+/// of e^score of each position and head (in an order of the device's choice), so that memory is linear in the
+/// positions. Dropout of the weights draws by (seed, Purpose::dropout, id, stream position of the sample, head, query,
+/// key): see attention_math.hpp.
 struct Attention {
   std::int64_t heads = 1, kv_heads = 0;  // 0: as many as heads
   bool causal = true;
@@ -70,6 +71,11 @@ struct AttentionLayout {
   std::int64_t padded_positions() const { return (positions + panel - 1) / panel * panel; }
   std::int64_t thread_floats() const {
     return (5 * padded_positions() + 3 * query_group) * padded_size() + 2 * key_block * query_block + 2 * query_group;
+  }
+  /// What a GPU's library may take of workspace: gradients of queries, and of the keys and values of each query head,
+  /// in float32, and some numbers a row. One that keeps a square of scores is refused but for few positions.
+  std::size_t library_bytes() const {
+    return static_cast<std::size_t>(samples * positions * heads * (12 * size + 16)) + (std::size_t{1} << 20);
   }
 };
 

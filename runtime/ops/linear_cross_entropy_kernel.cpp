@@ -31,7 +31,7 @@ Tensor rows_of(const Tensor& all, std::int64_t begin, std::int64_t rows, std::in
 /// Arguments of both kernels for one chunk.
 struct LinearCrossEntropyKernel::Chunk {
   const Size& size;
-  Tensor logits, workspace, packed, saved;
+  Tensor logits, gradient, workspace, packed, saved;
   std::array<Tensor, 3> in;  // values, labels, weights
   std::array<Tensor, 3> loss_in;
   std::int64_t begin;
@@ -40,6 +40,11 @@ struct LinearCrossEntropyKernel::Chunk {
   OpArgs dense(const OpArgs& a) const {
     return {
         std::span(in).first(1), std::span(&logits, 1), a.params, {}, {}, {}, {}, packed, workspace, a.pass, a.step, 0};
+  }
+  /// In place.
+  OpArgs cap(const OpArgs& a) const {
+    const std::span<const Tensor> of(&logits, 1);
+    return {of, of, {}, {}, {}, {}, {}, {}, workspace, a.pass, a.step, 0};
   }
   OpArgs loss(const OpArgs& a, bool keeps) const {
     return {loss_in,   a.out, {},     {},    keeps ? std::span(&saved, 1) : std::span<const Tensor>(), {}, {}, {},
@@ -53,7 +58,9 @@ LinearCrossEntropyKernel::LinearCrossEntropyKernel(const LinearCrossEntropy& op,
   const std::int64_t chunk = op.chunk_rows(in[0]);
   add_size(chunk, in, use, prepare);
   if (rows_ % chunk != 0) add_size(rows_ % chunk, in, use, prepare);
-  saved_at_ = whole_lines(static_cast<std::size_t>(chunk * op.dense.units) * size_of(in[0].dtype));
+  const std::size_t logits = whole_lines(static_cast<std::size_t>(chunk * op.dense.units) * size_of(in[0].dtype));
+  gradient_at_ = op.cap ? logits : 0;
+  saved_at_ = gradient_at_ + logits;
   scratch_at_ = saved_at_ + whole_lines(static_cast<std::size_t>(chunk) * sizeof(SoftmaxRow));
   for (const Size& size : sizes_)
     needs_.workspace = std::max({needs_.workspace, size.dense->needs().workspace, size.loss->needs().workspace});
@@ -64,9 +71,12 @@ void LinearCrossEntropyKernel::add_size(std::int64_t rows, std::span<const Tenso
                                         const Prepare& prepare) {
   const TensorDesc value{in[0].dtype, Shape{rows, in[0].channels()}}, logits{in[0].dtype, Shape{rows, op_.dense.units}};
   const std::array<TensorDesc, 3> of_loss{logits, {in[1].dtype, Shape{rows}}, {DType::f32, Shape{rows}}};
-  Size size{rows, prepare(op_.dense, std::span(&value, 1), use),
+  Size size{rows,
+            prepare(op_.dense, std::span(&value, 1), use),
+            op_.cap ? prepare(*op_.cap, std::span(&logits, 1), use) : nullptr,
             prepare(op_.loss, of_loss, {.input_gradient = true, .input_gradient_added = false, .trained = use.trained}),
-            needs_.packed, 0};
+            needs_.packed,
+            0};
   size.packed = size.dense->needs().packed;
   needs_.packed = whole_lines(needs_.packed + size.packed);
   sizes_.push_back(std::move(size));
@@ -88,6 +98,8 @@ void LinearCrossEntropyKernel::each_chunk(const OpArgs& a, const F& f) const {
     const Size& size = begin + sizes_[0].rows <= rows_ ? sizes_[0] : sizes_[1];
     Chunk chunk{.size = size,
                 .logits = {{a.in[0].desc.dtype, Shape{size.rows, op_.dense.units}}, a.workspace.data},
+                .gradient = {{a.in[0].desc.dtype, Shape{size.rows, op_.dense.units}},
+                             a.workspace.as<std::byte>() + gradient_at_},
                 .workspace = bytes_at(a.workspace, scratch_at_, needs_.workspace - scratch_at_),
                 .packed = bytes_at(a.packed, size.packed_at, size.packed),
                 .saved = {{DType::f32, Shape{size.rows, SoftmaxRow::floats}}, a.workspace.as<std::byte>() + saved_at_},
@@ -105,6 +117,7 @@ void LinearCrossEntropyKernel::each_chunk(const OpArgs& a, const F& f) const {
 void LinearCrossEntropyKernel::forward(const OpArgs& a, Stream& stream) {
   each_chunk(a, [&](const Chunk& chunk) {
     chunk.size.dense->forward(chunk.dense(a), stream);
+    if (chunk.size.cap) chunk.size.cap->forward(chunk.cap(a), stream);
     chunk.size.loss->forward(chunk.loss(a, false), stream);
   });
 }
@@ -113,11 +126,13 @@ void LinearCrossEntropyKernel::backward(const OpArgs& a, const OpGrads& g, Strea
   each_chunk(a, [&](const Chunk& chunk) {
     const OpArgs dense = chunk.dense(a), loss = chunk.loss(a, true);
     chunk.size.dense->forward(dense, stream);
+    if (chunk.size.cap) chunk.size.cap->forward(chunk.cap(a), stream);
     chunk.size.loss->forward(loss, stream);
-    const std::array<GradSlot, 3> over_logits{GradSlot{chunk.logits, Write::overwrite}, GradSlot{}, GradSlot{}};
-    chunk.size.loss->backward(loss, {{}, over_logits, {}}, stream);
+    const std::array<GradSlot, 3> slots{GradSlot{chunk.gradient, Write::overwrite}, GradSlot{}, GradSlot{}};
+    chunk.size.loss->backward(loss, {{}, slots, {}}, stream);
 
-    const std::span<const Tensor> of_logits(&chunk.logits, 1);
+    const std::span<const Tensor> of_logits(&chunk.gradient, 1);
+    if (chunk.size.cap) chunk.size.cap->backward(chunk.cap(a), {of_logits, std::span(slots).first(1), {}}, stream);
     std::array<GradSlot, 2> params{};
     for (std::size_t p = 0; p < g.params.size(); ++p) {
       params.at(p) = g.params[p];

@@ -1,5 +1,6 @@
-// The kernel of linear_cross_entropy on any device: that device's kernels of a dense layer and of a cross-entropy, run
-// on one chunk of positions after the other. It owns both, and runs them on the stream that it is given.
+// The kernel of linear_cross_entropy on any device: that device's kernels of a dense layer, a soft cap (if there is
+// one) and a cross-entropy, run on one chunk of positions after the other. It owns both, and runs them on the stream
+// that it is given.
 #pragma once
 
 #include <functional>
@@ -29,7 +30,7 @@ class LinearCrossEntropyKernel final : public Kernel {
   /// Kernels for so many rows; what is left over behind equal chunks has its own.
   struct Size {
     std::int64_t rows;
-    std::unique_ptr<Kernel> dense, loss;
+    std::unique_ptr<Kernel> dense, cap, loss;  // cap: null without one
     std::size_t packed_at, packed;
   };
   struct Chunk;
@@ -41,7 +42,8 @@ class LinearCrossEntropyKernel final : public Kernel {
   LinearCrossEntropy op_;
   std::int64_t rows_;
   std::vector<Size> sizes_;
-  std::size_t saved_at_ = 0, scratch_at_ = 0;  // in the workspace, behind the logits
+  // In the workspace, behind the logits; their gradient lies over them, but for a cap, which reads them behind it.
+  std::size_t gradient_at_ = 0, saved_at_ = 0, scratch_at_ = 0;
   Needs needs_;
 };
 

@@ -35,6 +35,7 @@
 #include "runtime/ops/positions.hpp"
 #include "runtime/ops/rms_norm.hpp"
 #include "runtime/ops/sequence_pool.hpp"
+#include "runtime/ops/soft_cap.hpp"
 #include "runtime/ops/softmax_cross_entropy.hpp"
 #include "runtime/ops/sum_over_ranks.hpp"
 #include "runtime/ops/upsample.hpp"
@@ -43,10 +44,11 @@ namespace dtrain {
 
 // Float inputs are f32, bf16 or, on cuda, f16, and the output has the dtype of the input; parameters and their
 // gradients are f32.
-using OpSpec = std::variant<Conv, ConvTranspose, Upsample, MaxPool, AveragePool, GlobalAveragePool, Dense, Flatten,
-                            BatchNorm, BatchMoments, SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding,
-                            Positions, ClassToken, SequencePool, Attention, CachedAttention, Gated, Activate, Add,
-                            Multiply, Concat, Dropout, Cast, SoftmaxCrossEntropy, LinearCrossEntropy, MeanSquaredError>;
+using OpSpec =
+    std::variant<Conv, ConvTranspose, Upsample, MaxPool, AveragePool, GlobalAveragePool, Dense, Flatten, BatchNorm,
+                 BatchMoments, SumOverRanks, BatchNormalize, LayerNorm, RmsNorm, Embedding, Positions, ClassToken,
+                 SequencePool, Attention, CachedAttention, Gated, Activate, SoftCap, Add, Multiply, Concat, Dropout,
+                 Cast, SoftmaxCrossEntropy, LinearCrossEntropy, MeanSquaredError>;
 
 /// "conv2d", "dense", ... as users write it.
 inline std::string_view name_of(const OpSpec& op) {

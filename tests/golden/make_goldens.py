@@ -172,14 +172,15 @@ LOSSES = {
     "cross_entropy_volumes": (132, (3, 4, 2, 3, 2), False, (0.1, 1, 0)),
     "cross_entropy_z_loss": (154, (3, 5, 11), False, (0.1, 1, 0.01)),
     "linear_cross_entropy": (155, (3, 5, 16), True, (0.1, 2, 0.01), 13),
+    "linear_cross_entropy_capped": (162, (3, 5, 16), True, (0.1, 2, 0.01), 13, 4),
     "squared_error_series": (133, (3, 5, 3), True, None),
     "squared_error_images": (134, (3, 2, 3, 4), False, None),
     "squared_error_volumes": (135, (2, 17, 2, 3, 2), True, None),
 }
 
 
-def loss_row(seed, shape, each, entropy, units=0, half=False):
-    """`units`: of a dense layer whose outputs are the logits."""
+def loss_row(seed, shape, each, entropy, units=0, cap=0, half=False):
+    """`units`: of a dense layer whose outputs are the logits; `cap`: of these."""
     f = torch.nn.functional
     dtype = rounded if half else lambda t: t
     # Series are [N, T, C]; PyTorch takes classes as the second extent.
@@ -192,6 +193,8 @@ def loss_row(seed, shape, each, entropy, units=0, half=False):
     for leaf in params:
         leaf.requires_grad_()
     y = channels(f.linear(x, *params) if units else x)
+    if cap:
+        y = cap * torch.tanh(y / cap)
     positions = (y.shape[0],) + tuple(y.shape[2:])
     weights = positions if each else (shape[0],) + (1,) * (len(positions) - 1)
     weight = torch.tensor([float(i % 3) for i in range(math.prod(weights))], dtype=torch.float64).reshape(weights)
@@ -243,6 +246,7 @@ def make_ops():
         "tanh": (47, [(4, 21)], [], torch.tanh, 4),
         "sigmoid": (48, [(4, 21)], [], torch.sigmoid, 4),
         "hard_swish": (49, [(4, 21)], [], f.hardswish, 4),
+        "soft_cap": (161, [(4, 21)], [], lambda x: 3 * torch.tanh(x / 3), 4),
         "add": (50, [(4, 21)] * 2, [], lambda a, b: a + b),
         "add_relu": (51, [(2, 5, 3, 4)] * 2, [], lambda a, b: (a + b).relu()),
         "add_tanh": (52, [(4, 21)] * 2, [], lambda a, b: (a + b).tanh()),

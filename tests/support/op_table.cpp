@@ -70,6 +70,7 @@ const std::vector<OpRow>& op_table() {
         {"global_average_pool", 44, GlobalAveragePool{}, image(3, 19, 4, 5)},
         {"relu", 12, Activate{relu}, small},
         {"gelu", 45, Activate{Activation::gelu}, small, {}, 4},
+        {"soft_cap", 161, SoftCap{3}, small, {}, 4},
         {"gelu_tanh", 148, Activate{Activation::gelu_tanh}, small, {}, 4},
         {"silu", 46, Activate{Activation::silu}, small, {}, 4},
         {"tanh", 47, Activate{tanh}, small, {}, 4},
@@ -167,6 +168,15 @@ const std::vector<OpRow>& op_table() {
          0,
          DType::u8,
          true},
+        {"linear_cross_entropy_capped",
+         162,
+         LinearCrossEntropy{Dense{13}, {0.1, 2, 0.01}, 4, SoftCap{4}},
+         series(3, 5, 16),
+         {},
+         1,
+         0,
+         DType::u8,
+         true},
         {"squared_error_series", 133, MeanSquaredError{}, series(3, 5, 3), {}, 1, 0, DType::i32, true},
         {"squared_error_images", 134, MeanSquaredError{}, image(3, 2, 3, 4)},
         {"squared_error_volumes", 135, MeanSquaredError{}, volume(2, 17, 2, 3, 2), {}, 1, 0, DType::i32, true},
@@ -205,7 +215,15 @@ const std::vector<OpRow>& large_ops() {
         rows.push_back({"attention", 147, Attention{.heads = 3, .rotary = Rotary{}, .dropout = 0.1},
                         series(2, 221, 9 * (c / 2 * 2))});
       rows.push_back({"gelu", 81, Activate{Activation::gelu}, x});
+      rows.push_back({"soft_cap", 163, SoftCap{0.5}, x});
     }
+    // Of halves, what a library's fused attention can do, too.
+    for (const bool causal : {true, false})
+      rows.push_back({"attention_fused", 159,
+                      Attention{.heads = 4, .kv_heads = 2, .causal = causal, .window = causal ? 0 : 30},
+                      series(2, 70, 64)});
+    rows.push_back(
+        {"attention_turned", 160, Attention{.heads = 2, .window = 50, .rotary = Rotary{}}, series(2, 70, 48)});
     rows.push_back({"batch_norm_tall", 84, BatchNorm{}, image(20, 8, 33, 31)});
     rows.push_back({"one_sample", 85, LayerNorm{}, matrix(1, 3)});
     for (const std::int64_t classes : {1, 33, 1500}) {

@@ -2,11 +2,37 @@
 #include "runtime/cuda/library/cudnn_graphs.hpp"
 
 #include <algorithm>
+#include <unordered_map>
 #include <utility>
 
-#define CUDNN_FRONTEND_SKIP_JSON_LIB
-#include <cudnn_frontend.h>
+#include <cuda_runtime_api.h>
 #include <fmt/format.h>
+
+// The nodes of attention in cudnn-frontend 1.18 ask CUDA which GPU is here, also where one is described. They look at
+// its architecture alone, and get that of the description.
+namespace {
+thread_local int described_architecture = 0;  // 0: no description is being looked at
+
+cudaError_t device_or_described(int* device) {
+  if (described_architecture == 0) return cudaGetDevice(device);
+  *device = 0;
+  return cudaSuccess;
+}
+cudaError_t properties_or_described(cudaDeviceProp* properties, int device) {
+  if (described_architecture == 0) return cudaGetDeviceProperties(properties, device);
+  *properties = {};
+  properties->major = described_architecture / 10;
+  properties->minor = described_architecture % 10;
+  return cudaSuccess;
+}
+}  // namespace
+
+#define CUDNN_FRONTEND_SKIP_JSON_LIB
+#define cudaGetDevice(device) device_or_described(device)
+#define cudaGetDeviceProperties(properties, device) properties_or_described(properties, device)
+#include <cudnn_frontend.h>
+#undef cudaGetDevice
+#undef cudaGetDeviceProperties
 
 #include "runtime/tensor/error.hpp"
 
@@ -71,6 +97,8 @@ class OperationGraph : public fe::graph::Graph {
   }
 
   const std::vector<std::int64_t>& numbers() const noexcept { return numbers_; }
+  /// cudnn-frontend has workspace of its own for it, prepares that in each run, and passes scalars.
+  bool composite() const noexcept { return composite_; }
   /// What the graph wants to know of the host when it runs; null: nothing.
   float* scalar() noexcept { return takes_epsilon_ ? &epsilon_ : nullptr; }
   static constexpr std::int64_t number_of_scalar = std::tuple_size_v<GraphOperands> + 1;
@@ -106,21 +134,19 @@ class OperationGraph : public fe::graph::Graph {
  private:
   TensorPtr operand(const char* name, const Dims& dims, DType dtype) { return operand(name, dims, dtype, ++last_); }
   TensorPtr operand(const char* name, const Dims& dims, DType dtype, std::int64_t number) {
+    return operand(name, dims, channels_last_strides(dims), dtype, number);
+  }
+  TensorPtr operand(const char* name, const Dims& dims, const Dims& strides, DType dtype, std::int64_t number) {
     numbers_.push_back(number);
-    return tensor(Attributes()
-                      .set_name(name)
-                      .set_uid(number)
-                      .set_dim(dims)
-                      .set_stride(channels_last_strides(dims))
-                      .set_data_type(type_of(dtype)));
+    return tensor(
+        Attributes().set_name(name).set_uid(number).set_dim(dims).set_stride(strides).set_data_type(type_of(dtype)));
   }
   void result(const TensorPtr& t, const Dims& dims, DType dtype) {
+    result(t, dims, channels_last_strides(dims), dtype);
+  }
+  void result(const TensorPtr& t, const Dims& dims, const Dims& strides, DType dtype) {
     numbers_.push_back(++last_);
-    t->set_output(true)
-        .set_uid(last_)
-        .set_dim(dims)
-        .set_stride(channels_last_strides(dims))
-        .set_data_type(type_of(dtype));
+    t->set_output(true).set_uid(last_).set_dim(dims).set_stride(strides).set_data_type(type_of(dtype));
   }
   TensorPtr epsilon(double value) {
     epsilon_ = static_cast<float>(value);
@@ -240,9 +266,53 @@ class OperationGraph : public fe::graph::Graph {
     if (largest) result(which, g.out, DType::u8);
   }
 
+  /// Which positions see one another, the same for both directions.
+  template <class A>
+  static A visible(const AttentionGraph& g, A attributes) {
+    attributes.set_attn_scale(g.scale).set_diagonal_alignment(fe::DiagonalAlignment_t::TOP_LEFT);
+    if (g.window > 0) attributes.set_diagonal_band_left_bound(static_cast<int>(g.window));
+    if (g.causal) {
+      attributes.set_diagonal_band_right_bound(0);
+    } else if (g.window > 0) {
+      attributes.set_diagonal_band_right_bound(static_cast<int>(g.window - 1));
+    }
+    return attributes;
+  }
+
+  void build(const AttentionGraph& g) {
+    deterministic_ = !g.nondeterministic;
+    composite_ = true;
+    set_io_data_type(type_of(g.dtype));
+    const Dims of_queries{g.samples, g.heads, g.positions, g.size}, of_keys{g.samples, g.kv_heads, g.positions, g.size};
+    const Dims of_sums{g.samples, g.heads, g.positions, 1}, sums{g.heads * g.positions, g.positions, 1, 1};
+    const auto strides = [&](std::int64_t row) { return Dims{g.positions * row, g.size, row, 1}; };
+    const std::int64_t row = g.heads * g.size, kv_row = g.kv_heads * g.size;
+    const TensorPtr q = operand("q", of_queries, strides(g.rows[0]), g.dtype, ++last_);
+    const TensorPtr k = operand("k", of_keys, strides(g.rows[1]), g.dtype, ++last_);
+    const TensorPtr v = operand("v", of_keys, strides(g.rows[2]), g.dtype, ++last_);
+    if (!g.backward) {
+      const auto [y, log_sums] =
+          sdpa(q, k, v, visible(g, fe::graph::SDPA_attributes().set_name("attention").set_generate_stats(true)));
+      result(y, of_queries, strides(row), g.dtype);
+      result(log_sums, of_sums, sums, DType::f32);
+      return;
+    }
+    const TensorPtr y = operand("y", of_queries, strides(row), g.dtype, ++last_);
+    const TensorPtr dy = operand("dy", of_queries, strides(row), g.dtype, ++last_);
+    const TensorPtr log_sums = operand("log_sums", of_sums, sums, DType::f32, ++last_);
+    const auto [dq, dk, dv] = sdpa_backward(
+        q, k, v, y, dy, log_sums,
+        visible(
+            g,
+            fe::graph::SDPA_backward_attributes().set_name("attention").set_deterministic_algorithm(deterministic_)));
+    result(dq, of_queries, strides(row), g.dtype);
+    result(dk, of_keys, strides(kv_row), g.dtype);
+    result(dv, of_keys, strides(kv_row), g.dtype);
+  }
+
   std::vector<std::int64_t> numbers_;
   std::int64_t last_ = 0;
-  bool full_precision_ = false, deterministic_ = true, takes_epsilon_ = false;
+  bool full_precision_ = false, deterministic_ = true, takes_epsilon_ = false, composite_ = false;
   float epsilon_ = 0;
 };
 
@@ -293,6 +363,30 @@ class Plan final : public GraphPlan {
   std::vector<std::unique_ptr<Pack>> packs_;
 };
 
+/// Of a graph that cudnn-frontend itself has to run: it looks up addresses by number.
+class CompositePlan final : public GraphPlan {
+ public:
+  CompositePlan(cudnnHandle_t handle, std::unique_ptr<OperationGraph> graph, std::int64_t index)
+      : handle_(handle), graph_(std::move(graph)), index_(index) {
+    check(graph_->get_workspace_size_plan_at_index(index_, workspace_), "asking for a workspace");
+  }
+
+  std::size_t workspace() const noexcept override { return static_cast<std::size_t>(workspace_); }
+
+  void run(const GraphOperands& operands, void* workspace, void* stream) override {
+    check(cudnnSetStream(handle_, static_cast<cudaStream_t>(stream)), "setting the stream");
+    std::unordered_map<std::int64_t, void*> addresses;
+    for (const std::int64_t number : graph_->numbers())
+      addresses[number] = operands.at(static_cast<std::size_t>(number - 1));
+    check(graph_->execute_plan_at_index(handle_, addresses, workspace, index_), "running a graph");
+  }
+
+ private:
+  cudnnHandle_t handle_;
+  std::unique_ptr<OperationGraph> graph_;
+  std::int64_t index_, workspace_ = 0;
+};
+
 class Graphs final : public CudnnGraphs {
  public:
   Graphs() { check(cudnnCreate(&handle_), "creating a handle"); }
@@ -334,14 +428,20 @@ class Graphs final : public CudnnGraphs {
       if (name != engine) continue;
       auto built = graph->built(index);
       if (!built) return nullptr;
+      if (graph->composite()) return std::make_unique<CompositePlan>(handle_, std::move(graph), index);
       return std::make_unique<Plan>(handle_, std::move(graph), std::move(built));
     }
     return nullptr;
   }
 
  private:
+  struct Described {
+    explicit Described(int architecture) { described_architecture = architecture; }
+    ~Described() { described_architecture = 0; }
+  };
   /// Null where no heuristic has an engine.
   std::unique_ptr<OperationGraph> prepared(const CudnnGraph& g) const {
+    const Described described(properties_ ? version_ / 10 : 0);
     auto graph = std::make_unique<OperationGraph>(g);
     if (properties_) graph->set_device_properties(properties_).set_sm_version(version_ / 10).set_sm_count(processors_);
     if (graph->validate().is_bad()) return nullptr;

@@ -1,6 +1,6 @@
-// Convolutions, norms and pools as cuDNN graphs behind plain structs: what a graph computes, which engines a GPU has
-// for it, and a plan that runs one. A CudnnGraphs owns the library's handle (one a device, used on the thread that
-// prepares and runs); a plan owns what was built and runs on the stream it is given.
+// Convolutions, norms, pools and attention as cuDNN graphs behind plain structs: what a graph computes, which engines a
+// GPU has for it, and a plan that runs one. A CudnnGraphs owns the library's handle (one a device, used on the thread
+// that prepares and runs); a plan owns what was built and runs on the stream it is given.
 #pragma once
 
 #include <array>
@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -84,10 +85,31 @@ std::optional<PoolGraph> pool_graph(const MaxPool&, const TensorDesc& in);
 PoolGraph pool_graph(const AveragePool&, const TensorDesc& in);
 PoolGraph pool_graph(const GlobalAveragePool&, const TensorDesc& in);
 
-using CudnnGraph = std::variant<ConvolutionGraph, NormGraph, PoolGraph>;
+/// Attention in halves, fused: no square of positions is kept. Queries, keys and values are heads side by side, in rows
+/// of `rows` elements; y and all gradients have no gaps between rows; log sums are float [samples, heads, positions].
+/// Operands: forward q, k, v, y, log sums; backward q, k, v, y, dy, log sums, dq, dk, dv.
+struct AttentionGraph {
+  bool backward = false;
+  DType dtype = DType::bf16;
+  std::int64_t samples = 1, positions = 1, heads = 1, kv_heads = 1, size = 8;
+  std::array<std::int64_t, 3> rows{};  // of q, k, v: elements from a position to the next
+  bool causal = true;
+  std::int64_t window = 0;  // 0: none
+  float scale = 1;
+  bool nondeterministic = false;
+
+  std::string key() const;
+};
+
+/// Nothing where own kernels have to: in float32; with documents, whose number and places are data; with dropout in
+/// training, as cuDNN draws by the place in the batch. Rotary positions are not part of it: what turns writes q and k.
+std::optional<AttentionGraph> attention_graph(const Attention&, std::span<const TensorDesc> in, bool backward,
+                                              bool trained);
+
+using CudnnGraph = std::variant<ConvolutionGraph, NormGraph, PoolGraph, AttentionGraph>;
 std::string key_of(const CudnnGraph&);
 /// All that an op on `in` may run, forward and backward, whole.
-std::vector<CudnnGraph> graphs_of(const OpSpec&, const TensorDesc& in, bool tf32);
+std::vector<CudnnGraph> graphs_of(const OpSpec&, std::span<const TensorDesc> in, bool tf32);
 /// Addresses in the order that the graph's struct says; those behind its last one are not looked at.
 using GraphOperands = std::array<void*, 10>;
 
@@ -97,7 +119,8 @@ class GraphPlan {
   virtual ~GraphPlan() = default;
   virtual std::size_t workspace() const noexcept = 0;
   /// Enqueues. What the library wants to know of a set of addresses is made when they are seen first and kept: no
-  /// allocation of ours in a step after warm-up. Throws DeviceError. `stream`: a cudaStream_t.
+  /// allocation of ours in a step after warm-up (attention is run by cudnn-frontend, which allocates on the host).
+  /// Throws DeviceError. `stream`: a cudaStream_t.
   virtual void run(const GraphOperands&, void* workspace, void* stream) = 0;
 };
 

@@ -11,7 +11,9 @@ std::vector<GraphSupport> check_graphs(const Graph& graph, const GpuDescription&
   std::set<std::string> seen;
   const auto cudnn = describe_cudnn_graphs(gpu);
   for (const GraphNode& node : graph.nodes()) {
-    for (const CudnnGraph& whole : graphs_of(node.op, graph.desc(node.in[0]), tf32)) {
+    std::vector<TensorDesc> in;
+    for (const ValueId value : node.in) in.push_back(graph.desc(value));
+    for (const CudnnGraph& whole : graphs_of(node.op, in, tf32)) {
       GraphSupport support;
       support.key = key_of(whole);
       if (!seen.insert(support.key).second) continue;

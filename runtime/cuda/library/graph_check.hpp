@@ -18,7 +18,7 @@ struct GpuDescription {
 };
 
 /// One cuDNN graph, named by its key, and the engines that support it. `fused`: those that apply a convolution's bias
-/// and activation as well; an own pass does where there is none. Norms and pools have own kernels, too.
+/// and activation as well; an own pass does where there is none. Norms, pools and attention have own kernels, too.
 struct GraphSupport {
   std::string key;
   std::size_t engines = 0, fused = 0;

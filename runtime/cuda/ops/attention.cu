@@ -35,4 +35,12 @@ void attention_gradient(const Launch& where, Element element, const AttentionPla
   });
 }
 
+void attention_rows(const Launch& where, Element element, const AttentionPlace& p, std::int64_t heads,
+                    const HeadRows& from, bool back, const Slot& to, std::int64_t row) {
+  with_element(element, [&](auto tag) {
+    using Body = AttentionRowsBody<decltype(tag)>;
+    for_count(where, p.samples * p.positions * heads * p.size, Body{p, heads, from, back, to, row});
+  });
+}
+
 }  // namespace dtrain::cuda

@@ -48,11 +48,14 @@ void attention_ranges(const Launch&, const VisibleRule&, std::int64_t samples, c
                       VisibleRange* ranges);
 void attention_turns(const Launch&, const AttentionFrequencies&, std::int64_t positions, std::int64_t half,
                      float* turns);
-/// `log_sums`: [samples, positions, heads]; null keeps none.
+/// `log_sums`: [samples, heads, positions], as libraries have them; null keeps none.
 void attention(const Launch&, Element, const AttentionPlace&, void* y, float* log_sums);
 /// `shared`: as large as log_sums. The gradient of the queries may lie over gy.
 void attention_gradient(const Launch&, Element, const AttentionPlace&, const void* y, const void* gy,
                         const float* log_sums, float* shared, const AttentionGradients&);
+/// Rows of heads to a slot with rows of `row` elements, turned by their positions (where there are turns) or back.
+void attention_rows(const Launch&, Element, const AttentionPlace&, std::int64_t heads, const HeadRows& from, bool back,
+                    const Slot& to, std::int64_t row);
 
 // ---- bodies --------------------------------------------------------------------------------------------------------
 
@@ -93,6 +96,24 @@ DTRAIN_HOST_DEVICE inline float turned(const AttentionPlace& p, std::int64_t pos
   const float x = value(pair), y = value(pair + half), sine = back ? -turn[1] : turn[1];
   return c < half ? x * turn[0] - y * sine : y * turn[0] + x * sine;
 }
+
+template <class T>
+struct AttentionRowsBody {
+  AttentionPlace p;
+  std::int64_t heads;
+  HeadRows from;
+  bool back;
+  Slot to;
+  std::int64_t row;
+  DTRAIN_HOST_DEVICE void run(std::int64_t i) const {
+    const Split by_channel = split(i, p.size), by_head = split(by_channel.quotient, heads);
+    const std::int64_t head = by_head.rest * p.size;
+    const T* channels = static_cast<const T*>(from.at) + by_head.quotient * from.row + head;
+    const auto value = [channels](std::int64_t c) { return to_float(channels[c]); };
+    const float v = turned(p, by_head.quotient % p.positions, by_channel.rest, back, value);
+    write_slot<1, T>(to, by_head.quotient * row + head + by_channel.rest, Floats<1>{{v}});
+  }
+};
 
 /// What a block of threads does for a head of a sample with tiles of `tile` rows: each thread has the columns
 /// `column` + lanes * j of row `row` of a tile, few enough for registers.
@@ -216,7 +237,9 @@ struct AttentionBody : AttentionBlock<T, 16> {
       const std::int64_t c = at.column + lanes * j;
       if (c < p.size) y[row * p.size + c] = from_float<T>(out[j] / s.sum[at.row]);
     }
-    if (log_sums != nullptr && at.column == 0) log_sums[row] = s.largest[at.row] + std::log(s.sum[at.row]);
+    if (log_sums != nullptr && at.column == 0)
+      log_sums[(at.sample * p.heads + at.head) * p.positions + at.first + at.row] =
+          s.largest[at.row] + std::log(s.sum[at.row]);
   }
 
   /// The scores of a row to weights, and how much what was summed before shrinks.
@@ -274,7 +297,8 @@ struct AttentionGradientBlock : AttentionBlock<T, 8> {
       const VisibleRange range = this->ranges_of(sample)[i];
       if (k >= range.begin && k < range.end) {
         const std::int64_t at = (sample * p.positions + i) * p.heads + head;
-        weight = exp_bounded(this->dot(s.q[row], s.k[column]) - log_sums[at]);
+        const float log_sum = log_sums[(sample * p.heads + head) * p.positions + i];
+        weight = exp_bounded(this->dot(s.q[row], s.k[column]) - log_sum);
         const float kept = this->kept(sample, head, i, k);
         slope = weight * (this->dot(s.gy[row], s.v[column]) * kept - shared[at]);
         weight *= kept;

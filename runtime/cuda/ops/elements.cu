@@ -9,6 +9,7 @@
 #include "runtime/cuda/ops/multiply.hpp"
 #include "runtime/cuda/ops/positions.hpp"
 #include "runtime/cuda/ops/sequence_pool.hpp"
+#include "runtime/cuda/ops/soft_cap.hpp"
 
 namespace dtrain::cuda {
 
@@ -18,6 +19,14 @@ void activate(const Launch& where, Element element, Activation kind, const void*
 void activation_gradient(const Launch& where, Element element, Activation kind, const void* seen, const void* gy,
                          Slot gx, std::int64_t n) {
   for_elements<ActivationGradientBody>(where, element, n, aligned(seen, gy, gx.to), kind, seen, gy, gx);
+}
+
+void soft_cap(const Launch& where, Element element, const SoftCapMath& math, const void* x, void* y, std::int64_t n) {
+  for_elements<SoftCapBody>(where, element, n, aligned(x, y), math, x, y);
+}
+void soft_cap_gradient(const Launch& where, Element element, const SoftCapMath& math, const void* y, const void* gy,
+                       Slot gx, std::int64_t n) {
+  for_elements<SoftCapGradientBody>(where, element, n, aligned(y, gy, gx.to), math, y, gy, gx);
 }
 
 void add(const Launch& where, Element element, Activation kind, float factor, const void* a, const void* b, void* y,

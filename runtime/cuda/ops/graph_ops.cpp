@@ -68,13 +68,15 @@ std::shared_ptr<GraphPlan> quicker_graph(CudaContext& context, const CudnnGraph&
   std::vector<std::string> names = context.cudnn->engines(graph);
   if (names.empty()) return nullptr;
   if (names.size() > most_engines) names.resize(most_engines);
+  const std::size_t most_workspace =
+      own.most_workspace > 0 ? own.most_workspace : inference::library_workspace(operands[0].bytes);
   names.insert(names.begin(), own_name);  // the first: an engine has to be clearly quicker
   std::map<std::string, std::shared_ptr<GraphPlan>> plans;
   const auto make = [&](const std::string& name) -> std::optional<Candidate> {
     std::shared_ptr<GraphPlan> plan;
     if (name != own_name) {
       plan = context.cudnn->plan(graph, name);
-      if (!plan || plan->workspace() > inference::library_workspace(operands[0].bytes)) return std::nullopt;
+      if (!plan || plan->workspace() > most_workspace) return std::nullopt;
     }
     plans[name] = plan;
     Candidate candidate;

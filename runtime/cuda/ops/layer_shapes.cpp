@@ -145,6 +145,36 @@ PoolGraph pool_graph(const GlobalAveragePool&, const TensorDesc& in) {
           {nchw[2], nchw[3]}};
 }
 
+std::string AttentionGraph::key() const {
+  std::string text =
+      fmt::format("attention {} {} {}x{} heads {}/{} of {} rows {} scale {}", backward ? "backward" : "forward",
+                  name_of(dtype), samples, positions, heads, kv_heads, size, fmt::join(rows, "/"), scale);
+  if (causal) text += " causal";
+  if (window > 0) text += fmt::format(" window {}", window);
+  if (nondeterministic) text += " nondeterministic";
+  return text;
+}
+
+std::optional<AttentionGraph> attention_graph(const Attention& op, std::span<const TensorDesc> in, bool backward,
+                                              bool trained) {
+  const AttentionLayout at(op, in);
+  if (in[0].dtype == DType::f32 || at.documents >= 0 || (trained && op.dropout > 0)) return std::nullopt;
+  AttentionGraph g;
+  g.backward = backward;
+  g.dtype = in[0].dtype;
+  g.samples = at.samples;
+  g.positions = at.positions;
+  g.heads = at.heads;
+  g.kv_heads = at.kv_heads;
+  g.size = at.size;
+  for (std::size_t i = 0; i < 3; ++i) g.rows[i] = at.parts[i].row;
+  if (op.rotary) g.rows[0] = at.heads * at.size, g.rows[1] = at.kv_heads * at.size;
+  g.causal = op.causal;
+  if (op.window < at.positions) g.window = op.window;
+  g.scale = at.scale;
+  return g;
+}
+
 std::string key_of(const CudnnGraph& g) {
   return std::visit([](const auto& graph) { return graph.key(); }, g);
 }
@@ -152,8 +182,9 @@ std::string key_of(const CudnnGraph& g) {
 namespace {
 
 struct GraphsOf {
-  const TensorDesc& in;
+  std::span<const TensorDesc> inputs;
   bool tf32;
+  const TensorDesc& in = inputs[0];
 
   std::vector<CudnnGraph> operator()(const Conv& op) const {
     return is_product(op) ? std::vector<CudnnGraph>() : passes_of(op);
@@ -174,6 +205,12 @@ struct GraphsOf {
   }
   std::vector<CudnnGraph> operator()(const AveragePool& op) const { return {pool_graph(op, in)}; }
   std::vector<CudnnGraph> operator()(const GlobalAveragePool& op) const { return {pool_graph(op, in)}; }
+  std::vector<CudnnGraph> operator()(const Attention& op) const {
+    std::vector<CudnnGraph> out;
+    for (const bool backward : {false, true})
+      if (const auto graph = attention_graph(op, inputs, backward, true)) out.emplace_back(*graph);
+    return out;
+  }
   template <class Other>
   std::vector<CudnnGraph> operator()(const Other&) const {
     return {};
@@ -194,7 +231,7 @@ struct GraphsOf {
 
 }  // namespace
 
-std::vector<CudnnGraph> graphs_of(const OpSpec& op, const TensorDesc& in, bool tf32) {
+std::vector<CudnnGraph> graphs_of(const OpSpec& op, std::span<const TensorDesc> in, bool tf32) {
   return std::visit(GraphsOf{in, tf32}, op);
 }
 

@@ -388,7 +388,8 @@ optimizer: {sgd: {learning_rate: 0.1, momentum: 0.9, nesterov: true}}
     - multiply: {from: [add_1, global_avgpool_1]}
     - layer_norm
     - hard_swish
-    - concat: {from: [hard_swish_1, multiply_1]}
+    - soft_cap: {name: capped, cap: 5}
+    - concat: {from: [capped, multiply_1]}
     - flatten
     - dense: {units: 10}
   loss: {cross_entropy: {label_smoothing: 0.1}}

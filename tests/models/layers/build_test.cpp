@@ -345,6 +345,29 @@ TEST(Build, SmoothsLabels) {
   EXPECT_EQ(std::get<SoftmaxCrossEntropy>(build(config, 2).nodes().back().op).label_smoothing, 0.1);
 }
 
+/// Behind a head that its loss computes, a cap belongs to it; predictions have both as layers.
+TEST(Build, ACapBelongsToTheHeadBeforeIt) {
+  ModelConfig config;
+  config.inputs = {{"text", {8}, 2000}};
+  const auto layers = [](std::int64_t units) {
+    return std::vector{at("table", Embedding{.vocabulary = 2000, .channels = 4}), at("head", Dense{.units = units}),
+                       at("cap", SoftCap{20})};
+  };
+  config.layers = layers(2000);
+  const Graph g = build(config, 2);
+  EXPECT_EQ(node_names(g), (std::vector<std::string>{"table", "head"}));
+  const auto& op = std::get<LinearCrossEntropy>(g.nodes().back().op);
+  ASSERT_TRUE(op.cap.has_value());
+  EXPECT_EQ(op.cap->cap, 20);
+  EXPECT_EQ(node_names(models::build(config, 2, DType::f32, {}, BuildFor::prediction)),
+            (std::vector<std::string>{"table", "head", "cap"}));
+  config.layers = layers(30);  // few classes: ops of their own
+  EXPECT_EQ(node_names(build(config, 2)), (std::vector<std::string>{"table", "head", "cap", "loss"}));
+  config.layers = layers(2000);
+  config.layers.push_back(at("", Activate{Activation::tanh}));  // the cap is not what the loss reads
+  EXPECT_EQ(node_names(build(config, 2)), (std::vector<std::string>{"table", "head", "cap", "tanh_1", "loss"}));
+}
+
 TEST(Families, HaveThePublishedNumbersOfParameters) {
   const std::vector<std::int64_t> image{3, 224, 224};
   EXPECT_EQ(build(family(image, ResNet{.depth = 18}), 2).parameter_count(), 11'689'512);

@@ -65,6 +65,31 @@ TEST(LibraryChoices, norms_and_pools_take_an_engine_only_where_it_gives_what_own
   }
 }
 
+/// Heads of an even size have two engines with cuDNN here, the first of them wrong.
+TEST(LibraryChoices, attention_takes_a_fused_graph_where_that_can_express_it) {
+  const auto chosen = [](const Attention& op, std::vector<TensorDesc> in, const OpUse& use) {
+    SimulatedDevice device;
+    device.kernels().prepare(op, in, use);
+    const AlgorithmChoices choices = device.kernels().choices();
+    for (const auto& [key, engine] : choices.all()) EXPECT_EQ(engine, "eng1_k2=3") << key;
+    return choices.all().size();
+  };
+  const Attention plain{.heads = 2};
+  const TensorDesc documents{DType::i32, Shape{2, 9}};
+  const OpUse evaluated{false, false, false};
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    const TensorDesc in{dtype, Shape{2, 9, 48}};
+    EXPECT_EQ(chosen(plain, {in}, {}), 2u);
+    EXPECT_EQ(chosen({.heads = 4, .kv_heads = 2, .causal = false, .window = 3, .rotary = Rotary{}}, {in}, {}), 2u);
+    EXPECT_EQ(chosen(plain, {in}, evaluated), 1u);
+    EXPECT_EQ(chosen(plain, {{dtype, Shape{2, 9, 30}}}, {}), 0u);  // no engine for heads of 5 channels
+    EXPECT_EQ(chosen(plain, {in, documents}, {}), 0u);
+    EXPECT_EQ(chosen({.heads = 2, .dropout = 0.1}, {in}, {}), 0u);
+    EXPECT_EQ(chosen({.heads = 2, .dropout = 0.1}, {in}, evaluated), 1u);
+  }
+  EXPECT_EQ(chosen(plain, {{DType::f32, Shape{2, 9, 48}}}, {}), 0u);
+}
+
 TEST(LibraryChoices, a_norm_without_a_gradient_to_give_has_no_graph_for_it) {
   const TensorDesc in{DType::f32, Shape{6, 8}};
   SimulatedDevice device;

@@ -305,13 +305,102 @@ class SimulatedPool final : public GraphPlan {
   bool wrong_;
 };
 
-/// Of norms and pools, with an odd number of channels no engine supports any, and the library's favourite is wrong.
+class SimulatedAttention final : public GraphPlan {
+ public:
+  SimulatedAttention(const AttentionGraph& g, bool wrong) : g_(g), wrong_(wrong) {}
+  std::size_t workspace() const noexcept override { return workspace_bytes; }
+  void run(const GraphOperands& o, void* workspace, void*) override {
+    spoil(workspace);
+    if (g_.backward)
+      for (const std::size_t gradient : {6u, 7u, 8u})
+        if (o[gradient] == o[4]) throw BugError("a gradient over another, which cuDNN does not promise to bear");
+    const std::int64_t rows = g_.samples * g_.positions, group = g_.heads / g_.kv_heads;
+    std::vector<double> dk(static_cast<std::size_t>(rows * g_.kv_heads * g_.size)), dv(dk.size());
+    for (std::int64_t sample = 0; sample < g_.samples; ++sample)
+      for (std::int64_t head = 0; head < g_.heads; ++head)
+        for (std::int64_t i = 0; i < g_.positions; ++i)
+          g_.backward ? backward(o, sample, head, head / group, i, dk, dv) : forward(o, sample, head, head / group, i);
+    for (std::size_t i = 0; g_.backward && i < dk.size(); ++i) {
+      write(o[7], g_.dtype, static_cast<std::int64_t>(i), result(dk[i]));
+      write(o[8], g_.dtype, static_cast<std::int64_t>(i), result(dv[i]));
+    }
+  }
+
+ private:
+  float result(double v) const { return static_cast<float>(wrong_ ? 1.1 * v : v); }
+  /// Element of q, k or v.
+  double part(const GraphOperands& o, std::size_t which, std::int64_t row, std::int64_t head, std::int64_t c) const {
+    return static_cast<double>(read(o.at(which), g_.dtype, row * g_.rows.at(which) + head * g_.size + c));
+  }
+  double score(const GraphOperands& o, std::int64_t sample, std::int64_t head, std::int64_t kv, std::int64_t i,
+               std::int64_t j) const {
+    double sum = 0;
+    for (std::int64_t c = 0; c < g_.size; ++c)
+      sum += part(o, 0, sample * g_.positions + i, head, c) * part(o, 1, sample * g_.positions + j, kv, c);
+    return sum * static_cast<double>(g_.scale);
+  }
+  bool sees(std::int64_t i, std::int64_t j) const {
+    return (!g_.causal || j <= i) && (g_.window == 0 || std::abs(i - j) < g_.window);
+  }
+
+  void forward(const GraphOperands& o, std::int64_t sample, std::int64_t head, std::int64_t kv, std::int64_t i) const {
+    double sum = 0;
+    std::vector<double> y(static_cast<std::size_t>(g_.size));
+    for (std::int64_t j = 0; j < g_.positions; ++j) {
+      if (!sees(i, j)) continue;
+      const double weight = std::exp(score(o, sample, head, kv, i, j));
+      sum += weight;
+      for (std::int64_t c = 0; c < g_.size; ++c)
+        y[static_cast<std::size_t>(c)] += weight * part(o, 2, sample * g_.positions + j, kv, c);
+    }
+    const std::int64_t to = ((sample * g_.positions + i) * g_.heads + head) * g_.size;
+    for (std::int64_t c = 0; c < g_.size; ++c)
+      write(o[3], g_.dtype, to + c, result(y[static_cast<std::size_t>(c)] / sum));
+    static_cast<float*>(o[4])[(sample * g_.heads + head) * g_.positions + i] = static_cast<float>(std::log(sum));
+  }
+
+  void backward(const GraphOperands& o, std::int64_t sample, std::int64_t head, std::int64_t kv, std::int64_t i,
+                std::vector<double>& dk, std::vector<double>& dv) const {
+    const std::int64_t row = sample * g_.positions + i, at = (row * g_.heads + head) * g_.size;
+    const auto log_sum =
+        static_cast<double>(static_cast<const float*>(o[5])[(sample * g_.heads + head) * g_.positions + i]);
+    const auto dy = [&](std::int64_t c) { return static_cast<double>(read(o[4], g_.dtype, at + c)); };
+    double shared = 0;
+    for (std::int64_t c = 0; c < g_.size; ++c) shared += static_cast<double>(read(o[3], g_.dtype, at + c)) * dy(c);
+    std::vector<double> dq(static_cast<std::size_t>(g_.size));
+    for (std::int64_t j = 0; j < g_.positions; ++j) {
+      if (!sees(i, j)) continue;
+      const std::int64_t other = sample * g_.positions + j;
+      const double weight = std::exp(score(o, sample, head, kv, i, j) - log_sum);
+      double slope = -shared;
+      for (std::int64_t c = 0; c < g_.size; ++c) slope += dy(c) * part(o, 2, other, kv, c);
+      slope *= weight * static_cast<double>(g_.scale);
+      for (std::int64_t c = 0; c < g_.size; ++c) {
+        const auto to = static_cast<std::size_t>((other * g_.kv_heads + kv) * g_.size + c);
+        dq[static_cast<std::size_t>(c)] += slope * part(o, 1, other, kv, c);
+        dk[to] += slope * part(o, 0, row, head, c);
+        dv[to] += weight * dy(c);
+      }
+    }
+    for (std::int64_t c = 0; c < g_.size; ++c) write(o[6], g_.dtype, at + c, result(dq[static_cast<std::size_t>(c)]));
+  }
+
+  AttentionGraph g_;
+  bool wrong_;
+};
+
+/// Of norms and pools, with an odd number of channels no engine supports any, and the library's favourite is wrong;
+/// the same of attention, with heads of an odd size.
 class SimulatedCudnn final : public CudnnGraphs {
  public:
   std::vector<std::string> engines(const CudnnGraph& graph) override {
     const auto* convolution = std::get_if<ConvolutionGraph>(&graph);
     if (!convolution) {
       const auto* norm = std::get_if<NormGraph>(&graph);
+      if (const auto* attention = std::get_if<AttentionGraph>(&graph)) {
+        if (attention->size % 2 != 0) return {};
+        return {wrong, "eng0", "eng1_k2=3"};
+      }
       if ((norm ? norm->shape[1] : std::get<PoolGraph>(graph).in[1]) % 2 != 0) return {};
       return {wrong, "eng0", "eng1_k2=3"};
     }
@@ -323,6 +412,8 @@ class SimulatedCudnn final : public CudnnGraphs {
     if (engine == "eng0") return nullptr;  // as where support turns out to be missing
     if (const auto* norm = std::get_if<NormGraph>(&graph))
       return std::make_unique<SimulatedNorm>(*norm, engine == wrong);
+    if (const auto* attention = std::get_if<AttentionGraph>(&graph))
+      return std::make_unique<SimulatedAttention>(*attention, engine == wrong);
     if (const auto* pool = std::get_if<PoolGraph>(&graph))
       return std::make_unique<SimulatedPool>(*pool, engine == wrong);
     return std::make_unique<SimulatedConvolution>(std::get<ConvolutionGraph>(graph));

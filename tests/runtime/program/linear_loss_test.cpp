@@ -2,6 +2,7 @@
 // layer shares.
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -19,8 +20,9 @@ constexpr double sum_tolerance = 1e-6;
 
 constexpr std::int64_t length = 7, words = 40, width = 16;
 
-/// A small language model whose head is tied to its embedding; `chunk` 0: as two ops.
-Graph language_model(std::int64_t batch, std::int64_t chunk) {
+/// A small language model whose head is tied to its embedding, with capped logits or not; `chunk` 0: as ops of their
+/// own.
+Graph language_model(std::int64_t batch, std::int64_t chunk, std::optional<SoftCap> cap = {}) {
   Graph g(batch);
   const auto tokens = g.add_input(PortUse::input, "tokens", {DType::i32, Shape{batch, length}}, words);
   const auto next = g.add_input(PortUse::target, "next", {DType::i32, Shape{batch, length}}, words);
@@ -31,9 +33,12 @@ Graph language_model(std::int64_t batch, std::int64_t chunk) {
   const SoftmaxCrossEntropy entropy{.label_smoothing = 0.1, .ignore = 3, .z_loss = 1e-3};
   const std::vector<ParamId> tied{g.nodes()[0].params[0]};
   if (chunk > 0) {
-    g.add_loss_layer("loss", "head", LinearCrossEntropy{head, entropy, chunk}, {hidden, next, each}, tied, 1, true);
+    g.add_loss_layer("loss", "head", LinearCrossEntropy{head, entropy, chunk, cap}, {hidden, next, each}, tied, 1,
+                     true);
   } else {
-    g.add_loss("loss", entropy, {g.add("head", head, {hidden}, tied), next, each}, 1, true);
+    auto logits = g.add("head", head, {hidden}, tied);
+    if (cap) logits = g.add("cap", *cap, {logits});
+    g.add_loss("loss", entropy, {logits, next, each}, 1, true);
   }
   return g;
 }
@@ -54,10 +59,10 @@ struct Result {
 class LinearLoss : public test::OnEachDevice {
  protected:
   /// Two micro batches of 4 samples.
-  Result run(std::int64_t chunk) {
+  Result run(std::int64_t chunk, std::optional<SoftCap> cap = {}) {
     const auto device = make_device();
     const auto stream = device->make_stream(StreamUse::compute);
-    Program program(*device, language_model(4, chunk), {});
+    Program program(*device, language_model(4, chunk, cap), {});
     const FlatLayout& layout = program.plan().layout;
     const ParameterStore store(*device, layout);
     initialize(store.params(), layout, program.plan().graph, 5);
@@ -91,6 +96,19 @@ TEST_P(LinearLoss, gives_what_the_layer_and_the_loss_give) {
   for (const std::int64_t chunk : {1, 5, 14, 28, 1000}) {
     SCOPED_TRACE(chunk);
     const Result one = run(chunk);
+    EXPECT_LE(test::relative_error(one.gradients, apart.gradients), sum_tolerance);
+    EXPECT_LE(test::relative_error(one.sums, apart.sums), sum_tolerance);
+    EXPECT_LE(test::relative_error(one.evaluated, apart.evaluated), sum_tolerance);
+  }
+}
+
+TEST_P(LinearLoss, caps_logits_as_the_op_does) {
+  const SoftCap cap{0.5};
+  const Result apart = run(0, cap);
+  EXPECT_GT(test::relative_error(apart.gradients, run(0).gradients), 0.01);
+  for (const std::int64_t chunk : {5, 1000}) {
+    SCOPED_TRACE(chunk);
+    const Result one = run(chunk, cap);
     EXPECT_LE(test::relative_error(one.gradients, apart.gradients), sum_tolerance);
     EXPECT_LE(test::relative_error(one.sums, apart.sums), sum_tolerance);
     EXPECT_LE(test::relative_error(one.evaluated, apart.evaluated), sum_tolerance);

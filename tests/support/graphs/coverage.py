@@ -24,7 +24,7 @@ GIVEN = ["kernel", "stride", "dilation", "groups", "output_padding", "size", "fa
          "warmup_steps", "final_factor", "power", "every_steps", "reference_batch", "learning_rate_factor", "weight_decay", "beta1",
          "beta2", "trust_coefficient", "bucket_mib", "last_bucket_mib", "tokens", "stored", "heads",
          "kv_heads", "window", "rotary", "theta", "scaling", "low_frequency_factor", "high_frequency_factor", "original_context", "scale",
-         "length"]
+         "length", "cap"]
 
 ALWAYS = ["units", "filters", "vocabulary", "channels", "learning_rate", "match", "of", "target", "global"]
 

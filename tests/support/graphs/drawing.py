@@ -259,6 +259,8 @@ class Drawing:
             o["activation"] = rng.choice(ACTIVATIONS)
         elif kind == "attention":
             o.update(self.attention(x))
+        elif kind == "soft_cap" and self.chance(0.7):
+            o["cap"] = rng.choice([5, 10.5])
         elif kind in ("dropout", "drop_path") and self.chance(0.8):
             o["rate"] = rng.choice([0, 0.2, 0.4, 0.7])
         if kind in ("batch_norm", "layer_norm", "rms_norm") and self.chance(0.4):

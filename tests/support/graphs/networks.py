@@ -14,7 +14,7 @@ ACTIVATIONS = ["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "hard_swi
 SPATIAL = [f"{op}{n}d{rest}" for n in (1, 2, 3) for op, rest in
            (("conv", ""), ("conv", "_transpose"), ("upsample", ""), ("maxpool", ""), ("avgpool", ""))]
 ROWS = ["batch_norm", "layer_norm", "rms_norm", "concat", "gated"]  # of values with channels: no flattened image
-ANYWHERE = ["dense", *ACTIVATIONS, "add", "multiply", "dropout", "drop_path", "flatten"]
+ANYWHERE = ["dense", *ACTIVATIONS, "soft_cap", "add", "multiply", "dropout", "drop_path", "flatten"]
 POSITIONS = ["global_avgpool", "attention", "positions", "class_token", "sequence_pool"]  # of values with positions, however many dimensions
 KINDS = [*SPATIAL, *ROWS, *ANYWHERE, *POSITIONS, "embedding"]
 LOSSES = ["cross_entropy", "mean_squared_error"]

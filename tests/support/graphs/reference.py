@@ -179,6 +179,9 @@ class Network:
         kind, x = layer["kind"], inputs[0]
         if kind in networks.ACTIVATIONS:
             return self.rounding.activated(x, kind) if kind in ("tanh", "sigmoid") else activate(x, kind)
+        if kind == "soft_cap":
+            cap = layer.get("cap", 30)
+            return cap * torch.tanh(x / cap)
         if kind == "embedding":
             return F.embedding(x.long(), self.parameter(layer, "weight")).movedim(-1, 1)
         if kind == "dense":

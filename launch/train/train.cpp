@@ -243,13 +243,11 @@ class Trainer {
       if (!config_.model.initialize_from.path.empty())
         for (const std::string& line : lines_of(take_start_weights(*group_, config_.model, model))) report_.say(line);
     }
-    if (resumes) {
-      if (config_.model.lora.on()) {
-        model.broadcast();
-        model.pull_parameters();
-      }
-      saving_->load(model, status_);
+    if (resumes && config_.model.lora.on()) {
+      model.broadcast();
+      model.pull_parameters();
     }
+    if (resumes) saving_->load(model, status_);
     // Initialization and files are equal on all ranks; the broadcast makes that a fact and not a hope.
     model.broadcast();
     std::vector<std::uint64_t> weights;  // reading them may fail on one rank alone

@@ -8,8 +8,8 @@
 #include <gtest/gtest.h>
 
 #include "io/checkpoint/checkpoint.hpp"
-#include "launch/train/merged_model.hpp"
 #include "launch/plan/check.hpp"
+#include "launch/train/merged_model.hpp"
 #include "runtime/tensor/error.hpp"
 #include "tests/support/training.hpp"
 

@@ -139,6 +139,10 @@ class AttentionKernel final : public Kernel {
     forward_ = quicker_graph(context, *graph, both, own);
     if (use.trained && use.input_gradient) {
       graph->backward = true;
+      // Weights are of a sum of 1, so that none of the gradients is infinite in float16.
+      own.before = [this, rows = graph->rows](const GraphOperands& o, std::byte* workspace, void* stream) {
+        attention({stream, name}, element_, measured(o, rows, workspace, stream), o[3], static_cast<float*>(o[5]));
+      };
       for (int i = 0; i < 2; ++i) operands.push_back(read_operand(rows_ * row_[0], dtype_));
       operands.push_back(read_operand(rows_ * at_.heads, DType::f32));
       for (const std::int64_t row : row_) operands.push_back(written_operand(rows_ * row, dtype_));

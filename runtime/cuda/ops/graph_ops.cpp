@@ -1,5 +1,6 @@
 #include "runtime/cuda/ops/graph_ops.hpp"
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <string>
@@ -91,11 +92,13 @@ std::shared_ptr<GraphPlan> quicker_graph(CudaContext& context, const CudnnGraph&
         candidate.results.push_back(
             {places.back(), static_cast<std::int64_t>(operand.bytes / size_of(*operand.result)), *operand.result});
     }
-    const std::size_t workspace = at.place(plan ? plan->workspace() : own.workspace);
+    const std::size_t of_plan = plan ? plan->workspace() : own.workspace;
+    const std::size_t workspace = at.place(own.before ? std::max(of_plan, own.workspace) : of_plan);
     candidate.scratch = at.end();
     candidate.run = [=](std::byte* scratch, void* stream) {
       GraphOperands addresses{};
       for (std::size_t i = 0; i < places.size(); ++i) addresses.at(i) = scratch + places[i];
+      if (own.before) own.before(addresses, scratch + workspace, stream);
       if (!plan) return own.instead(addresses, scratch + workspace, stream);
       plan->run(addresses, scratch + workspace, stream);
       if (own.behind) own.behind(addresses, scratch + workspace, stream);

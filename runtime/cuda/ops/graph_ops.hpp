@@ -27,9 +27,10 @@ struct OwnKernels {
   using Run = std::function<void(const GraphOperands&, std::byte* workspace, void* stream)>;
   std::size_t workspace = 0;
   Run instead, behind{};
+  bool sums = false;         // also compared on numbers that lose much where squares are summed
+  const char* variant = "";  // of the graph's key, where more belongs to a measurement
+  Run before{};  // when either way is measured: makes operands that are not any numbers, with as much workspace
   std::size_t most_workspace = 0;  // of an engine; 0: inference::library_workspace of the first operand
-  bool sums = false;               // also compared on numbers that lose much where squares are summed
-  const char* variant = "";        // of the graph's key, where more belongs to a measurement
 };
 
 /// The engine to run the graph with; null where own kernels are as quick, give something else, or no engine supports

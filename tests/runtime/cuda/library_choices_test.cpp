@@ -82,7 +82,8 @@ TEST(LibraryChoices, attention_takes_a_fused_graph_where_that_can_express_it) {
     EXPECT_EQ(chosen(plain, {in}, {}), 2u);
     EXPECT_EQ(chosen({.heads = 4, .kv_heads = 2, .causal = false, .window = 3, .rotary = Rotary{}}, {in}, {}), 2u);
     EXPECT_EQ(chosen(plain, {in}, evaluated), 1u);
-    EXPECT_EQ(chosen(plain, {{dtype, Shape{2, 9, 30}}}, {}), 0u);  // no engine for heads of 5 channels
+    EXPECT_EQ(chosen(plain, {{dtype, Shape{1, 60, 48}}}, {}), 2u);  // long sums, and none infinite
+    EXPECT_EQ(chosen(plain, {{dtype, Shape{2, 9, 30}}}, {}), 0u);   // no engine for heads of 5 channels
     EXPECT_EQ(chosen(plain, {in, documents}, {}), 0u);
     EXPECT_EQ(chosen({.heads = 2, .dropout = 0.1}, {in}, {}), 0u);
     EXPECT_EQ(chosen({.heads = 2, .dropout = 0.1}, {in}, evaluated), 1u);

@@ -91,13 +91,32 @@ TEST(BestCheckpoint, IsFoundByItsLabelOnAllRanks) {
     EXPECT_EQ(io::find_checkpoint(group, scratch / "c/best").state.step, 100u);
     EXPECT_EQ(io::find_checkpoint(group, scratch / "c").state.step, 200u);
     EXPECT_EQ(io::find_checkpoint(group, scratch / "c/step-000000100").state.step, 100u);
-    auto config = config_for(scratch / "c");
+    auto config = config_for(scratch / "new");
     config.resume = io::Resume::directory;
     config.resume_directory = scratch / "c/best";
     EXPECT_EQ(io::find_resume(group, config)->state.step, 100u);
   });
   EXPECT_NE(io::list_checkpoints(scratch / "c").text.find("complete, best"), std::string::npos);
   EXPECT_TRUE(io::verify_checkpoints(scratch / "c/best").ok);
+}
+
+TEST(BestCheckpoint, RunsAndStepsAreFoundByTheirNames) {
+  Scratch scratch;
+  write_steps(scratch / "run/checkpoints", {100, 200});
+  write_file(scratch / "run/checkpoints/best", "step-000000100\n");
+  fs::create_directory_symlink(scratch / "run", scratch / "link");
+  SoloGroup group;
+  for (const char* run : {"run", "run/checkpoints", "link"}) {
+    const auto step = [&](const std::string& name) {
+      return io::find_checkpoint(group, scratch / (run + name)).state.step;
+    };
+    EXPECT_EQ(step(""), 200u) << run;
+    for (const char* name : {"/best", "/100", "/step-100", "/step-000000100"})
+      EXPECT_EQ(step(name), 100u) << run << name;
+    EXPECT_THROW(step("/150"), CheckpointError) << run;
+  }
+  for (const char* word : {"best", "5", "step-5", "step-000000005"}) EXPECT_TRUE(io::names_checkpoint(word)) << word;
+  for (const char* word : {"", "step-", "5x", "-5", "bestest"}) EXPECT_FALSE(io::names_checkpoint(word)) << word;
 }
 
 TEST(BestCheckpoint, WhatIsNoLabelIsSaid) {

@@ -50,14 +50,10 @@ std::vector<io::StateTensor> MergedModel::read(const std::string& checkpoint, co
       make_plan(models::build(config.model, batch, DType::f32, {}, models::BuildFor::prediction), options);
   const FlatLayout& layout = plan.layout;
   flat_.assign(layout.all_floats(), 0.0f);
-  initialize(flat_.data(), layout, plan.graph, state.seed);
+  check_base(checkpoint, state, config.model, read_base(config.model, layout, plan.graph, state.seed, flat_.data()));
 
-  std::vector<io::StateTensor> tensors;
+  std::vector<io::StateTensor> tensors, saved, states;
   io::append_flat(tensors, "param/", layout.params, flat_.data());
-  read_start_weights(config.model, tensors);
-  check_base(checkpoint, state, config.model, parameter_hash(flat_.data(), layout.frozen()));
-
-  std::vector<io::StateTensor> saved, states;
   io::append_flat(saved, averaged ? "ema/" : "param/", layout.trained(), flat_.data());
   for (const FlatState& s : layout.states)
     if (s.kept) states.push_back({"state/" + s.name, DType::f32, s.shape, flat_.data() + s.offset});

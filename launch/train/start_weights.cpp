@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <utility>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -67,6 +68,15 @@ io::StartWeights read_start_weights(const models::ModelConfig& config, std::vect
   io::StartWeights weights = io::load_weights(from.path, models::family_name(config.family), tensors, wanted);
   weights.settings = other_settings(from.path, config);
   return weights;
+}
+
+std::string read_base(const models::ModelConfig& config, const FlatLayout& layout, const Graph& graph,
+                      std::uint64_t seed, float* flat) {
+  initialize(flat, layout, graph, seed);
+  std::vector<io::StateTensor> tensors;
+  io::append_flat(tensors, "param/", layout.params, flat);
+  read_start_weights(config, std::move(tensors));
+  return parameter_hash(flat, layout.frozen());
 }
 
 void check_base(const std::string& checkpoint, const io::RunState& state, const models::ModelConfig& config,

@@ -1,6 +1,7 @@
 #include "launch/train/start_weights.hpp"
 
 #include <algorithm>
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -26,6 +27,27 @@ void check_patterns(const std::vector<std::string>& patterns, const std::vector<
     throw ConfigError(fmt::format(
         "model.initialize_from.skip: \"{}\" matches no parameter of the model; {}", pattern,
         near.empty() ? fmt::format("the first is \"{}\"", names.front()) : fmt::format("did you mean \"{}\"?", near)));
+  }
+}
+
+/// Beside adapters the model's own parameters stay as they are: one that the base does not give would stay as the seed
+/// made it.
+void check_frozen(const models::ModelConfig& config, const std::vector<std::string>& parameters,
+                  const io::StartWeights& weights) {
+  const std::vector<bool> trained = models::trained_parameters(config.lora, parameters);
+  const std::set<std::string> taken(weights.taken.begin(), weights.taken.end());
+  const std::set<std::string> absent(weights.absent.begin(), weights.absent.end());
+  const std::vector<std::string>& skip = config.initialize_from.skip;
+  for (std::size_t p = 0; p < parameters.size(); ++p) {
+    const std::string& name = parameters[p];
+    if (trained[p] || taken.contains(name)) continue;
+    const bool skipped = std::any_of(skip.begin(), skip.end(), [&](const auto& s) { return matches(s, name); });
+    throw ConfigError(
+        fmt::format("model.lora: {} {} {}, and no adapter trains it; add its layer to model.lora.modules_to_save", name,
+                    skipped                 ? "is skipped, so not taken from"
+                    : absent.contains(name) ? "is not in"
+                                            : "has another shape in",
+                    weights.source));
   }
 }
 
@@ -58,6 +80,9 @@ std::vector<std::string> other_settings(const std::string& from, const models::M
 
 io::StartWeights read_start_weights(const models::ModelConfig& config, std::vector<io::StateTensor> tensors) {
   const models::InitializeFrom& from = config.initialize_from;
+  std::vector<std::string> parameters;
+  for (const auto& t : tensors)
+    if (t.name.starts_with("param/")) parameters.push_back(io::pytorch_name(t.name));
   std::erase_if(tensors, [](const auto& t) {
     return (!t.name.starts_with("param/") && !t.name.starts_with("state/")) || models::is_adapter(t.name);
   });
@@ -66,6 +91,7 @@ io::StartWeights read_start_weights(const models::ModelConfig& config, std::vect
     return std::none_of(from.skip.begin(), from.skip.end(), [&](const auto& p) { return matches(p, name); });
   };
   io::StartWeights weights = io::load_weights(from.path, models::family_name(config.family), tensors, wanted);
+  if (config.lora.on()) check_frozen(config, parameters, weights);
   weights.settings = other_settings(from.path, config);
   return weights;
 }

@@ -17,7 +17,8 @@ namespace dtrain::launch {
 
 /// Into the model of rank 0, after its initialization, whose broadcast is to follow; the average begins as they are.
 /// What is in none of the lists stays initialized. Throws, on all ranks alike, ConfigError for a pattern that matches
-/// nothing, and as io::load_weights() does.
+/// nothing and, beside adapters, for a parameter that stays initialized and is not trained; and as io::load_weights()
+/// does.
 io::StartWeights take_start_weights(Group&, const models::ModelConfig&, ModelState&);
 /// The same on this rank alone, of tensors "param/..." and "state/..."; others of them, and adapters, stay as they are.
 io::StartWeights read_start_weights(const models::ModelConfig&, std::vector<io::StateTensor>);

@@ -118,6 +118,31 @@ TEST_F(LoraTraining, another_base_is_refused) {
       << o.error;
 }
 
+TEST_F(LoraTraining, what_the_base_does_not_give_is_trained_or_refused) {
+  train_base();
+  std::string other = mlp;  // with one class more
+  other.replace(other.find("units: 10"), 9, "units: 11");
+  const Outcome shape = train_on(nullptr, other, lora("base"), "shape");
+  EXPECT_EQ(shape.code, ExitCode::usage);
+  EXPECT_NE(shape.error.find("model.lora: dense_2."), std::string::npos) << shape.error;
+  EXPECT_NE(shape.error.find("has another shape in " + at("base")), std::string::npos) << shape.error;
+  EXPECT_NE(shape.error.find("no adapter trains it; add its layer to model.lora.modules_to_save"), std::string::npos);
+  const std::string adapters_of = "model.lora={rank: 4, targets: [dense_1]";
+  const std::string skip = "model.initialize_from={path: " + at("base") + ", skip: [\"dense_2.*\"]}";
+  const Outcome skipped = train_on(nullptr, mlp, {skip, adapters_of + "}"}, "skipped");
+  EXPECT_EQ(skipped.code, ExitCode::usage);
+  EXPECT_NE(skipped.error.find("is skipped, so not taken from " + at("base")), std::string::npos) << skipped.error;
+  std::string renamed = mlp;
+  renamed.replace(renamed.find("{units: 10}"), 11, "{units: 10, name: head}");
+  const Outcome absent = train_on(nullptr, renamed, lora("base"), "absent");
+  EXPECT_EQ(absent.code, ExitCode::usage);
+  EXPECT_NE(absent.error.find("is not in " + at("base")), std::string::npos) << absent.error;
+  // A new head is trained whole.
+  const std::string from = "model.initialize_from=" + at("base");
+  const Outcome whole = train_on(nullptr, other, {from, adapters_of + ", modules_to_save: [dense_2]}"}, "whole");
+  EXPECT_EQ(whole.code, ExitCode::ok) << whole.error;
+}
+
 TEST_F(LoraTraining, merged_parameters_are_base_and_adapters) {
   train_base();
   const Outcome o = train_on(nullptr, mlp, lora("base"), "run");

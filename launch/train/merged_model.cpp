@@ -50,7 +50,18 @@ std::vector<io::StateTensor> MergedModel::read(const std::string& checkpoint, co
       make_plan(models::build(config.model, batch, DType::f32, {}, models::BuildFor::prediction), options);
   const FlatLayout& layout = plan.layout;
   flat_.assign(layout.all_floats(), 0.0f);
-  check_base(checkpoint, state, config.model, read_base(config.model, layout, plan.graph, state.seed, flat_.data()));
+  const std::string place =
+      fmt::format("the base is read from {}, as the checkpoint's configuration says: put it there",
+                  config.model.initialize_from.path);
+  std::string hash;
+  try {
+    hash = read_base(config.model, layout, plan.graph, state.seed, flat_.data());
+  } catch (const DataError& e) {
+    throw DataError(fmt::format("{}; {}", e.what(), place));
+  } catch (const CheckpointError& e) {
+    throw CheckpointError(fmt::format("{}; {}", e.what(), place), e.kind());
+  }
+  check_base(checkpoint, state, config.model, hash, place);
 
   std::vector<io::StateTensor> tensors, saved, states;
   io::append_flat(tensors, "param/", layout.params, flat_.data());

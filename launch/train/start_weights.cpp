@@ -106,7 +106,7 @@ std::string read_base(const models::ModelConfig& config, const FlatLayout& layou
 }
 
 void check_base(const std::string& checkpoint, const io::RunState& state, const models::ModelConfig& config,
-                const std::string& hash) {
+                const std::string& hash, const std::string& advice) {
   const std::string before = io::base_hash(state);
   if (before == hash) return;
   const auto fail = [&](const std::string& what) {
@@ -115,9 +115,8 @@ void check_base(const std::string& checkpoint, const io::RunState& state, const 
   if (before.empty())
     fail("is of a run without model.lora: it holds no adapters; take model.lora out of the configuration");
   fail(fmt::format(
-      "has adapters of another model than the one in {}: its parameters had the hash {}, and these have {}; "
-      "set model.initialize_from to the weights that the run began with",
-      config.initialize_from.path, before, hash));
+      "has adapters of another model than the one in {}: its parameters had the hash {}, and these have {}; {}",
+      config.initialize_from.path, before, hash, advice));
 }
 
 io::StartWeights take_start_weights(Group& group, const models::ModelConfig& config, ModelState& model) {

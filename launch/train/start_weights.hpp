@@ -27,9 +27,9 @@ io::StartWeights read_start_weights(const models::ModelConfig&, std::vector<io::
 /// alone. Returns the hash of the frozen parameters, for check_base(). Throws as take_start_weights() does.
 std::string read_base(const models::ModelConfig&, const FlatLayout&, const Graph&, std::uint64_t seed, float* flat);
 /// The parameters that a LoRA run's checkpoint does not hold are here those that it was trained on. `hash`: of those
-/// here. Throws CheckpointError where they are others.
-void check_base(const std::string& checkpoint, const io::RunState&, const models::ModelConfig&,
-                const std::string& hash);
+/// here. Throws CheckpointError where they are others, with what to do.
+void check_base(const std::string& checkpoint, const io::RunState&, const models::ModelConfig&, const std::string& hash,
+                const std::string& advice = "set model.initialize_from to the weights that the run began with");
 
 /// What a user is to know: one line of what was taken, and of each kind of what was not.
 std::vector<std::string> lines_of(const io::StartWeights&);

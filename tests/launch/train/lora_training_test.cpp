@@ -1,6 +1,7 @@
 // Runs that train adapters of a model that another run has trained: what moves, what travels, what a checkpoint holds,
 // and how such a run goes on.
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -156,6 +157,22 @@ TEST_F(LoraTraining, merged_parameters_are_base_and_adapters) {
   std::sort(names.begin(), names.end());
   EXPECT_EQ(names, (std::vector<std::string>{"param/dense_1.bias", "param/dense_1.weight", "param/dense_2.bias",
                                              "param/dense_2.weight"}));
+  // Another base there, or none: there is no setting for it, so the place is said.
+  const auto refusal = [&]() -> std::string {
+    try {
+      merged.read(found->path, found->state, false);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "nothing";
+  };
+  const std::string says = "; the base is read from " + at("base") + ", as the checkpoint's configuration says";
+  std::filesystem::rename(at("base"), at("moved"));
+  EXPECT_NE(refusal().find(says), std::string::npos) << refusal();
+  train_base("base", {"seed=2"});
+  EXPECT_NE(refusal().find("has adapters of another model"), std::string::npos) << refusal();
+  EXPECT_NE(refusal().find(says), std::string::npos) << refusal();
+  EXPECT_EQ(refusal().find("set model.initialize_from"), std::string::npos) << refusal();
 }
 
 TEST_F(LoraTraining, check_says_what_is_trained) {

@@ -241,7 +241,8 @@ class Trainer {
     if (!resumes || config_.model.lora.on()) {
       model.initialize(engine_->plan().graph, config_.seed);
       if (!config_.model.initialize_from.path.empty())
-        for (const std::string& line : lines_of(take_start_weights(*group_, config_.model, model))) report_.say(line);
+        for (const std::string& line : lines_of(take_start_weights(*group_, config_.model, model)))
+          if (!resumes) report_.say(line);
     }
     if (resumes && config_.model.lora.on()) {
       model.broadcast();

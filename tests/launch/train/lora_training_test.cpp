@@ -98,6 +98,7 @@ TEST_F(LoraTraining, a_run_that_goes_on_has_the_bits_of_one_that_was_not_stopped
     train_on(nullptr, mlp, half, name);
     Outcome halves = train_on(nullptr, mlp, settings, name);
     EXPECT_NE(halves.out.find("resumed from"), std::string::npos) << halves.out << halves.error;
+    EXPECT_EQ(halves.out.find("starts from the weights in"), std::string::npos) << halves.out;
     halves.metrics = whole.metrics;
     expect_same(whole, halves, more);
   }

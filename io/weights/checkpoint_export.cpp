@@ -241,12 +241,12 @@ CheckpointReport export_checkpoint(const std::string& given, const std::string& 
       ++(name->starts_with("param/") ? parameters : states);
   const auto& s = manifest.state;
   const char* kind = averaged ? "averaged" : "raw";
-  const Facts facts{{"parameters", kind},
-                    {"parameter_hash", s.parameter_hash},
-                    {"configuration", s.configuration},
-                    {"configuration_hash", s.configuration_hash},
-                    {"data_fingerprint", s.data_fingerprint},
-                    {"run_id", s.run_id}};
+  Facts facts{{"parameters", kind},
+              {"configuration", s.configuration},
+              {"configuration_hash", s.configuration_hash},
+              {"data_fingerprint", s.data_fingerprint},
+              {"run_id", s.run_id}};
+  if (!part) facts.emplace_back("parameter_hash", s.parameter_hash);  // a whole that is made of a part has others
   std::unique_ptr<ModelFile> model;
   std::string written = output;
   if (hdf5) {

@@ -36,6 +36,27 @@ TEST(CheckpointExportInside, HoldsTheModelAndNothingReadsIt) {
   EXPECT_EQ(io::find_latest_valid(scratch / "c")->state.step, 7u);
 }
 
+TEST(CheckpointExport, OfAPartHasNotItsHash) {
+  Scratch scratch;
+  SoloGroup group;
+  CheckpointWriter writer(group, config_for(scratch / "c"), "run");
+  SmallState state(7);
+  auto of_adapters = run_state(7);
+  of_adapters.versions[io::base_hash_key] = "fedcba9876543210";
+  const auto views = state.views();
+  writer.save(of_adapters, views);
+  ASSERT_TRUE(writer.finish()->durable);
+  const auto whole = [&](const std::string&, const io::RunState&, bool) {
+    return std::vector<io::StateTensor>(views.begin(), views.begin() + 1);
+  };
+  io::export_checkpoint(scratch / "c", scratch / "m.safetensors", false, io::ExportFormat::safetensors,
+                        io::posix_file_system(), nullptr, whole);
+  io::SafeTensorsFile file(scratch / "m.safetensors");
+  EXPECT_EQ(file.read(*file.find("dense_1.weight")), state.entries[0].bytes);
+  EXPECT_FALSE(file.metadata().contains("parameter_hash"));
+  EXPECT_TRUE(file.metadata().contains("configuration_hash"));
+}
+
 TEST(CheckpointExportInside, AFaultAtAnyCallLeavesTheCheckpointAlone) {
   Scratch first;
   write_steps(first / "c", {7});

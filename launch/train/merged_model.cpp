@@ -27,10 +27,11 @@ std::span<float> values_of(const FlatLayout& layout, float* flat, const std::str
   return {flat + at->offset, at->size};
 }
 
-void merge_adapters(const FlatLayout& layout, const models::Lora& lora, float* flat) {
+void merge_adapters(const FlatLayout& layout, const models::Lora& lora, float* flat, const io::GivenUp& given_up) {
   const std::string behind = fmt::format("{}.weight", models::lora_a);
   for (const FlatParam& p : layout.params) {
     if (!p.name.ends_with(behind)) continue;
+    io::check_export_wanted(given_up);
     const std::string layer = p.name.substr(0, p.name.size() - behind.size());
     models::merge_adapter(values_of(layout, flat, layer + ".weight"), values_of(layout, flat, p.name),
                           values_of(layout, flat, fmt::format("{}{}.weight", layer, models::lora_b)), lora.rank,
@@ -40,8 +41,8 @@ void merge_adapters(const FlatLayout& layout, const models::Lora& lora, float* f
 
 }  // namespace
 
-std::vector<io::StateTensor> MergedModel::read(const std::string& checkpoint, const io::RunState& state,
-                                               bool averaged) {
+std::vector<io::StateTensor> MergedModel::read(const std::string& checkpoint, const io::RunState& state, bool averaged,
+                                               const io::GivenUp& given_up) {
   constexpr std::int64_t batch = 2;  // what a batch norm needs; parameters do not depend on it
   const RunConfig config = parse_config(state.configuration, "the checkpoint's configuration").config;
   PlanOptions options;
@@ -62,6 +63,7 @@ std::vector<io::StateTensor> MergedModel::read(const std::string& checkpoint, co
     throw CheckpointError(fmt::format("{}; {}", e.what(), place), e.kind());
   }
   check_base(checkpoint, state, config.model, hash, place);
+  io::check_export_wanted(given_up);
 
   std::vector<io::StateTensor> tensors, saved, states;
   io::append_flat(tensors, "param/", layout.params, flat_.data());
@@ -72,7 +74,7 @@ std::vector<io::StateTensor> MergedModel::read(const std::string& checkpoint, co
   const std::string_view skipped[] = {"optimizer/", averaged ? "param/" : "ema/"};
   SoloGroup alone;
   io::load_checkpoint(alone, checkpoint, saved, io::posix_file_system(), skipped);
-  merge_adapters(layout, config.model.lora, flat_.data());
+  merge_adapters(layout, config.model.lora, flat_.data(), given_up);
   std::erase_if(tensors, [](const io::StateTensor& t) { return models::is_adapter(t.name); });
   tensors.insert(tensors.end(), states.begin(), states.end());
   return tensors;

@@ -79,7 +79,7 @@ void compare_with_fields(const std::string& path, const io::RunState& s) {
 }  // namespace
 
 Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Reporter& report, RunChoices& choices,
-               const io::Dataset& data, RunStatus& status)
+               const io::Dataset& data, RunStatus& status, StopSignals& stop)
     : input_(input),
       config_(input.config),
       world_(world),
@@ -89,7 +89,7 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
       data_(data),
       run_id_(group.broadcast(io::make_run_id())) {
   writer_ = std::make_unique<io::CheckpointWriter>(group_, config_.checkpoint, run_id_);
-  export_each();
+  export_each(stop);
   found_ = io::find_resume(group_, config_.checkpoint);
   if (!found_) return;
   own_ = group_.any(world_.rank() == 0 && lies_in(found_->path, config_.checkpoint.directory));
@@ -108,21 +108,25 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   choices.recall(found_->state.choices);
 }
 
-/// What the model's folder says of it is made here once, before other threads read data.
-void Saving::export_each() {
+/// What the model's folder says of it is made here once, before other threads read data. A stop ends it also where this
+/// thread waits for it, before a save.
+void Saving::export_each(StopSignals& stop) {
   if (config_.checkpoint.exported == io::Export::none) return;
   ExportForm made;
   group_.agree([&] {
     if (world_.rank() == 0) made = export_form(config_, ExportNames::automatic);
   });
   if (!made.remark.empty()) report_.say("checkpoint.export: " + made.remark);
-  writer_->when_durable([form = std::move(made.form)](const std::string& path) {
+  writer_->when_durable([form = std::move(made.form), &stop](const std::string& path, const io::GivenUp& given_up) {
+    const io::GivenUp stopping = [&] { return given_up() || stop.pending(); };
     try {
       MergedModel merged;
-      io::export_into_checkpoint(path, form,
-                                 [&merged](const std::string& checkpoint, const io::RunState& state, bool averaged) {
-                                   return merged.read(checkpoint, state, averaged);
-                                 });
+      io::export_into_checkpoint(
+          path, form,
+          [&](const std::string& checkpoint, const io::RunState& state, bool averaged) {
+            return merged.read(checkpoint, state, averaged, stopping);
+          },
+          io::posix_file_system(), stopping);
     } catch (const Error& e) {
       throw CheckpointError(
           fmt::format("the checkpoint {} is whole, but its model could not be exported: {}; `dtrain "
@@ -365,6 +369,7 @@ void Saving::write(RunStatus& status, ModelState& model) {
 }
 
 void Saving::finish(RunStatus& status, ModelState& model) {
+  if (!status.finished()) writer_->give_up_work();
   write(status, model);
   const auto report = writer_->finish();
   if (!report) return;

@@ -84,7 +84,7 @@ class Trainer {
     comm::agree_on(*group_, world_.host(), data);
     watchdog_.beat("load", 0, comm::Deadline::load);
     choices_.recall(config_.log.directory);
-    saving_.emplace(input_, world_, *group_, report_, choices_, *train_data_, status_);
+    saving_.emplace(input_, world_, *group_, report_, choices_, *train_data_, status_, stop_);
     if (saving_->finished_before(status_)) return ExitCode::ok;
     prepare();
     const comm::Fact layout[] = {{"the parameter layout", layout_text()}};

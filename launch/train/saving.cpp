@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <exception>
 #include <filesystem>
 #include <span>
 #include <string_view>
@@ -106,6 +107,7 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   order_ = order_of(*found_);
   recall(status);
   choices.recall(found_->state.choices);
+  make_up_export();
 }
 
 /// What the model's folder says of it is made here once, before other threads read data. A stop ends it also where this
@@ -117,8 +119,8 @@ void Saving::export_each(StopSignals& stop) {
     if (world_.rank() == 0) made = export_form(config_, ExportNames::automatic);
   });
   if (!made.remark.empty()) report_.say("checkpoint.export: " + made.remark);
-  writer_->when_durable([form = std::move(made.form), &stop](const std::string& path, const io::GivenUp& given_up) {
-    const io::GivenUp stopping = [&] { return given_up() || stop.pending(); };
+  export_ = [form = std::move(made.form), &stop](const std::string& path, const io::GivenUp& given_up) {
+    const io::GivenUp stopping = [&] { return (given_up && given_up()) || stop.pending(); };
     try {
       MergedModel merged;
       io::export_into_checkpoint(
@@ -133,7 +135,26 @@ void Saving::export_each(StopSignals& stop) {
                       "checkpoint export` can do it later",
                       path, e.what()));
     }
-  });
+  };
+  writer_->when_durable(export_);
+}
+
+/// A run that ended between its checkpoint and the model of that owes the model.
+void Saving::make_up_export() {
+  if (!own_ || !export_) return;
+  std::error_code failed;
+  const std::string& path = found_->path;
+  const bool missing = world_.rank() == 0 && !std::filesystem::exists(path + "/" + io::exported_model, failed);
+  if (!group_.any(missing)) return;
+  report_.say(fmt::format("checkpoint.export: the run ended before without the model of {}; it is written now", path));
+  world_.watchdog().pause();  // a large model takes long
+  try {
+    if (missing) export_(path, nullptr);
+  } catch (const std::exception& e) {
+    report_.warn(e.what());
+  }
+  group_.barrier();
+  world_.watchdog().beat("load", 0, comm::Deadline::load);
 }
 
 /// A dynamic scale goes on where it was, as far as its limits of now allow; one that is not, or was not, begins as the

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -66,6 +67,7 @@ class Saving {
  private:
   io::RunState run_state(const RunStatus&) const;
   void export_each(StopSignals&);
+  void make_up_export();
   void recall(RunStatus&) const;
   template <class Value>
   EvalMetrics recalled_eval(const Value&) const;
@@ -85,6 +87,7 @@ class Saving {
   DataCheck* data_check_ = nullptr;
   std::string run_id_;
   std::unique_ptr<io::CheckpointWriter> writer_;
+  std::function<void(const std::string& path, const io::GivenUp&)> export_;  // none: checkpoint.export is off
   std::optional<io::FoundCheckpoint> found_;
   bool own_ = false;  // in the directory of this run
   io::OrderVersion order_ = io::newest_order;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <exception>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <system_error>
@@ -65,12 +66,13 @@ void compare_with_fields(const std::string& path, const io::RunState& s) {
       if (field == key && text != fmt::format("{}", value))
         contradicts(path,
                     fmt::format("MANIFEST.json says that {} is {}, and the configuration in it {}", key, value, text));
-  BatchSchedule batch(static_cast<std::int64_t>(s.global_batch));
+  std::optional<BatchSchedule> batch;
   try {
     batch = parse_config(s.configuration, path).config.batch.schedule();
-  } catch (const ConfigError&) {  // of an older program, which knew no warm-up
+  } catch (const ConfigError&) {  // of another program: only a constant batch can be compared, and was
+    return;
   }
-  if (const std::int64_t samples = batch.samples_before(static_cast<std::int64_t>(s.step));
+  if (const std::int64_t samples = batch->samples_before(static_cast<std::int64_t>(s.step));
       s.samples != static_cast<std::uint64_t>(samples))
     contradicts(path,
                 fmt::format("MANIFEST.json says that samples is {}, and {} steps of the configuration in it take {}",

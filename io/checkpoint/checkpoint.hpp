@@ -136,6 +136,11 @@ CheckpointReport list_checkpoints(const std::string& given, FileSystem& = posix_
 CheckpointReport verify_checkpoints(const std::string& given, FileSystem& = posix_file_system());
 /// Tensor by tensor: equal, the largest absolute difference, or on one side only. ok: all equal.
 CheckpointReport diff_checkpoints(const std::string& a, const std::string& b, FileSystem& = posix_file_system());
+/// Asked now and then by work that may take long, on its own thread: true where it is to end without a result. Null: it
+/// never is.
+using GivenUp = std::function<bool()>;
+/// Throws DataError where the export is given up.
+void check_export_wanted(const GivenUp&);
 enum class ExportFormat : unsigned char { hdf5, safetensors };
 /// How another library calls the parameters, and what a folder of its models has beside weights: no files, no folder.
 struct ForeignForm {
@@ -150,15 +155,17 @@ using WholeModel = std::function<std::vector<StateTensor>(const std::string&, co
 /// The model, with the moving average of the parameters where there is one, unless `raw`, and facts about it: step,
 /// parameters ("averaged" or "raw"), configuration, hashes. HDF5: param/NAME (float32), state/NAME, attributes of the
 /// file. safetensors: NAME as PyTorch has it, types as saved, metadata; or in the form of another library. `whole` is
-/// asked where the checkpoint holds a part of the model. Throws DataError for `output`.
+/// asked where the checkpoint holds a part of the model. Throws DataError for `output`, and where it is given up.
 CheckpointReport export_checkpoint(const std::string& given, const std::string& output, bool raw,
                                    ExportFormat = ExportFormat::hdf5, FileSystem& = posix_file_system(),
-                                   const ModelForm& form = nullptr, const WholeModel& whole = nullptr);
+                                   const ModelForm& form = nullptr, const WholeModel& whole = nullptr,
+                                   const GivenUp& given_up = nullptr);
 /// The folder with the model of a checkpoint, inside its step directory.
 inline constexpr const char* exported_model = "safetensors";
 /// Writes that folder, as export_checkpoint() writes safetensors: whole or not at all, and on the disk. It is no part
 /// of the checkpoint: nothing of dtrain reads it. Throws Error, and leaves nothing behind then.
 void export_into_checkpoint(const std::string& path, const std::optional<ForeignForm>& form,
-                            const WholeModel& whole = nullptr, FileSystem& = posix_file_system());
+                            const WholeModel& whole = nullptr, FileSystem& = posix_file_system(),
+                            const GivenUp& given_up = nullptr);
 
 }  // namespace dtrain::io

@@ -50,7 +50,7 @@ struct CheckpointWriter::State {
       : group(g), config(std::move(c)), run_id(std::move(id)), files(f) {}
   State(const State&) = delete;
   State& operator=(const State&) = delete;
-  ~State() { cancel = true; }  // the worker, declared last, is joined first among the members
+  ~State() { cancel = given_up = true; }  // the worker, declared last, is joined first among the members
 
   enum class Phase { idle, writing, ending };
 
@@ -59,7 +59,7 @@ struct CheckpointWriter::State {
   std::string run_id;
   FileSystem& files;
   DirectoryLock lock;  // rank 0
-  std::function<void(const std::string&)> when_durable;
+  std::function<void(const std::string&, const GivenUp&)> when_durable;
 
   std::optional<std::uint64_t> base;  // resumed from, or the newest one published
   std::set<std::uint64_t> own;        // published by this run
@@ -74,8 +74,8 @@ struct CheckpointWriter::State {
   Clock::time_point started;
   Snapshot snapshot;
 
+  std::atomic<bool> cancel{false}, given_up{false};
   // Written by the worker's thread, read here after the worker is idle again.
-  std::atomic<bool> cancel{false};
   std::string sha256;
   bool made_again = false;  // the directory, which had been removed
   Published published;
@@ -111,8 +111,12 @@ void CheckpointWriter::continue_from(std::uint64_t step) noexcept {
   state_->base = step;
 }
 
-void CheckpointWriter::when_durable(std::function<void(const std::string&)> work) {
+void CheckpointWriter::when_durable(std::function<void(const std::string&, const GivenUp&)> work) {
   state_->when_durable = std::move(work);
+}
+
+void CheckpointWriter::give_up_work() noexcept {
+  state_->given_up = true;
 }
 
 bool CheckpointWriter::in_flight() const noexcept {
@@ -237,7 +241,7 @@ void CheckpointWriter::State::end_attempt(const std::vector<std::string>& status
 /// On the worker's thread.
 void CheckpointWriter::State::follow_up(const std::string& path) {
   try {
-    when_durable(path);
+    when_durable(path, [this] { return given_up.load(); });
   } catch (const std::exception& e) {
     published.remarks.emplace_back(e.what());
   }

@@ -45,8 +45,12 @@ class CheckpointWriter {
   void continue_from(std::uint64_t step) noexcept;
 
   /// What rank 0's thread of saves does with the step directory of each checkpoint that has become durable, before the
-  /// save ends. What it throws is a remark of the report: the checkpoint stays what it is.
-  void when_durable(std::function<void(const std::string& path)>);
+  /// save ends. What it throws is a remark of the report: the checkpoint stays what it is. The next save waits for it,
+  /// so it asks now and then whether it is given up.
+  void when_durable(std::function<void(const std::string& path, const GivenUp&)>);
+  /// That work, of this checkpoint and of later ones, is given up: the run is stopping, and its last checkpoint must
+  /// not wait. Not collective.
+  void give_up_work() noexcept;
 
   /// Collective, at a step boundary: checks that floating-point tensors are finite and all tensors equal on all ranks
   /// (NumericError naming the tensor, and the rank, on all ranks), copies, and returns while the writing goes on.

@@ -57,6 +57,20 @@ class ModelFile : public TensorSink {
   const Manifest& manifest_;
 };
 
+/// Hands pieces on until the export is given up.
+class WantedPieces final : public TensorSink {
+ public:
+  WantedPieces(TensorSink& to, const GivenUp& given_up) : to_(to), given_up_(given_up) {}
+  void piece(std::size_t index, std::uint64_t offset, std::span<const std::byte> data) override {
+    check_export_wanted(given_up_);
+    to_.piece(index, offset, data);
+  }
+
+ private:
+  TensorSink& to_;
+  const GivenUp& given_up_;
+};
+
 using Names = std::vector<std::optional<std::string>>;           // of each tensor in the file, where it goes there
 using Facts = std::vector<std::pair<std::string, std::string>>;  // texts about the model
 
@@ -209,8 +223,14 @@ class ForeignFile final : public ModelFile {
 
 }  // namespace
 
+void check_export_wanted(const GivenUp& given_up) {
+  if (given_up && given_up()) throw DataError("the export was given up: the run is stopping");
+}
+
 CheckpointReport export_checkpoint(const std::string& given, const std::string& output, bool raw, ExportFormat format,
-                                   FileSystem& files, const ModelForm& form, const WholeModel& whole) {
+                                   FileSystem& files, const ModelForm& form, const WholeModel& whole,
+                                   const GivenUp& given_up) {
+  check_export_wanted(given_up);
   const bool hdf5 = format == ExportFormat::hdf5;
   check_output(output, {}, hdf5 ? OutputKind::hdf5 : OutputKind::other);
   const auto path = pick_checkpoint(files, given);
@@ -241,12 +261,12 @@ CheckpointReport export_checkpoint(const std::string& given, const std::string& 
       ++(name->starts_with("param/") ? parameters : states);
   const auto& s = manifest.state;
   const char* kind = averaged ? "averaged" : "raw";
-  const Facts facts{{"parameters", kind},
-                    {"parameter_hash", s.parameter_hash},
-                    {"configuration", s.configuration},
-                    {"configuration_hash", s.configuration_hash},
-                    {"data_fingerprint", s.data_fingerprint},
-                    {"run_id", s.run_id}};
+  Facts facts{{"parameters", kind},
+              {"configuration", s.configuration},
+              {"configuration_hash", s.configuration_hash},
+              {"data_fingerprint", s.data_fingerprint},
+              {"run_id", s.run_id}};
+  if (!part) facts.emplace_back("parameter_hash", s.parameter_hash);  // a whole that is made of a part has others
   std::unique_ptr<ModelFile> model;
   std::string written = output;
   if (hdf5) {
@@ -259,9 +279,10 @@ CheckpointReport export_checkpoint(const std::string& given, const std::string& 
   } else {
     model = std::make_unique<SafeTensorsModel>(output, manifest, names, facts, files);
   }
-  if (!part) read_stream(files, path, manifest, *model);
+  WantedPieces pieces(*model, given_up);
+  if (!part) read_stream(files, path, manifest, pieces);
   for (std::size_t i = 0; i < tensors.size(); ++i)
-    model->piece(i, 0, {static_cast<const std::byte*>(tensors[i].data), tensors[i].bytes()});
+    pieces.piece(i, 0, {static_cast<const std::byte*>(tensors[i].data), tensors[i].bytes()});
   model->commit();
   CheckpointReport report;
   report.text = fmt::format("wrote {}: {} parameters ({}), {} running statistics, of step {} of {}\n", written,
@@ -274,14 +295,14 @@ CheckpointReport export_checkpoint(const std::string& given, const std::string& 
 }
 
 void export_into_checkpoint(const std::string& path, const std::optional<ForeignForm>& form, const WholeModel& whole,
-                            FileSystem& files) {
+                            FileSystem& files, const GivenUp& given_up) {
   const std::string temporary = unfinished_export(path);
   try {
     remove_tree(files, temporary);
     const bool folder = form && !form->files.empty();
     export_checkpoint(
         path, folder ? temporary : join_path(temporary, "model.safetensors"), false, ExportFormat::safetensors, files,
-        [&form](const RunState&) { return form; }, whole);
+        [&form](const RunState&) { return form; }, whole, given_up);
     rename(files, temporary, join_path(path, exported_model));
     sync_directory(files, path);
   } catch (const Error&) {

@@ -54,7 +54,7 @@ ExportForm export_form(const RunConfig& config, ExportNames names) {
       throw ConfigError("--names torchvision: the model is neither resnet nor efficientnet-b0; use --names dtrain");
     return out;
   }
-  if (!document || names == ExportNames::dtrain) {
+  if (!document) {
     if (names == ExportNames::huggingface)
       throw ConfigError("--names huggingface: the model is none of gpt, llama, bert and vit; use --names dtrain");
     return {};

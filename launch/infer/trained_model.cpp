@@ -100,12 +100,10 @@ std::unique_ptr<io::Loader> TrainedModel::make_loader() const {
 void TrainedModel::load_base(const HostMirror& params) {
   const FlatLayout& layout = engine_->store().layout();
   float* const flat = params.as<float>();
-  initialize(flat, layout, engine_->plan().graph, found_->state.seed);
   group_->agree([&] {
-    if (group_->rank() != 0) return;
-    std::vector<io::StateTensor> tensors;
-    io::append_flat(tensors, "param/", layout.params, flat);
-    read_start_weights(config_.model, std::move(tensors));
+    if (group_->rank() == 0)
+      check_base(found_->path, found_->state, config_.model,
+                 read_base(config_.model, layout, engine_->plan().graph, found_->state.seed, flat));
   });
   constexpr std::size_t most = std::size_t{16} << 20;  // floats of a message
   for (std::size_t at = 0; at < layout.all_floats(); at += most) {
@@ -115,7 +113,6 @@ void TrainedModel::load_base(const HostMirror& params) {
     group_->broadcast(bytes, 0);
     std::memcpy(piece.data(), bytes.data(), bytes.size());
   }
-  check_base(found_->path, found_->state, config_.model, parameter_hash(flat, layout.frozen()));
 }
 
 void TrainedModel::load() {

@@ -13,8 +13,9 @@ class MergedModel {
  public:
   /// Reads the base from where the checkpoint's configuration says, and the adapters from the checkpoint. `averaged`:
   /// by their moving average. The views live as long as this object. Throws CheckpointError where the base is another
-  /// one than that of the run. See io::WholeModel.
-  std::vector<io::StateTensor> read(const std::string& checkpoint, const io::RunState&, bool averaged);
+  /// one than that of the run, and DataError where it is given up. See io::WholeModel.
+  std::vector<io::StateTensor> read(const std::string& checkpoint, const io::RunState&, bool averaged,
+                                    const io::GivenUp& given_up = nullptr);
 
  private:
   std::vector<float> flat_;

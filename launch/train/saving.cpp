@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <exception>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <system_error>
@@ -64,12 +66,13 @@ void compare_with_fields(const std::string& path, const io::RunState& s) {
       if (field == key && text != fmt::format("{}", value))
         contradicts(path,
                     fmt::format("MANIFEST.json says that {} is {}, and the configuration in it {}", key, value, text));
-  BatchSchedule batch(static_cast<std::int64_t>(s.global_batch));
+  std::optional<BatchSchedule> batch;
   try {
     batch = parse_config(s.configuration, path).config.batch.schedule();
-  } catch (const ConfigError&) {  // of an older program, which knew no warm-up
+  } catch (const ConfigError&) {  // of another program: only a constant batch can be compared, and was
+    return;
   }
-  if (const std::int64_t samples = batch.samples_before(static_cast<std::int64_t>(s.step));
+  if (const std::int64_t samples = batch->samples_before(static_cast<std::int64_t>(s.step));
       s.samples != static_cast<std::uint64_t>(samples))
     contradicts(path,
                 fmt::format("MANIFEST.json says that samples is {}, and {} steps of the configuration in it take {}",
@@ -79,7 +82,7 @@ void compare_with_fields(const std::string& path, const io::RunState& s) {
 }  // namespace
 
 Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Reporter& report, RunChoices& choices,
-               const io::Dataset& data, RunStatus& status)
+               const io::Dataset& data, RunStatus& status, StopSignals& stop)
     : input_(input),
       config_(input.config),
       world_(world),
@@ -89,7 +92,7 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
       data_(data),
       run_id_(group.broadcast(io::make_run_id())) {
   writer_ = std::make_unique<io::CheckpointWriter>(group_, config_.checkpoint, run_id_);
-  export_each();
+  export_each(stop);
   found_ = io::find_resume(group_, config_.checkpoint);
   if (!found_) return;
   own_ = group_.any(world_.rank() == 0 && lies_in(found_->path, config_.checkpoint.directory));
@@ -106,30 +109,54 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   order_ = order_of(*found_);
   recall(status);
   choices.recall(found_->state.choices);
+  make_up_export();
 }
 
-/// What the model's folder says of it is made here once, before other threads read data.
-void Saving::export_each() {
+/// What the model's folder says of it is made here once, before other threads read data. A stop ends it also where this
+/// thread waits for it, before a save.
+void Saving::export_each(StopSignals& stop) {
   if (config_.checkpoint.exported == io::Export::none) return;
   ExportForm made;
   group_.agree([&] {
     if (world_.rank() == 0) made = export_form(config_, ExportNames::automatic);
   });
   if (!made.remark.empty()) report_.say("checkpoint.export: " + made.remark);
-  writer_->when_durable([form = std::move(made.form)](const std::string& path) {
+  export_ = [form = std::move(made.form), &stop](const std::string& path, const io::GivenUp& given_up) {
+    const io::GivenUp stopping = [&] { return (given_up && given_up()) || stop.pending(); };
     try {
       MergedModel merged;
-      io::export_into_checkpoint(path, form,
-                                 [&merged](const std::string& checkpoint, const io::RunState& state, bool averaged) {
-                                   return merged.read(checkpoint, state, averaged);
-                                 });
+      io::export_into_checkpoint(
+          path, form,
+          [&](const std::string& checkpoint, const io::RunState& state, bool averaged) {
+            return merged.read(checkpoint, state, averaged, stopping);
+          },
+          io::posix_file_system(), stopping);
     } catch (const Error& e) {
       throw CheckpointError(
           fmt::format("the checkpoint {} is whole, but its model could not be exported: {}; `dtrain "
                       "checkpoint export` can do it later",
                       path, e.what()));
     }
-  });
+  };
+  writer_->when_durable(export_);
+}
+
+/// A run that ended between its checkpoint and the model of that owes the model.
+void Saving::make_up_export() {
+  if (!own_ || !export_) return;
+  std::error_code failed;
+  const std::string& path = found_->path;
+  const bool missing = world_.rank() == 0 && !std::filesystem::exists(path + "/" + io::exported_model, failed);
+  if (!group_.any(missing)) return;
+  report_.say(fmt::format("checkpoint.export: the run ended before without the model of {}; it is written now", path));
+  world_.watchdog().pause();  // a large model takes long
+  try {
+    if (missing) export_(path, nullptr);
+  } catch (const std::exception& e) {
+    report_.warn(e.what());
+  }
+  group_.barrier();
+  world_.watchdog().beat("load", 0, comm::Deadline::load);
 }
 
 /// A dynamic scale goes on where it was, as far as its limits of now allow; one that is not, or was not, begins as the
@@ -365,6 +392,7 @@ void Saving::write(RunStatus& status, ModelState& model) {
 }
 
 void Saving::finish(RunStatus& status, ModelState& model) {
+  if (!status.finished()) writer_->give_up_work();
   write(status, model);
   const auto report = writer_->finish();
   if (!report) return;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +14,7 @@
 #include "io/checkpoint/checkpoint_writer.hpp"
 #include "io/dataset/dataset.hpp"
 #include "io/dataset/stream.hpp"
+#include "launch/base/signals.hpp"
 #include "launch/config/config_file.hpp"
 #include "launch/data/data_check.hpp"
 #include "launch/report/run_choices.hpp"
@@ -28,7 +30,8 @@ class Saving {
  public:
   /// Takes the lock of the directory and finds what to resume from, which sets `status` and adds to the choices; these
   /// are kept in each checkpoint from then on. Throws CheckpointError.
-  Saving(const LoadedConfig&, comm::World&, Group&, Reporter&, RunChoices&, const io::Dataset&, RunStatus&);
+  Saving(const LoadedConfig&, comm::World&, Group&, Reporter&, RunChoices&, const io::Dataset&, RunStatus&,
+         StopSignals&);
 
   /// Does the run go on from a checkpoint?
   bool resumes() const noexcept { return found_.has_value(); }
@@ -56,13 +59,15 @@ class Saving {
   /// True where the evaluation of this step is the best so far, by checkpoint.best: `status` knows it then, and this
   /// step is to be saved.
   bool is_best(RunStatus&);
-  /// Saves, and waits until it is durable. Throws CheckpointError where it cannot be.
+  /// Saves, and waits until it is durable. Throws CheckpointError where it cannot be. Where the run ends before its
+  /// last step, exports are given up: the machine may be taken away soon.
   void finish(RunStatus&, ModelState&);
   std::optional<std::uint64_t> durable_step() const noexcept { return writer_->durable_step(); }
 
  private:
   io::RunState run_state(const RunStatus&) const;
-  void export_each();
+  void export_each(StopSignals&);
+  void make_up_export();
   void recall(RunStatus&) const;
   template <class Value>
   EvalMetrics recalled_eval(const Value&) const;
@@ -82,6 +87,7 @@ class Saving {
   DataCheck* data_check_ = nullptr;
   std::string run_id_;
   std::unique_ptr<io::CheckpointWriter> writer_;
+  std::function<void(const std::string& path, const io::GivenUp&)> export_;  // none: checkpoint.export is off
   std::optional<io::FoundCheckpoint> found_;
   bool own_ = false;  // in the directory of this run
   io::OrderVersion order_ = io::newest_order;

@@ -1,9 +1,11 @@
 #include "launch/train/start_weights.hpp"
 
 #include <algorithm>
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <utility>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -25,6 +27,27 @@ void check_patterns(const std::vector<std::string>& patterns, const std::vector<
     throw ConfigError(fmt::format(
         "model.initialize_from.skip: \"{}\" matches no parameter of the model; {}", pattern,
         near.empty() ? fmt::format("the first is \"{}\"", names.front()) : fmt::format("did you mean \"{}\"?", near)));
+  }
+}
+
+/// Beside adapters the model's own parameters stay as they are: one that the base does not give would stay as the seed
+/// made it.
+void check_frozen(const models::ModelConfig& config, const std::vector<std::string>& parameters,
+                  const io::StartWeights& weights) {
+  const std::vector<bool> trained = models::trained_parameters(config.lora, parameters);
+  const std::set<std::string> taken(weights.taken.begin(), weights.taken.end());
+  const std::set<std::string> absent(weights.absent.begin(), weights.absent.end());
+  const std::vector<std::string>& skip = config.initialize_from.skip;
+  for (std::size_t p = 0; p < parameters.size(); ++p) {
+    const std::string& name = parameters[p];
+    if (trained[p] || taken.contains(name)) continue;
+    const bool skipped = std::any_of(skip.begin(), skip.end(), [&](const auto& s) { return matches(s, name); });
+    throw ConfigError(
+        fmt::format("model.lora: {} {} {}, and no adapter trains it; add its layer to model.lora.modules_to_save", name,
+                    skipped                 ? "is skipped, so not taken from"
+                    : absent.contains(name) ? "is not in"
+                                            : "has another shape in",
+                    weights.source));
   }
 }
 
@@ -57,6 +80,9 @@ std::vector<std::string> other_settings(const std::string& from, const models::M
 
 io::StartWeights read_start_weights(const models::ModelConfig& config, std::vector<io::StateTensor> tensors) {
   const models::InitializeFrom& from = config.initialize_from;
+  std::vector<std::string> parameters;
+  for (const auto& t : tensors)
+    if (t.name.starts_with("param/")) parameters.push_back(io::pytorch_name(t.name));
   std::erase_if(tensors, [](const auto& t) {
     return (!t.name.starts_with("param/") && !t.name.starts_with("state/")) || models::is_adapter(t.name);
   });
@@ -65,12 +91,22 @@ io::StartWeights read_start_weights(const models::ModelConfig& config, std::vect
     return std::none_of(from.skip.begin(), from.skip.end(), [&](const auto& p) { return matches(p, name); });
   };
   io::StartWeights weights = io::load_weights(from.path, models::family_name(config.family), tensors, wanted);
+  if (config.lora.on()) check_frozen(config, parameters, weights);
   weights.settings = other_settings(from.path, config);
   return weights;
 }
 
+std::string read_base(const models::ModelConfig& config, const FlatLayout& layout, const Graph& graph,
+                      std::uint64_t seed, float* flat) {
+  initialize(flat, layout, graph, seed);
+  std::vector<io::StateTensor> tensors;
+  io::append_flat(tensors, "param/", layout.params, flat);
+  read_start_weights(config, std::move(tensors));
+  return parameter_hash(flat, layout.frozen());
+}
+
 void check_base(const std::string& checkpoint, const io::RunState& state, const models::ModelConfig& config,
-                const std::string& hash) {
+                const std::string& hash, const std::string& advice) {
   const std::string before = io::base_hash(state);
   if (before == hash) return;
   const auto fail = [&](const std::string& what) {
@@ -79,9 +115,8 @@ void check_base(const std::string& checkpoint, const io::RunState& state, const 
   if (before.empty())
     fail("is of a run without model.lora: it holds no adapters; take model.lora out of the configuration");
   fail(fmt::format(
-      "has adapters of another model than the one in {}: its parameters had the hash {}, and these have {}; "
-      "set model.initialize_from to the weights that the run began with",
-      config.initialize_from.path, before, hash));
+      "has adapters of another model than the one in {}: its parameters had the hash {}, and these have {}; {}",
+      config.initialize_from.path, before, hash, advice));
 }
 
 io::StartWeights take_start_weights(Group& group, const models::ModelConfig& config, ModelState& model) {

@@ -84,7 +84,7 @@ class Trainer {
     comm::agree_on(*group_, world_.host(), data);
     watchdog_.beat("load", 0, comm::Deadline::load);
     choices_.recall(config_.log.directory);
-    saving_.emplace(input_, world_, *group_, report_, choices_, *train_data_, status_);
+    saving_.emplace(input_, world_, *group_, report_, choices_, *train_data_, status_, stop_);
     if (saving_->finished_before(status_)) return ExitCode::ok;
     prepare();
     const comm::Fact layout[] = {{"the parameter layout", layout_text()}};
@@ -241,7 +241,8 @@ class Trainer {
     if (!resumes || config_.model.lora.on()) {
       model.initialize(engine_->plan().graph, config_.seed);
       if (!config_.model.initialize_from.path.empty())
-        for (const std::string& line : lines_of(take_start_weights(*group_, config_.model, model))) report_.say(line);
+        for (const std::string& line : lines_of(take_start_weights(*group_, config_.model, model)))
+          if (!resumes) report_.say(line);
     }
     if (resumes && config_.model.lora.on()) {
       model.broadcast();

@@ -34,7 +34,7 @@ std::string_view layer_of_parameter(std::string_view name) {
 }  // namespace
 
 bool is_adapter(std::string_view parameter) noexcept {
-  const std::string_view layer = parameter.substr(0, parameter.rfind('.'));
+  const std::string_view layer = layer_of_parameter(parameter);
   return layer.ends_with(lora_a) || layer.ends_with(lora_b);
 }
 

@@ -174,6 +174,16 @@ class Checkpoints(harness.Case):
             self.write("run/checkpoints/step-000000040/MANIFEST.json", make_checkpoints.sign({**manifest, **edit}))
             self.refused(harness.CHECKPOINT, "config.yaml", "train.steps=70", says=said)
 
+    def test_a_warm_up_of_another_program_is_no_damage(self):
+        """How many samples its steps took is known to who can read the configuration."""
+        manifest = self.take_up("format-1")
+        manifest["configuration"] += "of_another_program: 1\n"
+        manifest["fields"].append(["batch.warmup.from", "16"])
+        manifest["samples"] = 1280
+        self.write("run/checkpoints/step-000000040/MANIFEST.json", make_checkpoints.sign(manifest))
+        out = self.ok("config.yaml", "train.steps=70", "checkpoint.force=true").out
+        self.assertIn("resumed from run/checkpoints/step-000000040 at step 40", out)
+
     def test_another_setting_is_refused_by_its_name(self):
         self.take_up("format-1")
         self.refused(harness.CHECKPOINT, "config.yaml", "optimizer.sgd.momentum=0.8",

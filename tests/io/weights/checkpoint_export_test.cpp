@@ -1,6 +1,8 @@
 // The model beside the shards of its checkpoint: it is there whole or not at all, whatever fails, and the checkpoint is
 // none the worse for it.
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "io/checkpoint/checkpoint_manifest.hpp"
 #include "io/weights/safetensors.hpp"
@@ -34,6 +36,27 @@ TEST(CheckpointExportInside, HoldsTheModelAndNothingReadsIt) {
   EXPECT_TRUE(io::list_checkpoints(scratch / "c").ok);
   EXPECT_TRUE(io::diff_checkpoints(path, scratch / "c").ok);
   EXPECT_EQ(io::find_latest_valid(scratch / "c")->state.step, 7u);
+}
+
+TEST(CheckpointExport, OfAPartHasNotItsHash) {
+  Scratch scratch;
+  SoloGroup group;
+  CheckpointWriter writer(group, config_for(scratch / "c"), "run");
+  SmallState state(7);
+  auto of_adapters = run_state(7);
+  of_adapters.versions[io::base_hash_key] = "fedcba9876543210";
+  const auto views = state.views();
+  writer.save(of_adapters, views);
+  ASSERT_TRUE(writer.finish()->durable);
+  const auto whole = [&](const std::string&, const io::RunState&, bool) {
+    return std::vector<io::StateTensor>(views.begin(), views.begin() + 1);
+  };
+  io::export_checkpoint(scratch / "c", scratch / "m.safetensors", false, io::ExportFormat::safetensors,
+                        io::posix_file_system(), nullptr, whole);
+  io::SafeTensorsFile file(scratch / "m.safetensors");
+  EXPECT_EQ(file.read(*file.find("dense_1.weight")), state.entries[0].bytes);
+  EXPECT_FALSE(file.metadata().contains("parameter_hash"));
+  EXPECT_TRUE(file.metadata().contains("configuration_hash"));
 }
 
 TEST(CheckpointExportInside, AFaultAtAnyCallLeavesTheCheckpointAlone) {
@@ -74,7 +97,8 @@ TEST(CheckpointExportInside, EachDurableStepIsToldOfAndKeptWithItsModel) {
     auto config = config_for(scratch / "c");
     config.keep = 2;
     CheckpointWriter writer(group, config, "run");
-    writer.when_durable([](const std::string& path) { io::export_into_checkpoint(path, std::nullopt); });
+    writer.when_durable(
+        [](const std::string& path, const io::GivenUp&) { io::export_into_checkpoint(path, std::nullopt); });
     for (const std::uint64_t step : {1, 2, 3}) {
       SmallState state(step);
       const auto report = save_and_finish(writer, step, state);
@@ -92,7 +116,7 @@ TEST(CheckpointExportInside, WhatFailsIsARemarkOfADurableCheckpoint) {
   Scratch scratch;
   run_ranks(2, [&](Group& group) {
     CheckpointWriter writer(group, config_for(scratch / "c"), "run");
-    writer.when_durable([](const std::string& path) { throw DataError(path + ": no room"); });
+    writer.when_durable([](const std::string& path, const io::GivenUp&) { throw DataError(path + ": no room"); });
     for (const std::uint64_t step : {1, 2}) {
       SmallState state(step);
       const auto report = save_and_finish(writer, step, state);
@@ -101,6 +125,48 @@ TEST(CheckpointExportInside, WhatFailsIsARemarkOfADurableCheckpoint) {
       ASSERT_EQ(report.remarks.size(), 1u);
       EXPECT_EQ(report.remarks[0], report.path + ": no room");
     }
+  });
+  EXPECT_EQ(io::find_latest_valid(scratch / "c")->state.step, 2u);
+}
+
+TEST(CheckpointExportInside, IsGivenUpBetweenPiecesAndLeavesNothing) {
+  Scratch scratch;
+  write_steps(scratch / "c", {7});
+  const auto path = scratch / "c/step-000000007";
+  for (int pieces = 0;; ++pieces) {
+    int asked = 0;
+    const auto given_up = [&] { return asked++ == pieces; };
+    try {
+      io::export_into_checkpoint(path, std::nullopt, nullptr, io::posix_file_system(), given_up);
+      EXPECT_GT(pieces, 3);
+      break;
+    } catch (const DataError& e) {
+      EXPECT_STREQ(e.what(), "the export was given up: the run is stopping");
+    }
+    EXPECT_EQ(names_in(path), of_step) << pieces;
+  }
+  EXPECT_EQ(names_in(path), with_model);
+}
+
+/// A stop does not wait for the export of the checkpoint before: the machine may be taken away soon.
+TEST(CheckpointExportInside, ThatIsGivenUpLetsTheLastCheckpointBecomeDurable) {
+  Scratch scratch;
+  run_ranks(2, [&](Group& group) {
+    CheckpointWriter writer(group, config_for(scratch / "c"), "run");
+    writer.when_durable([](const std::string& path, const io::GivenUp& given_up) {
+      while (!given_up()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      throw DataError(path + ": given up");
+    });
+    SmallState first(1), last(2);
+    const auto views = first.views(), last_views = last.views();
+    writer.save(run_state(1), views);
+    while (group.any(group.rank() == 0 && !fs::exists(scratch / "c/step-000000001"))) writer.poll();
+    writer.give_up_work();
+    const auto earlier = writer.save(run_state(2), last_views);
+    ASSERT_TRUE(earlier && earlier->durable);
+    EXPECT_EQ(earlier->remarks, Names{earlier->path + ": given up"});
+    const auto report = writer.finish();
+    EXPECT_TRUE(report && report->durable);
   });
   EXPECT_EQ(io::find_latest_valid(scratch / "c")->state.step, 2u);
 }

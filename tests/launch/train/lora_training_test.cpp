@@ -1,6 +1,7 @@
 // Runs that train adapters of a model that another run has trained: what moves, what travels, what a checkpoint holds,
 // and how such a run goes on.
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -97,6 +98,7 @@ TEST_F(LoraTraining, a_run_that_goes_on_has_the_bits_of_one_that_was_not_stopped
     train_on(nullptr, mlp, half, name);
     Outcome halves = train_on(nullptr, mlp, settings, name);
     EXPECT_NE(halves.out.find("resumed from"), std::string::npos) << halves.out << halves.error;
+    EXPECT_EQ(halves.out.find("starts from the weights in"), std::string::npos) << halves.out;
     halves.metrics = whole.metrics;
     expect_same(whole, halves, more);
   }
@@ -118,6 +120,31 @@ TEST_F(LoraTraining, another_base_is_refused) {
       << o.error;
 }
 
+TEST_F(LoraTraining, what_the_base_does_not_give_is_trained_or_refused) {
+  train_base();
+  std::string other = mlp;  // with one class more
+  other.replace(other.find("units: 10"), 9, "units: 11");
+  const Outcome shape = train_on(nullptr, other, lora("base"), "shape");
+  EXPECT_EQ(shape.code, ExitCode::usage);
+  EXPECT_NE(shape.error.find("model.lora: dense_2."), std::string::npos) << shape.error;
+  EXPECT_NE(shape.error.find("has another shape in " + at("base")), std::string::npos) << shape.error;
+  EXPECT_NE(shape.error.find("no adapter trains it; add its layer to model.lora.modules_to_save"), std::string::npos);
+  const std::string adapters_of = "model.lora={rank: 4, targets: [dense_1]";
+  const std::string skip = "model.initialize_from={path: " + at("base") + ", skip: [\"dense_2.*\"]}";
+  const Outcome skipped = train_on(nullptr, mlp, {skip, adapters_of + "}"}, "skipped");
+  EXPECT_EQ(skipped.code, ExitCode::usage);
+  EXPECT_NE(skipped.error.find("is skipped, so not taken from " + at("base")), std::string::npos) << skipped.error;
+  std::string renamed = mlp;
+  renamed.replace(renamed.find("{units: 10}"), 11, "{units: 10, name: head}");
+  const Outcome absent = train_on(nullptr, renamed, lora("base"), "absent");
+  EXPECT_EQ(absent.code, ExitCode::usage);
+  EXPECT_NE(absent.error.find("is not in " + at("base")), std::string::npos) << absent.error;
+  // A new head is trained whole.
+  const std::string from = "model.initialize_from=" + at("base");
+  const Outcome whole = train_on(nullptr, other, {from, adapters_of + ", modules_to_save: [dense_2]}"}, "whole");
+  EXPECT_EQ(whole.code, ExitCode::ok) << whole.error;
+}
+
 TEST_F(LoraTraining, merged_parameters_are_base_and_adapters) {
   train_base();
   const Outcome o = train_on(nullptr, mlp, lora("base"), "run");
@@ -131,6 +158,22 @@ TEST_F(LoraTraining, merged_parameters_are_base_and_adapters) {
   std::sort(names.begin(), names.end());
   EXPECT_EQ(names, (std::vector<std::string>{"param/dense_1.bias", "param/dense_1.weight", "param/dense_2.bias",
                                              "param/dense_2.weight"}));
+  // Another base there, or none: there is no setting for it, so the place is said.
+  const auto refusal = [&]() -> std::string {
+    try {
+      merged.read(found->path, found->state, false);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "nothing";
+  };
+  const std::string says = "; the base is read from " + at("base") + ", as the checkpoint's configuration says";
+  std::filesystem::rename(at("base"), at("moved"));
+  EXPECT_NE(refusal().find(says), std::string::npos) << refusal();
+  train_base("base", {"seed=2"});
+  EXPECT_NE(refusal().find("has adapters of another model"), std::string::npos) << refusal();
+  EXPECT_NE(refusal().find(says), std::string::npos) << refusal();
+  EXPECT_EQ(refusal().find("set model.initialize_from"), std::string::npos) << refusal();
 }
 
 TEST_F(LoraTraining, check_says_what_is_trained) {

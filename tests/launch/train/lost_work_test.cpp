@@ -2,6 +2,7 @@
 // nothing that the user has.
 #include <atomic>
 #include <cmath>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -81,6 +82,55 @@ TEST_F(LostWork, NoneByABadValueOfTheEvaluation) {
     SetUp();
     std::filesystem::remove_all(folder_ / "whole");
   }
+}
+
+TEST_F(LostWork, AModelThatWasNotExportedIsMadeUpFor) {
+  namespace fs = std::filesystem;
+  write(others_, false);
+  const auto run = [&](const std::string& steps) {
+    return train_on(nullptr, text, {"checkpoint.export=safetensors", "train.steps=" + steps}, "exported");
+  };
+  const std::string checkpoints = (folder_ / "exported/checkpoints/").string();
+  const auto there = [&](const std::string& step) {
+    return fs::exists(checkpoints + step + "/safetensors/model.safetensors");
+  };
+  {  // A run that is asked to stop has no time for it.
+    const LoadedConfig loaded = config(text, {"checkpoint.export=safetensors", "train.steps=20"}, "exported");
+    testing::internal::CaptureStdout();
+    testing::internal::CaptureStderr();
+    {
+      StopSignals stop;
+      std::raise(SIGTERM);
+      comm::World world;
+      EXPECT_EQ(train(loaded, world, stop), ExitCode::stopped);
+    }
+    testing::internal::GetCapturedStdout();
+    const std::string error = testing::internal::GetCapturedStderr();
+    EXPECT_NE(error.find("the export was given up: the run is stopping"), std::string::npos) << error;
+  }
+  const auto found = io::find_latest_valid(checkpoints);
+  ASSERT_TRUE(found.has_value());
+  const std::string stopped = fs::path(found->path).filename().string();
+  EXPECT_FALSE(there(stopped));
+  // One that goes on begins with it, and one that is finished, too.
+  const std::string says = "it is written now";
+  auto again = run("20");
+  EXPECT_EQ(again.code, ExitCode::ok) << again.error;
+  EXPECT_NE(again.out.find(says), std::string::npos) << again.out;
+  EXPECT_TRUE(there(stopped) && there("step-000000020"));
+  EXPECT_EQ(run("20").out.find(says), std::string::npos);
+  fs::remove_all(checkpoints + "step-000000020/safetensors");
+  again = run("20");
+  EXPECT_EQ(again.code, ExitCode::ok) << again.error;
+  EXPECT_NE(again.out.find("this run is finished"), std::string::npos) << again.out;
+  EXPECT_TRUE(there("step-000000020"));
+  // What fails is said, and training goes on.
+  fs::remove_all(checkpoints + "step-000000020/safetensors");
+  fs::create_symlink("nowhere", checkpoints + "step-000000020/safetensors");
+  again = run("24");
+  EXPECT_EQ(again.code, ExitCode::ok) << again.error;
+  EXPECT_NE(again.error.find("its model could not be exported"), std::string::npos) << again.error;
+  EXPECT_TRUE(there("step-000000024"));
 }
 
 TEST_F(LostWork, AConfigurationOfTheUsersIsKept) {

@@ -205,9 +205,9 @@ bool Saving::finished_before(const RunStatus& status) {
   if (status.step == status.total_steps &&
       group_.any(world_.rank() == 0 && !std::filesystem::exists(report_.summary_path())))
     return false;
-  report_.say(
-      fmt::format("this run is finished: {} holds step {} of {}; raise train.{} to go on, or add --fresh to begin anew",
-                  found_->path, status.step, status.total_steps, config_.train.steps > 0 ? "steps" : "epochs"));
+  report_.say(fmt::format("this run is finished: {} holds step {} of {}; raise train.{} to go on{}", found_->path,
+                          status.step, status.total_steps, config_.train.steps > 0 ? "steps" : "epochs",
+                          config_.checkpoint.fresh ? "" : ", or add --fresh to begin anew"));
   return true;
 }
 

@@ -234,9 +234,11 @@ class StartedAgain(Resuming):
         self.ok("config.yaml", "train.steps=20", ranks=2)
         before = self.summary()
         result = self.ok("config.yaml", "train.steps=20", ranks=2)
-        self.assertRegex(result.out, r"this run is finished")
+        self.assertRegex(result.out, r"(?m)^this run is finished: .*; raise train\.steps to go on, or add --fresh to begin anew$")
         self.assertEqual(self.summary(), before)
         self.assertEqual(len(self.losses()), 20)
+        result = self.ok("config.yaml", "train.steps=20", "--fresh", "checkpoint.resume=run/checkpoints/step-000000020")
+        self.assertRegex(result.out, r"(?m)^this run is finished: .*; raise train\.steps to go on$")
 
     def test_more_epochs_go_on(self):
         self.ok("config.yaml", "train.epochs=2")

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "comm/place/launch_env.hpp"
 #include "comm/watch/watchdog.hpp"
 #include "comm/world/world.hpp"
 #include "io/checkpoint/checkpoint.hpp"
@@ -61,6 +62,7 @@ class Saving {
   std::optional<std::uint64_t> durable_step() const noexcept { return writer_->durable_step(); }
 
  private:
+  bool begins_anew();
   io::RunState run_state(const RunStatus&) const;
   void export_each();
   void recall(RunStatus&) const;
@@ -81,6 +83,8 @@ class Saving {
   const io::Dataset& data_;
   DataCheck* data_check_ = nullptr;
   std::string run_id_;
+  comm::SlurmJob job_;
+  bool fresh_ = false;  // the run begins anew
   std::unique_ptr<io::CheckpointWriter> writer_;
   std::optional<io::FoundCheckpoint> found_;
   bool own_ = false;  // in the directory of this run

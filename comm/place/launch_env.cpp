@@ -115,6 +115,12 @@ LaunchEnvironment discover_launch(const Environment& env) {
   return out;
 }
 
+SlurmJob slurm_job(const Environment& env) {
+  const auto id = number(env, "SLURM_JOB_ID");
+  if (!id) return {};
+  return {fmt::format("{}", *id), number(env, "SLURM_RESTART_COUNT").value_or(0) > 0};
+}
+
 Cores part_of_cores(const Cores& cores, int rank, int size) {
   const std::size_t n = cores.size(), r = static_cast<std::size_t>(rank), s = static_cast<std::size_t>(size);
   if (n == 0 || s == 0) return cores;

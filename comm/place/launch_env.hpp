@@ -32,6 +32,13 @@ Environment process_environment();
 /// would abort, and under launchers of other systems.
 LaunchEnvironment discover_launch(const Environment&);
 
+/// The job of Slurm that this process is in.
+struct SlurmJob {
+  std::string id;          // empty: in none
+  bool restarted = false;  // Slurm has started it before
+};
+SlurmJob slurm_job(const Environment&);
+
 /// Logical cpus grouped by core, in order of package and core.
 using Cores = std::vector<std::vector<int>>;
 

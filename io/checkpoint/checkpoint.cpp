@@ -256,6 +256,19 @@ bool holds_step(const std::string& directory, std::uint64_t step, FileSystem& fi
   return files.status(join_path(directory, step_name(step)), status) == 0 && status.exists && status.directory;
 }
 
+bool newest_is_of_job(const std::string& directory, const std::string& job, FileSystem& files) {
+  const auto steps = list_steps(files, directory);
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    try {
+      const auto versions = read_manifest(files, join_path(directory, step_name(*step))).state.versions;
+      const auto at = versions.find(slurm_job_key);
+      return at != versions.end() && at->second == job;
+    } catch (const CheckpointError&) {  // who resumes passes it over, too
+    }
+  }
+  return false;
+}
+
 std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const RunState& current,
                                           std::span<const std::string> may_change, bool force) {
   std::map<std::string, std::pair<const std::string*, const std::string*>> fields;

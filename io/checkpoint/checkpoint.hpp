@@ -67,6 +67,8 @@ struct RunState {
 inline constexpr const char* base_hash_key = "base_parameter_hash";
 /// That hash; empty where the checkpoint holds all parameters.
 std::string base_hash(const RunState&);
+/// In RunState::versions, of a run in a job of Slurm: the job's id.
+inline constexpr const char* slurm_job_key = "slurm_job";
 
 /// Collective, at a step boundary: all ranks hold the same finite values of these tensors. Throws NumericError naming
 /// the tensor, and the rank, on all ranks alike.
@@ -104,6 +106,9 @@ bool names_checkpoint(std::string_view word);
 
 /// Is there a directory of this step? (Not: is it valid.)
 bool holds_step(const std::string& directory, std::uint64_t step, FileSystem& = posix_file_system());
+
+/// Was the newest checkpoint there whose manifest can be read saved in this job of Slurm? (Not: is it valid.)
+bool newest_is_of_job(const std::string& directory, const std::string& job, FileSystem& = posix_file_system());
 
 /// Compares settings and data fingerprint. `may_change`: settings that may differ, and sections of which all may.
 /// Throws CheckpointError (incompatible) naming every field that may not change, unless `force`; returns remarks for

@@ -75,7 +75,8 @@ std::string follow_label(FileSystem& files, const std::string& given) {
   const auto word = given.substr(slash == std::string::npos ? 0 : slash + 1);
   if (!names_checkpoint(word)) return checkpoints_of(files, given);
   const FileStatus status = look_at(files, given);
-  if (status.directory || (status.exists && step_of(word))) return given;
+  if (status.directory) return checkpoints_of(files, given);  // a run may have such a name, too
+  if (status.exists && step_of(word)) return given;
   const auto directory = checkpoints_of(files, parent);
   if (!look_at(files, directory).exists) {
     throw CheckpointError(

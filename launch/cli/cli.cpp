@@ -82,12 +82,6 @@ bool is_speaker() {
   }
 }
 
-/// Slurm has started the job again: what it did before is not to be lost.
-bool requeued() {
-  const char* const count = std::getenv("SLURM_RESTART_COUNT");
-  return count != nullptr && *count != 0 && std::string_view(count) != "0";
-}
-
 /// Trains on all ranks of this launch. `fresh`: from the beginning, whatever checkpoints there are.
 int train_command(const std::string& file, const Strings& overrides, bool fresh) {
   StopSignals stop;  // before any thread starts
@@ -110,9 +104,7 @@ int train_command(const std::string& file, const Strings& overrides, bool fresh)
     const auto group = world.make_group();
     LoadedConfig loaded;
     group->agree([&] { loaded = load_config(file, overrides); });
-    loaded.config.checkpoint.fresh = fresh && !requeued();
-    if (fresh && requeued())
-      loaded.remarks.emplace_back("--fresh is ignored: Slurm has started this job again, and the run goes on");
+    loaded.config.checkpoint.fresh = fresh;
     code = train(loaded, world, stop);
   } catch (const std::exception& e) {
     report(e);

@@ -90,10 +90,13 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
       report_(report),
       choices_(choices),
       data_(data),
-      run_id_(group.broadcast(io::make_run_id())) {
+      run_id_(group.broadcast(io::make_run_id())),
+      job_(comm::slurm_job(comm::process_environment())) {
   writer_ = std::make_unique<io::CheckpointWriter>(group_, config_.checkpoint, run_id_);
   export_each(stop);
-  found_ = io::find_resume(group_, config_.checkpoint);
+  io::CheckpointConfig from = config_.checkpoint;
+  from.fresh = fresh_ = begins_anew();
+  found_ = io::find_resume(group_, from);
   if (!found_) return;
   own_ = group_.any(world_.rank() == 0 && lies_in(found_->path, config_.checkpoint.directory));
   if (own_ && !config_.checkpoint.fresh && config_.checkpoint.resume != io::Resume::automatic)
@@ -110,6 +113,21 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   recall(status);
   choices.recall(found_->state.choices);
   make_up_export();
+}
+
+/// --fresh is said once: where this job has saved since, and Slurm has started it again, the run goes on. A job that
+/// has not saved yet has nothing to lose, and what it finds is an earlier run's. Rank 0 decides: a launcher need not
+/// hand Slurm's variables to other hosts.
+bool Saving::begins_anew() {
+  bool anew = false;
+  group_.agree([&] {
+    if (world_.rank() != 0 || !config_.checkpoint.fresh) return;
+    anew = !job_.restarted || !io::newest_is_of_job(config_.checkpoint.directory, job_.id);
+    if (!anew)
+      report_.warn(fmt::format(
+          "--fresh is ignored: Slurm has started job {} again, which has saved checkpoints; the run goes on", job_.id));
+  });
+  return group_.any(anew);
 }
 
 /// What the model's folder says of it is made here once, before other threads read data. A stop ends it also where this
@@ -232,20 +250,20 @@ bool Saving::finished_before(const RunStatus& status) {
   if (status.step == status.total_steps &&
       group_.any(world_.rank() == 0 && !std::filesystem::exists(report_.summary_path())))
     return false;
-  report_.say(
-      fmt::format("this run is finished: {} holds step {} of {}; raise train.{} to go on, or add --fresh to begin anew",
-                  found_->path, status.step, status.total_steps, config_.train.steps > 0 ? "steps" : "epochs"));
+  report_.say(fmt::format("this run is finished: {} holds step {} of {}; raise train.{} to go on{}", found_->path,
+                          status.step, status.total_steps, config_.train.steps > 0 ? "steps" : "epochs",
+                          config_.checkpoint.fresh ? "" : ", or add --fresh to begin anew"));
   return true;
 }
 
 Earlier Saving::earlier() const noexcept {
   if (!own_) return Earlier::moved;
-  return config_.checkpoint.fresh ? Earlier::copied : Earlier::continued;
+  return fresh_ ? Earlier::copied : Earlier::continued;
 }
 
 /// Newer ones than an own one that the run goes back to follow when its first checkpoint is there.
 std::string Saving::set_aside() const {
-  if (!config_.checkpoint.fresh || own_) return {};
+  if (!fresh_ || own_) return {};
   const std::size_t count = io::set_checkpoints_aside(config_.checkpoint.directory);
   if (count == 0) return {};
   return fmt::format("--fresh: {} earlier checkpoint{} now called aside-step-... in {}", count,
@@ -311,6 +329,7 @@ io::RunState Saving::run_state(const RunStatus& status) const {
   s.choices = choices_.all();
   s.versions = {{"dtrain", std::string(version())}, {order_key, text_of(order_)}};
   if (const std::string names = io::to_text(data_.descriptions()); !names.empty()) s.versions[data_names_key] = names;
+  if (!job_.id.empty()) s.versions[io::slurm_job_key] = job_.id;
   s.world_size = world_.size();
   s.run_id = run_id_;
   if (found_) s.parent_run_id = found_->state.run_id;

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "comm/place/launch_env.hpp"
 #include "comm/watch/watchdog.hpp"
 #include "comm/world/world.hpp"
 #include "io/checkpoint/checkpoint.hpp"
@@ -65,6 +66,7 @@ class Saving {
   std::optional<std::uint64_t> durable_step() const noexcept { return writer_->durable_step(); }
 
  private:
+  bool begins_anew();
   io::RunState run_state(const RunStatus&) const;
   void export_each(StopSignals&);
   void make_up_export();
@@ -86,6 +88,8 @@ class Saving {
   const io::Dataset& data_;
   DataCheck* data_check_ = nullptr;
   std::string run_id_;
+  comm::SlurmJob job_;
+  bool fresh_ = false;  // the run begins anew
   std::unique_ptr<io::CheckpointWriter> writer_;
   std::function<void(const std::string& path, const io::GivenUp&)> export_;  // none: checkpoint.export is off
   std::optional<io::FoundCheckpoint> found_;

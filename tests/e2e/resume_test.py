@@ -234,9 +234,11 @@ class StartedAgain(Resuming):
         self.ok("config.yaml", "train.steps=20", ranks=2)
         before = self.summary()
         result = self.ok("config.yaml", "train.steps=20", ranks=2)
-        self.assertRegex(result.out, r"this run is finished")
+        self.assertRegex(result.out, r"(?m)^this run is finished: .*; raise train\.steps to go on, or add --fresh to begin anew$")
         self.assertEqual(self.summary(), before)
         self.assertEqual(len(self.losses()), 20)
+        result = self.ok("config.yaml", "train.steps=20", "--fresh", "checkpoint.resume=run/checkpoints/step-000000020")
+        self.assertRegex(result.out, r"(?m)^this run is finished: .*; raise train\.steps to go on$")
 
     def test_more_epochs_go_on(self):
         self.ok("config.yaml", "train.epochs=2")
@@ -274,16 +276,37 @@ class StartedAgain(Resuming):
                 command = ("config.yaml", f"checkpoint.resume={resume}")
                 first = self.ok(*command, "train.steps=20").out
                 self.assertEqual("resumed from before/checkpoints/step-000000010" in first, resume != "never")
-                again = self.ok(*command, "train.steps=30").out
+                again = self.ok(*command, "train.steps=30", environment={"SLURM_JOB_ID": "7"}).out
                 self.assertRegex(again, r"(?m)^checkpoint\.resume is for a run without checkpoints; .*--fresh begins anew$")
                 self.assertIn("resumed from run/checkpoints/step-000000020", again)
                 self.assertEqual(self.summary()["parameter_hash"], self.summary("whole")["parameter_hash"])
-                # On purpose it begins again where it began; a job that Slurm has queued again does not.
+                # On purpose it begins again where it began; a job that has saved, and that Slurm has started again, does not.
                 fresh = (*command, "train.steps=35", "--fresh")
-                queued = self.ok(*fresh, environment={"SLURM_RESTART_COUNT": "1"})
-                self.assertRegex(queued.err, r"--fresh is ignored: Slurm has started this job again")
+                queued = self.ok(*fresh, environment={"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"})
+                self.assertRegex(queued.err, r"(?m)^warning: --fresh is ignored: Slurm has started job 7 again")
                 self.assertIn("resumed from run/checkpoints/step-000000030", queued.out)
-                self.assertNotIn("resumed from run/", self.ok(*fresh).out)
+                again = self.ok(*fresh, environment={"SLURM_JOB_ID": "7"})
+                self.assertNotIn("--fresh is ignored", again.err)
+                self.assertNotIn("resumed from run/", again.out)
+
+    def test_a_job_that_slurm_starts_again_before_it_has_saved_begins_anew_once_more(self):
+        def job(number, count, *arguments):
+            return self.ok("config.yaml", "--fresh", "checkpoint.every_steps=8", "checkpoint.keep=5", *arguments, ranks=2,
+                           environment={"SLURM_JOB_ID": number, "SLURM_RESTART_COUNT": count})
+        job("6", "0", "train.steps=20")
+        # As a job that died before its first save finds it: all checkpoints there are another job's.
+        back = ("train.steps=24", "checkpoint.resume=run/checkpoints/step-000000008")
+        result = job("7", "1", *back)
+        self.assertNotIn("--fresh is ignored", result.err)
+        self.assertIn("resumed from run/checkpoints/step-000000008", result.out)
+        result = job("7", "2", *back)
+        self.assertEqual(result.err.count("--fresh is ignored: Slurm has started job 7 again"), 1)
+        self.assertRegex(result.out, r"(?m)^this run is finished: .*; raise train\.steps to go on$")
+        result = job("8", "1", "train.steps=10")
+        self.assertNotIn("--fresh is ignored", result.err)
+        self.assertNotIn("resumed", result.out)
+        self.assertRegex(result.out, r"(?m)^--fresh: \d earlier checkpoints are now called aside-step-")
+        self.check_samples(10)
 
     def test_going_back_to_an_own_checkpoint_keeps_the_metrics(self):
         self.ok("config.yaml", "train.steps=20", "checkpoint.every_steps=8", "checkpoint.keep=5")

@@ -16,11 +16,15 @@ namespace {
 
 using Variables = std::map<std::string, std::string>;
 
-LaunchEnvironment discover(const Variables& variables) {
-  return discover_launch([&](const char* name) -> const char* {
+Environment environment_of(const Variables& variables) {
+  return [&variables](const char* name) -> const char* {
     const auto found = variables.find(name);
     return found == variables.end() ? nullptr : found->second.c_str();
-  });
+  };
+}
+
+LaunchEnvironment discover(const Variables& variables) {
+  return discover_launch(environment_of(variables));
 }
 
 TEST(LaunchEnvironment, a_plain_process_has_no_launcher) {
@@ -120,6 +124,16 @@ TEST(LaunchEnvironment, a_batch_job_of_several_tasks_without_a_launcher_is_known
   job["OMPI_COMM_WORLD_RANK"] = "0";
   EXPECT_EQ(discover(job).job_tasks, 1);
   EXPECT_EQ(discover({{"SLURM_JOB_ID", "7"}}).job_tasks, 1);
+}
+
+TEST(LaunchEnvironment, the_job_of_slurm_and_whether_it_was_started_before) {
+  const auto job = [](const Variables& variables) { return slurm_job(environment_of(variables)); };
+  EXPECT_EQ(job({}).id, "");
+  EXPECT_EQ(job({{"SLURM_JOB_ID", "x"}, {"SLURM_RESTART_COUNT", "1"}}).id, "");
+  EXPECT_EQ(job({{"SLURM_JOB_ID", "4100"}}).id, "4100");
+  for (const char* count : {"", "0", "x"})
+    EXPECT_FALSE(job({{"SLURM_JOB_ID", "4100"}, {"SLURM_RESTART_COUNT", count}}).restarted) << count;
+  EXPECT_TRUE(job({{"SLURM_JOB_ID", "4100"}, {"SLURM_RESTART_COUNT", "2"}}).restarted);
 }
 
 TEST(LaunchEnvironment, a_variable_that_is_no_number_counts_for_nothing) {

@@ -119,6 +119,19 @@ TEST(BestCheckpoint, RunsAndStepsAreFoundByTheirNames) {
   for (const char* word : {"", "step-", "5x", "-5", "bestest"}) EXPECT_FALSE(io::names_checkpoint(word)) << word;
 }
 
+TEST(BestCheckpoint, ARunMayBeCalledAsAStepIs) {
+  Scratch scratch;
+  SoloGroup group;
+  for (const char* run : {"2024", "step-7", "best"}) {
+    const std::string given = scratch / run;
+    write_steps(given + "/checkpoints", {100, 200});
+    EXPECT_EQ(io::find_checkpoint(group, given).state.step, 200u) << run;
+    EXPECT_EQ(io::find_checkpoint(group, given + "/100").state.step, 100u) << run;
+    EXPECT_TRUE(io::verify_checkpoints(given).ok) << run;
+    EXPECT_TRUE(io::diff_checkpoints(given, given + "/200").ok) << run;
+  }
+}
+
 TEST(BestCheckpoint, WhatIsNoLabelIsSaid) {
   Scratch scratch;
   write_steps(scratch / "c", {100, 200});

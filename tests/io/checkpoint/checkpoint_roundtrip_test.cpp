@@ -279,6 +279,28 @@ TEST(CheckpointResume, SetAsideNoneIsFound) {
   EXPECT_FALSE(io::find_latest_valid(scratch / "c"));
 }
 
+TEST(CheckpointResume, TheNewestReadableOneTellsTheJobOfSlurm) {
+  Scratch scratch;
+  EXPECT_FALSE(io::newest_is_of_job(scratch / "c", "7"));
+  write_steps(scratch / "c", {100});  // in no job
+  EXPECT_FALSE(io::newest_is_of_job(scratch / "c", "7"));
+  SoloGroup group;
+  io::CheckpointWriter writer(group, config_for(scratch / "c"), "writer");
+  writer.continue_from(100);
+  for (const auto& [step, job] : {std::pair(200u, "7"), std::pair(300u, "8")}) {
+    SmallState small(step);
+    auto state = run_state(step);
+    state.versions[io::slurm_job_key] = job;
+    writer.save(state, small.views());
+    ASSERT_TRUE(writer.finish()->durable);
+    EXPECT_TRUE(io::newest_is_of_job(scratch / "c", job));
+  }
+  EXPECT_FALSE(io::newest_is_of_job(scratch / "c", "7"));
+  EXPECT_FALSE(io::newest_is_of_job(scratch / "c", ""));
+  fs::remove(scratch / "c/step-000000300/MANIFEST.json");
+  EXPECT_TRUE(io::newest_is_of_job(scratch / "c", "7"));
+}
+
 TEST(CheckpointResume, PoliciesNeverAndDirectory) {
   Scratch scratch;
   write_steps(scratch / "c", {100, 200});

@@ -61,7 +61,7 @@ def says(text, file=None):
 
 
 def check_settings(recipe, settings):
-    done = told(REAL["dtrain"], "config", "show", recipe, *settings, alone=True)
+    done = told(REAL["dtrain"], "config", "show", recipe, *(s for s in settings if s != "--fresh"), alone=True)
     if done.returncode != 0:
         print(done.stdout)
         refuse(f"{' '.join(settings)} is refused")

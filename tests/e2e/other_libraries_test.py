@@ -15,7 +15,6 @@ data: {train: plain.h5}
 batch: {global: 16}
 optimizer: {sgd: {learning_rate: 0.1}}
 train: {steps: 4}
-checkpoint: {resume: never}
 log: {every_steps: 1, directory: run}
 """
 
@@ -28,7 +27,7 @@ class Case(harness.Case):
             self.skipTest(f"{name} is not installed: {advice}")
 
     def losses_of(self, file, *arguments, says=None):
-        result = self.ok("config.yaml", f"data.train={file}", f"log.directory={file}.run", *arguments)
+        result = self.ok("--fresh", "config.yaml", f"data.train={file}", f"log.directory={file}.run", *arguments)
         if says:
             self.assertRegex(result.out + result.err, says)
         return self.losses(f"{file}.run")

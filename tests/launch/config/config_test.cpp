@@ -59,7 +59,7 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
        "optimizer?"},
       {with("batch: {gobal: 64}\n"),
        {},
-       "c.yaml:9:9: batch: unknown key \"gobal\"; expected global or micro; did you mean global?"},
+       "c.yaml:9:9: batch: unknown key \"gobal\"; expected one of global, micro, warmup; did you mean global?"},
       {with("optimizer: {adam: {lerning_rate: 1}}\n"),
        {},
        "c.yaml:9:20: optimizer.adam: unknown key \"lerning_rate\"; expected one of learning_rate, beta1, beta2, "

@@ -164,9 +164,10 @@ class Deadlines(harness.Case):
 
     def held_up(self, part, *settings):
         """A run that stands still in this part, and the reading end of its output."""
+        shutil.rmtree(self.path("run"), ignore_errors=True)
         lines = self.ok("config.yaml", *self.settings).out.splitlines(keepends=True)
         before = itertools.takewhile(lambda line: not re.match(self.PARTS[part][0], line), lines)
-        shutil.rmtree(self.path("run"))  # the other run begins as this one did
+        shutil.rmtree(self.path("run"))  # the other run begins as this one did: nothing of an earlier one is to be told
         room = sum(map(len, before)) + 30  # lines before vary by a few digits, the line itself is longer
         read, write = os.pipe()
         self.addCleanup(os.close, read)

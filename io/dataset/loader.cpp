@@ -240,7 +240,7 @@ void Loader::State::fill(std::uint64_t sequence, Slot& slot, Scratch& scratch) c
   scratch.fill.hash = nullptr;
   for (std::uint64_t i = valid; i < m; ++i) pad(i, slot);
   if (!training || options.counts.empty()) return;
-  // Each micro batch counts its likes of the next step: threads share that as they share the filling.
+  // Each micro batch counts a share of the next step's: threads divide that as they divide the filling.
   std::fill(slot.weights.begin(), slot.weights.end(), 0);
   for (std::uint64_t next = micro; next < of_rank.of(round + 1); next += of_rank.of(round))
     count_weights(round + 1, next, slot.weights, scratch);

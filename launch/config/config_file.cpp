@@ -358,7 +358,8 @@ std::int64_t total_steps(const RunConfig& c, std::uint64_t samples) {
 std::string schedule_warning(const RunConfig& c, std::int64_t steps) {
   if (steps < 1 || c.schedule.warmup_steps <= steps) return {};
   return fmt::format(
-      "schedule.warmup_steps is {}, and the run has {} steps: it ends before its learning rate is reached",
+      "schedule.warmup_steps is {}, and the run has {} steps: it ends before the learning rate has risen to its full "
+      "value",
       c.schedule.warmup_steps, steps);
 }
 

@@ -237,7 +237,7 @@ std::string far_text(const io::DataPort& port, const io::PortOptions& options, c
 /// A model with far more classes than there are labels.
 std::string classes_text(const io::Dataset& data, const io::DataPort& port, std::int64_t classes) {
   if (!port.labels || port.class_count < 1 || port.class_count > classes / 2) return {};
-  return fmt::format("{}: the labels in {} go from 0 to {}, and the model has {} classes: are {} meant?",
+  return fmt::format("{}: the labels in {} go from 0 to {}, and the model has {} classes: did you mean {}?",
                      data.files().front(), port.key, port.class_count - 1, classes, port.class_count);
 }
 

@@ -67,8 +67,7 @@ class StepTimers {
   struct Set {
     std::unique_ptr<Event> begin, end;
     std::vector<Pass> passes;
-    std::size_t unused =
-        0;  // of them, the first ones: what a recording of the last pass holds is the same in each step
+    std::size_t unused = 0;  // of them, at the front, so that the last pass has the same events in each step
     std::optional<comm::BucketTimers> buckets;
     std::int64_t step = -1;  // that it was used for last, and that was not read yet
     Trace* trace = nullptr;

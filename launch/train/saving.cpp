@@ -166,7 +166,8 @@ void Saving::make_up_export() {
   const std::string& path = found_->path;
   const bool missing = world_.rank() == 0 && !std::filesystem::exists(path + "/" + io::exported_model, failed);
   if (!group_.any(missing)) return;
-  report_.say(fmt::format("checkpoint.export: the run ended before without the model of {}; it is written now", path));
+  report_.say(
+      fmt::format("checkpoint.export: the run ended before it had written the model of {}; it is written now", path));
   world_.watchdog().pause();  // a large model takes long
   try {
     if (missing) export_(path, nullptr);

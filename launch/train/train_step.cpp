@@ -258,7 +258,7 @@ void TrainStep::put_tail(bool last) {
   }
 }
 
-/// Each micro batch tells its likes' of the next step.
+/// Each micro batch tells the weights of its share of the next step.
 void TrainStep::take_weights(const io::Loader& loader, const io::Batch& batch) {
   if (batch.micro == 0) next_weights_.fill(0);
   loader.add_weights(batch.next_weights, std::span(next_weights_).first(counted_));

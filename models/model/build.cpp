@@ -228,6 +228,7 @@ class Builder {
     in.push_back(lengths_);
     return add<Positions>(name, op, in);
   }
+
   // ---- adapters: see Lora ----
 
   bool adapted(std::size_t layer) const { return !adapted_.empty() && adapted_[layer]; }

@@ -112,7 +112,7 @@ class Linker {
       const std::string why = name.empty()
                                   ? std::string("no layer reads it; expected its name in the `from` of a layer")
                                   : fmt::format("the family {} does not read it; expected the first input alone{}{}",
-                                                name, also.empty() ? "" : ", or beside it one of the name ", also);
+                                                name, also.empty() ? "" : ", or beside it an input named ", also);
       throw LayerError(linked_.size(), fmt::format("input {}: {}", inputs_[k].name, why));
     }
   }

@@ -174,8 +174,8 @@ class AttentionKernel final : public Kernel {
       for (std::int64_t i = 0; i < at_.positions; i += query_group)
         body(Queries{sample, h, i, std::min(query_group, at_.positions - i)});
   }
-  /// body(block, what its queries see, their memory): a block of keys for each block of queries that sees some of it,
-  /// then the next one, so that keys and their gradients come from memory afar once for all queries of the group.
+  /// body(block, what its queries see, their memory): one block of keys for each block of queries that sees some of it,
+  /// then the next one. Keys and their gradients stay in the nearer cache for all queries of the group.
   template <class Body>
   void each_block(const OpArgs& a, const Queries& g, const Scratch& s, const Body& body) const {
     const VisibleRange* const ranges_of = ranges(a) + g.sample * at_.positions + g.first;

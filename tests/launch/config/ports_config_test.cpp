@@ -66,11 +66,11 @@ TEST(PortsConfig, AnInputThatAFamilyDoesNotReadIsNamed) {
   EXPECT_EQ(refused(text + ", documents: {tokens: 8, vocabulary: 8}", gpt), "");
   EXPECT_EQ(
       refused(text + more, gpt),
-      "model: input document: the family gpt does not read it; expected the first input alone, or beside it one of "
-      "the name documents");
+      "model: input document: the family gpt does not read it; expected the first input alone, or beside it an input "
+      "named documents");
   EXPECT_EQ(refused(text + more, "bert: {layers: 1, heads: 1, width: 4, hidden: 4, context: 8, vocabulary: 9}"),
-            "model: input document: the family bert does not read it; expected the first input alone, or beside it one "
-            "of the name documents or segments");
+            "model: input document: the family bert does not read it; expected the first input alone, or beside it an "
+            "input named documents or segments");
   EXPECT_EQ(refused("table: [4], more: [4]", "mlp: {widths: [3]}"),
             "model: input more: the family mlp does not read it; expected the first input alone");
 }

@@ -78,7 +78,7 @@ TEST_F(Warnings, FarMoreClassesThanLabels) {
   const auto texts = warnings(train, 1000);
   ASSERT_EQ(texts.size(), 1u);
   EXPECT_EQ(texts[0],
-            path("a.h5") + ": the labels in /y_train go from 0 to 2, and the model has 1000 classes: are 3 meant?");
+            path("a.h5") + ": the labels in /y_train go from 0 to 2, and the model has 1000 classes: did you mean 3?");
 }
 
 TEST_F(Warnings, WarmUpLongerThanTheRun) {
@@ -87,7 +87,8 @@ TEST_F(Warnings, WarmUpLongerThanTheRun) {
   EXPECT_EQ(schedule_warning(run, 71), "");
   EXPECT_EQ(schedule_warning(run, 0), "");
   EXPECT_EQ(schedule_warning(run, 70),
-            "schedule.warmup_steps is 71, and the run has 70 steps: it ends before its learning rate is reached");
+            "schedule.warmup_steps is 71, and the run has 70 steps: it ends before the learning rate has risen to its "
+            "full value");
 }
 
 TEST_F(Warnings, EvaluationOnFilesOfTraining) {

@@ -18,8 +18,9 @@ using Table = std::array<std::uint8_t, 256>;
 std::uint8_t byte_of(float value) {
   return static_cast<std::uint8_t>(clamped(value, 255.0f));
 }
-std::uint8_t blended(std::uint8_t value, float other, float factor) {
-  return byte_of(static_cast<float>(value) * factor + other * (1 - factor));
+/// By `change` away from the other value, or nearer to it.
+std::uint8_t blended(std::uint8_t value, float other, double change) {
+  return byte_of(static_cast<float>(value) * static_cast<float>(1 + change) + other * static_cast<float>(-change));
 }
 float gray_of(const std::uint8_t* p) {
   return std::floor(gray(static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2])));
@@ -78,25 +79,25 @@ void map_channels(const F& f, ByteImage& image) {
   }
 }
 
-void change_saturation(float factor, ByteImage& image) {
+void change_saturation(double change, ByteImage& image) {
   if (image.channels != 3) return;
   for (std::size_t i = 0; i < image.values.size(); i += 3) {
     std::uint8_t* const p = image.values.data() + i;
     const float y = gray_of(p);
-    for (int c = 0; c < 3; ++c) p[c] = blended(p[c], y, factor);
+    for (int c = 0; c < 3; ++c) p[c] = blended(p[c], y, change);
   }
 }
 
-void change_contrast(float factor, ByteImage& image) {
+void change_contrast(double change, ByteImage& image) {
   double sum = 0;
   for (std::size_t i = 0; i < image.values.size(); i += static_cast<std::size_t>(image.channels))
     sum += image.channels == 3 ? static_cast<double>(gray_of(image.values.data() + i)) : image.values[i];
   const auto mean = static_cast<float>(sum / static_cast<double>(pixels_of(image)));
-  map_values([=](std::uint8_t v) { return blended(v, mean, factor); }, image);
+  map_values([=](std::uint8_t v) { return blended(v, mean, change); }, image);
 }
 
 /// Between the image and a smoothed one, but for its edge.
-void sharpen(float factor, ByteImage& image) {
+void sharpen(double change, ByteImage& image) {
   if (image.height <= 2 || image.width <= 2) return;
   const std::vector<std::uint8_t> from = image.values;
   const auto channels = static_cast<std::size_t>(image.channels);
@@ -106,7 +107,8 @@ void sharpen(float factor, ByteImage& image) {
       int sum = 4 * from[i];  // the middle counts 5 times
       for (const std::size_t line : {i - row, i, i + row})
         sum += from[line - channels] + from[line] + from[line + channels];
-      image.values[i] = blended(from[i], std::nearbyint(static_cast<float>(sum) / 13.0f), factor);
+      const float value = from[i], smooth = std::nearbyint(static_cast<float>(sum) / 13.0f);
+      image.values[i] = byte_of(value + (smooth - value) * static_cast<float>(-change));
     }
   }
 }
@@ -200,11 +202,11 @@ void apply(ImageOperation operation, double strength, ByteImage& image) {
     case ImageOperation::brightness:
       return map_values([=](std::uint8_t v) { return byte_of(static_cast<float>(v) * factor); }, image);
     case ImageOperation::color:
-      return change_saturation(factor, image);
+      return change_saturation(strength, image);
     case ImageOperation::contrast:
-      return change_contrast(factor, image);
+      return change_contrast(strength, image);
     case ImageOperation::sharpness:
-      return sharpen(factor, image);
+      return sharpen(strength, image);
     case ImageOperation::posterize:
       return map_values([bits = static_cast<int>(strength)](
                             std::uint8_t v) { return static_cast<std::uint8_t>(v & (0xff00 >> bits)); },

@@ -60,8 +60,11 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
   const auto loader = model.make_loader();
   double token_bytes = 0;
   model.group().agree([&] { token_bytes = bytes_per_token(input.config, model.data().files()); });
-  Evaluator evaluator(model.engine(), *loader, model.group(), model.watchdog(), input.config.cuda.graphs, nullptr,
-                      token_bytes);
+  // Of the set that the run was trained on, where that is known: labels are numbered as there.
+  const Reference trained_on = reference_of(model.found());
+  Evaluator evaluator(model.engine(), *loader, model.group(), model.watchdog(),
+                      {input.config.cuda.graphs, nullptr, token_bytes, JudgeScope::positions,
+                       trained_on.empty() ? model.data().descriptions() : trained_on, model.data().count()});
   const auto begin = Clock::now();
   EvalMetrics result = *evaluator.run(static_cast<std::int64_t>(model.found().state.step), nullptr);
   result.averaged = model.averaged();
@@ -73,10 +76,12 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
                     {"files", model.data().files()},
                     {"ranks", world.size()},
                     {"seconds", since(begin)}});
+    if (Json details = details_of(result.judged); !details.empty()) out["judged"] = std::move(details);
     return out.dump(2) + "\n";
   }
-  return fmt::format("{}: {}; {} samples of {} on {}\n", model.found().path, describe("evaluation", result),
-                     model.data().count(), fmt::join(model.data().files(), ", "), model.ranks_text());
+  return fmt::format("{}: {}; {} samples of {} on {}\n{}", model.found().path, describe("evaluation", result),
+                     model.data().count(), fmt::join(model.data().files(), ", "), model.ranks_text(),
+                     table_of(result.judged));
 }
 
 std::string predict(const LoadedConfig& input, comm::World& world, const EvalPredictOptions& options,

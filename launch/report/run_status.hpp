@@ -16,6 +16,13 @@ struct BestEval {
   double value = 0;  // its loss or accuracy
 };
 
+/// How long no evaluation has been better: see train.stop_after.
+struct Patience {
+  std::int64_t step = -1;   // of the best one; -1: there was none
+  double best = 0;          // its loss or accuracy
+  std::int64_t waited = 0;  // evaluations since
+};
+
 struct RunStatus {
   std::int64_t step = 0;        // steps done
   std::int64_t first_step = 0;  // steps that were done when this process began
@@ -29,6 +36,7 @@ struct RunStatus {
   std::optional<EvalMetrics> eval;
   std::int64_t evaluated_step = -1;  // what `eval` is of
   std::optional<BestEval> best;
+  Patience patience;
 
   /// Steps without an update, because a gradient was not finite at their loss scale.
   std::uint64_t skipped() const noexcept { return static_cast<std::uint64_t>(step) - applied; }

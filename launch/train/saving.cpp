@@ -20,6 +20,7 @@
 #include "launch/data/export_form.hpp"
 #include "launch/train/merged_model.hpp"
 #include "launch/train/start_weights.hpp"
+#include "launch/train/stopping.hpp"
 #include "runtime/config/version.hpp"
 
 namespace dtrain::launch {
@@ -222,6 +223,7 @@ void Saving::recall(RunStatus& status) const {
   };
   status.loss = value("train_loss", 0);
   status.evaluated_step = static_cast<std::int64_t>(value("eval_step", -1));
+  recall_patience(config_, metrics, status);
   if (status.evaluated_step >= 0 && !config_.data.eval.files.empty()) status.eval = recalled_eval(value);
 }
 
@@ -246,14 +248,18 @@ void Saving::label(const RunStatus& status) {
 }
 
 bool Saving::finished_before(const RunStatus& status) {
-  if (!found_ || !status.finished()) return false;
+  if (!found_) return false;
+  const std::string enough = why_enough(config_, status);
+  if (!status.finished() && enough.empty()) return false;
   // A run that died between its last checkpoint and its summary still owes the summary.
-  if (status.step == status.total_steps &&
+  if (status.step <= status.total_steps &&
       group_.any(world_.rank() == 0 && !std::filesystem::exists(report_.summary_path())))
     return false;
-  report_.say(fmt::format("this run is finished: {} holds step {} of {}; raise train.{} to go on{}", found_->path,
-                          status.step, status.total_steps, config_.train.steps > 0 ? "steps" : "epochs",
-                          config_.checkpoint.fresh ? "" : ", or add --fresh to begin anew"));
+  report_.say(fmt::format(
+      "this run is finished: {} holds step {} of {}; {} to go on{}", found_->path, status.step, status.total_steps,
+      enough.empty() ? fmt::format("raise train.{}", config_.train.steps > 0 ? "steps" : "epochs")
+                     : fmt::format("it ended early, as {}; change train.stop_after or train.target", enough),
+      config_.checkpoint.fresh ? "" : ", or add --fresh to begin anew"));
   return true;
 }
 
@@ -348,6 +354,7 @@ io::RunState Saving::run_state(const RunStatus& status) const {
     for (const LossMetrics& m : status.eval->losses) put(m, "/" + m.name);
     if (status.eval->averaged) s.metrics["eval_averaged"] = 1;
   }
+  keep_patience(config_, status, s.metrics);
   if (status.best) {
     s.metrics["best_step"] = static_cast<double>(status.best->step);
     s.metrics[fmt::format("best_{}", io::name_of(config_.checkpoint.best))] = status.best->value;

@@ -8,6 +8,8 @@
 
 #include <fmt/format.h>
 
+#include "io/augment/draws.hpp"
+#include "io/augment/rand_augment.hpp"
 #include "io/dataset/convert.hpp"
 #include "io/hdf5/stored.hpp"
 #include "runtime/tensor/error.hpp"
@@ -15,15 +17,10 @@
 namespace dtrain::io {
 namespace {
 
-double unit(std::uint32_t r) {
-  return static_cast<double>(r) * 0x1p-32;
-}
-double between(std::uint32_t r, double low, double high) {
-  return low + (high - low) * unit(r);
-}
-/// Uniform among 0 ... n - 1.
-std::int64_t whole(std::uint32_t r, std::int64_t n) {
-  return static_cast<std::int64_t>(static_cast<std::uint64_t>(r) * static_cast<std::uint64_t>(n) >> 32);
+/// A kind's draws do not depend on what else is in the list.
+template <class Kind>
+std::uint32_t sub_of() {
+  return static_cast<std::uint32_t>(Augmentation(Kind{}).index());
 }
 
 /// Composes maps from the result back to the stored image, in the order of the augmentations.
@@ -79,8 +76,14 @@ Augmenter::Augmenter(const Dataset& data, std::size_t index, const Shape& input,
     if (color != nullptr && channels_ != 3) {
       throw ConfigError(fmt::format("{}: color_jitter needs 3 channels; {} is {}", setting, model, input.str()));
     }
-    if (color != nullptr && size_of(type_) > 1 && !(normalize.scale > 0)) {
-      throw ConfigError(fmt::format("{}: color_jitter needs {} above 0: it takes values to 0 ... 1", setting,
+    if (const auto* erasing = std::get_if<RandomErasing>(&a)) erasing_ = *erasing;
+    if (const auto* rand = std::get_if<RandAugment>(&a)) rand_augment_ = *rand;
+    const bool rand = std::holds_alternative<RandAugment>(a);
+    if (rand && channels_ != 1 && channels_ != 3) {
+      throw ConfigError(fmt::format("{}: rand_augment needs 1 or 3 channels; {} is {}", setting, model, input.str()));
+    }
+    if ((color != nullptr || rand) && size_of(type_) > 1 && !(normalize.scale > 0)) {
+      throw ConfigError(fmt::format("{}: {} needs {} above 0: it takes values to 0 ... 1", setting, name_of(a),
                                     port_setting(port, "normalize.scale")));
     }
   }
@@ -107,7 +110,6 @@ Augmenter::Draw Augmenter::draw(std::uint64_t position) const {
   Draw result;
   Composer image{result, static_cast<double>(stored_height_), static_cast<double>(stored_width_)};
   for (const Augmentation& augmentation : list_) {
-    // A kind's draws do not depend on what else is in the list.
     const auto sub = static_cast<std::uint32_t>(augmentation.index());
     const Random4 r = draw4(key_, position, sub, 0);
     if (const auto* crop = std::get_if<RandomCrop>(&augmentation)) {
@@ -158,6 +160,12 @@ Augmenter::Draw Augmenter::draw(std::uint64_t position) const {
       };
       result.color = {factor(r.v[0], color->brightness), factor(r.v[1], color->contrast),
                       factor(r.v[2], color->saturation), static_cast<float>(between(r.v[3], -color->hue, color->hue))};
+      if (!color->random_order) continue;
+      const Random4 places = draw4(key_, position, sub, 1);
+      for (std::uint32_t last = 3; last > 0; --last)
+        std::swap(result.order[last], result.order[static_cast<std::size_t>(whole(places.v[last], last + 1))]);
+    } else if (const auto* erasing = std::get_if<RandomErasing>(&augmentation)) {
+      result.erased = draw_rectangle(*erasing, key_, position, sub, height_, width_);
     }
   }
   return result;
@@ -214,12 +222,11 @@ void Augmenter::copy(const Draw& d, const StoredImage<T>& image, float* out) con
   copy_pixels<T, 0>(d, image, out);
 }
 
-/// In stored units where colours are still to be changed, normalized otherwise.
+/// `raw`: in stored units, as values are still to be changed; normalized otherwise.
 template <class T, int fixed_channels>
-void Augmenter::resample(const Draw& d, const StoredImage<T>& image, float* out) const {
+void Augmenter::resample(const Draw& d, const StoredImage<T>& image, bool raw, float* out) const {
   const int channels = fixed_channels > 0 ? fixed_channels : channels_;
   const AffineMap map = d.map();
-  const bool raw = d.recolored();
   for (int y = 0; y < height_; ++y) {
     for (int x = 0; x < width_; ++x, out += channels) {
       const Neighbours n = neighbours(image, source_of(map, x, y));
@@ -229,7 +236,9 @@ void Augmenter::resample(const Draw& d, const StoredImage<T>& image, float* out)
   }
 }
 
-void Augmenter::recolor(const ColorChange& change, float* out) const {
+void Augmenter::recolor(const Draw& d, float* out) const {
+  if (d.order != Draw{}.order) return recolor_in_order(d, out);
+  const ColorChange& change = d.color;
   const std::ptrdiff_t pixels = static_cast<std::ptrdiff_t>(height_) * width_;
   double sum = 0;
   for (std::ptrdiff_t i = 0; i < pixels; ++i) {
@@ -241,8 +250,51 @@ void Augmenter::recolor(const ColorChange& change, float* out) const {
   for (std::ptrdiff_t i = 0; i < pixels; ++i) {
     float* p = out + 3 * i;
     change_color(change, mean, most_, p[0], p[1], p[2]);
-    for (int c = 0; c < 3; ++c) p[c] = normalized(c, p[c]);
   }
+}
+
+/// One after the other: what comes before contrast changes the mean.
+void Augmenter::recolor_in_order(const Draw& d, float* out) const {
+  constexpr std::uint8_t brightness = 0, contrast = 1, saturation = 2;
+  float* const end = out + 3 * static_cast<std::ptrdiff_t>(height_) * width_;
+  for (const std::uint8_t what : d.order) {
+    ColorChange change{1, 1, 1, 0};
+    float mean = 0;
+    if (what == brightness) {
+      for (float* v = out; v < end; ++v) *v = clamped(*v * d.color.brightness, most_);
+      continue;
+    }
+    if (what == contrast) {
+      double sum = 0;
+      for (const float* p = out; p < end; p += 3) sum += static_cast<double>(gray(p[0], p[1], p[2]));
+      mean = static_cast<float>(sum / (static_cast<double>(height_) * width_));
+      change.contrast = d.color.contrast;
+    } else if (what == saturation) {
+      change.saturation = d.color.saturation;
+    } else {
+      change.hue = d.color.hue;
+    }
+    for (float* p = out; p < end; p += 3) change_color(change, mean, most_, p[0], p[1], p[2]);
+  }
+}
+
+/// On bytes, as others define it.
+void Augmenter::rand_augment(const RandAugment& settings, std::uint64_t position, float* out) const {
+  ByteImage image{height_, width_, channels_, {}};
+  const std::ptrdiff_t values = static_cast<std::ptrdiff_t>(height_) * width_ * channels_;
+  image.values.reserve(static_cast<std::size_t>(values));
+  const float to_bytes = 255.0f / most_;
+  for (std::ptrdiff_t i = 0; i < values; ++i)
+    image.values.push_back(static_cast<std::uint8_t>(clamped(out[i] * to_bytes, 255.0f) + 0.5f));
+  io::rand_augment(settings, key_, position, sub_of<RandAugment>(), image);
+  for (std::ptrdiff_t i = 0; i < values; ++i)
+    out[i] = static_cast<float>(image.values[static_cast<std::size_t>(i)]) / to_bytes;
+}
+
+void Augmenter::normalize(float* out) const {
+  const std::ptrdiff_t pixels = static_cast<std::ptrdiff_t>(height_) * width_;
+  for (std::ptrdiff_t i = 0; i < pixels; ++i, out += channels_)
+    for (int c = 0; c < channels_; ++c) out[c] = normalized(c, out[c]);
 }
 
 std::int64_t Augmenter::operator()(const std::byte* stored, std::uint64_t position, float* out) const {
@@ -263,16 +315,18 @@ std::int64_t Augmenter::operator()(const std::byte* stored, std::uint64_t positi
     const StoredImage<T> image = stored_channels_last_
                                      ? StoredImage<T>{values, stored_height_, stored_width_, w * c, c, 1}
                                      : StoredImage<T>{values, stored_height_, stored_width_, w, 1, h * w};
-    if (d.exact() && !d.recolored()) {
+    const bool raw = d.recolored() || rand_augment_;
+    if (d.exact() && !raw) {
       copy(d, image, out);
+    } else if (channels_ == 3) {
+      resample<T, 3>(d, image, raw, out);
     } else {
-      if (channels_ == 3) {
-        resample<T, 3>(d, image, out);
-      } else {
-        resample<T, 0>(d, image, out);
-      }
-      if (d.recolored()) recolor(d.color, out);
+      resample<T, 0>(d, image, raw, out);
     }
+    if (d.recolored()) recolor(d, out);
+    if (rand_augment_) rand_augment(*rand_augment_, position, out);
+    if (raw) normalize(out);
+    if (d.erased.width > 0) erase(*erasing_, key_, position, sub_of<RandomErasing>(), d.erased, width_, channels_, out);
     return -1;
   });
 }

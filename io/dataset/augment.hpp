@@ -3,11 +3,14 @@
 // seed and the position in the stream alone.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "io/augment/erase.hpp"
 #include "io/dataset/loader.hpp"
 #include "runtime/input/augment_math.hpp"
 
@@ -24,6 +27,8 @@ class Augmenter {
     double xx = 1, xy = 0, x0 = 0, yx = 0, yy = 1, y0 = 0;  // as AffineMap
     ColorChange color{1, 1, 1, 0};
     bool recolored() const noexcept;
+    std::array<std::uint8_t, 4> order{0, 1, 2, 3};  // of brightness, contrast, saturation and hue
+    Rectangle erased;
     /// Whole pixels and mirrors only: nothing is interpolated.
     bool exact() const noexcept;
     AffineMap map() const noexcept;
@@ -40,14 +45,19 @@ class Augmenter {
   template <class T, int fixed_channels>
   void copy_pixels(const Draw&, const StoredImage<T>&, float* out) const;
   template <class T, int fixed_channels>
-  void resample(const Draw&, const StoredImage<T>&, float* out) const;
-  void recolor(const ColorChange&, float* out) const;
+  void resample(const Draw&, const StoredImage<T>&, bool raw, float* out) const;
+  void recolor(const Draw&, float* out) const;
+  void recolor_in_order(const Draw&, float* out) const;
+  void rand_augment(const RandAugment&, std::uint64_t position, float* out) const;
+  void normalize(float* out) const;
   float normalized(int channel, float value) const {
     const auto c = static_cast<std::size_t>(channel);
     return value * scale32_[c] + offset32_[c];
   }
 
   std::vector<Augmentation> list_;
+  std::optional<RandAugment> rand_augment_;
+  std::optional<RandomErasing> erasing_;
   RandomKey key_;
   StoredType type_;
   int height_ = 0, width_ = 0, channels_ = 0;  // of the result

@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "io/augment/kinds.hpp"
 #include "io/dataset/description.hpp"
 #include "io/samples/config.hpp"
 #include "runtime/config/named.hpp"
@@ -22,33 +23,6 @@ struct Normalize {
   std::vector<double> mean;                // empty: 0
   std::vector<double> standard_deviation;  // empty: 1
 };
-
-// Random changes of training images. Geometric ones are composed, in their order, into one resampling; colours change
-// after it.
-struct RandomCrop {
-  std::int64_t padding = 4;  // pixels of 0 on each side before the crop
-};
-struct RandomResizedCrop {
-  std::array<double, 2> scale{0.08, 1}, ratio{0.75, 4.0 / 3};  // of the area; of width to height
-};
-struct Flip {
-  double horizontal = 0.5, vertical = 0;  // probabilities
-};
-struct Rotation {
-  double degrees = 15;  // either way, about the centre
-};
-struct Scaling {
-  std::array<double, 2> factor{0.9, 1.1};  // about the centre
-};
-struct ColorJitter {
-  double brightness = 0, contrast = 0, saturation = 0;  // factors lie in 1 +- this
-  double hue = 0;                                       // parts of the circle
-};
-using Augmentation = std::variant<RandomCrop, RandomResizedCrop, Flip, Rotation, Scaling, ColorJitter>;
-/// As users write it.
-std::string name_of(const Augmentation&);
-/// Whether any of them changes where pixels lie.
-bool moves(const std::vector<Augmentation>&);
 
 /// Where an input, a target or a weight of the model comes from, and what is done to its values.
 struct PortConfig {
@@ -77,6 +51,7 @@ struct DataConfig {
   std::string sample_key, target_key;
   Normalize normalize;
   std::vector<Augmentation> augment;
+  Mix mix;  // in training, of a model of one input of numbers and one label a sample
   // By the model's names, in place of the short form.
   Named<PortConfig> inputs, targets, weights;
   bool shuffle = true;

@@ -39,7 +39,6 @@ struct Slot {
 struct Scratch {
   FillScratch fill;
   RowHash hash;
-  std::vector<std::int64_t> held;     // positions of a sample, a port each
   std::vector<std::uint64_t> counts;  // of a micro batch, in loss_weights()
   // Of a micro batch whose weights are counted, and of one of its samples the ports that say what it weighs.
   std::vector<std::uint64_t> indices;
@@ -70,7 +69,7 @@ struct Loader::State {
         training(train),
         micro_batch(o.layout.batch),
         of_rank({o.global_batch, o.warmup}, o.layout.batch, o.rank, o.ranks),
-        fillers(set, options.layout, options.ports, o.seed, train),
+        fillers(set, options.layout, options.ports, o.mix, o.seed, train),
         stream(set.count(), o.seed, train && o.shuffle, set.blocks(), o.order) {}
 
   const Dataset& data;
@@ -103,8 +102,8 @@ struct Loader::State {
     return training ? of_rank.before(step) : step * static_cast<std::uint64_t>(batches);
   }
   void fill(std::uint64_t sequence, Slot&, Scratch&) const;
-  void fill_sample(std::size_t row, Slot&, Scratch&) const;
-  void pad(std::size_t row, Slot&) const;
+  std::uint64_t index_at(std::uint64_t position) const;
+  float counted_weight(std::uint64_t index, std::uint64_t position, Scratch&) const;
   void fill_raw(std::size_t port, std::uint64_t valid, Slot&) const;
   void count_weights(std::uint64_t step, std::uint64_t micro, std::span<std::uint64_t> sums, Scratch&) const;
   const std::byte* counted_value(int port, std::uint64_t index, std::uint64_t position, Scratch&) const;
@@ -132,7 +131,6 @@ void Loader::State::check() const {
 Scratch Loader::State::make_scratch() const {
   Scratch scratch;
   fillers.reserve(scratch.fill);
-  scratch.held.resize(fillers.size());
   scratch.hash.done.resize(data.ports().size());
   if (options.counts.empty()) return scratch;
   scratch.counts.resize(options.counts.size());
@@ -234,11 +232,17 @@ void Loader::State::fill(std::uint64_t sequence, Slot& slot, Scratch& scratch) c
   scratch.fill.hash = options.hash_rows ? &scratch.hash : nullptr;
   for (std::uint64_t i = 0; i < valid; ++i) {
     scratch.hash.begin();
-    fill_sample(i, slot, scratch);
+    fillers.fill(slot.indices[i], positions[i], scratch.fill, batch.ports, i);
     if (options.hash_rows) slot.hashes[i] += scratch.hash.sum;
   }
   scratch.fill.hash = nullptr;
-  for (std::uint64_t i = valid; i < m; ++i) pad(i, slot);
+  if (fillers.mixer() != nullptr) {
+    const std::uint64_t partner = of_rank.before_in_step(round, positions[0]);
+    fillers.mix({positions, m}, index_at(partner), partner, scratch.fill, batch.ports);
+  } else {
+    fillers.repeat_labels(valid, batch.ports);
+  }
+  for (std::uint64_t i = valid; i < m; ++i) fillers.pad(batch.ports, i);
   if (!training || options.counts.empty()) return;
   // Each micro batch counts a share of the next step's: threads divide that as they divide the filling.
   std::fill(slot.weights.begin(), slot.weights.end(), 0);
@@ -247,30 +251,10 @@ void Loader::State::fill(std::uint64_t sequence, Slot& slot, Scratch& scratch) c
   batch.next_weights = slot.weights;
 }
 
-/// Weights last: they read targets.
-void Loader::State::fill_sample(std::size_t row, Slot& slot, Scratch& scratch) const {
-  const std::uint64_t index = slot.indices[row], position = slot.batch.positions.as<std::uint64_t>()[row];
-  const auto at = [&](std::size_t port) {
-    return slot.batch.ports[port].as<std::byte>() + row * fillers[port].bytes();
-  };
-  for (std::size_t port = 0; port < fillers.size(); ++port) {
-    if (options.ports[port].use == PortUse::weight || options.ports[port].carry != Carry::floats) continue;
-    scratch.held[port] = fillers[port].fill(index, position, scratch.fill, at(port));
-  }
-  for (std::size_t port = 0; port < fillers.size(); ++port) {
-    const WeightFiller* const weights = fillers.weights(port);
-    if (weights == nullptr) continue;
-    weights->fill(index, position, scratch.fill, at(port));
-    if (options.ports[port].target < 0) continue;
-    const auto target = static_cast<std::size_t>(options.ports[port].target);
-    weights->apply_target(index, at(target), scratch.held[target], at(port));
-  }
-}
-
-void Loader::State::pad(std::size_t row, Slot& slot) const {
-  for (std::size_t port = 0; port < fillers.size(); ++port)
-    if (const Tensor& value = slot.batch.ports[port]; value)
-      fillers[port].pad(value.as<std::byte>() + row * fillers[port].bytes());
+std::uint64_t Loader::State::index_at(std::uint64_t position) const {
+  std::uint64_t index = 0;
+  stream.indices(position, {&index, 1});
+  return index;
 }
 
 /// For a device to convert: bytes are finite whatever they are.
@@ -300,6 +284,16 @@ void Loader::State::count_weights(std::uint64_t step, std::uint64_t micro, std::
                                   Scratch& scratch) const {
   const std::uint64_t first = of_rank.first_position(step, micro);
   stream.indices(first, scratch.indices);
+  if (const Mixer* const mixer = fillers.mixer(); mixer != nullptr) {
+    const std::uint64_t partner = of_rank.before_in_step(step, first);
+    float before = counted_weight(index_at(partner), partner, scratch);
+    for (std::size_t i = 0; i < scratch.indices.size(); ++i) {
+      const float weight = counted_weight(scratch.indices[i], first + i, scratch), own = mixer->draw(first + i).own;
+      for (const float part : {weight * own, before * (1 - own)}) sums[0] = added(sums[0], weight_units(part));
+      before = weight;
+    }
+    return;
+  }
   for (std::size_t i = 0; i < scratch.indices.size(); ++i) {
     std::fill(scratch.filled.begin(), scratch.filled.end(), false);
     for (std::size_t k = 0; k < sums.size(); ++k)
@@ -313,15 +307,23 @@ const std::byte* Loader::State::counted_value(int port, std::uint64_t index, std
   const auto i = static_cast<std::size_t>(port);
   std::byte* const value = scratch.values[i].data();
   if (scratch.filled[i]) return value;
-  scratch.held[i] = fillers[i].fill(index, position, scratch.fill, value);
+  scratch.fill.held[i] = fillers[i].fill(index, position, scratch.fill, value);
   scratch.filled[i] = true;
   const WeightFiller* const weights = fillers.weights(i);
   const int target = options.ports[i].target;
   if (weights != nullptr && target >= 0) {
     const std::byte* const of_target = counted_value(target, index, position, scratch);
-    weights->apply_target(index, of_target, scratch.held[static_cast<std::size_t>(target)], value);
+    weights->apply_target(index, of_target, scratch.fill.held[static_cast<std::size_t>(target)], value);
   }
   return value;
+}
+
+/// Of a sample that is mixed: the weights of its loss are one a sample, and 0 where its label is ignored.
+float Loader::State::counted_weight(std::uint64_t index, std::uint64_t position, Scratch& scratch) const {
+  std::fill(scratch.filled.begin(), scratch.filled.end(), false);
+  float weight = 0;
+  std::memcpy(&weight, counted_value(options.counts.at(0).weight, index, position, scratch), sizeof weight);
+  return weight;
 }
 
 std::uint64_t Loader::State::sample_weight(const LossCount& count, std::uint64_t index, std::uint64_t position,
@@ -360,7 +362,7 @@ std::uint64_t Loader::State::sample_weight(const LossCount& count, std::uint64_t
 }
 
 void check_ports(const Dataset& data, const BatchLayout& layout, std::span<const PortOptions> ports) {
-  const PortFillers suit(data, layout, ports, 0, true);
+  const PortFillers suit(data, layout, ports, {}, 0, true);
 }
 
 std::unique_ptr<Loader> Loader::training(const Dataset& data, const LoaderOptions& options) {

@@ -60,6 +60,8 @@ struct PortOptions {
   // short row.
   int target = -1;                    // the target's place among the ports
   std::vector<double> class_weights;  // one a class; empty: 1
+  /// Targets and weights of mixed samples, [m, 2]: the sample's own, and its partner's. One value a sample is read.
+  bool pairs = false;
 };
 
 /// A loss whose weights differ from step to step: which are to be counted.
@@ -74,6 +76,7 @@ struct LoaderOptions {
   BatchLayout layout;              // says how many samples a micro batch has, too
   std::vector<PortOptions> ports;  // as BatchLayout::ports
   std::vector<LossCount> counts;   // training only
+  Mix mix;                         // training only; targets and weights are pairs in evaluation, too
   std::int64_t global_batch = 1;   // training: a multiple of the micro batch * ranks
   BatchWarmup warmup;              // training: all of its sizes are such multiples
   int rank = 0;

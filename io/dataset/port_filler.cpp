@@ -67,9 +67,19 @@ void Follower::follow(std::uint64_t position, const std::byte* from, const std::
 
 // ---- what all kinds have -------------------------------------------------------------------------------------------
 
+namespace {
+
+/// What is read of the set: of pairs, each half.
+TensorDesc desc_of(const BatchLayout& layout, const PortOptions& options, std::size_t port) {
+  const TensorDesc& desc = layout.ports[port].desc;
+  return options.pairs ? TensorDesc{desc.dtype, Shape{desc.batch()}} : desc;
+}
+
+}  // namespace
+
 PortFiller::PortFiller(const Dataset& data, const BatchLayout& layout, std::span<const PortOptions> ports,
                        std::size_t port)
-    : data_(data), options_(ports[port]), desc_(layout.ports[port].desc) {
+    : data_(data), options_(ports[port]), desc_(desc_of(layout, options_, port)) {
   bytes_ = desc_.bytes() / static_cast<std::size_t>(desc_.batch());
   // Weights have no channels: [m, positions...].
   const std::vector<std::int64_t> extents =

@@ -48,10 +48,12 @@ struct RowHash {
   }
 };
 
-/// Memory of one thread: a stored row, and a converted sample.
+/// Memory of one thread: a stored row, a converted sample, and what PortFillers need.
 struct FillScratch {
   std::vector<std::byte> stored, value;
-  RowHash* hash = nullptr;  // of the sample that is filled; null: not wanted
+  RowHash* hash = nullptr;                      // of the sample that is filled; null: not wanted
+  std::vector<std::int64_t> held;               // positions of a sample, a port each
+  std::vector<std::vector<std::byte>> partner;  // the first sample's, a port each; where samples are mixed
 };
 
 /// The pixels of one port after the geometric draw of an image: the nearest ones.

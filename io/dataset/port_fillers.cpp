@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include <fmt/format.h>
@@ -69,6 +70,12 @@ const Augmenter* followed_by(const BatchLayout& layout, std::span<const PortOpti
                                   layout.ports[port].name, layout.ports[image].name, desc.sample_str(),
                                   of.sample_str()));
   }
+  if (cannot_be_followed(ports[image].augment)) {
+    throw ConfigError(
+        fmt::format("{} follows {}, whose rand_augment moves pixels step by step: nothing can follow "
+                    "that; expected other augmentations, such as rotation and color_jitter",
+                    layout.ports[port].name, layout.ports[image].name));
+  }
   return augmenters[image].get();
 }
 
@@ -94,8 +101,8 @@ void check_followed(const Dataset& data, const BatchLayout& layout, std::span<co
 }  // namespace
 
 PortFillers::PortFillers(const Dataset& data, const BatchLayout& layout, std::span<const PortOptions> ports,
-                         std::uint64_t seed, bool training)
-    : augmenters_(ports.size()), fillers_(ports.size()), weights_(ports.size()), indices_(ports.size()) {
+                         const Mix& mix, std::uint64_t seed, bool training)
+    : ports_(ports), augmenters_(ports.size()), fillers_(ports.size()), weights_(ports.size()), indices_(ports.size()) {
   if (ports.size() != layout.ports.size()) throw BugError("loader: options of other ports than the layout has");
   // A prediction, which reads no labels, sees all tokens. Evaluations of runs of any seed hide the same ones.
   const MaskTokens* const hidden = data.text() != nullptr ? data.text()->mask_tokens() : nullptr;
@@ -112,6 +119,12 @@ PortFillers::PortFillers(const Dataset& data, const BatchLayout& layout, std::sp
                                                  o.augment, seed);
   }
   for (std::size_t i = 0; i < ports.size() && training; ++i) check_followed(data, layout, ports, i);
+  if (training && mix.on()) {
+    const auto numbers =
+        std::find_if(ports.begin(), ports.end(), [](const PortOptions& o) { return o.use == PortUse::input; });
+    if (numbers == ports.end()) throw BugError("loader: nothing to mix");
+    mixer_.emplace(mix, layout.ports[static_cast<std::size_t>(numbers - ports.begin())].desc, seed);
+  }
   for (std::size_t i = 0; i < ports.size(); ++i) {
     if (is_weight(ports[i])) continue;
     const Augmenter* followed = followed_by(layout, ports, i, augmenters_);
@@ -147,6 +160,77 @@ PortFillers::PortFillers(const Dataset& data, const BatchLayout& layout, std::sp
 
 void PortFillers::reserve(FillScratch& scratch) const {
   for (const auto& filler : fillers_) filler->reserve(scratch);
+  scratch.held.resize(fillers_.size());
+  if (mixer_)
+    for (const auto& filler : fillers_) scratch.partner.emplace_back(filler->bytes());
+}
+
+/// Weights last: they read targets. `at(port)`: where a value goes.
+template <class F>
+void PortFillers::fill_sample(std::uint64_t index, std::uint64_t position, FillScratch& scratch, const F& at) const {
+  for (std::size_t port = 0; port < fillers_.size(); ++port) {
+    if (is_weight(ports_[port]) || ports_[port].carry != Carry::floats) continue;
+    scratch.held[port] = fillers_[port]->fill(index, position, scratch, at(port));
+  }
+  for (std::size_t port = 0; port < fillers_.size(); ++port) {
+    const WeightFiller* const weights = weights_[port];
+    if (weights == nullptr) continue;
+    weights->fill(index, position, scratch, at(port));
+    if (ports_[port].target < 0) continue;
+    const auto target = static_cast<std::size_t>(ports_[port].target);
+    weights->apply_target(index, at(target), scratch.held[target], at(port));
+  }
+}
+
+void PortFillers::fill(std::uint64_t index, std::uint64_t position, FillScratch& scratch, std::span<const Tensor> batch,
+                       std::size_t row) const {
+  fill_sample(index, position, scratch, [&](std::size_t port) { return value_of(batch, port, row); });
+}
+
+void PortFillers::pad(std::span<const Tensor> batch, std::size_t row) const {
+  for (std::size_t port = 0; port < fillers_.size(); ++port) {
+    if (!batch[port]) continue;
+    std::byte* const value = value_of(batch, port, row);
+    fillers_[port]->pad(value);
+    if (ports_[port].pairs) fillers_[port]->pad(value + fillers_[port]->bytes());
+  }
+}
+
+/// From the last one on, so that the one before is still unmixed.
+void PortFillers::mix(std::span<const std::uint64_t> positions, std::uint64_t index, std::uint64_t partner,
+                      FillScratch& scratch, std::span<const Tensor> batch) const {
+  fill_sample(index, partner, scratch, [&](std::size_t port) { return scratch.partner[port].data(); });
+  for (std::size_t row = positions.size(); row-- > 0;) {
+    const Mixer::Draw draw = mixer_->draw(positions[row]);
+    for (std::size_t port = 0; port < fillers_.size(); ++port) {
+      std::byte* const own = value_of(batch, port, row);
+      const std::byte* const other = row > 0 ? value_of(batch, port, row - 1) : scratch.partner[port].data();
+      if (ports_[port].use == PortUse::input) {
+        mixer_->mix(draw, reinterpret_cast<const float*>(other), reinterpret_cast<float*>(own));
+        continue;
+      }
+      const std::size_t bytes = fillers_[port]->bytes();
+      std::memcpy(own + bytes, other, bytes);
+      if (weights_[port] == nullptr) continue;
+      auto* const weights = reinterpret_cast<float*>(own);
+      weights[0] *= draw.own;
+      weights[1] *= 1 - draw.own;
+    }
+  }
+}
+
+void PortFillers::repeat_labels(std::uint64_t rows, std::span<const Tensor> batch) const {
+  for (std::size_t port = 0; port < fillers_.size(); ++port) {
+    if (!ports_[port].pairs) continue;
+    const std::size_t bytes = fillers_[port]->bytes();
+    for (std::size_t row = 0; row < rows; ++row) {
+      std::byte* const value = value_of(batch, port, row);
+      if (weights_[port] != nullptr)
+        std::memset(value + bytes, 0, bytes);
+      else
+        std::memcpy(value + bytes, value, bytes);
+    }
+  }
 }
 
 }  // namespace dtrain::io

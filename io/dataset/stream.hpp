@@ -98,6 +98,12 @@ class RankBatches {
     return static_cast<std::uint64_t>(schedule_.samples_before(static_cast<std::int64_t>(step))) +
            (static_cast<std::uint64_t>(rank_) * of(step) + micro) * static_cast<std::uint64_t>(micro_batch_);
   }
+  /// The position before this one in the step; of the step's first one the last, on whatever rank that is.
+  std::uint64_t before_in_step(std::uint64_t step, std::uint64_t position) const noexcept {
+    const auto at = static_cast<std::int64_t>(step);
+    const auto first = static_cast<std::uint64_t>(schedule_.samples_before(at));
+    return position > first ? position - 1 : first + static_cast<std::uint64_t>(schedule_.batch(at)) - 1;
+  }
 
  private:
   const BatchSchedule schedule_;

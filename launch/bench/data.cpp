@@ -64,7 +64,7 @@ BenchReport bench_data(const LoadedConfig& input, const DataBenchOptions& option
     // A set of its own each time: the first pass over the file is part of what is measured.
     const io::Dataset data = open_data(config, config.data.train, DataUse::training, config.data.cache_mib);
     const models::StoredPorts stored = stored_ports(data);
-    const Graph graph = models::build(config.model, split.micro, config.precision, stored);
+    const Graph graph = models::build(config.model, split.micro, config.precision, mixed_ports(config, stored));
     io::LoaderOptions loading = loader_options(config, graph, stored, data, DataUse::training);
     loading.threads = n;
     loading.hash_rows = !data.in_memory();  // as in training

@@ -208,8 +208,13 @@ PlanOptions plan_options(const RunConfig& config, int ranks) {
   return options;
 }
 
+models::StoredPorts mixed_ports(const RunConfig& config, models::StoredPorts stored) {
+  stored.mixed = config.data.mix.on();
+  return stored;
+}
+
 Graph training_graph(const RunConfig& config, std::int64_t micro, const models::StoredPorts& stored) {
-  Graph graph = models::build(config.model, micro, config.precision, stored);
+  Graph graph = models::build(config.model, micro, config.precision, mixed_ports(config, stored));
   apply_groups(graph, config.optimizer.groups);
   mark_matrices(graph, config.optimizer);
   return graph;

@@ -104,6 +104,9 @@ struct RunConfig {
   LogConfig log;
 };
 
+/// With what data.mix makes of them.
+models::StoredPorts mixed_ports(const RunConfig&, models::StoredPorts);
+
 /// What these settings make of the loss scale: dynamic where they say so, or where layers compute in float16 and they
 /// say nothing; else `initial` is the scale of all steps.
 LossScaling loss_scaling(const RunConfig&);

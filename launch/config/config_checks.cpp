@@ -190,6 +190,7 @@ class Checks {
     try {
       Graph graph = models::build(c.model, batch, sound_("precision") ? c.precision : DType::f32);
       if (sound_("optimizer")) check_groups(graph);
+      if (sound_("data") && c.data.mix.on()) check_mix(graph);
     } catch (const models::LayerError& e) {
       problem_("model." + place_of(e), fmt::format("model: {}", e.what()));
     } catch (const ShapeError& e) {
@@ -197,6 +198,33 @@ class Checks {
     } catch (const ConfigError& e) {  // of model.lora
       problem_of(e);
     }
+  }
+
+  /// What is mixed is one input of numbers, and the loss counts two labels of each sample.
+  void check_mix(const Graph& graph) {
+    const RunConfig& c = config_;
+    const auto report = [this](const std::string& found, const std::string& expected) {
+      problem_("data.mix", fmt::format("data.mix: {}; expected {}", found, expected));
+    };
+    const std::vector<models::ModelInput> inputs = models::inputs_of(c.model);
+    const std::vector<models::ModelLoss> losses = models::losses_of(c.model);
+    const auto by_position = [&graph](const GraphInput& input) {
+      return input.use == PortUse::target && graph.desc(input.value).shape.rank() > 1;
+    };
+    const bool labels = losses.size() == 1 && losses[0].kind == models::Loss::cross_entropy;
+    if (inputs.size() != 1)
+      report(fmt::format("the model has {} inputs", inputs.size()), "a model with one");
+    else if (inputs[0].indices())
+      report(fmt::format("the input {} has index values, which have no means", inputs[0].name), "an input of numbers");
+    else if (c.data.mix.cutmix > 0 && inputs[0].shape.size() != 3)
+      report("cutmix needs images, [channels, height, width]", "mixup for this input");
+    if (losses.size() != 1)
+      report(fmt::format("the model has {} losses", losses.size()), "one cross_entropy");
+    else if (!labels || std::any_of(graph.inputs().begin(), graph.inputs().end(), by_position))
+      report(labels ? "the loss compares many positions of a sample" : "the loss compares numbers",
+             "a cross_entropy with one label a sample");
+    if (c.batch.global < 2 || c.batch.warmup.from == 1)
+      report("a step of one sample has no pairs", "batch.global, and the first batch of a warm-up, of at least 2");
   }
 
   /// Where in the model's section the layer, the input, the output or the loss stands that an error begins with.

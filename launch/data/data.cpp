@@ -160,7 +160,7 @@ models::StoredPorts stored_ports(const io::Dataset& data, const io::Dataset* oth
 
 io::LoaderOptions loader_options(const RunConfig& config, const Graph& graph, const models::StoredPorts& stored,
                                  const io::Dataset& data, DataUse use, int rank, int ranks, Device* device) {
-  const models::Ports ports = models::ports_of(config.model, stored);
+  const models::Ports ports = models::ports_of(config.model, mixed_ports(config, stored));
   io::LoaderOptions loading;
   loading.layout = batch_layout(graph);
   for (std::size_t i = 0; i < graph.inputs().size(); ++i)
@@ -169,6 +169,9 @@ io::LoaderOptions loader_options(const RunConfig& config, const Graph& graph, co
   if (use == DataUse::training)
     for (const models::PortLoss& loss : ports.losses)
       if (loss.counted) loading.counts.push_back({loss.target, loss.weight, loss.loss.ignore, loss.loss.name});
+  loading.mix = config.data.mix;
+  if (loading.mix.on())
+    for (io::PortOptions& port : loading.ports) port.pairs = port.use != PortUse::input;
   loading.global_batch = config.batch.global;
   loading.warmup = config.batch.warmup;
   loading.rank = rank;

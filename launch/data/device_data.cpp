@@ -16,6 +16,7 @@ std::optional<io::HostImageFormat> format_of(const LoadedSet& set, std::size_t i
   const io::PortOptions& port = set.options.ports[i];
   const TensorDesc& desc = set.options.layout.ports[i].desc;
   if (port.use != PortUse::input || port.source < 0 || port.follow >= 0 || desc.is_index()) return std::nullopt;
+  if (set.training && (set.options.mix.on() || io::on_host(port.augment))) return std::nullopt;
   return io::image_format(*set.data, static_cast<std::size_t>(port.source), desc.sample(), port.normalize, port.layout);
 }
 

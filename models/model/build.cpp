@@ -325,7 +325,13 @@ class Builder {
       return;
     }
     const OpSpec op = loss.kind == Loss::cross_entropy ? OpSpec(entropy) : OpSpec(MeanSquaredError{});
-    graph_.add_loss(loss.name, op, {output_value(output), target, weight}, loss.factor, port.counted);
+    ValueId value = output_value(output);
+    if (stored_.mixed) {
+      // [N, C] -> [N, 2, C]: the same logits against two labels, whose weights say how much each of them counts.
+      value = graph_.add(loss.name + "_row", Flatten{.to_series = true}, {value});
+      value = graph_.add(loss.name + "_pair", Upsample{Extents::all(1, 2), Upsample::Mode::nearest}, {value});
+    }
+    graph_.add_loss(loss.name, op, {value, target, weight}, loss.factor, port.counted);
   }
 
   /// Nothing where its name is none.
@@ -364,8 +370,9 @@ class Builder {
     return *index;
   }
 
-  /// [batch, positions...] of a value.
-  static Shape positions_of(const TensorDesc& value) {
+  /// [batch, positions...] of a value; of mixed samples [batch, 2].
+  Shape positions_of(const TensorDesc& value) const {
+    if (stored_.mixed) return Shape{graph_.batch(), 2};
     const auto extents = value.shape.extents();
     return Shape(extents.first(extents.size() - 1));
   }

@@ -47,7 +47,7 @@ class PortList {
   void add_weight(PortLoss& of_port) {
     const ModelLoss& loss = of_port.loss;
     const bool padded = stored_.by_position.contains({PortUse::target, loss.target});
-    const bool by_label = padded || !loss.class_weights.empty();
+    const bool by_label = padded || stored_.mixed || !loss.class_weights.empty();
     const bool by_position = by_label || stored_.by_position.contains({PortUse::weight, loss.weight});
     of_port.counted = by_label || loss.ignore || !loss.weight.empty();
     const int target = by_position ? of_port.target : -1;

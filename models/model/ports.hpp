@@ -21,6 +21,7 @@ struct StoredPorts {
   using Name = std::pair<PortUse, std::string>;
   std::map<Name, DType> index_types;  // of index values; where nothing is said: i32
   std::set<Name> by_position;         // weights of data with one a position, and targets of ragged rows
+  bool mixed = false;                 // samples are mixed in pairs: each has two labels, with a weight each
 };
 
 struct Port {

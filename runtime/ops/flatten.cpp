@@ -15,6 +15,10 @@ OpShape Flatten::infer(std::span<const TensorDesc> in) const {
   out.flattened = x.flattened;
   // A series lies as it is counted, and so does an image of one channel or one pixel.
   if (x.shape.rank() > 3 && x.channels() > 1 && x.positions() > 1) out.flattened = {x.channels(), x.positions()};
+  if (to_series) {
+    expect_channels(x);
+    out = tensor(x.dtype, Shape{x.batch(), 1, x.elements() / x.batch()});
+  }
   OpShape shape;
   shape.out = {out};
   shape.may_share = {{Alias::Kind::view, 0, 0}};

@@ -177,14 +177,17 @@ Json details_of(const Judgement& judged) {
 
 std::string table_of(const Judgement& judged) {
   std::string text;
+  const bool single = judged.errors.size() + judged.classes.size() == 1;
   for (const ErrorMetrics& e : judged.errors) {
-    text += fmt::format("{}: mean absolute error {:.6g}, root mean squared error {:.6g}", e.loss, e.mae, e.rmse);
+    if (!single) text += e.loss + ": ";
+    text += fmt::format("mean absolute error {:.6g}, root mean squared error {:.6g}", e.mae, e.rmse);
     text += e.r2 ? fmt::format(", R^2 {:.6g}\n", *e.r2) : std::string("\n");
   }
   for (const ClassCounts& c : judged.classes) {
     const MeanScores mean = means_of(c);
-    text += fmt::format("{}: means over classes: precision {:.4f}, recall {:.4f}, F1 {:.4f}", c.loss, mean.precision,
-                        mean.recall, mean.f1);
+    if (!single) text += c.loss + ": ";
+    text += fmt::format("means over classes: precision {:.4f}, recall {:.4f}, F1 {:.4f}", mean.precision, mean.recall,
+                        mean.f1);
     text += c.auc ? fmt::format("; area under the ROC curve {:.4f}\n", *c.auc) : std::string("\n");
     const std::vector<ClassScores> scores = scores_of(c);
     std::vector<std::size_t> shown(c.classes);

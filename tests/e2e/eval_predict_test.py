@@ -67,7 +67,7 @@ class Judging(Trained):
         confusion = [[0] * 10 for _ in range(10)]
         for label, prediction in zip(labels, predicted):
             confusion[label][prediction] += 1
-        judged = alone["judged"]["cross_entropy"]
+        judged = alone["judged"]["loss"]
         self.assertEqual(judged["confusion"], confusion)
         right = [confusion[k][k] for k in range(10)]
         for k, row in enumerate(judged["classes"]):
@@ -94,8 +94,8 @@ class Judging(Trained):
         result = json.loads(self.ok("eval", *two, "--json").out)
         self.ok("predict", *two, "--input", "two.h5", "-o", "p.h5")
         values = h5py_values(self, "p.h5", "logits")[0]["logits"][1]
-        labels = h5py_values(self, "two.h5", "labels")[0]["labels"][1]
-        names = [row["name"] for row in result["judged"]["cross_entropy"]["classes"]]
+        labels = h5py_values(self, "two.h5", "y")[0]["y"][1]
+        names = [row["name"] for row in result["judged"]["loss"]["classes"]]
         self.assertEqual(names, ["no", "yes"])
         scores = {k: [v[1] - v[0] for v, label in zip(values, labels) if label == k] for k in (0, 1)}
         pairs = [(one > zero) + 0.5 * (one == zero) for one in scores[1] for zero in scores[0]]
@@ -110,7 +110,7 @@ class Judging(Trained):
         self.ok("r.yaml", "train.epochs=2", ranks=2)
         self.ok("predict", "r.yaml", "--input", "regression.h5", "-o", "p.h5")
         value = [v[0] for v in h5py_values(self, "p.h5", "prediction")[0]["prediction"][1]]
-        target = h5py_values(self, "regression.h5", "targets")[0]["targets"][1]
+        target = h5py_values(self, "regression.h5", "y")[0]["y"][1]
         target = [t[0] if isinstance(t, list) else t for t in target]
         mean = sum(target) / len(target)
         squared = sum((v - t) ** 2 for v, t in zip(value, target))
@@ -119,7 +119,7 @@ class Judging(Trained):
                               ("rmse", math.sqrt(squared / len(target))), ("r2", 1 - squared / sum((t - mean) ** 2 for t in target))):
             self.assertEqual(len({r[key] for r in results}), 1, key)
             self.assert_close(results[0][key], expected, 1e-6)
-        self.assertRegex(self.ok("eval", "r.yaml").out, r"\nmean_squared_error: mean absolute error 0\.\d+, root mean squared error 0\.\d+, R\^2 0\.\d+\n\Z")
+        self.assertRegex(self.ok("eval", "r.yaml").out, r"\nmean absolute error 0\.\d+, root mean squared error 0\.\d+, R\^2 0\.\d+\n\Z")
 
 
 class Evaluation(Trained):
@@ -136,7 +136,7 @@ class Evaluation(Trained):
         self.assertEqual((older["step"], older["samples"], older["files"]), (60, 1437, ["digits-train.h5"]))
         line = self.ok("eval", "config.yaml").out
         self.assertRegex(line, r"\Arun/checkpoints/step-000000090: evaluation loss \d\.\d+, evaluation accuracy 0\.\d+, "
-                               r"top-5 [01]\.\d+; 360 samples of digits-test\.h5 on 1 rank\ncross_entropy: means over classes: ")
+                               r"top-5 [01]\.\d+; 360 samples of digits-test\.h5 on 1 rank\nmeans over classes: ")
 
     def test_eval_top5_of_six_classes_or_more(self):
         self.train()

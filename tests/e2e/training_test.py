@@ -29,7 +29,7 @@ class Ending(harness.Case):
         self.assertRegex(again, r"this run is finished: run/checkpoints/step-000000040 holds step 40 of 200; it ended early, as the evaluation "
                                 r"loss of step 10, .*; change train\.stop_after or train\.target to go on, or add --fresh to begin anew")
         # Stopped in between, it waits for as many evaluations in all.
-        part = stop[:1] + ("train.steps=25",) + stop[2:]
+        part = stop[:1] + ("train.steps=20",) + stop[2:]
         self.ok(*part, "log.directory=parts")
         log = self.ok(*stop, "log.directory=parts").out
         self.assertIn("the run ends at step 40 of 200", log)

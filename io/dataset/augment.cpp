@@ -47,6 +47,32 @@ struct Composer {
 
 }  // namespace
 
+/// One after the other: what comes before contrast changes the mean.
+void recolor_in_order(const ColorChange& color, const ColorOrder& order, float most, std::span<float> pixels) {
+  constexpr std::uint8_t brightness = 0, contrast = 1, saturation = 2;
+  for (const std::uint8_t what : order) {
+    ColorChange change{1, 1, 1, 0};
+    float mean = 0;
+    if (what == brightness) {
+      for (float& v : pixels) v = clamped(v * color.brightness, most);
+      continue;
+    }
+    if (what == contrast) {
+      double sum = 0;
+      for (std::size_t i = 0; i < pixels.size(); i += 3)
+        sum += static_cast<double>(gray(pixels[i], pixels[i + 1], pixels[i + 2]));
+      mean = static_cast<float>(sum * 3 / static_cast<double>(pixels.size()));
+      change.contrast = color.contrast;
+    } else if (what == saturation) {
+      change.saturation = color.saturation;
+    } else {
+      change.hue = color.hue;
+    }
+    for (std::size_t i = 0; i < pixels.size(); i += 3)
+      change_color(change, mean, most, pixels[i], pixels[i + 1], pixels[i + 2]);
+  }
+}
+
 bool Augmenter::Draw::recolored() const noexcept {
   return color.brightness != 1 || color.contrast != 1 || color.saturation != 1 || color.hue != 0;
 }
@@ -237,7 +263,10 @@ void Augmenter::resample(const Draw& d, const StoredImage<T>& image, bool raw, f
 }
 
 void Augmenter::recolor(const Draw& d, float* out) const {
-  if (d.order != Draw{}.order) return recolor_in_order(d, out);
+  if (d.order != ColorOrder{0, 1, 2, 3}) {
+    const auto values = 3 * static_cast<std::size_t>(height_) * static_cast<std::size_t>(width_);
+    return recolor_in_order(d.color, d.order, most_, {out, values});
+  }
   const ColorChange& change = d.color;
   const std::ptrdiff_t pixels = static_cast<std::ptrdiff_t>(height_) * width_;
   double sum = 0;
@@ -250,31 +279,6 @@ void Augmenter::recolor(const Draw& d, float* out) const {
   for (std::ptrdiff_t i = 0; i < pixels; ++i) {
     float* p = out + 3 * i;
     change_color(change, mean, most_, p[0], p[1], p[2]);
-  }
-}
-
-/// One after the other: what comes before contrast changes the mean.
-void Augmenter::recolor_in_order(const Draw& d, float* out) const {
-  constexpr std::uint8_t brightness = 0, contrast = 1, saturation = 2;
-  float* const end = out + 3 * static_cast<std::ptrdiff_t>(height_) * width_;
-  for (const std::uint8_t what : d.order) {
-    ColorChange change{1, 1, 1, 0};
-    float mean = 0;
-    if (what == brightness) {
-      for (float* v = out; v < end; ++v) *v = clamped(*v * d.color.brightness, most_);
-      continue;
-    }
-    if (what == contrast) {
-      double sum = 0;
-      for (const float* p = out; p < end; p += 3) sum += static_cast<double>(gray(p[0], p[1], p[2]));
-      mean = static_cast<float>(sum / (static_cast<double>(height_) * width_));
-      change.contrast = d.color.contrast;
-    } else if (what == saturation) {
-      change.saturation = d.color.saturation;
-    } else {
-      change.hue = d.color.hue;
-    }
-    for (float* p = out; p < end; p += 3) change_color(change, mean, most_, p[0], p[1], p[2]);
   }
 }
 

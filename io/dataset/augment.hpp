@@ -16,6 +16,11 @@
 
 namespace dtrain::io {
 
+/// Of brightness (0), contrast, saturation and hue (3).
+using ColorOrder = std::array<std::uint8_t, 4>;
+/// `pixels`: r, g, b, from 0 to `most`.
+void recolor_in_order(const ColorChange&, const ColorOrder&, float most, std::span<float> pixels);
+
 class Augmenter {
  public:
   /// Throws ConfigError where an augmentation does not suit the images, ShapeError where these do not fit the input.
@@ -27,7 +32,7 @@ class Augmenter {
     double xx = 1, xy = 0, x0 = 0, yx = 0, yy = 1, y0 = 0;  // as AffineMap
     ColorChange color{1, 1, 1, 0};
     bool recolored() const noexcept;
-    std::array<std::uint8_t, 4> order{0, 1, 2, 3};  // of brightness, contrast, saturation and hue
+    ColorOrder order{0, 1, 2, 3};
     Rectangle erased;
     /// Whole pixels and mirrors only: nothing is interpolated.
     bool exact() const noexcept;
@@ -47,7 +52,6 @@ class Augmenter {
   template <class T, int fixed_channels>
   void resample(const Draw&, const StoredImage<T>&, bool raw, float* out) const;
   void recolor(const Draw&, float* out) const;
-  void recolor_in_order(const Draw&, float* out) const;
   void rand_augment(const RandAugment&, std::uint64_t position, float* out) const;
   void normalize(float* out) const;
   float normalized(int channel, float value) const {

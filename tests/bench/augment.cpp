@@ -6,10 +6,12 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "io/augment/mixer.hpp"
 #include "io/dataset/convert.hpp"
 
 namespace {
@@ -59,4 +61,17 @@ int main(int argc, char** argv) {
   row("random_resized_crop, flip", {io::RandomResizedCrop{}, io::Flip{}});
   row("random_crop, flip, rotation, scaling", {io::RandomCrop{4}, io::Flip{}, io::Rotation{}, io::Scaling{}});
   row("random_crop, flip, color_jitter", {io::RandomCrop{4}, io::Flip{}, io::ColorJitter{0.4, 0.4, 0.4, 0.1}});
+  row("random_crop, flip, color_jitter in any order",
+      {io::RandomCrop{4}, io::Flip{}, io::ColorJitter{0.4, 0.4, 0.4, 0.1, true}});
+  row("random_crop, flip, rand_augment", {io::RandomCrop{4}, io::Flip{}, io::RandAugment{}});
+  row("random_crop, flip, random_erasing", {io::RandomCrop{4}, io::Flip{}, io::RandomErasing{}});
+  io::RandomErasing noise;
+  noise.value = io::RandomErasing::random;
+  row("random_crop, flip, random_erasing of noise", {io::RandomCrop{4}, io::Flip{}, noise});
+  const std::vector<float> other(out.size(), 0.5f);
+  for (const auto& [name, mix] : {std::pair("mixup", io::Mix{0.2, 0, 1, 0.5}), {"cutmix", io::Mix{0, 1, 1, 0.5}}}) {
+    const io::Mixer mixer(mix, {DType::f32, Shape{1, height, width, 3}}, 1);
+    const double time = microseconds(n, [&](std::uint64_t i) { mixer.mix(mixer.draw(i), other.data(), out.data()); });
+    fmt::print("{:44} {:8.2f} us, beside all else\n", name, time);
+  }
 }

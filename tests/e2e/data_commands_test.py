@@ -198,6 +198,48 @@ class Augmentation(harness.Case):
             self.assertAlmostEqual(loss, two[step], delta=1e-5)
         self.assertNotAlmostEqual(one[20], plain[20], delta=1e-3)
 
+    def test_mixed_samples_do_not_depend_on_ranks_or_stops(self):
+        """Partners lie in other micro batches, and on other ranks."""
+        mixed = ("train.steps=20", "train.eval_every_steps=10", "checkpoint.every_steps=10",
+                 "data.augment=[rand_augment, {random_erasing: {value: random}}]", "data.mix={mixup: 0.4, cutmix: 1}")
+        for ranks, micro, directory in ((1, 12, "one"), (2, 12, "two"), (4, 3, "four")):
+            self.ok("config.yaml", *mixed, f"batch.micro={micro}", f"log.directory={directory}", ranks=ranks)
+        one, two, four = (self.losses(directory) for directory in ("one", "two", "four"))
+        self.assertEqual(len(one), 20)
+        for step, loss in one.items():
+            self.assertAlmostEqual(loss, two[step], delta=1e-5)
+            self.assertAlmostEqual(loss, four[step], delta=1e-5)
+        self.ok("config.yaml", *mixed, "train.steps=10", "batch.micro=12", "log.directory=parts")
+        self.ok("config.yaml", *mixed, "batch.micro=6", "log.directory=parts", ranks=2)
+        parts = self.losses("parts")
+        for step, loss in one.items():
+            self.assertAlmostEqual(loss, parts[step], delta=1e-5)
+        self.ok("config.yaml", "train.steps=20", "batch.micro=12", "log.directory=plain")
+        self.assertNotAlmostEqual(one[20], self.losses("plain")[20], delta=1e-3)
+
+    def test_evaluation_mixes_nothing(self):
+        """The same parameters give the same loss and accuracy, whatever training does to samples."""
+        evaluations = []
+        for directory, more in (("plain", ()), ("mixed", ("data.augment=[rand_augment, random_erasing]",
+                                                          "data.mix={mixup: 0.4}"))):
+            self.ok("config.yaml", "train.steps=1", "optimizer={sgd: {learning_rate: 1e-12}}", "batch.micro=12", *more,
+                    f"log.directory={directory}")
+            evaluations.append(self.summary(directory)["eval"])
+        plain, mixed = evaluations
+        self.assertEqual(plain["accuracy"], mixed["accuracy"])
+        self.assertAlmostEqual(plain["loss"], mixed["loss"], delta=1e-6)
+
+    def test_what_cannot_be_mixed(self):
+        for mix, more, says in (
+                ("cutmix: 1", ("model.input=[64]",), r"data\.mix: cutmix needs images.*expected mixup"),
+                ("mixup: 1", ("model.loss=mean_squared_error",), r"data\.mix: the loss compares numbers; expected a cross"),
+                ("mixup: 1", ("batch={global: 1}",), r"data\.mix: a step of one sample has no pairs"),
+                ("mixup: -1", (), r"data\.mix\.mixup: got -1"),
+                ("mixpu: 1", (), r"did you mean mixup"),
+                ("mixup: 1", ("model.layers=[conv2d: {filters: 3, kernel: 1}]",),
+                 r"data\.mix: the loss compares many positions of a sample; expected a cross_entropy with one label")):
+            self.refused(USAGE, "check", "config.yaml", f"data.mix={{{mix}}}", *more, says=says)
+
     def test_bad_augmentations(self):
         def refused(text, says):
             self.write("bad.yaml", harness.MLP.replace("  normalize:", f"  augment: {text}\n  normalize:"))
@@ -209,6 +251,9 @@ class Augmentation(harness.Case):
         refused("[mirror]", r"mirror.*random_crop.*flip")
         refused("flip", r"augment.*list")
         refused("[color_jitter]", r"color_jitter needs 3 channels")
+        refused("[{rand_augment: {magnitude: 31}}]", r"magnitude.*31")
+        refused("[{random_erasing: {value: rnadom}}]", r"value.*random")
+        refused("[rand_agument]", r"did you mean rand_augment")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 #include "io/dataset/augment.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <fstream>
 #include <map>
@@ -202,6 +203,65 @@ TEST_F(Augment, ColorsKeepTheirRangeAndNormalizeLast) {
   }
 }
 
+TEST_F(Augment, ColorsInADrawnOrderAreTorchvisions) {
+  const Json golden = Json::parse(std::ifstream("tests/golden/rand_augment.json"));
+  const auto factors = golden.at("orders")[0].at("factors").get<std::vector<float>>();
+  const auto pixels = golden.at("images")[0].at("values").get<std::vector<std::uint8_t>>();
+  for (const Json& example : golden.at("orders")) {
+    SCOPED_TRACE(example.at("order").dump());
+    std::vector<float> image(pixels.begin(), pixels.end());
+    recolor_in_order({factors[0], factors[1], factors[2], factors[3]}, example.at("order"), 255, image);
+    for (std::size_t i = 0; i < image.size(); ++i)
+      ASSERT_NEAR(image[i], example.at("out")[i].get<float>(), 5e-3);  // as RecolorsAsTorchvisionDoes
+  }
+  ColorJitter jitter{0.4, 0.4, 0.4, 0.1};
+  const auto in_order = make({jitter});
+  jitter.random_order = true;
+  const auto augmenter = make({jitter});
+  std::map<std::array<std::uint8_t, 4>, int> seen;
+  constexpr int draws = 4800;
+  for (std::uint64_t p = 0; p < draws; ++p) {
+    const auto d = augmenter.draw(p);
+    ++seen[d.order];
+    EXPECT_EQ(d.color.hue, in_order.draw(p).color.hue) << "the order changes no other draw";
+  }
+  EXPECT_EQ(seen.size(), 24u);
+  for (const auto& [order, count] : seen) EXPECT_NEAR(count, draws / 24, 63);  // 4.5 deviations
+}
+
+TEST_F(Augment, RandAugmentAndErasingComeAfterTheOthers) {
+  const std::vector<Augmentation> first{RandomCrop{2}, Flip{}}, rand{RandomCrop{2}, Flip{}, RandAugment{2, 15}};
+  RandomErasing always;
+  always.probability = 1;
+  std::vector<Augmentation> all = rand;
+  all.insert(all.begin(), always);  // its place in the list does not matter
+  const auto before = make(first), between = make(rand), after = make(all);
+  int changed = 0;
+  for (std::uint64_t p = 0; p < 60; ++p) {
+    const auto d = after.draw(p);
+    EXPECT_EQ(d.x0, before.draw(p).x0);
+    ASSERT_GT(d.erased.width, 0);
+    const auto plain = run(before, p % 40, p), moved = run(between, p % 40, p), erased = run(after, p % 40, p);
+    changed += plain != moved;
+    for (int y = 0; y < height; ++y) {
+      for (int x = 0; x < width; ++x) {
+        const bool inside = x >= d.erased.left && x < d.erased.left + d.erased.width && y >= d.erased.top &&
+                            y < d.erased.top + d.erased.height;
+        for (int c = 0; c < 3; ++c) {
+          const auto i = static_cast<std::size_t>((y * width + x) * 3 + c);
+          ASSERT_EQ(erased[i], inside ? 0.0f : moved[i]);
+          // Whole bytes, normalized.
+          const auto n = static_cast<std::size_t>(c);
+          const double stored =
+              (static_cast<double>(moved[i]) * normalize_.standard_deviation[n] + normalize_.mean[n]) * 255;
+          ASSERT_NEAR(stored, std::nearbyint(stored), 1e-3);
+        }
+      }
+    }
+  }
+  EXPECT_GT(changed, 45);
+}
+
 TEST_F(Augment, FloatsAndChannelsFirstGiveTheSame) {
   // The same pixels as float32 [C, H, W].
   std::vector<float> planes(40 * 3 * height * width);
@@ -222,7 +282,8 @@ TEST_F(Augment, FloatsAndChannelsFirstGiveTheSame) {
   const Dataset floats = open(folder_ / "f.h5");
   for (const std::vector<Augmentation>& list : {std::vector<Augmentation>{RandomCrop{3}, Flip{}},
                                                 {Rotation{30}},
-                                                {RandomResizedCrop{}, ColorJitter{0.3, 0.3, 0.3, 0.1}}}) {
+                                                {RandomResizedCrop{}, ColorJitter{0.3, 0.3, 0.3, 0.1}},
+                                                {Flip{}, ColorJitter{0.3, 0.3, 0.3, 0.1, true}, RandomErasing{}}}) {
     const auto bytes = make(list);
     const Augmenter other(floats, 0, Shape{3, height, width}, normalize_, StoredLayout::unknown, list, 3);
     for (std::uint64_t p = 0; p < 40; ++p) {
@@ -239,7 +300,8 @@ TEST_F(Augment, NeitherRanksNorThreadsNorMicroBatchesMatter) {
   ShortForm options;
   options.input = Shape{3, height, width};
   options.normalize = normalize_;
-  options.augment = {RandomCrop{4}, Flip{}, Rotation{10}, ColorJitter{0.2, 0.2, 0.2, 0.05}};
+  options.augment = {RandomCrop{4},   Flip{},       Rotation{10}, ColorJitter{0.2, 0.2, 0.2, 0.05, true},
+                     RandomErasing{}, RandAugment{}};
   options.global_batch = 24;
   options.seed = 11;
   std::map<std::uint64_t, std::vector<float>> expected;  // by position
@@ -295,6 +357,12 @@ TEST_F(Augment, RefusesWhatDoesNotSuit) {
                check(open(folder_ / "gray.h5"), Shape{1, 6, 5}, color);
              }),
              "color_jitter needs 3 channels");
+  check(open(folder_ / "gray.h5"), Shape{1, 6, 5}, {RandAugment{}, RandomErasing{}});
+  write_images(folder_ / "two.h5", 4, {2, 6, 5});
+  EXPECT_HAS(testing::message_of<ConfigError>([&] {
+               check(open(folder_ / "two.h5"), Shape{2, 6, 5}, {RandAugment{}});
+             }),
+             "rand_augment needs 1 or 3 channels");
 }
 
 }  // namespace

@@ -30,7 +30,7 @@ Evaluator::Evaluator(Engine& engine, io::Loader& loader, Group& group, comm::Wat
       options_(options),
       memory_(engine.device()),
       graph_cache_(engine.device(), options.graphs && engine.device().asynchronous()),
-      judge_(engine, static_cast<std::size_t>(memory_.lag()) + 1, options.scope, options.names) {
+      judge_(engine, static_cast<std::size_t>(memory_.lag()) + 1, options.scope, options.names, options.ports) {
   memory_.reset({}, engine.compute());
   for (int i = 0; i <= memory_.lag(); ++i)
     sums_.push_back({HostMirror(engine.device(), engine.store().loss_sums().data, floats() * sizeof(float)),

@@ -29,6 +29,7 @@ struct EvaluatorOptions {
   double token_bytes = 0;            // of the text that a token of the set stands for, on average; 0: not known
   JudgeScope scope = JudgeScope::samples;
   std::span<const io::Description> names = {};  // of classes
+  std::span<const io::PortOptions> ports = {};  // of the loader: errors are in the units of stored targets
   std::uint64_t samples = 0;                    // of the set
 };
 

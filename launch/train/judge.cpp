@@ -35,7 +35,8 @@ void for_all(Group& group, const std::vector<T>& own, const F& f) {
 
 }  // namespace
 
-Judge::Judge(Engine& engine, std::size_t behind, JudgeScope scope, std::span<const io::Description> names)
+Judge::Judge(Engine& engine, std::size_t behind, JudgeScope scope, std::span<const io::Description> names,
+             std::span<const io::PortOptions> ports)
     : engine_(engine), depth_(behind), slots_(behind) {
   const Graph& graph = engine.plan().graph;
   const auto input_of = [&](ValueId value) {
@@ -68,6 +69,7 @@ Judge::Judge(Engine& engine, std::size_t behind, JudgeScope scope, std::span<con
     } else if (static_cast<std::size_t>(w.width) <= most_columns) {
       w.columns = static_cast<std::size_t>(w.width);
     }
+    if (entropy == nullptr && w.target < ports.size()) w.target_units = ports[w.target].normalize;
     watched_.push_back(std::move(w));
   }
   const Program& program = engine.program();
@@ -142,8 +144,10 @@ void Judge::sum_errors(Watched& w, const Images& images, std::int64_t batch) {
       if (images.weight.as<float>()[row / (w.rows / weights)] == 0) continue;
       for (std::int64_t c = 0; c < w.width; ++c) {
         const std::int64_t i = row * w.width + c;
-        sums[w.columns == 1 ? 0 : c].add(static_cast<double>(value(i)),
-                                         static_cast<double>(images.target.as<float>()[i]));
+        const auto units = [&](float v) {
+          return w.target_units.restored(static_cast<double>(v), static_cast<std::size_t>(c));
+        };
+        sums[w.columns == 1 ? 0 : c].add(units(value(i)), units(images.target.as<float>()[i]));
       }
     }
   });

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "io/dataset/description.hpp"
+#include "io/dataset/loader.hpp"
 #include "launch/report/judgement.hpp"
 #include "launch/train/engine.hpp"
 #include "runtime/device/host_mirror.hpp"
@@ -29,8 +30,10 @@ class Judge {
   /// More samples on all ranks have no area under the ROC curve: their scores would have to be kept.
   static constexpr std::uint64_t most_scores = 20'000'000;
 
-  /// `behind`: so many batches may be under way when one is counted, plus one. `names`: of classes.
-  Judge(Engine&, std::size_t behind, JudgeScope, std::span<const io::Description> names);
+  /// `behind`: so many batches may be under way when one is counted, plus one. `names`: of classes. `ports`: as the
+  /// graph's inputs, for how targets were normalized.
+  Judge(Engine&, std::size_t behind, JudgeScope, std::span<const io::Description> names,
+        std::span<const io::PortOptions> ports);
 
   /// A pass over so many batches of this rank begins, over so many samples of all.
   void begin(std::int64_t batches, std::uint64_t samples);
@@ -55,6 +58,7 @@ class Judge {
     std::vector<Scored> scores{};         // of this rank
     std::vector<ErrorSums> errors{};      // [batch, column], of this rank
     std::size_t columns = 1;
+    io::Normalize target_units{};
   };
   struct Images {
     HostMirror output, target, weight;

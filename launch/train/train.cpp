@@ -23,6 +23,7 @@
 #include "launch/data/data.hpp"
 #include "launch/data/data_check.hpp"
 #include "launch/data/device_data.hpp"
+#include "launch/data/normalization.hpp"
 #include "launch/data/token_bytes.hpp"
 #include "launch/place/bandwidth.hpp"
 #include "launch/place/device_placement.hpp"
@@ -51,7 +52,6 @@ class Trainer {
  public:
   Trainer(const LoadedConfig& input, comm::World& world, StopSignals& stop, std::unique_ptr<Device> device)
       : input_(input),
-        config_(input.config),
         scaling_(loss_scaling(input.config)),
         world_(world),
         stop_(stop),
@@ -86,6 +86,9 @@ class Trainer {
     choices_.recall(config_.log.directory);
     saving_.emplace(input_, world_, *group_, report_, choices_, *train_data_, status_, stop_);
     if (saving_->finished_before(status_)) return ExitCode::ok;
+    for (const std::string& text :
+         settle_normalization(input_.config, *graph_, stored_, *train_data_, *group_, choices_, saving_->resumes()))
+      report_.say(text);
     prepare();
     const comm::Fact layout[] = {{"the parameter layout", layout_text()}};
     comm::agree_on(*group_, world_.host(), layout);
@@ -180,10 +183,10 @@ class Trainer {
     if (!eval_data_) return;
     eval_on_device_ = DeviceData::make(engine_->device(), engine_->compute(), sets_[1]);
     eval_loader_ = io::Loader::evaluation(*eval_data_, sets_[1].options);
-    evaluator_.emplace(
-        *engine_, *eval_loader_, *group_, watchdog_,
-        EvaluatorOptions{config_.cuda.graphs, eval_on_device_.get(), bytes_per_token(config_, eval_data_->files()),
-                         JudgeScope::samples, train_data_->descriptions(), eval_data_->count()});
+    evaluator_.emplace(*engine_, *eval_loader_, *group_, watchdog_,
+                       EvaluatorOptions{config_.cuda.graphs, eval_on_device_.get(),
+                                        bytes_per_token(config_, eval_data_->files()), JudgeScope::samples,
+                                        train_data_->descriptions(), sets_[1].options.ports, eval_data_->count()});
   }
 
   std::string layout_text() const {
@@ -435,8 +438,8 @@ class Trainer {
     report_.summarize(status_, engine_->device(), step_->model().parameter_hash(), step_->model().average_hash());
   }
 
-  const LoadedConfig& input_;
-  const RunConfig& config_;
+  LoadedConfig input_;  // whose normalization is settled at the start
+  const RunConfig& config_ = input_.config;
   const LossScaling scaling_;
   comm::World& world_;
   StopSignals& stop_;

@@ -164,7 +164,9 @@ class Rows {
     for (const Description& own : said_[1])
       if (own.names.empty())
         throw DataError(fmt::format("{}: it has no names of classes to find in {} (--classes-from)", own.source, path));
-    const std::size_t most = target() == nullptr ? 0 : size_of(*target()->type) == 1 ? 256 : classes_->names.size();
+    if (target() == nullptr)
+      throw DataError(fmt::format("{}: it has no labels to number as in {} (--classes-from)", shards_[0].path, path));
+    const std::size_t most = size_of(*target()->type) == 1 ? 256 : classes_->names.size();
     if (classes_->names.size() > most)
       throw DataError(fmt::format("{}: its labels are too narrow for the {} classes of {}", shards_[0].path,
                                   classes_->names.size(), path));

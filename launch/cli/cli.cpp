@@ -62,6 +62,12 @@ class ExamplesFirst final : public CLI::Formatter {
     return (it == examples_->end() ? std::string() : "Examples:\n" + it->second + "\n") + app->get_description() +
            "\n\n";
   }
+  /// Of the program: what is mostly meant, training, whose command is left out.
+  std::string make_usage(const CLI::App* app, std::string name) const override {
+    if (app->get_parent() != nullptr) return CLI::Formatter::make_usage(app, std::move(name));
+    return "Usage: dtrain [--ranks N] config.yaml [key=value...]\n       dtrain COMMAND [OPTIONS]\n       dtrain help "
+           "COMMAND\n";
+  }
   std::string make_option_name(const CLI::Option* option, bool is_positional) const override {
     const std::string name = CLI::Formatter::make_option_name(option, is_positional);
     return name == settings_argument ? "key=value" : name;
@@ -409,6 +415,10 @@ Strings CommandLine::names() const {
 }
 
 int CommandLine::run(Strings args) {
+  if (!args.empty() && args[0] == "help") {  // `dtrain help data import`
+    std::rotate(args.begin(), args.begin() + 1, args.end());
+    args.back() = "--help";
+  }
   // `dtrain --ranks 8 config.yaml`: options of the command that follows.
   std::size_t leading = 0;
   while (leading < args.size()) {

@@ -19,7 +19,7 @@ Json golden(const char* part) {
 
 ClassCounts counts_of(std::size_t classes, const std::vector<std::size_t>& labels,
                       const std::vector<std::size_t>& predicted) {
-  ClassCounts c{.loss = "y", .classes = classes};
+  ClassCounts c{.loss = "y", .names = {}, .classes = classes};
   c.counts.resize(classes * classes);
   for (std::size_t i = 0; i < labels.size(); ++i) ++c.counts[labels[i] * classes + predicted[i]];
   return c;
@@ -110,8 +110,7 @@ TEST(Judgement, people_read_a_table_of_few_classes_and_the_worst_of_many) {
   judged.classes.push_back(counts_of(3, {0, 0, 1, 1, 2}, {0, 1, 1, 1, 2}));
   judged.classes[0].names = {"ant", "bumblebee", "cat"};
   const std::string text = table_of(judged);
-  EXPECT_NE(text.find("means over classes: precision 0.8889, recall 0.8333, F1 0.8222\n"), std::string::npos)
-      << text;
+  EXPECT_NE(text.find("means over classes: precision 0.8889, recall 0.8333, F1 0.8222\n"), std::string::npos) << text;
   EXPECT_NE(text.find("  ant               2     1.0000  0.5000  0.6667  bumblebee (1)\n"), std::string::npos) << text;
   std::vector<std::size_t> labels, predicted;
   for (std::size_t k = 0; k < 30; ++k) {

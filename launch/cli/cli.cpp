@@ -311,12 +311,13 @@ class CommandLine {
         ->add_option(
             "--names", export_names_,
             "Names in safetensors: dtrain's, in one file; those of Hugging Face's transformers, in a folder that it "
-            "opens: by default for gpt, llama, bert and vit; torchvision's, of resnet and efficientnet-b0")
+            "opens: by default for gpt, llama, bert and vit; torchvision's or timm's, of resnet and efficientnet-b0")
         ->transform(
             CLI::CheckedTransformer(std::map<std::string, ExportNames>{{"dtrain", ExportNames::dtrain},
                                                                        {"huggingface", ExportNames::huggingface},
-                                                                       {"torchvision", ExportNames::torchvision}}))
-        ->option_text("dtrain|huggingface|torchvision");
+                                                                       {"torchvision", ExportNames::torchvision},
+                                                                       {"timm", ExportNames::timm}}))
+        ->option_text("dtrain|huggingface|torchvision|timm");
     to_file->add_flag("--raw", raw_, "Use the parameters as trained, not their moving average");
   }
 

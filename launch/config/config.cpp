@@ -247,8 +247,8 @@ TypePtr<RunConfig> run_table() {
     run.add("model", &RunConfig::model, models::model_table(), "the network").required();
     run.add("data", &RunConfig::data, io::data_table(), "where samples come from").required();
     run.add("batch", &RunConfig::batch, batch_table(), "samples of a step");
-    run.add("optimizer", &RunConfig::optimizer, optimizer_table(), "how parameters are updated");
-    run.add("schedule", &RunConfig::schedule, schedule_table(), "the learning rate over time");
+    run.add("optimizer", &RunConfig::optimizer, optimizer_table(), "how parameters are updated").may_change();
+    run.add("schedule", &RunConfig::schedule, schedule_table(), "the learning rate over time").may_change();
     run.add("train", &RunConfig::train, train_table(), "how long training lasts").may_change();
     run.add("memory", &RunConfig::memory, memory_table(), "settings that save memory");
     run.add("cuda", &RunConfig::cuda, cuda_table(), "settings of GPUs");

@@ -16,6 +16,7 @@
 #include "launch/data/normalization.hpp"
 #include "launch/place/device_placement.hpp"
 #include "launch/report/run_choices.hpp"
+#include "launch/train/going_on.hpp"
 #include "launch/train/start_weights.hpp"
 #include "runtime/config/version.hpp"
 
@@ -55,8 +56,9 @@ void check_same_model(const io::FoundCheckpoint& found, const LoadedConfig& inpu
   if (!text.empty()) {
     throw CheckpointError(
         fmt::format("checkpoint {} is of another model: {}; use the configuration that it was trained "
-                    "with, or accept it with checkpoint.force=true",
-                    found.path, text),
+                    "with{}",
+                    found.path, text,
+                    same_parameters(found, input.config) ? ", or accept it with checkpoint.force=true" : ""),
         CheckpointError::Kind::incompatible);
   }
 }

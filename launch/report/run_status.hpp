@@ -29,7 +29,8 @@ struct RunStatus {
   std::int64_t total_steps = 0;
   BatchSchedule batch;
   std::int64_t samples = 1;      // of the data set
-  std::uint64_t applied = 0;     // updates done
+  std::uint64_t applied = 0;     // updates done, by the optimizer of now
+  std::uint64_t before = 0;      // by others, whose state was given up
   double loss = 0;               // of the latest step
   float loss_scale = 1;          // of the next step
   std::uint32_t good_steps = 0;  // updates in a row since a dynamic one was changed
@@ -39,7 +40,7 @@ struct RunStatus {
   Patience patience;
 
   /// Steps without an update, because a gradient was not finite at their loss scale.
-  std::uint64_t skipped() const noexcept { return static_cast<std::uint64_t>(step) - applied; }
+  std::uint64_t skipped() const noexcept { return static_cast<std::uint64_t>(step) - before - applied; }
   bool finished() const noexcept { return step >= total_steps; }
   /// Samples that the steps so far took.
   std::int64_t taken() const noexcept { return batch.samples_before(step); }

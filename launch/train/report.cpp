@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "launch/base/text.hpp"
 #include "launch/train/evaluation.hpp"
 #include "runtime/config/version.hpp"
 
@@ -60,9 +61,12 @@ void Reporter::announce(const Engine& engine, const BatchSplit& batch, const Run
     classes_.push_back(plan.graph.nodes()[static_cast<std::size_t>(loss.node)].shape.loss_classes > 0);
   tokens_per_sample_ = static_cast<double>(tokens_per_sample(plan.graph));
   flops_per_sample_ = plan.model_flops_per_sample;
+  const std::int64_t frozen = plan.graph.frozen_count(), trained = plan.graph.parameter_count() - frozen;
   say(fmt::format("dtrain {}: {} on {} {} ({}), {} parameters, global batch {} = {} x {} x {}", version(), config_.name,
                   world_.size(), world_.size() == 1 ? "rank" : "ranks", engine.device().name(),
                   plan.graph.parameter_count(), config_.batch.global, world_.size(), batch.accumulation, batch.micro));
+  if (frozen > 0)
+    say(fmt::format("{} of these parameters are trained, {} are frozen", grouped(trained), grouped(frozen)));
   say(fmt::format("{} samples, {:.1f} steps an epoch, {} steps; {} {} of gradients; log in {}", status.samples,
                   static_cast<double>(status.samples) / static_cast<double>(config_.batch.global), status.total_steps,
                   plan.layout.buckets.size(), plan.layout.buckets.size() == 1 ? "bucket" : "buckets",

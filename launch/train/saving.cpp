@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <filesystem>
 #include <optional>
@@ -18,6 +20,7 @@
 #include "launch/base/clock.hpp"
 #include "launch/data/data.hpp"
 #include "launch/data/export_form.hpp"
+#include "launch/train/going_on.hpp"
 #include "launch/train/merged_model.hpp"
 #include "launch/train/start_weights.hpp"
 #include "launch/train/stopping.hpp"
@@ -37,7 +40,9 @@ bool lies_in(const std::string& path, const std::string& directory) {
   return fs::equivalent(parent, directory, failed) && !failed;
 }
 
-constexpr const char* order_key = "sample_order";  // in the manifest's `versions`
+// In the manifest's `versions`.
+constexpr const char* order_key = "sample_order";
+constexpr const char* updates_before_key = "updates_by_other_optimizers";
 
 std::string text_of(io::OrderVersion order) {
   return fmt::format("{}", static_cast<int>(order));
@@ -108,8 +113,9 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   compare_with_fields(found_->path, found_->state);
   for (const auto& skipped : found_->skipped) report_.warn(fmt::format("skipped {}", skipped));
   if (!config_.checkpoint.force) check_same_names(*found_, data_.descriptions());
-  for (const auto& remark : io::check_compatible(*found_, now, may_change_on_resume(), config_.checkpoint.force))
-    report_.say("resume: " + remark);
+  const GoingOn changes = go_on(*found_, now, config_);
+  for (const auto& remark : changes.remarks) report_.say("resume: " + remark);
+  optimizer_anew_ = changes.optimizer_anew;
   order_ = order_of(*found_);
   recall(status);
   choices.recall(found_->state.choices);
@@ -214,7 +220,11 @@ EvalMetrics Saving::recalled_eval(const Value& value) const {
 /// What a summary says beside the parameters is as of the checkpoint.
 void Saving::recall(RunStatus& status) const {
   status.step = status.first_step = static_cast<std::int64_t>(found_->state.step);
+  const auto& versions = found_->state.versions;
+  if (const auto at = versions.find(updates_before_key); at != versions.end())
+    status.before = std::strtoull(at->second.c_str(), nullptr, 10);
   status.applied = found_->state.applied_steps;
+  if (optimizer_anew_) status.before += std::exchange(status.applied, 0);
   recall_loss_scale(status);
   const auto& metrics = found_->state.metrics;
   const auto value = [&](const std::string& name, double otherwise) {
@@ -295,6 +305,13 @@ void Saving::load(ModelState& model, RunStatus& status) {
   // are frozen now.
   std::vector<std::string> beside = model.names_of_frozen();
   if (!wanted) beside.emplace_back("ema/");
+  if (optimizer_anew_) {
+    constexpr const char* state = "optimizer/";
+    beside.emplace_back(state);
+    for (const io::StateTensor& t : tensors)
+      if (t.name.starts_with(state)) std::memset(t.data, 0, t.bytes());
+    std::erase_if(tensors, [](const auto& t) { return t.name.starts_with(state); });
+  }
   const std::vector<std::string_view> skipped(beside.begin(), beside.end());
   const auto fresh = io::load_checkpoint(group_, found_->path, tensors, io::posix_file_system(), skipped);
   if (const std::string hash = model.parameter_hash(); hash != found_->state.parameter_hash)
@@ -336,6 +353,7 @@ io::RunState Saving::run_state(const RunStatus& status) const {
   s.choices = choices_.all();
   s.versions = {{"dtrain", std::string(version())}, {order_key, text_of(order_)}};
   if (const std::string names = io::to_text(data_.descriptions()); !names.empty()) s.versions[data_names_key] = names;
+  if (status.before > 0) s.versions[updates_before_key] = fmt::format("{}", status.before);
   if (!job_.id.empty()) s.versions[io::slurm_job_key] = job_.id;
   s.world_size = world_.size();
   s.run_id = run_id_;

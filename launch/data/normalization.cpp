@@ -87,7 +87,7 @@ std::string list_of(const std::vector<double>& values) {
   for (std::size_t i = 0; i < std::min(values.size(), most_listed); ++i)
     text += fmt::format("{}{:.6g}", i == 0 ? "" : ", ", values[i]);
   return values.size() > most_listed ? fmt::format("[{} and {} more]", text, values.size() - most_listed)
-                                   : fmt::format("[{}]", text);
+                                     : fmt::format("[{}]", text);
 }
 
 /// Stored values that do not vary stay apart from 0 by nothing; they are not divided.

@@ -43,7 +43,7 @@ std::optional<std::size_t> worst_class(const ClassCounts&);
 
 /// Of one sample of two classes: how much more its second class is predicted, and whether that is the label.
 struct Scored {
-  float score = 0;
+  double score = 0;  // exact: a rounded difference would make scores equal that are not
   bool second = false;
 };
 /// The area under the ROC curve: the share of pairs of one sample of each class in which that of the second class has

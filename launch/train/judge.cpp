@@ -130,7 +130,8 @@ void Judge::count_classes(Watched& w, const Images& images) {
       for (std::int64_t c = 1; c < w.width; ++c)
         if (value(row * w.width + c) > value(row * w.width + best)) best = c;
       ++w.counts[static_cast<std::size_t>(label * w.width + best)];
-      if (w.scored) w.scores.push_back({value(row * 2 + 1) - value(row * 2), label == 1});
+      if (w.scored)
+        w.scores.push_back({static_cast<double>(value(row * 2 + 1)) - static_cast<double>(value(row * 2)), label == 1});
     }
   });
 }

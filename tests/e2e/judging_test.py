@@ -56,7 +56,7 @@ class Judging(harness.Case):
         self.assertEqual(names, ["no", "yes"])
         scores = {k: [v[1] - v[0] for v, label in zip(values, labels) if label == k] for k in (0, 1)}
         pairs = [(one > zero) + 0.5 * (one == zero) for one in scores[1] for zero in scores[0]]
-        self.assertAlmostEqual(result["auc"], sum(pairs) / len(pairs), 4)
+        self.assertAlmostEqual(result["auc"], sum(pairs) / len(pairs), 12)
         self.assertEqual(self.summary("two")["eval"]["auc"], result["auc"])
         self.digits()
         log = self.ok("config.yaml", "train.steps=4", "log.directory=short").out

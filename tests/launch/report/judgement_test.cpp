@@ -50,13 +50,13 @@ TEST(Judgement, the_area_under_the_curve_is_scikit_learns_with_equal_scores_too)
   for (const Json& of : golden("scores")) {
     std::vector<Scored> scores;
     for (std::size_t i = 0; i < of["labels"].size(); ++i)
-      scores.push_back({of["scores"][i].get<float>(), of["labels"][i] == 1});
+      scores.push_back({of["scores"][i].get<double>(), of["labels"][i] == 1});
     const auto auc = area_under_roc(scores);
     ASSERT_TRUE(auc);
     EXPECT_NEAR(*auc, of["auc"].get<double>(), 1e-12);
   }
   std::vector<Scored> one_class{{1, true}, {2, true}},
-      no_number{{std::numeric_limits<float>::quiet_NaN(), true}, {1, false}};
+      no_number{{std::numeric_limits<double>::quiet_NaN(), true}, {1, false}};
   EXPECT_FALSE(area_under_roc(one_class));
   EXPECT_FALSE(area_under_roc(no_number));
 }

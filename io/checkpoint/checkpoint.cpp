@@ -269,8 +269,25 @@ bool newest_is_of_job(const std::string& directory, const std::string& job, File
   return false;
 }
 
-std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const RunState& current,
-                                          std::span<const std::string> may_change, bool force) {
+namespace {
+
+/// Is the field this setting, or one below it?
+bool is_or_below(std::string_view field, std::string_view setting) {
+  while (!setting.empty()) {
+    const auto wanted = setting.substr(0, setting.find('.')), name = field.substr(0, field.find('.'));
+    if (name != wanted && (wanted != "NAME" || name.empty())) return false;
+    setting.remove_prefix(std::min(wanted.size() + 1, setting.size()));
+    field.remove_prefix(std::min(name.size() + 1, field.size()));
+  }
+  return true;
+}
+
+}  // namespace
+
+std::vector<std::string> check_compatible(
+    const FoundCheckpoint& saved, const RunState& current, std::span<const std::string> may_change, bool force,
+    const std::function<std::string(const std::string&, const std::string&, const std::string&)>& accepted,
+    bool force_helps) {
   std::map<std::string, std::pair<const std::string*, const std::string*>> fields;
   for (const auto& [path, value] : saved.state.fields) fields[path].first = &value;
   for (const auto& [path, value] : current.fields) fields[path].second = &value;
@@ -279,11 +296,12 @@ std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const Ru
   for (const auto& [path, values] : fields) {
     const auto& [before, now] = values;
     if (before && now && *before == *now) continue;
-    const auto text = fmt::format("{} was {}, is {}", path, show(before), show(now));
-    const bool accepted = std::any_of(may_change.begin(), may_change.end(), [&path = path](const auto& setting) {
-      return path == setting || path.starts_with(setting + '.');
-    });
-    (accepted ? remarks : refused).push_back(text);
+    const bool may = std::any_of(may_change.begin(), may_change.end(),
+                                 [&path = path](const auto& setting) { return is_or_below(path, setting); });
+    if (may && accepted)
+      remarks.push_back(accepted(path, show(before), show(now)));
+    else
+      (may ? remarks : refused).push_back(fmt::format("{} was {}, is {}", path, show(before), show(now)));
   }
   if (saved.state.data_fingerprint != current.data_fingerprint) {
     refused.push_back(fmt::format("data: the training set is another one (fingerprint {}, now {})",
@@ -300,8 +318,12 @@ std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const Ru
   }
   throw CheckpointError(
       fmt::format("checkpoint {} is incompatible with this run: {}; set this back, choose another "
-                  "checkpoint.directory, begin anew with --fresh, or accept it with checkpoint.force=true",
-                  saved.path, fmt::join(refused, "; ")),
+                  "checkpoint.directory, begin anew with --fresh, or {}",
+                  saved.path, fmt::join(refused, "; "),
+                  force_helps ? std::string("accept it with checkpoint.force=true")
+                              : "start a new run from its weights, where they fit: give it another name and "
+                                "model.initialize_from=" +
+                                    saved.path),
       Kind::incompatible);
 }
 

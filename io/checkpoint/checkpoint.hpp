@@ -110,11 +110,14 @@ bool holds_step(const std::string& directory, std::uint64_t step, FileSystem& = 
 /// Was the newest checkpoint there whose manifest can be read saved in this job of Slurm? (Not: is it valid.)
 bool newest_is_of_job(const std::string& directory, const std::string& job, FileSystem& = posix_file_system());
 
-/// Compares settings and data fingerprint. `may_change`: settings that may differ, and sections of which all may.
-/// Throws CheckpointError (incompatible) naming every field that may not change, unless `force`; returns remarks for
-/// the log: what differs and was accepted.
-std::vector<std::string> check_compatible(const FoundCheckpoint& saved, const RunState& current,
-                                          std::span<const std::string> may_change, bool force);
+/// Compares settings and data fingerprint. `may_change`: settings that may differ, and sections of which all may; NAME
+/// in one is any name. Throws CheckpointError (incompatible) naming every field that may not change, unless `force`;
+/// returns remarks for the log: what differs and was accepted, in the words of `accepted`, which is given the setting
+/// and both values. `force_helps`: the error offers checkpoint.force.
+std::vector<std::string> check_compatible(
+    const FoundCheckpoint& saved, const RunState& current, std::span<const std::string> may_change, bool force,
+    const std::function<std::string(const std::string&, const std::string&, const std::string&)>& accepted = {},
+    bool force_helps = true);
 
 /// Collective: fills every tensor from the step directory `path`; rank 0 reads and verifies, the others receive.
 /// The checkpoint must hold exactly these names, shapes and dtypes, else CheckpointError (incompatible) names the
@@ -151,6 +154,7 @@ enum class ExportFormat : unsigned char { hdf5, safetensors };
 struct ForeignForm {
   std::string family;                                      // whose names the parameters get
   std::vector<std::pair<std::string, std::string>> files;  // name and text, "config.json" among them
+  bool timm = false;                                       // timm's names, where others have the family, too
 };
 /// Of the model of a checkpoint, by what its state says; nothing: a file with dtrain's names.
 using ModelForm = std::function<std::optional<ForeignForm>(const RunState&)>;

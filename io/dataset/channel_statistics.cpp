@@ -28,15 +28,24 @@ ChannelStatistics::ChannelStatistics(StoredType type, std::span<const std::uint6
   }
   channels_ = std::max<std::size_t>(1, channels_);
   pixels_ = elements / channels_;
-  sum_.resize(channels_);
-  squares_.resize(channels_);
-  bytes_.resize(channels_);
-  bytes2_.resize(channels_);
+  mean_.resize(channels_);
+  around_.resize(channels_);
 }
 
+ChannelStatistics::ChannelStatistics(StoredType type, std::size_t channels, std::size_t pixels, bool channels_last)
+    : type_(type),
+      channels_(channels),
+      pixels_(pixels),
+      channels_last_(channels_last),
+      mean_(channels),
+      around_(channels) {}
+
+/// Row by row: the mean of a row's channel, the squares around that, and then with those of the rows before. Sums of a
+/// row's bytes are exact.
 void ChannelStatistics::add(const std::byte* rows, std::uint64_t count) {
+  if (pixels_ == 0) return;
   const std::size_t step = channels_last_ ? channels_ : 1, channel = channels_last_ ? 1 : pixels_;
-  count_ += count * pixels_;
+  const auto n = static_cast<double>(pixels_);
   with_stored_type(type_, [&](auto tag) {
     using T = decltype(tag);
     for (std::uint64_t row = 0; row < count; ++row) {
@@ -49,46 +58,60 @@ void ChannelStatistics::add(const std::byte* rows, std::uint64_t count) {
             sum += v;
             squares += std::uint64_t{v * v};
           }
-          bytes_[c] += sum;
-          bytes2_[c] += squares;
+          const double mean = static_cast<double>(sum) / n;
+          merge(n, c, mean, std::max(0.0, static_cast<double>(squares) - mean * static_cast<double>(sum)));
         } else {
-          for (std::size_t p = 0; p < pixels_; ++p) {
-            T value;
-            std::memcpy(&value, at + p * step * sizeof(T), sizeof(T));
-            const auto v = static_cast<double>(value);
-            sum_[c] += v;
-            squares_[c] += v * v;
-          }
+          const auto value = [&](std::size_t p) {
+            T stored;
+            std::memcpy(&stored, at + p * step * sizeof(T), sizeof(T));
+            return static_cast<double>(stored);
+          };
+          double sum = 0, around = 0;
+          for (std::size_t p = 0; p < pixels_; ++p) sum += value(p);
+          const double mean = sum / n;
+          for (std::size_t p = 0; p < pixels_; ++p) around += (value(p) - mean) * (value(p) - mean);
+          merge(n, c, mean, around);
         }
       }
+      count_ += n;
     }
   });
 }
 
+/// Chan, Golub and LeVeque's formula; `count_` is still that before.
+void ChannelStatistics::merge(double count, std::size_t channel, double mean, double around) {
+  const double all = count_ + count, apart = mean - mean_[channel];
+  around_[channel] += around + apart * apart * count_ * count / all;
+  mean_[channel] += apart * count / all;
+}
+
 void ChannelStatistics::merge(const ChannelStatistics& other) {
-  count_ += other.count_;
-  for (std::size_t c = 0; c < channels_; ++c) {
-    sum_[c] += other.sum_[c];
-    squares_[c] += other.squares_[c];
-    bytes_[c] += other.bytes_[c];
-    bytes2_[c] += other.bytes2_[c];
-  }
+  merge(other.moments());
+}
+
+std::vector<double> ChannelStatistics::moments() const {
+  std::vector<double> out{count_};
+  out.insert(out.end(), mean_.begin(), mean_.end());
+  out.insert(out.end(), around_.begin(), around_.end());
+  return out;
+}
+
+void ChannelStatistics::merge(std::span<const double> moments) {
+  const double count = moments[0];
+  if (count == 0) return;
+  for (std::size_t c = 0; c < channels_; ++c) merge(count, c, moments[1 + c], moments[1 + channels_ + c]);
+  count_ += count;
 }
 
 std::vector<double> ChannelStatistics::mean() const {
   std::vector<double> result;
-  for (std::size_t c = 0; c < channels_; ++c)
-    result.push_back((sum_[c] + static_cast<double>(bytes_[c])) / static_cast<double>(count_) * scale());
+  for (const double mean : mean_) result.push_back(mean * scale());
   return result;
 }
 
 std::vector<double> ChannelStatistics::standard_deviation() const {
-  const std::vector<double> means = mean();
   std::vector<double> result;
-  for (std::size_t c = 0; c < channels_; ++c) {
-    const double squares = (squares_[c] + static_cast<double>(bytes2_[c])) / static_cast<double>(count_);
-    result.push_back(std::sqrt(std::max(0.0, squares * scale() * scale() - means[c] * means[c])));
-  }
+  for (const double around : around_) result.push_back(std::sqrt(around / count_) * scale());
   return result;
 }
 

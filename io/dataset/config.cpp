@@ -16,7 +16,10 @@ namespace dtrain::io {
 namespace {
 
 TypePtr<Normalize> normalize_table() {
-  Table<Normalize> table("A stored value v becomes (v * scale - mean) / standard_deviation.");
+  Table<Normalize> table(
+      "A stored value v becomes (v * scale - mean) / standard_deviation. In place of this table, `auto`: mean and "
+      "standard deviation of the training set, a channel or a column each, computed at the start of a run, kept in its "
+      "checkpoints and used by eval and predict.");
   table.add("scale", &Normalize::scale, number(), "0.00392156862745098 takes 0..255 to 0..1");
   table.add("mean", &Normalize::mean, one_or_list_of(number(), "numbers"),
             "subtracted after scaling: one number, or one for each channel");
@@ -25,7 +28,7 @@ TypePtr<Normalize> normalize_table() {
            one_or_list_of(number({.least = 0, .above_least = true}), "numbers"),
            "the result is divided by it: one number, or one for each channel")
       .old_spelling("deviation");
-  return shared(std::move(table));
+  return word_or("auto", Normalize{.mean = {}, .standard_deviation = {}, .automatic = true}, shared(std::move(table)));
 }
 
 TypePtr<StoredLayout> stored_layout() {
@@ -35,7 +38,7 @@ TypePtr<StoredLayout> stored_layout() {
 }
 
 bool is_plain(const Normalize& n) {
-  return n.scale == 1 && n.mean.empty() && n.standard_deviation.empty();
+  return n.scale == 1 && n.mean.empty() && n.standard_deviation.empty() && !n.automatic;
 }
 
 // What inputs, targets and weights have, each field written only where it says something.
@@ -307,6 +310,13 @@ void check_short(bool given, const std::string& field, const std::string& settin
 }
 
 }  // namespace
+
+Normalize& normalize_of(DataConfig& data, PortUse use, const std::string& name) {
+  Named<PortConfig>& ports = use == PortUse::input ? data.inputs : data.targets;
+  for (auto& [port, config] : ports)
+    if (port == name) return config.normalize;
+  return data.normalize;
+}
 
 std::vector<PortProblem> port_problems(const DataConfig& data, const PortNames& names) {
   std::vector<PortProblem> problems;

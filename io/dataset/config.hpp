@@ -22,6 +22,16 @@ struct Normalize {
   double scale = 1.0;
   std::vector<double> mean;                // empty: 0
   std::vector<double> standard_deviation;  // empty: 1
+  bool automatic = false;                  // those of the training set, which are not known yet
+  bool operator==(const Normalize&) const = default;
+
+  /// Back to the stored value.
+  double restored(double value, std::size_t channel) const {
+    const auto of = [channel](const std::vector<double>& values, double none) {
+      return values.empty() ? none : values[values.size() == 1 ? 0 : channel];
+    };
+    return (value * of(standard_deviation, 1) + of(mean, 0)) / scale;
+  }
 };
 
 /// Where an input, a target or a weight of the model comes from, and what is done to its values.
@@ -65,6 +75,9 @@ struct DataConfig {
 /// What the configuration says of this input, target or weight of the model, for training or for evaluation. Where it
 /// says nothing, a port reads the data set of its name.
 PortConfig port_config(const DataConfig&, PortUse, const std::string& name, bool evaluation);
+
+/// Where the configuration says how this input or target is normalized, which it does.
+Normalize& normalize_of(DataConfig&, PortUse, const std::string& name);
 
 /// What is wrong with the names of a data section for a model with these inputs, targets and weights (whose graph may
 /// have more of them): unknown names, with the nearest, short forms where several could be meant, and settings that

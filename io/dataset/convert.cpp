@@ -145,6 +145,23 @@ SampleOrder fit_input(const Dataset& data, std::size_t index, const Shape& input
                                input.str(), said));
 }
 
+StoredChannels stored_channels(const Dataset& data, std::size_t index, const Shape& input, StoredLayout layout) {
+  const SampleOrder order = fit_input(data, index, input, layout);
+  const DataPort& port = data.port(index);
+  const auto values = static_cast<std::size_t>(std::max<std::int64_t>(1, port.row.elements()));
+  StoredChannels stored;
+  if (input.rank() == 2) {
+    stored = {static_cast<std::size_t>(input[1]), 1, order == SampleOrder::plain};
+  } else if (is_image(input) || is_image(port.row)) {
+    stored.channels = static_cast<std::size_t>((is_image(input) ? input : port.row)[0]);
+    stored.last = order == SampleOrder::channels_last;
+  } else if (input.rank() == 1 && !port.ragged() && input[0] <= StoredChannels::most_columns) {
+    stored.channels = values;
+  }
+  stored.pixels = values / stored.channels;
+  return stored;
+}
+
 Converter::Converter(const Dataset& data, std::size_t index, const Shape& input, const Normalize& normalize,
                      StoredLayout layout)
     : type_(data.port(index).type) {

@@ -1,4 +1,4 @@
-// Stored samples -> normalized floats in the model's memory order; internal to io/.
+// Stored samples -> normalized floats in the model's memory order, and how their channels lie.
 // A Converter is immutable after construction and may be used from any thread.
 #pragma once
 
@@ -16,6 +16,15 @@ namespace dtrain::io {
 std::string port_setting(const DataPort&, std::string_view setting);
 /// What the model's shape of a port is called there: "model.input", "model.inputs.image", "the target label".
 std::string model_name(const DataPort&);
+
+/// How the channels of stored rows lie, for a mean and a standard deviation each; of a table, and of a short row of
+/// numbers, each column is a channel. Of a ragged port a row is a position.
+struct StoredChannels {
+  std::size_t channels = 1, pixels = 1;  // values a channel
+  bool last = false;                     // else channel by channel
+  static constexpr std::int64_t most_columns = 4096;
+};
+StoredChannels stored_channels(const Dataset&, std::size_t port, const Shape& input, StoredLayout);
 
 class Converter {
  public:

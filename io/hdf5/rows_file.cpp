@@ -33,8 +33,7 @@ struct RowsFile::State {
 };
 
 RowsFile::RowsFile(Group& group, const std::string& path, std::uint64_t rows, std::vector<RowsColumn> columns,
-                   const std::vector<std::pair<std::string, std::string>>& attributes,
-                   std::span<const std::string> names)
+                   const std::vector<std::pair<std::string, std::string>>& attributes, const Texts& texts)
     : state_(std::make_unique<State>(group, path, std::move(columns))) {
   State& s = *state_;
   for (const RowsColumn& c : s.columns)
@@ -50,7 +49,8 @@ RowsFile::RowsFile(Group& group, const std::string& path, std::uint64_t rows, st
       s.writer->add(c.name, c.type, dims);
     }
     for (const auto& [name, text] : attributes) s.writer->file_attribute(name, text);
-    if (!names.empty()) s.writer->add_names("file", names);
+    for (const auto& [name, values] : texts)
+      if (!values.empty()) s.writer->add_names(name, values);
     const auto [temporary, offsets] = s.writer->hand_over();
     plan = nlohmann::json{{"path", temporary}, {"offsets", offsets}}.dump();
   });

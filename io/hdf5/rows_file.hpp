@@ -25,9 +25,11 @@ struct RowsColumn {
 class RowsFile {
  public:
   /// Collective. All ranks must see the file: it lies on a file system that they share. `attributes` of the file are
-  /// text. `names`: on rank 0, of the rows, as a data set `file`; empty: none. Throws DataError on all ranks.
+  /// text. `texts`: on rank 0, data sets of text, of the rows or of what their values mean; empty ones are left out.
+  /// Throws DataError on all ranks.
+  using Texts = std::vector<std::pair<std::string, std::vector<std::string>>>;
   RowsFile(Group&, const std::string& path, std::uint64_t rows, std::vector<RowsColumn>,
-           const std::vector<std::pair<std::string, std::string>>& attributes, std::span<const std::string> names = {});
+           const std::vector<std::pair<std::string, std::string>>& attributes, const Texts& texts = {});
   ~RowsFile();
   RowsFile(const RowsFile&) = delete;
   RowsFile& operator=(const RowsFile&) = delete;

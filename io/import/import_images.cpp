@@ -376,7 +376,7 @@ ImageImportReport import_images(std::span<const std::string> sources, const std:
   if (options.storage.gzip > 0 || options.storage.chunk_rows > 0) {
     RepackOptions again;
     again.storage = options.storage;
-    repack_in_place(out, again);
+    repack_file(out, out, again);
   }
   report.dropped = broken.count();
   report.ignored = listing.ignored.count();

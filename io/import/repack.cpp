@@ -97,9 +97,10 @@ class Rows {
     }
     agreed_layout(said_[0]);
     check_shards(said_[0]);
+    if (!options.classes_from.empty()) take_classes(options.classes_from);
     for (std::size_t s = 0; s < shards_.size(); ++s) {
       shards_[s].sample_map = RowMap(fullest(said_[0]), said_[0][s], *sample().type);
-      if (target() != nullptr) shards_[s].target_map = RowMap(fullest(said_[1]), said_[1][s], *target()->type);
+      if (target() != nullptr) shards_[s].target_map = RowMap(said_of_targets(), said_[1][s], *target()->type);
     }
     if (count_ == 0) throw DataError(fmt::format("{}: {} holds no samples", files[0], sample().path));
     rename(options);
@@ -127,7 +128,7 @@ class Rows {
   /// What the output says of its samples and of its targets.
   std::vector<const Description*> said() const {
     std::vector<const Description*> all{&fullest(said_[0])};
-    if (!said_[1].empty()) all.push_back(&fullest(said_[1]));
+    if (!said_[1].empty()) all.push_back(&said_of_targets());
     return all;
   }
   /// The file that says most of them.
@@ -151,6 +152,25 @@ class Rows {
     std::unique_ptr<Open> open;
     RowMap sample_map, target_map;
   };
+  const Description& said_of_targets() const { return classes_ ? *classes_ : fullest(said_[1]); }
+  /// Labels are numbered as in that file.
+  void take_classes(const std::string& path) {
+    const h5::File file(path);
+    const Detected found = detect(file, "", "", TargetUse::automatic);
+    if (found.target && !is_float(*found.target))
+      classes_ = describe(file, *found.target, "target", PortUse::target, true);
+    if (!classes_ || classes_->names.empty())
+      throw DataError(fmt::format("{}: it has no names of classes (class_names), which --classes-from takes", path));
+    for (const Description& own : said_[1])
+      if (own.names.empty())
+        throw DataError(fmt::format("{}: it has no names of classes to find in {} (--classes-from)", own.source, path));
+    if (target() == nullptr)
+      throw DataError(fmt::format("{}: it has no labels to number as in {} (--classes-from)", shards_[0].path, path));
+    const std::size_t most = size_of(*target()->type) == 1 ? 256 : classes_->names.size();
+    if (classes_->names.size() > most)
+      throw DataError(fmt::format("{}: its labels are too narrow for the {} classes of {}", shards_[0].path,
+                                  classes_->names.size(), path));
+  }
   void rename(const RepackOptions& options) {
     names_[0] = sample().path;
     if (target() != nullptr) names_[1] = target()->path;
@@ -194,6 +214,7 @@ class Rows {
 
   std::vector<Shard> shards_;
   std::vector<Description> said_[2];     // of samples and targets, by shard
+  std::optional<Description> classes_;   // of another file
   std::string names_[2];                 // of them in the output
   std::vector<std::string> file_names_;  // of files, by row
   bool named_ = true;
@@ -338,13 +359,26 @@ void write_shard(Rows& rows, const std::string& path, const std::string& shard, 
   writer.commit();
 }
 
-std::string write(const std::vector<std::string>& files, const std::string& out, const RepackOptions& options) {
-  Rows rows(files, options);
-  Findings findings;
-  const std::vector<std::uint64_t> kept = clean(rows, options, findings);
-  findings.settle(options.on_error, files.size() == 1 ? files[0] : fmt::format("{} files", files.size()));
+/// Labels of the rows that are kept, where classes are shared out by themselves.
+std::vector<std::int64_t> labels_of(Rows& rows, const std::vector<std::uint64_t>& kept, const RepackOptions& options) {
+  std::vector<std::int64_t> labels;
+  if (!options.split.stratify) return labels;
+  const h5::DatasetInfo* target = rows.target();
+  if (target == nullptr || is_float(*target) || target->row_bytes() != size_of(*target->type))
+    throw DataError(fmt::format("{}: --stratify needs labels, one integer a sample",
+                                rows.where(0, target != nullptr ? *target : rows.sample())));
+  std::vector<std::byte> row(target->row_bytes());
+  for (const std::uint64_t i : kept) {
+    rows.read_target(i, row.data());
+    labels.push_back(*stored_whole(*target->type, row.data()));
+  }
+  return labels;
+}
+
+/// Writes these rows under this name, in shards and in the order that is asked for. Returns lines for the user.
+std::string write_set(Rows& rows, const std::vector<std::string>& files, const std::string& out,
+                      const std::vector<std::uint64_t>& kept, const RepackOptions& options) {
   const auto shards = static_cast<std::uint64_t>(options.shards);
-  if (kept.empty()) throw DataError(fmt::format("{}: no sample is left: {}", files[0], findings.text()));
   if (shards > kept.size())
     throw ConfigError(fmt::format("repack: {} samples cannot fill {} shards", kept.size(), shards));
   const std::vector<std::string> older = older_shards(out, options.shards);
@@ -371,20 +405,51 @@ std::string write(const std::vector<std::string>& files, const std::string& out,
   for (const std::string& old : older) std::filesystem::remove(old);
   if (!older.empty())
     text += fmt::format("removed {} older shards: {} to {}\n", older.size(), older.front(), older.back());
+  return text;
+}
+
+std::string write(const std::vector<std::string>& files, const std::string& out, const RepackOptions& options) {
+  Rows rows(files, options);
+  Findings findings;
+  const std::vector<std::uint64_t> kept = clean(rows, options, findings);
+  findings.settle(options.on_error, files.size() == 1 ? files[0] : fmt::format("{} files", files.size()));
+  if (kept.empty()) throw DataError(fmt::format("{}: no sample is left: {}", files[0], findings.text()));
+  std::string text;
+  if (!options.split.on()) text = write_set(rows, files, out, kept, options);
+  if (options.split.on()) {
+    for (const SplitPart& part : split(kept.size(), options.split, labels_of(rows, kept, options))) {
+      std::vector<std::uint64_t> own;
+      for (const std::uint64_t i : part.rows) own.push_back(kept[static_cast<std::size_t>(i)]);
+      text += write_set(rows, files, part_path(out, part.name), own, options);
+    }
+  }
   if (findings.count() > 0) text += fmt::format("dropped {}\n", findings.text());
   return text;
+}
+
+/// What repack() will write.
+std::vector<std::string> outputs_of(const std::string& out, const RepackOptions& options) {
+  std::vector<std::string> sets;
+  for (const auto& part : options.split.parts) sets.push_back(part_path(out, part.first));
+  for (int f = 1; f <= options.split.folds; ++f)
+    for (const char* half : {"train", "eval"}) sets.push_back(part_path(out, fmt::format("fold-{}-{}", f, half)));
+  if (sets.empty()) sets.push_back(out);
+  std::vector<std::string> files;
+  for (const std::string& set : sets)
+    for (std::int64_t s = 0; s < options.shards; ++s) files.push_back(shard_name(set, s, options.shards));
+  return files;
 }
 
 }  // namespace
 
 std::string repack(std::span<const std::string> patterns, const std::string& out, const RepackOptions& options) {
   const std::vector<std::string> files = expand_files(patterns);
-  for (std::int64_t s = 0; s < options.shards; ++s) check_output(shard_name(out, s, options.shards), files);
+  for (const std::string& file : outputs_of(out, options)) check_output(file, files);
   return write(files, out, options);
 }
 
-std::string repack_in_place(const std::string& file, const RepackOptions& options) {
-  return write({file}, file, options);
+std::string repack_file(const std::string& file, const std::string& out, const RepackOptions& options) {
+  return write({file}, out, options);
 }
 
 }  // namespace dtrain::io

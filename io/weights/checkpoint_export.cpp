@@ -157,7 +157,7 @@ class ForeignFile final : public ModelFile {
         files_(files),
         output_(output),
         form_(std::move(form)),
-        foreign_(foreign_of(manifest, names, form_.family)),
+        foreign_(foreign_of(manifest, names, form_)),
         writer_(form_.files.empty() ? output : join_path(output, "model.safetensors"), tensors_of(manifest, foreign_),
                 metadata_of(manifest, facts), files) {}
   void piece(std::size_t index, std::uint64_t, std::span<const std::byte> data) override {
@@ -185,14 +185,16 @@ class ForeignFile final : public ModelFile {
 
  private:
   using Foreign = std::vector<std::optional<ForeignTensor>>;
-  static Foreign foreign_of(const Manifest& manifest, const Names& names, const std::string& family) {
+  static Foreign foreign_of(const Manifest& manifest, const Names& names, const ForeignForm& form) {
+    const std::string& family = form.family;
+    const NameMap& map = *foreign_names(family, form.timm ? Library::timm : Library::usual);
     std::vector<std::string> model;
     for (const auto& name : names) model.push_back(name ? pytorch_name(*name) : std::string());
     Foreign foreign;
     for (std::size_t i = 0; i < names.size(); ++i) {
       auto& tensor = foreign.emplace_back();
       if (!names[i]) continue;
-      tensor = foreign_names(family)->foreign(model[i], model);
+      tensor = map.foreign(model[i], model);
       if (!tensor)
         throw DataError(fmt::format("{} has no place in other libraries' {}; use --names dtrain", model[i], family));
       if (size_of(manifest.tensors[i].dtype) * static_cast<std::size_t>(manifest.tensors[i].shape.elements()) !=

@@ -152,6 +152,31 @@ NameMap efficientnet_b0() {
   return {"", std::move(rules), {}};
 }
 
+/// timm 1.0, EfficientNet: the first stage does not expand, so that its convolutions and norms are numbered otherwise.
+NameMap efficientnet_b0_of_timm() {
+  std::vector<NameMap::Rule> rules{{"stem_conv", {"conv_stem"}},
+                                   {"stem_bn", {"bn1"}},
+                                   {"head_conv", {"conv_head"}},
+                                   {"head_bn", {"bn2"}},
+                                   {"classifier", {"classifier"}}};
+  for (int stage = 1; stage <= 7; ++stage) {
+    const auto add = [&](const std::string& ours, const std::string& theirs) {
+      rules.push_back({fmt::format("stage{}_*_{}", stage, ours), {fmt::format("blocks.{}.*.{}", stage - 1, theirs)}});
+    };
+    int norm = 0;
+    const auto add_conv = [&](const std::string& ours, const std::string& theirs) {
+      add(ours + "_conv", theirs);
+      add(ours + "_bn", fmt::format("bn{}", ++norm));
+    };
+    if (stage > 1) add_conv("expand", "conv_pw");
+    add_conv("depthwise", "conv_dw");
+    add("se_fc1", "se.conv_reduce");
+    add("se_fc2", "se.conv_expand");
+    add_conv("project", stage > 1 ? "conv_pwl" : "conv_pw");
+  }
+  return {"", std::move(rules), {}};
+}
+
 }  // namespace
 
 std::optional<ForeignTensor> NameMap::foreign(const std::string& ours, std::span<const std::string> model) const {
@@ -200,10 +225,13 @@ bool NameMap::passed_over(const std::string& theirs) const {
                      [&](std::string_view pattern) { return match(pattern, theirs).has_value(); });
 }
 
-const NameMap* foreign_names(std::string_view family) {
+const NameMap* foreign_names(std::string_view family, Library library) {
   static const std::pair<std::string_view, NameMap> all[] = {
       {"gpt", gpt()}, {"llama", llama()},   {"bert", bert()},
       {"vit", vit()}, {"resnet", resnet()}, {"efficientnet-b0", efficientnet_b0()}};
+  static const NameMap timm = efficientnet_b0_of_timm();
+  if (library == Library::timm && family == "efficientnet-b0") return &timm;
+  if (library == Library::timm && family != "resnet") return nullptr;
   for (const auto& [name, map] : all)
     if (name == family) return &map;
   return nullptr;

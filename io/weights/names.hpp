@@ -1,5 +1,5 @@
-// What a family's parameters are called in files of Hugging Face's transformers or of torchvision, and how their values
-// lie there: a table a family. Tables are constants; the functions are pure.
+// What a family's parameters are called in files of Hugging Face's transformers, of torchvision or of timm, and how
+// their values lie there: a table a family. Tables are constants; the functions are pure.
 #pragma once
 
 #include <cstdint>
@@ -57,9 +57,12 @@ class NameMap {
   std::vector<std::string_view> passed_over_;
 };
 
-/// Of the family as a configuration names it ("gpt"): those of transformers, and of torchvision for ResNets and
-/// EfficientNets; nullptr where neither has such a model.
-const NameMap* foreign_names(std::string_view family);
+/// Whose names. `usual`: those of transformers, and of torchvision for ResNets and EfficientNets. timm's ResNets have
+/// torchvision's.
+enum class Library : std::uint8_t { usual, timm };
+/// Of the family as a configuration names it ("gpt"); nullptr where the library has no such model, or none that is
+/// known here.
+const NameMap* foreign_names(std::string_view family, Library = Library::usual);
 
 /// The shape here of tensors of these shapes there. Throws DataError, in words that follow a tensor's name, where they
 /// do not fit together.

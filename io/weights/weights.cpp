@@ -129,6 +129,7 @@ class SafeTensorsSource final : public Source {
     for (const auto& shard : shards) files_.emplace_back(shard);
     for (const auto& file : files_)
       for (const auto& tensor : file.tensors()) weights_.push_back({tensor.name, tensor.shape});
+    for (const std::string_view wrapper : {"module.", "_orig_mod.", "module."}) strip(wrapper);
   }
   const std::string& path() const override { return path_; }
   void read(std::span<float* const> into) override {
@@ -144,11 +145,18 @@ class SafeTensorsSource final : public Source {
   }
 
  private:
+  /// What PyTorch's DistributedDataParallel and compile() put before every name.
+  void strip(std::string_view wrapper) {
+    const auto wrapped = [&](const Weight& w) { return w.name.starts_with(wrapper); };
+    if (!std::all_of(weights_.begin(), weights_.end(), wrapped)) return;
+    for (Weight& w : weights_) w.name.erase(0, wrapper.size());
+  }
+
   const std::string path_;
   std::vector<SafeTensorsFile> files_;
 };
 
-/// A file of transformers' or torchvision's names as the tensors of this model; what belongs to none of them is there
+/// A file of another library's names as the tensors of this model; what belongs to none of them is there
 /// under its own name.
 class ForeignSource final : public Source {
  public:
@@ -245,12 +253,24 @@ std::vector<std::string> shards_of(const std::string& folder, const std::string&
 
 std::unique_ptr<Source> open_safetensors(const std::string& path, std::span<const std::string> shards,
                                          std::string_view family, std::span<const StateTensor> tensors) {
-  auto file = std::make_unique<SafeTensorsSource>(path, shards);
-  const NameMap* names = foreign_names(family);
-  if (names == nullptr) return file;
-  auto foreign = std::make_unique<ForeignSource>(std::move(file), *names, tensors);
-  if (foreign->renamed()) return foreign;
-  return foreign->file();
+  std::unique_ptr<Source> file = std::make_unique<SafeTensorsSource>(path, shards);
+  for (const Library library : {Library::usual, Library::timm}) {
+    const NameMap* names = foreign_names(family, library);
+    if (names == nullptr) continue;
+    auto foreign = std::make_unique<ForeignSource>(std::move(file), *names, tensors);
+    if (foreign->renamed()) return foreign;
+    file = foreign->file();
+  }
+  return file;
+}
+
+/// torch.save writes a zip file, and wrote pickled objects before version 1.6.
+bool is_of_torch_save(const std::string& path) {
+  std::array<char, 9> begin{};
+  std::ifstream(path, std::ios::binary).read(begin.data(), begin.size());
+  const std::string_view bytes(begin.data(), begin.size());
+  if (bytes.back() == '{') return false;  // the header of a safetensors file behind its length
+  return bytes.starts_with("PK\x03\x04") || bytes.starts_with("\x80\x02\x8a\x0a");
 }
 
 std::unique_ptr<Source> open_source(const std::string& from, std::string_view family,
@@ -265,6 +285,11 @@ std::unique_ptr<Source> open_source(const std::string& from, std::string_view fa
     return std::make_unique<CheckpointSource>(pick_checkpoint(posix_file_system(), run ? of_run : from));
   }
   if (fs::is_regular_file(from, failed) && is_hdf5(from)) return std::make_unique<Hdf5Source>(from);
+  if (fs::is_regular_file(from, failed) && is_of_torch_save(from))
+    throw DataError(fmt::format(
+        "{}: is a file of torch.save, which only Python can read; write its state dictionary as safetensors "
+        "there: safetensors.torch.save_file(model.state_dict(), \"weights.safetensors\")",
+        from));
   if (fs::is_regular_file(from, failed) && last_name(from) != "best")
     return open_safetensors(from, {}, family, tensors);
   return std::make_unique<CheckpointSource>(pick_checkpoint(posix_file_system(), from));

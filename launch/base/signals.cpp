@@ -127,15 +127,25 @@ void StopSignals::end(const std::string& why) {
   end_(why);
 }
 
+void StopSignals::ask(std::string why) {
+  const std::lock_guard lock(mutex_);
+  asked_ = std::move(why);
+}
+
+bool StopSignals::asked() const {
+  const std::lock_guard lock(mutex_);
+  return first_ == 0 && !asked_.empty();
+}
+
 bool StopSignals::pending() noexcept {
   const std::lock_guard lock(mutex_);
   receive();
-  return first_ != 0;
+  return first_ != 0 || !asked_.empty();
 }
 
 std::string StopSignals::name() const {
   const std::lock_guard lock(mutex_);
-  return name_of(first_);
+  return first_ != 0 ? name_of(first_) : asked_;
 }
 
 }  // namespace dtrain::launch

@@ -37,7 +37,10 @@ class StopSignals {
   /// From now on there is something to save: the first signal is left to who asks pending().
   void answer_at_steps();
 
-  /// True from the first such signal on. Does not wait.
+  /// As if such a signal had come: `why` in place of its name.
+  void ask(std::string why);
+  bool asked() const;
+  /// True from the first such signal on, or where it was asked for. Does not wait.
   bool pending() noexcept;
   /// "SIGTERM", once pending() was true.
   std::string name() const;
@@ -54,7 +57,8 @@ class StopSignals {
   mutable std::mutex mutex_;
   End end_;
   bool at_steps_ = false;
-  int first_ = 0;                             // number of the signal
+  int first_ = 0;  // number of the signal
+  std::string asked_;
   std::optional<Clock::time_point> counted_;  // when the first one came that counts
   std::thread thread_;
 };

@@ -62,6 +62,12 @@ class ExamplesFirst final : public CLI::Formatter {
     return (it == examples_->end() ? std::string() : "Examples:\n" + it->second + "\n") + app->get_description() +
            "\n\n";
   }
+  /// Of the program: what is mostly meant, training, whose command is left out.
+  std::string make_usage(const CLI::App* app, std::string name) const override {
+    if (app->get_parent() != nullptr) return CLI::Formatter::make_usage(app, std::move(name));
+    return "Usage: dtrain [--ranks N] config.yaml [key=value...]\n       dtrain COMMAND [OPTIONS]\n       dtrain help "
+           "COMMAND\n";
+  }
   std::string make_option_name(const CLI::Option* option, bool is_positional) const override {
     const std::string name = CLI::Formatter::make_option_name(option, is_positional);
     return name == settings_argument ? "key=value" : name;
@@ -82,8 +88,9 @@ bool is_speaker() {
   }
 }
 
-/// Trains on all ranks of this launch. `fresh`: from the beginning, whatever checkpoints there are.
-int train_command(const std::string& file, const Strings& overrides, bool fresh) {
+/// Trains on all ranks of this launch. `fresh`: from the beginning, whatever checkpoints there are. `done`: see
+/// TrainConfig.
+int train_command(const std::string& file, const Strings& overrides, bool fresh, bool done) {
   StopSignals stop;  // before any thread starts
   stop.watch([](const std::string& why) {
     if (is_speaker()) print_line(stderr, why);
@@ -105,6 +112,7 @@ int train_command(const std::string& file, const Strings& overrides, bool fresh)
     LoadedConfig loaded;
     group->agree([&] { loaded = load_config(file, overrides); });
     loaded.config.checkpoint.fresh = fresh;
+    loaded.config.train.done = done;
     code = train(loaded, world, stop);
   } catch (const std::exception& e) {
     report(e);
@@ -202,7 +210,8 @@ class CommandLine {
     add_config_arguments(train);
     add_ranks(train);
     train->add_flag("--fresh", fresh_, "Begin anew; what an earlier run left is kept under other names");
-    train->callback([this] { action_ = [this] { return train_command(file_, overrides_, fresh_); }; });
+    train->add_flag("--done", done_, "Exit with 0, not 75, where train.max_hours ends the run before its last step");
+    train->callback([this] { action_ = [this] { return train_command(file_, overrides_, fresh_, done_); }; });
     everywhere_.insert(train);
   }
 
@@ -302,12 +311,13 @@ class CommandLine {
         ->add_option(
             "--names", export_names_,
             "Names in safetensors: dtrain's, in one file; those of Hugging Face's transformers, in a folder that it "
-            "opens: by default for gpt, llama, bert and vit; torchvision's, of resnet and efficientnet-b0")
+            "opens: by default for gpt, llama, bert and vit; torchvision's or timm's, of resnet and efficientnet-b0")
         ->transform(
             CLI::CheckedTransformer(std::map<std::string, ExportNames>{{"dtrain", ExportNames::dtrain},
                                                                        {"huggingface", ExportNames::huggingface},
-                                                                       {"torchvision", ExportNames::torchvision}}))
-        ->option_text("dtrain|huggingface|torchvision");
+                                                                       {"torchvision", ExportNames::torchvision},
+                                                                       {"timm", ExportNames::timm}}))
+        ->option_text("dtrain|huggingface|torchvision|timm");
     to_file->add_flag("--raw", raw_, "Use the parameters as trained, not their moving average");
   }
 
@@ -343,7 +353,7 @@ class CommandLine {
   Strings overrides_;
   CheckOptions check_;
   int ranks_ = 1;
-  bool json_ = false, markdown_ = false, raw_ = false, fresh_ = false;
+  bool json_ = false, markdown_ = false, raw_ = false, fresh_ = false, done_ = false;
   std::unique_ptr<EvalPredictCommands> eval_predict_;
   std::unique_ptr<GenerateCommand> generate_;
   std::unique_ptr<DataCommands> data_;
@@ -406,16 +416,20 @@ Strings CommandLine::names() const {
 }
 
 int CommandLine::run(Strings args) {
+  if (!args.empty() && args[0] == "help") {  // `dtrain help data import`
+    std::rotate(args.begin(), args.begin() + 1, args.end());
+    args.back() = "--help";
+  }
   // `dtrain --ranks 8 config.yaml`: options of the command that follows.
   std::size_t leading = 0;
   while (leading < args.size()) {
     const std::string& word = args[leading];
-    if (word != "--ranks" && word != "--fresh" && !word.starts_with("--ranks=")) break;
+    if (word != "--ranks" && word != "--fresh" && word != "--done" && !word.starts_with("--ranks=")) break;
     leading += word == "--ranks" ? 2U : 1U;
   }
   if (leading > 0 && leading >= args.size())
-    throw ConfigError(args[0] == "--fresh" && args.size() == 1
-                          ? "--fresh needs a configuration file to train: dtrain --fresh config.yaml"
+    throw ConfigError((args[0] == "--fresh" || args[0] == "--done") && args.size() == 1
+                          ? fmt::format("{0} needs a configuration file to train: dtrain {0} config.yaml", args[0])
                           : "--ranks needs a number, and a configuration file to train or a command: dtrain --ranks 2 "
                             "config.yaml");
   std::rotate(args.begin(), args.begin() + static_cast<std::ptrdiff_t>(leading), args.end());

@@ -1,7 +1,11 @@
 #include "launch/cli/data_commands.hpp"
 
+#include <filesystem>
 #include <map>
+#include <sstream>
 #include <utility>
+
+#include <fmt/format.h>
 
 #include "io/dataset/inspect.hpp"
 #include "launch/base/progress.hpp"
@@ -65,6 +69,51 @@ void DataCommands::add_cleaning(CLI::App* app, io::OnError& on_error) {
       ->option_text("refuse|drop [refuse]");
 }
 
+void DataCommands::add_parts(CLI::App* app, const char* split) {
+  app->add_option(
+         "--split", parts_,
+         fmt::format("Write parts of the samples: train=0.8,eval=0.2 gives OUT-train.h5 and OUT-eval.h5{}", split))
+      ->option_text("NAME=SHARE,...");
+  app->add_option("--folds", split_.folds,
+                  "Write so many pairs for a cross-validation: OUT-fold-1-train.h5, OUT-fold-1-eval.h5, ...")
+      ->check(CLI::Range(2, 1000));
+  app->add_flag("--stratify", split_.stratify, "Each part gets its share of each class");
+  app->add_option("--seed", split_.seed, "Which samples go to which part: the same for the same seed")
+      ->capture_default_str();
+  app->add_option("--classes-from", classes_from_,
+                  "Number the classes as in this HDF5 file, by their names; one that is not there is an error");
+}
+
+std::string DataCommands::in_parts(const io::StorageOptions& storage,
+                                   const std::function<std::string(const std::string&)>& work) {
+  take_parts();
+  if (!split_.on() && classes_from_.empty()) return work(output_);
+  io::RepackOptions again;
+  again.split = split_;
+  again.classes_from = classes_from_;
+  again.storage = storage;
+  const std::string whole = split_.on() ? io::part_path(output_, "all-parts.tmp") : output_;
+  std::istringstream lines(work(whole));
+  std::string text, parts;
+  try {
+    parts = io::repack_file(whole, output_, again);
+  } catch (...) {
+    std::filesystem::remove(whole);
+    throw;
+  }
+  for (std::string line; std::getline(lines, line);)
+    if (!split_.on() || !line.starts_with("wrote ")) text += line + '\n';  // the whole is not there any more
+  if (!split_.on()) return text;
+  std::filesystem::remove(whole);
+  return parts + text;
+}
+
+void DataCommands::take_parts() {
+  if (!parts_.empty()) split_.parts = io::parse_parts(parts_);
+  if (!split_.parts.empty() && split_.folds > 0) throw ConfigError("--split and --folds: expected one of them");
+  if (split_.stratify && !split_.on()) throw ConfigError("--stratify: expected --split or --folds with it");
+}
+
 void DataCommands::add_mnist(CLI::App& import) {
   CLI::App* mnist =
       tree_.add(import, "mnist", "From two IDX files, gzip or not",
@@ -72,7 +121,10 @@ void DataCommands::add_mnist(CLI::App& import) {
   mnist->add_option("images", first_, "IDX file of images")->required();
   mnist->add_option("labels", second_, "IDX file of labels")->required();
   add_output(mnist);
-  prints(mnist, [this] { return io::import_mnist(first_, second_, output_).text(); });
+  add_parts(mnist, "");
+  prints(mnist, [this] {
+    return in_parts({}, [this](const std::string& out) { return io::import_mnist(first_, second_, out).text(); });
+  });
 }
 
 void DataCommands::add_images(CLI::App& import) {
@@ -80,11 +132,12 @@ void DataCommands::add_images(CLI::App& import) {
       import, "images", "From folders or tar archives of class folders with JPEG, PNG, WebP, GIF, BMP and TIFF files",
       "  dtrain data import images photos/ -o photos.h5                           photos/CLASS/FILE.jpg\n"
       "  dtrain data import images cifar.tar.gz --split train -o train.h5         train/CLASS/FILE.jpg\n"
+      "  dtrain data import images photos/ --split train=0.9,eval=0.1 --stratify -o p.h5   p-train.h5 and p-eval.h5\n"
       "  dtrain data import images imagenet.tar --resize 256 --size 224 -o i.h5   shorter side, centre crop\n"
       "  dtrain data import images scans/ --no-labels --channels 1 -o scans.h5    all images below, as grey\n");
   images->add_option("source", files_, "Folders, .tar, .tar.gz (.bz2, .xz, .zst)")->required();
   add_output(images);
-  images->add_option("--split", images_.split, "The split to import, if files are ordered as SPLIT/CLASS/FILE");
+  add_parts(images, "; or one name: the split to import, if files are ordered as SPLIT/CLASS/FILE");
   images->add_flag("!--no-labels", images_.labels,
                    "Take every image, at any depth, without labels; a source may be an image itself");
   images->add_option("--channels", images_.how.channels, "3: red, green, blue; 1: grey, also of colours")
@@ -112,7 +165,9 @@ void DataCommands::add_images(CLI::App& import) {
       size.width = size_.back();
     }
     if (compression_ == "gzip") images_.storage.gzip = level_;
-    return io::import_images(files_, output_, images_).text;
+    if (parts_.find('=') == std::string::npos) images_.split = std::exchange(parts_, "");
+    return in_parts(images_.storage,
+                    [this](const std::string& out) { return io::import_images(files_, out, images_).text; });
   });
 }
 
@@ -164,12 +219,13 @@ void DataCommands::add_csv(CLI::App& import) {
   csv->add_flag("--keep-words", csv_.keep_words,
                 "Read NA, None, null, ? and the like as words; by default they are missing values, as in pandas");
   csv->add_option("--classes", csv_.classes, "Labels must be below this number")->check(CLI::Range(1, 1 << 30));
+  add_parts(csv, "");
   add_cleaning(csv, csv_.on_error);
   add_storage(csv, csv_.storage);
   prints(csv, [this] {
     if (delimiter_ != "auto") csv_.delimiter = delimiter_ == "tab" ? '\t' : delimiter_[0];
     if (compression_ == "gzip") csv_.storage.gzip = level_;
-    return io::import_csv(files_, output_, csv_);
+    return in_parts(csv_.storage, [this](const std::string& out) { return io::import_csv(files_, out, csv_); });
   });
 }
 
@@ -214,7 +270,9 @@ void DataCommands::add_repack(CLI::App& data) {
                 "  dtrain data repack train.h5 -o small.h5 --compression gzip\n"
                 "  dtrain data repack 'part-*.h5' -o train.h5 --shards 16 --shuffle 1\n"
                 "  dtrain data repack raw.h5 -o clean.h5 --classes 10 --on-error drop\n"
-                "  dtrain data repack raw.h5 -o usual.h5 --rename pixels=images --rename digit=labels\n");
+                "  dtrain data repack raw.h5 -o usual.h5 --rename pixels=images --rename digit=labels\n"
+                "  dtrain data repack all.h5 -o digits.h5 --split train=0.8,eval=0.2 --stratify   digits-train.h5, "
+                "digits-eval.h5\n");
   repack->add_option("file", files_, "HDF5 files or globs; several are shards, in this order")->required();
   add_output(repack);
   repack->add_option("--shards", repack_.shards, "Files to write: OUT-00000-of-00016.h5, ...")
@@ -231,6 +289,7 @@ void DataCommands::add_repack(CLI::App& data) {
           "repeated")
       ->allow_extra_args(false)
       ->option_text("OLD=NEW");
+  add_parts(repack, "");
   add_cleaning(repack, repack_.on_error);
   add_storage(repack, repack_.storage);
   prints(repack, [this, repack] {
@@ -242,6 +301,9 @@ void DataCommands::add_repack(CLI::App& data) {
       repack_.rename.emplace_back(names.substr(0, at), names.substr(at + 1));
     }
     if (compression_ == "gzip") repack_.storage.gzip = level_;
+    take_parts();
+    repack_.split = split_;
+    repack_.classes_from = classes_from_;
     return io::repack(files_, output_, repack_);
   });
 }

@@ -34,6 +34,11 @@ class DataCommands {
   void add_output(CLI::App* app);
   void add_storage(CLI::App* app, io::StorageOptions&);
   void add_cleaning(CLI::App* app, io::OnError&);
+  /// --split, --folds, --stratify, --seed, --classes-from; `split`: what --split also means there, or nothing.
+  void add_parts(CLI::App* app, const char* split);
+  /// Imports to the output with what they say: `work` imports to a path.
+  std::string in_parts(const io::StorageOptions&, const std::function<std::string(const std::string&)>& work);
+  void take_parts();
 
   CommandTree tree_;
   std::string first_, second_, output_, compression_ = "none", delimiter_ = "auto", document_;
@@ -46,6 +51,8 @@ class DataCommands {
   io::CsvImportOptions csv_;
   io::TextImportOptions text_;
   io::RepackOptions repack_;
+  io::SplitOptions split_;
+  std::string parts_, classes_from_;
   io::RegressionOptions regression_;
 };
 

@@ -70,6 +70,24 @@ TypePtr<DynamicLossScale> dynamic_loss_scale_table() {
   return shared(std::move(table));
 }
 
+TypePtr<StopAfter> stop_after_table() {
+  Table<StopAfter> stop(
+      "Early stopping: the run ends, finished, when so many evaluations in a row were not better than the best before "
+      "them. Better is what checkpoint.best says, or a lower loss.");
+  stop.add("evaluations", &StopAfter::evaluations, integer({0, 1'000'000'000}), "so many; 0: never");
+  stop.add("better_by", &StopAfter::better_by, number({.least = 0}),
+           "an evaluation is better only by more than this, in loss or accuracy");
+  return shared(std::move(stop));
+}
+
+TypePtr<Target> target_table() {
+  Table<Target> target("The run ends, finished, with the first evaluation that is as good as one of these.");
+  target.add("loss", &Target::loss, word_or("none", Target::none, number({.least = 0})), "this loss, or a lower one");
+  target.add("accuracy", &Target::accuracy, word_or("none", Target::none, number({.least = 0, .most = 1})),
+             "this accuracy, or a higher one");
+  return shared(std::move(target));
+}
+
 TypePtr<TrainConfig> train_table() {
   Table<TrainConfig> train("How long training lasts, and what happens on the way.");
   train.add("epochs", &TrainConfig::epochs, integer({1, 1'000'000'000}), "passes over the data")
@@ -98,6 +116,18 @@ TypePtr<TrainConfig> train_table() {
       });
   train.add("eval_every_steps", &TrainConfig::eval_every_steps, integer(),
             "evaluate after so many steps; 0: after each epoch. Always at the end");
+  train
+      .add("stop_after", &TrainConfig::stop_after, stop_after_table(),
+           "end the run early, when evaluations do not get better any more")
+      .shown_if([](const auto& t) { return t.stop_after.evaluations > 0; });
+  train.add("target", &TrainConfig::target, target_table(), "end the run when an evaluation is good enough")
+      .shown_if([](const auto& t) { return t.target.loss >= 0 || t.target.accuracy >= 0; });
+  train
+      .add(
+          "max_hours", &TrainConfig::max_hours, number({.least = 0}),
+          "after so many hours the command saves and ends with exit code 75 (0 with `dtrain --done`); the same command "
+          "goes on from there, for as long again; 0: no limit")
+      .shown_if([](const auto& t) { return t.max_hours > 0; });
   return shared(std::move(train));
 }
 
@@ -217,8 +247,8 @@ TypePtr<RunConfig> run_table() {
     run.add("model", &RunConfig::model, models::model_table(), "the network").required();
     run.add("data", &RunConfig::data, io::data_table(), "where samples come from").required();
     run.add("batch", &RunConfig::batch, batch_table(), "samples of a step");
-    run.add("optimizer", &RunConfig::optimizer, optimizer_table(), "how parameters are updated");
-    run.add("schedule", &RunConfig::schedule, schedule_table(), "the learning rate over time");
+    run.add("optimizer", &RunConfig::optimizer, optimizer_table(), "how parameters are updated").may_change();
+    run.add("schedule", &RunConfig::schedule, schedule_table(), "the learning rate over time").may_change();
     run.add("train", &RunConfig::train, train_table(), "how long training lasts").may_change();
     run.add("memory", &RunConfig::memory, memory_table(), "settings that save memory");
     run.add("cuda", &RunConfig::cuda, cuda_table(), "settings of GPUs");

@@ -35,6 +35,16 @@ struct DynamicLossScale {
   std::int64_t growth_steps = 2000;
   friend bool operator==(const DynamicLossScale&, const DynamicLossScale&) = default;
 };
+/// `train.stop_after`: early stopping.
+struct StopAfter {
+  std::int64_t evaluations = 0;  // 0: never
+  double better_by = 0;
+};
+/// `train.target`: good enough; below 0: none.
+struct Target {
+  static constexpr double none = -1;
+  double loss = none, accuracy = none;
+};
 struct TrainConfig {
   static constexpr double automatic_scale = 0, dynamic_scale = -1;
   std::int64_t epochs = 1;
@@ -44,6 +54,10 @@ struct TrainConfig {
   double loss_scale = automatic_scale;  // that, dynamic_scale, or the scale
   DynamicLossScale dynamic_loss_scale;
   std::int64_t eval_every_steps = 0;  // 0: at the end of each epoch, and at the end
+  StopAfter stop_after;
+  Target target;
+  double max_hours = 0;  // of this process; 0: no limit
+  bool done = false;     // it is a success to be ended by max_hours: no setting, the command says it
 };
 struct TraceConfig {
   std::int64_t first_step = 10;

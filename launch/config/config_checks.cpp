@@ -59,6 +59,7 @@ class Checks {
     }
     if (sound_("train")) check_loss_scale();
     if (sound_("model") && sound_("data") && sound_("checkpoint")) check_best();
+    if (sound_("model") && sound_("data") && sound_("train")) check_stopping();
     const bool model = sound_("model");
     if (model && has_model_) check_model();
     if (model && c.model.lora.on() && c.model.initialize_from.path.empty())
@@ -124,6 +125,20 @@ class Checks {
                            "a power of two of them, such as batch.micro: {}",
                            micro, global / micro, global, global / parts));
     }
+  }
+
+  /// What only an evaluation can end.
+  void check_stopping() {
+    const auto& [stop, target] = std::pair(config_.train.stop_after, config_.train.target);
+    const char* const key = stop.evaluations > 0                       ? "train.stop_after"
+                            : target.loss >= 0 || target.accuracy >= 0 ? "train.target"
+                                                                       : nullptr;
+    if (key == nullptr) return;
+    if (config_.data.eval.files.empty())
+      problem_(key,
+               fmt::format("{}: there is no data.eval, so nothing is evaluated; expected data to evaluate on", key));
+    if (target.accuracy >= 0 && !models::has_accuracy(config_.model))
+      problem_("train.target", "train.target.accuracy: only cross_entropy has an accuracy; expected train.target.loss");
   }
 
   void check_best() {

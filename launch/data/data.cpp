@@ -269,7 +269,7 @@ std::vector<std::string> data_warnings(const RunConfig& config, const Graph& gra
     if (port.use == PortUse::target && desc.is_index())
       for (std::string text : {labels_text(train, held, desc), classes_text(train, held, port.limit)})
         if (!text.empty()) texts.push_back(std::move(text));
-    if (port.use != PortUse::input || desc.is_index()) continue;
+    if (port.use != PortUse::input || desc.is_index() || port.normalize.automatic) continue;
     const auto spread = io::spread_of(train, loading.layout, loading.ports, i);
     if (!spread) continue;
     std::string text = far_text(held, port, *spread);

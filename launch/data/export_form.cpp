@@ -3,6 +3,8 @@
 #include <memory>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "io/dataset/dataset.hpp"
 #include "io/text/token_file.hpp"
 #include "io/weights/names.hpp"
@@ -49,9 +51,11 @@ ExportForm export_form(const RunConfig& config, ExportNames names) {
   form.family = models::family_name(config.model.family);
   const auto inputs = models::inputs_of(config.model);
   std::optional<Document> document = models::huggingface_config(config.model.family, inputs);
-  if (names == ExportNames::torchvision) {
+  if (names == ExportNames::torchvision || names == ExportNames::timm) {
+    form.timm = names == ExportNames::timm;
     if (document || io::foreign_names(form.family) == nullptr)
-      throw ConfigError("--names torchvision: the model is neither resnet nor efficientnet-b0; use --names dtrain");
+      throw ConfigError(fmt::format("--names {}: the model is neither resnet nor efficientnet-b0; use --names dtrain",
+                                    form.timm ? "timm" : "torchvision"));
     return out;
   }
   if (!document) {

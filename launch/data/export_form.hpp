@@ -12,7 +12,7 @@
 namespace dtrain::launch {
 
 /// Of parameters in safetensors; automatic: Hugging Face's where it has such a model, else dtrain's.
-enum class ExportNames : std::uint8_t { automatic, dtrain, huggingface, torchvision };
+enum class ExportNames : std::uint8_t { automatic, dtrain, huggingface, torchvision, timm };
 
 struct ExportForm {
   std::optional<io::ForeignForm> form;  // nothing: dtrain's names

@@ -58,10 +58,15 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
                      reference_of(model.found()));
   });
   const auto loader = model.make_loader();
+  const io::LoaderOptions loading = model.loading();
   double token_bytes = 0;
   model.group().agree([&] { token_bytes = bytes_per_token(input.config, model.data().files()); });
-  Evaluator evaluator(model.engine(), *loader, model.group(), model.watchdog(), input.config.cuda.graphs, nullptr,
-                      token_bytes);
+  // Of the set that the run was trained on, where that is known: labels are numbered as there.
+  const Reference trained_on = reference_of(model.found());
+  Evaluator evaluator(
+      model.engine(), *loader, model.group(), model.watchdog(),
+      {input.config.cuda.graphs, nullptr, token_bytes, JudgeScope::positions,
+       trained_on.empty() ? model.data().descriptions() : trained_on, loading.ports, model.data().count()});
   const auto begin = Clock::now();
   EvalMetrics result = *evaluator.run(static_cast<std::int64_t>(model.found().state.step), nullptr);
   result.averaged = model.averaged();
@@ -73,10 +78,12 @@ std::string evaluate_model(const LoadedConfig& input, comm::World& world, const 
                     {"files", model.data().files()},
                     {"ranks", world.size()},
                     {"seconds", since(begin)}});
+    if (Json details = details_of(result.judged); !details.empty()) out["judged"] = std::move(details);
     return out.dump(2) + "\n";
   }
-  return fmt::format("{}: {}; {} samples of {} on {}\n", model.found().path, describe("evaluation", result),
-                     model.data().count(), fmt::join(model.data().files(), ", "), model.ranks_text());
+  return fmt::format("{}: {}; {} samples of {} on {}\n{}", model.found().path, describe("evaluation", result),
+                     model.data().count(), fmt::join(model.data().files(), ", "), model.ranks_text(),
+                     table_of(result.judged));
 }
 
 std::string predict(const LoadedConfig& input, comm::World& world, const EvalPredictOptions& options,
@@ -100,13 +107,13 @@ std::string predict(const LoadedConfig& input, comm::World& world, const EvalPre
   });
   Engine& engine = model.engine();
   const char* const parameters = model.averaged() ? "averaged" : "raw";
-  Predictions predictions(model.group(), input.config.model, engine.plan().graph, output, model.data().count(),
+  Predictions predictions(model.group(), model.config(), engine.plan().graph, output, model.data().count(),
                           options.logits,
                           {{"checkpoint", model.found().path},
                            {"parameters", parameters},
                            {"configuration_hash", model.found().state.configuration_hash},
                            {"input", fmt::format("{}", fmt::join(images ? files : model.data().files(), ", "))}},
-                          names);
+                          names, reference_of(model.found()));
   const auto loader = model.make_loader();
   std::vector<HostMirror> values;
   for (std::size_t i = 0; i < predictions.outputs(); ++i) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "launch/data/normalization.hpp"
+
 namespace dtrain::launch {
 
 namespace {
@@ -21,6 +23,22 @@ bool classifies(const models::ModelConfig& model, const std::string& output) {
   });
 }
 
+/// `file` of each row, and `class_names` (of several outputs NAME_class_names), as far as they are known.
+io::RowsFile::Texts texts_of(const models::ModelConfig& model, const Graph& graph, std::span<const std::string> names,
+                             const Reference& classes) {
+  io::RowsFile::Texts texts;
+  if (!names.empty()) texts.emplace_back("file", std::vector<std::string>(names.begin(), names.end()));
+  for (const GraphOutput& output : graph.outputs())
+    for (const models::ModelLoss& loss : models::losses_of(model)) {
+      if (loss.kind != models::Loss::cross_entropy || (!loss.of.empty() && loss.of != output.name)) continue;
+      const io::Description* const said = io::find_description(classes, PortUse::target, loss.target);
+      if (said == nullptr || !said->classes || said->names.empty()) continue;
+      texts.emplace_back(graph.outputs().size() == 1 ? "class_names" : output.name + "_class_names", said->names);
+      break;
+    }
+  return texts;
+}
+
 /// Images and volumes channel by channel, as TensorDesc::sample() has them; others stay.
 const float* channels_first(const TensorDesc& desc, std::size_t count, const float* values, std::vector<float>& to) {
   if (desc.shape.rank() < 4) return values;
@@ -35,14 +53,15 @@ const float* channels_first(const TensorDesc& desc, std::size_t count, const flo
 
 }  // namespace
 
-std::vector<Predictions::Output> Predictions::outputs_of_graph(const models::ModelConfig& model, const Graph& graph,
-                                                               bool logits, std::vector<io::RowsColumn>& columns) {
+std::vector<Predictions::Output> Predictions::outputs_of_graph(const RunConfig& config, const Graph& graph, bool logits,
+                                                               std::vector<io::RowsColumn>& columns) {
   std::vector<Output> outputs;
   const bool single = graph.outputs().size() == 1;
   for (const GraphOutput& output : graph.outputs()) {
     Output& out = outputs.emplace_back();
     out.desc = graph.desc(output.value);
-    out.classifies = classifies(model, output.name);
+    out.classifies = classifies(config.model, output.name);
+    if (!out.classifies) out.target = normalization_of_output(config, output.name);
     const auto add = [&](const std::string& what, io::StoredType type, std::vector<std::uint64_t> row) {
       const std::string name = single                                    ? what
                                : what == "class" || what == "prediction" ? output.name
@@ -63,17 +82,24 @@ std::vector<Predictions::Output> Predictions::outputs_of_graph(const models::Mod
   return outputs;
 }
 
-Predictions::Predictions(Group& group, const models::ModelConfig& model, const Graph& graph, const std::string& path,
+Predictions::Predictions(Group& group, const RunConfig& config, const Graph& graph, const std::string& path,
                          std::uint64_t rows, bool logits,
                          const std::vector<std::pair<std::string, std::string>>& attributes,
-                         std::span<const std::string> names)
-    : named_(!names.empty()),
-      outputs_(outputs_of_graph(model, graph, logits, columns_)),
-      file_(group, path, rows, columns_, attributes, names) {}
+                         std::span<const std::string> names, const Reference& classes)
+    : texts_(texts_of(config.model, graph, names, classes)),
+      outputs_(outputs_of_graph(config, graph, logits, columns_)),
+      file_(group, path, rows, columns_, attributes, texts_) {}
 
 void Predictions::write(std::size_t index, std::uint64_t first, std::size_t count, const float* values) {
   if (count == 0) return;
   const Output& out = outputs_[index];
+  if (out.target != io::Normalize()) {
+    const auto channels = static_cast<std::size_t>(out.desc.channels());
+    restored_.resize(count * static_cast<std::size_t>(out.desc.positions()) * channels);
+    for (std::size_t i = 0; i < restored_.size(); ++i)
+      restored_[i] = static_cast<float>(out.target.restored(static_cast<double>(values[i]), i % channels));
+    values = restored_.data();
+  }
   if (out.logits >= 0)
     file_.write(static_cast<std::size_t>(out.logits), first, count, channels_first(out.desc, count, values, values_));
   if (!out.classifies) return;
@@ -99,9 +125,12 @@ void Predictions::write(std::size_t index, std::uint64_t first, std::size_t coun
 
 std::string Predictions::text() const {
   std::string text;
-  const std::size_t count = columns_.size() + (named_ ? 1 : 0);
+  const std::size_t count = columns_.size() + texts_.size();
   for (std::size_t i = 0; i < count; ++i)
-    text += (i == 0 ? "" : i + 1 < count ? ", " : " and ") + (i < columns_.size() ? columns_[i].name : "file");
+    text += (i == 0          ? ""
+             : i + 1 < count ? ", "
+                             : " and ") +
+            (i < columns_.size() ? columns_[i].name : texts_[i - columns_.size()].first);
   return text;
 }
 

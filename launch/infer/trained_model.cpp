@@ -13,8 +13,10 @@
 #include <fmt/format.h>
 
 #include "comm/collective/agree.hpp"
+#include "launch/data/normalization.hpp"
 #include "launch/place/device_placement.hpp"
 #include "launch/report/run_choices.hpp"
+#include "launch/train/going_on.hpp"
 #include "launch/train/start_weights.hpp"
 #include "runtime/config/version.hpp"
 
@@ -37,8 +39,8 @@ void check_same_model(const io::FoundCheckpoint& found, const LoadedConfig& inpu
     const bool port = f.starts_with("data.inputs.") || f.starts_with("data.targets.");
     // Where it began does not matter; and of a base, its parameters are compared.
     if (f.starts_with("model.initialize_from")) return false;
-    return f.starts_with("model.") || f.starts_with("data.normalize.") ||
-           (port && f.find(".normalize.") != std::string::npos);
+    return f.starts_with("model.") || f.starts_with("data.normalize") ||
+           (port && f.find(".normalize") != std::string::npos);
   };
   for (const auto& [field, value] : fields_of(found.state.configuration, found.state.fields))
     if (of_model(field)) fields[field].first = value;
@@ -54,8 +56,9 @@ void check_same_model(const io::FoundCheckpoint& found, const LoadedConfig& inpu
   if (!text.empty()) {
     throw CheckpointError(
         fmt::format("checkpoint {} is of another model: {}; use the configuration that it was trained "
-                    "with, or accept it with checkpoint.force=true",
-                    found.path, text),
+                    "with{}",
+                    found.path, text,
+                    same_parameters(found, input.config) ? ", or accept it with checkpoint.force=true" : ""),
         CheckpointError::Kind::incompatible);
   }
 }
@@ -69,7 +72,10 @@ TrainedModel::TrainedModel(const LoadedConfig& input, comm::World& world, const 
   const comm::Fact facts[] = {{"dtrain version", std::string(version())}, {"configuration hash", input_.hash}};
   comm::agree_on(*group_, world_.host(), facts);
   found_.emplace(io::find_checkpoint(*group_, where_to_look(config_, choice_.checkpoint)));
-  group_->agree([&] { check_same_model(*found_, input_); });
+  group_->agree([&] {
+    check_same_model(*found_, input_);
+    recall_normalization(config_, found_->state.choices, found_->path);
+  });
 }
 
 void TrainedModel::set_up_graph(const std::function<Graph()>& build) {
@@ -90,10 +96,9 @@ std::string TrainedModel::ranks_text() const {
   return fmt::format("{} {}", world_.size(), world_.size() == 1 ? "rank" : "ranks");
 }
 
-std::unique_ptr<io::Loader> TrainedModel::make_loader() const {
-  return io::Loader::evaluation(
-      *data_, loader_options(config_, engine_->plan().graph, stored_, *data_, DataUse::evaluation, world_.rank(),
-                             world_.size(), &engine_->device()));
+io::LoaderOptions TrainedModel::loading() const {
+  return loader_options(config_, engine_->plan().graph, stored_, *data_, DataUse::evaluation, world_.rank(),
+                        world_.size(), &engine_->device());
 }
 
 /// What a LoRA run's checkpoint does not hold: rank 0 reads it, as a run does at its start.

@@ -62,7 +62,9 @@ class TrainedModel {
   bool averaged() const noexcept { return found_->averaged && !choice_.raw; }
   /// "2 ranks"
   std::string ranks_text() const;
-  std::unique_ptr<io::Loader> make_loader() const;
+  /// How the loader reads the data.
+  io::LoaderOptions loading() const;
+  std::unique_ptr<io::Loader> make_loader() const { return io::Loader::evaluation(*data_, loading()); }
 
  private:
   void load();

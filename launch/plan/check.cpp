@@ -260,6 +260,7 @@ class Check {
       std::string how = group.frozen ? "frozen" : fmt::format("learning rate x {}", group.learning_rate_factor);
       if (!group.frozen && group.weight_decay) how += fmt::format(", weight decay {}", *group.weight_decay);
       if (!group.frozen && !group.orthogonalize) how += ", by adamw";
+      if (group.frozen_statistics) how += ", statistics frozen";
       out += fmt::format("  {}: {} parameters, {}\n", group.match, grouped(decided_by(g)), how);
     }
     return out;
@@ -289,7 +290,8 @@ class Check {
                      {"parameters", decided_by(g)},
                      {"learning_rate_factor", group.learning_rate_factor},
                      {"weight_decay", group.weight_decay ? Json(*group.weight_decay) : Json()},
-                     {"frozen", group.frozen}});
+                     {"frozen", group.frozen},
+                     {"frozen_statistics", group.frozen_statistics}});
     }
     return out;
   }

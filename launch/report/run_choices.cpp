@@ -81,6 +81,10 @@ void RunChoices::recall(const std::map<std::string, std::string>& of_checkpoint)
 
 std::string RunChoices::choose(const std::string& name, const std::function<std::string()>& measure) {
   if (const std::string* known = find(name)) return *known;
+  return choose_again(name, measure);
+}
+
+std::string RunChoices::choose_again(const std::string& name, const std::function<std::string()>& measure) {
   std::string text;
   group_.agree([&] { text = measure(); });
   all_.set(name, group_.broadcast(text));

@@ -33,6 +33,8 @@ class RunChoices {
   /// rank 0's answer counts. The name says all that the choice hangs on (ranks, sizes, versions, GPU), so that a run
   /// under other circumstances does not find it. Neither name nor text holds " = " or a line break.
   std::string choose(const std::string& name, const std::function<std::string()>& measure);
+  /// The same where what was chosen before does not count.
+  std::string choose_again(const std::string& name, const std::function<std::string()>& measure);
 
   /// What became of the algorithms of a device, on rank 0.
   struct Tally {

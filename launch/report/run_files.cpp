@@ -217,7 +217,10 @@ void MetricsFile::write(const StepMetrics& m) {
         {"exposed", c->exposed}, {"sums", c->sums}, {"bus_bytes_per_second", c->bus_bytes_per_second}};
     if (c->share_of_probe) entry["communication"]["share_of_probe"] = *c->share_of_probe;
   }
+  if (m.accuracy >= 0) entry["accuracy"] = m.accuracy;
   for (const LossMetrics& of : m.losses) entry["losses"][of.name] = of.loss;
+  for (const LossMetrics& of : m.losses)
+    if (of.accuracy >= 0) entry["accuracies"][of.name] = of.accuracy;
   if (m.tokens_per_second) entry["tokens_per_second"] = *m.tokens_per_second;
   if (m.mfu) entry["mfu"] = *m.mfu;
   if (m.loss_scale) entry["loss_scale"] = *m.loss_scale;
@@ -244,7 +247,12 @@ Json json_of_loss(const Metrics& m) {
 
 Json to_json(const EvalMetrics& e) {
   Json eval = json_of_loss(e);
-  for (const LossMetrics& m : e.losses) eval["losses"][m.name] = json_of_loss(m);
+  if (e.losses.empty() && e.judged.classes.size() + e.judged.errors.size() == 1)
+    add_numbers(eval, e.judged, e.judged.classes.empty() ? e.judged.errors[0].loss : e.judged.classes[0].loss);
+  for (const LossMetrics& m : e.losses) {
+    eval["losses"][m.name] = json_of_loss(m);
+    add_numbers(eval["losses"][m.name], e.judged, m.name);
+  }
   if (e.averaged) eval["averaged"] = true;
   return eval;
 }

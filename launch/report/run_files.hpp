@@ -12,6 +12,7 @@
 #include "io/files/lock.hpp"
 #include "launch/report/append_file.hpp"
 #include "launch/report/event_file.hpp"
+#include "launch/report/judgement.hpp"
 
 namespace dtrain::launch {
 
@@ -64,6 +65,7 @@ struct StepMetrics {
   double samples_per_second = 0;
   double memory_mib = 0;  // resident, of rank 0
   PhaseSeconds seconds;
+  double accuracy = -1;                                 // of the samples of this step; < 0: the loss has none
   std::vector<LossMetrics> losses{};                    // where there are several
   std::optional<CommunicationMetrics> communication{};  // where there are several ranks
   // Of models that read tokens.
@@ -88,11 +90,13 @@ struct EvalMetrics {
   bool averaged = false;                 // of the moving average of the parameters
   double perplexity = -1;                // of a single loss, as what follows
   double bits_per_byte = -1;
+  Judgement judged = {};
   /// Of the first loss that has one; < 0: none.
   double first_accuracy() const;
 };
 
-/// {"loss": .., "accuracy": ..}: what is there, as metrics.jsonl, summary.json and `dtrain eval` have it.
+/// {"loss": .., "accuracy": ..}: what is there, as metrics.jsonl, summary.json and `dtrain eval` have it. These two
+/// have details_of(judged), too.
 nlohmann::ordered_json to_json(const EvalMetrics&);
 
 /// Throws ConfigError where no run has had the directory yet, but files that a run would write are there already: they

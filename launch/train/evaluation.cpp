@@ -21,16 +21,16 @@ constexpr std::int64_t batches_between_questions = 16;
 
 }  // namespace
 
-Evaluator::Evaluator(Engine& engine, io::Loader& loader, Group& group, comm::Watchdog& watchdog, bool graphs,
-                     const DeviceData* data, double token_bytes)
+Evaluator::Evaluator(Engine& engine, io::Loader& loader, Group& group, comm::Watchdog& watchdog,
+                     const EvaluatorOptions& options)
     : engine_(engine),
       loader_(loader),
       group_(group),
       watchdog_(watchdog),
-      data_(data),
-      token_bytes_(token_bytes),
+      options_(options),
       memory_(engine.device()),
-      graph_cache_(engine.device(), graphs && engine.device().asynchronous()) {
+      graph_cache_(engine.device(), options.graphs && engine.device().asynchronous()),
+      judge_(engine, static_cast<std::size_t>(memory_.lag()) + 1, options.scope, options.names, options.ports) {
   memory_.reset({}, engine.compute());
   for (int i = 0; i <= memory_.lag(); ++i)
     sums_.push_back({HostMirror(engine.device(), engine.store().loss_sums().data, floats() * sizeof(float)),
@@ -60,6 +60,7 @@ std::optional<EvalMetrics> Evaluator::run(std::int64_t step, StopSignals* stop, 
 
 std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals* stop) {
   own_sums_.assign(static_cast<std::size_t>(loader_.batches()) * floats(), 0);
+  judge_.begin(loader_.batches(), options_.samples);
   NoHooks hooks;
   const auto behind = static_cast<std::int64_t>(sums_.size()) - 1;
   const auto batch_sums = [&](std::int64_t batch) -> BatchSums& {
@@ -69,6 +70,7 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
     const BatchSums& b = batch_sums(batch);
     b.there->synchronize();
     std::copy_n(b.image.as<float>(), floats(), &own_sums_[static_cast<std::size_t>(batch) * floats()]);
+    judge_.count(batch);
   };
   std::exception_ptr unread;  // data of this rank alone, of which the others hear before it is thrown
   bool ended = false;
@@ -83,7 +85,7 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
       Stream& compute = engine_.compute();
       const int slot = engine_.feed().next_slot(0);
       try {
-        engine_.feed().next(loader_, engine_.program(), slot, data_);
+        engine_.feed().next(loader_, engine_.program(), slot, options_.data);
       } catch (const DataError&) {
         unread = std::current_exception();
         return;
@@ -94,6 +96,7 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
       });
       engine_.feed().read(slot);
       batch_sums(i).image.pull(compute);
+      judge_.pull(i, slot, compute);
       compute.record(*batch_sums(i).there);
       if (i >= behind) keep(i - behind);
     });
@@ -114,7 +117,9 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
     std::memcpy(theirs.data(), bytes.data(), bytes.size());
     for (std::size_t i = 0; i < theirs.size(); ++i) total[i % floats()] += static_cast<double>(theirs[i]);
   }
-  return metrics(total);
+  EvalMetrics result = metrics(total);
+  result.judged = judge_.judgement(group_);
+  return result;
 }
 
 namespace {
@@ -141,7 +146,7 @@ EvalMetrics Evaluator::metrics(std::span<const double> sums) const {
       if (node.shape.loss_classes > 5) m.top5_accuracy = of[top5_sum] / of[position_sum];
       if (tokens > 0 && graph.positions_of(loss) > 1 && is_plain(node.op)) {
         m.perplexity = std::exp(m.loss);
-        if (token_bytes_ > 0) m.bits_per_byte = m.loss * std::numbers::log2e / token_bytes_;
+        if (options_.token_bytes > 0) m.bits_per_byte = m.loss * std::numbers::log2e / options_.token_bytes;
       }
     }
     if (of[weight_sum] > 0) result.loss += loss.factor * m.loss, weighed = true;

@@ -14,6 +14,7 @@
 #include "launch/base/signals.hpp"
 #include "launch/report/run_files.hpp"
 #include "launch/train/engine.hpp"
+#include "launch/train/judge.hpp"
 #include "runtime/device/cuda_graph_cache.hpp"
 #include "runtime/device/host_mirror.hpp"
 #include "runtime/optim/average.hpp"
@@ -22,12 +23,19 @@
 
 namespace dtrain::launch {
 
+struct EvaluatorOptions {
+  bool graphs = false;               // passes may be recorded
+  const DeviceData* data = nullptr;  // what the loader reads for, see Feed
+  double token_bytes = 0;            // of the text that a token of the set stands for, on average; 0: not known
+  JudgeScope scope = JudgeScope::samples;
+  std::span<const io::Description> names = {};  // of classes
+  std::span<const io::PortOptions> ports = {};  // of the loader: errors are in the units of stored targets
+  std::uint64_t samples = 0;                    // of the set
+};
+
 class Evaluator {
  public:
-  /// `graphs`: passes may be recorded. `data`: what the loader reads for, see Feed. `token_bytes`: of the text that a
-  /// token of the set stands for, on average; 0: not known.
-  Evaluator(Engine&, io::Loader&, Group&, comm::Watchdog&, bool graphs, const DeviceData* data = nullptr,
-            double token_bytes = 0);
+  Evaluator(Engine&, io::Loader&, Group&, comm::Watchdog&, const EvaluatorOptions&);
 
   /// Each sample of the set once; the same bits on any number of ranks where micro batches are of one size. With
   /// `average` its values take the parameters' place meanwhile. `step`: for the watchdog. Nothing where some rank was
@@ -43,8 +51,7 @@ class Evaluator {
   io::Loader& loader_;
   Group& group_;
   comm::Watchdog& watchdog_;
-  const DeviceData* data_;
-  const double token_bytes_;
+  const EvaluatorOptions options_;
   StepMemory memory_;
   CudaGraphCache graph_cache_;
   std::size_t floats() const noexcept { return engine_.store().layout().losses * loss_sum_count; }
@@ -56,6 +63,7 @@ class Evaluator {
   };
   std::vector<BatchSums> sums_;
   std::vector<float> own_sums_;  // of all batches of this rank, one after another
+  Judge judge_;                  // behind sums_
   bool first_ = true;            // batch: kernels are used for the first time
 };
 

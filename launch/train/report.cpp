@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "launch/base/text.hpp"
 #include "launch/train/evaluation.hpp"
 #include "runtime/config/version.hpp"
 
@@ -56,11 +57,16 @@ void Reporter::announce(const Engine& engine, const BatchSplit& batch, const Run
   for (const auto& note : world_.notes()) say(note);
   const Plan& plan = engine.plan();
   losses_ = plan.graph.losses();
+  for (const GraphLoss& loss : losses_)
+    classes_.push_back(plan.graph.nodes()[static_cast<std::size_t>(loss.node)].shape.loss_classes > 0);
   tokens_per_sample_ = static_cast<double>(tokens_per_sample(plan.graph));
   flops_per_sample_ = plan.model_flops_per_sample;
+  const std::int64_t frozen = plan.graph.frozen_count(), trained = plan.graph.parameter_count() - frozen;
   say(fmt::format("dtrain {}: {} on {} {} ({}), {} parameters, global batch {} = {} x {} x {}", version(), config_.name,
                   world_.size(), world_.size() == 1 ? "rank" : "ranks", engine.device().name(),
                   plan.graph.parameter_count(), config_.batch.global, world_.size(), batch.accumulation, batch.micro));
+  if (frozen > 0)
+    say(fmt::format("{} of these parameters are trained, {} are frozen", grouped(trained), grouped(frozen)));
   say(fmt::format("{} samples, {:.1f} steps an epoch, {} steps; {} {} of gradients; log in {}", status.samples,
                   static_cast<double>(status.samples) / static_cast<double>(config_.batch.global), status.total_steps,
                   plan.layout.buckets.size(), plan.layout.buckets.size() == 1 ? "bucket" : "buckets",
@@ -113,7 +119,9 @@ void Reporter::summarize(const RunStatus& status, const Device& device, const st
   const std::int64_t steps = status.step - status.first_step;
   const std::int64_t samples = status.taken() - status.batch.samples_before(status.first_step);
   const double rate = train_seconds_ > 0 ? static_cast<double>(samples) / train_seconds_ : 0.0;  // samples/s
-  const Json eval = status.eval ? to_json(*status.eval) : Json::object();
+  Json eval = status.eval ? to_json(*status.eval) : Json::object();
+  if (status.eval)
+    if (Json details = details_of(status.eval->judged); !details.empty()) eval["judged"] = std::move(details);
   Json summary{{"eval", eval},
                {"train", {{"loss", status.loss}}},
                {"steps", status.step},
@@ -192,8 +200,13 @@ void Reporter::log_step(const RunStatus& status, const StepState& state, double 
     m.seconds = {seconds_.step / steps,      data_seconds(waited) / steps,           seconds_.forward / steps,
                  seconds_.backward / steps,  seconds_.communication_exposed / steps, seconds_.optimizer / steps,
                  seconds_.checkpoint / steps};
-    for (std::size_t k = 0; k < losses_.size() && losses_.size() > 1; ++k)
-      m.losses.push_back({losses_[k].name, static_cast<double>(state.sums[k * sums_per_loss]) / state.ended_weight[k]});
+    for (std::size_t k = 0; k < losses_.size(); ++k) {
+      const auto sum = [&](LossSum s) { return static_cast<double>(state.sums[k * sums_per_loss + s]); };
+      LossMetrics of{.name = losses_[k].name, .loss = sum(loss_sum) / state.ended_weight[k]};
+      if (classes_[k] && sum(position_sum) > 0) of.accuracy = sum(correct_sum) / sum(position_sum);
+      if (losses_.size() == 1) m.accuracy = of.accuracy;
+      if (losses_.size() > 1) m.losses.push_back(std::move(of));
+    }
     if (scaling_.dynamic || scaling_.initial != 1) m.loss_scale = static_cast<double>(status.loss_scale);
     if (scaling_.dynamic) m.skipped = status.skipped();
     m.tokens_per_second = now_.tokens_per_second;
@@ -261,7 +274,8 @@ void Reporter::evaluated(const RunStatus& status, double seconds) {
     metrics_->write(status.step, *status.eval);
     restore_files();
   }
-  say(describe("evaluation", *status.eval) + fmt::format(" after step {} (epoch {:.2f})", status.step, status.epoch()));
+  say(describe("evaluation", *status.eval) + fmt::format(" after step {} (epoch {:.2f})", status.step, status.epoch()) +
+      worst_text(status.eval->judged));
   interval_start_ += std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 

@@ -78,6 +78,7 @@ class Reporter {
   const comm::World& world_;
   bool main_;
   std::vector<GraphLoss> losses_;
+  std::vector<bool> classes_;  // by loss: it compares labels
   std::unique_ptr<Progress> progress_;
   Progress::Now now_;
   io::DirectoryLock lock_;     // of the directory

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <filesystem>
 #include <optional>
@@ -18,8 +20,10 @@
 #include "launch/base/clock.hpp"
 #include "launch/data/data.hpp"
 #include "launch/data/export_form.hpp"
+#include "launch/train/going_on.hpp"
 #include "launch/train/merged_model.hpp"
 #include "launch/train/start_weights.hpp"
+#include "launch/train/stopping.hpp"
 #include "runtime/config/version.hpp"
 
 namespace dtrain::launch {
@@ -36,7 +40,9 @@ bool lies_in(const std::string& path, const std::string& directory) {
   return fs::equivalent(parent, directory, failed) && !failed;
 }
 
-constexpr const char* order_key = "sample_order";  // in the manifest's `versions`
+// In the manifest's `versions`.
+constexpr const char* order_key = "sample_order";
+constexpr const char* updates_before_key = "updates_by_other_optimizers";
 
 std::string text_of(io::OrderVersion order) {
   return fmt::format("{}", static_cast<int>(order));
@@ -107,8 +113,9 @@ Saving::Saving(const LoadedConfig& input, comm::World& world, Group& group, Repo
   compare_with_fields(found_->path, found_->state);
   for (const auto& skipped : found_->skipped) report_.warn(fmt::format("skipped {}", skipped));
   if (!config_.checkpoint.force) check_same_names(*found_, data_.descriptions());
-  for (const auto& remark : io::check_compatible(*found_, now, may_change_on_resume(), config_.checkpoint.force))
-    report_.say("resume: " + remark);
+  const GoingOn changes = go_on(*found_, now, config_);
+  for (const auto& remark : changes.remarks) report_.say("resume: " + remark);
+  optimizer_anew_ = changes.optimizer_anew;
   order_ = order_of(*found_);
   recall(status);
   choices.recall(found_->state.choices);
@@ -213,7 +220,11 @@ EvalMetrics Saving::recalled_eval(const Value& value) const {
 /// What a summary says beside the parameters is as of the checkpoint.
 void Saving::recall(RunStatus& status) const {
   status.step = status.first_step = static_cast<std::int64_t>(found_->state.step);
+  const auto& versions = found_->state.versions;
+  if (const auto at = versions.find(updates_before_key); at != versions.end())
+    status.before = std::strtoull(at->second.c_str(), nullptr, 10);
   status.applied = found_->state.applied_steps;
+  if (optimizer_anew_) status.before += std::exchange(status.applied, 0);
   recall_loss_scale(status);
   const auto& metrics = found_->state.metrics;
   const auto value = [&](const std::string& name, double otherwise) {
@@ -222,6 +233,7 @@ void Saving::recall(RunStatus& status) const {
   };
   status.loss = value("train_loss", 0);
   status.evaluated_step = static_cast<std::int64_t>(value("eval_step", -1));
+  recall_patience(config_, metrics, status);
   if (status.evaluated_step >= 0 && !config_.data.eval.files.empty()) status.eval = recalled_eval(value);
 }
 
@@ -246,14 +258,18 @@ void Saving::label(const RunStatus& status) {
 }
 
 bool Saving::finished_before(const RunStatus& status) {
-  if (!found_ || !status.finished()) return false;
+  if (!found_) return false;
+  const std::string enough = why_enough(config_, status);
+  if (!status.finished() && enough.empty()) return false;
   // A run that died between its last checkpoint and its summary still owes the summary.
-  if (status.step == status.total_steps &&
+  if (status.step <= status.total_steps &&
       group_.any(world_.rank() == 0 && !std::filesystem::exists(report_.summary_path())))
     return false;
-  report_.say(fmt::format("this run is finished: {} holds step {} of {}; raise train.{} to go on{}", found_->path,
-                          status.step, status.total_steps, config_.train.steps > 0 ? "steps" : "epochs",
-                          config_.checkpoint.fresh ? "" : ", or add --fresh to begin anew"));
+  report_.say(fmt::format(
+      "this run is finished: {} holds step {} of {}; {} to go on{}", found_->path, status.step, status.total_steps,
+      enough.empty() ? fmt::format("raise train.{}", config_.train.steps > 0 ? "steps" : "epochs")
+                     : fmt::format("it ended early, as {}; change train.stop_after or train.target", enough),
+      config_.checkpoint.fresh ? "" : ", or add --fresh to begin anew"));
   return true;
 }
 
@@ -289,6 +305,13 @@ void Saving::load(ModelState& model, RunStatus& status) {
   // are frozen now.
   std::vector<std::string> beside = model.names_of_frozen();
   if (!wanted) beside.emplace_back("ema/");
+  if (optimizer_anew_) {
+    constexpr const char* state = "optimizer/";
+    beside.emplace_back(state);
+    for (const io::StateTensor& t : tensors)
+      if (t.name.starts_with(state)) std::memset(t.data, 0, t.bytes());
+    std::erase_if(tensors, [](const auto& t) { return t.name.starts_with(state); });
+  }
   const std::vector<std::string_view> skipped(beside.begin(), beside.end());
   const auto fresh = io::load_checkpoint(group_, found_->path, tensors, io::posix_file_system(), skipped);
   if (const std::string hash = model.parameter_hash(); hash != found_->state.parameter_hash)
@@ -330,6 +353,7 @@ io::RunState Saving::run_state(const RunStatus& status) const {
   s.choices = choices_.all();
   s.versions = {{"dtrain", std::string(version())}, {order_key, text_of(order_)}};
   if (const std::string names = io::to_text(data_.descriptions()); !names.empty()) s.versions[data_names_key] = names;
+  if (status.before > 0) s.versions[updates_before_key] = fmt::format("{}", status.before);
   if (!job_.id.empty()) s.versions[io::slurm_job_key] = job_.id;
   s.world_size = world_.size();
   s.run_id = run_id_;
@@ -348,6 +372,7 @@ io::RunState Saving::run_state(const RunStatus& status) const {
     for (const LossMetrics& m : status.eval->losses) put(m, "/" + m.name);
     if (status.eval->averaged) s.metrics["eval_averaged"] = 1;
   }
+  keep_patience(config_, status, s.metrics);
   if (status.best) {
     s.metrics["best_step"] = static_cast<double>(status.best->step);
     s.metrics[fmt::format("best_{}", io::name_of(config_.checkpoint.best))] = status.best->value;

@@ -93,7 +93,8 @@ class Saving {
   std::unique_ptr<io::CheckpointWriter> writer_;
   std::function<void(const std::string& path, const io::GivenUp&)> export_;  // none: checkpoint.export is off
   std::optional<io::FoundCheckpoint> found_;
-  bool own_ = false;  // in the directory of this run
+  bool own_ = false;             // in the directory of this run
+  bool optimizer_anew_ = false;  // of what was found, its state is not taken
   io::OrderVersion order_ = io::newest_order;
   std::int64_t saving_step_ = -1;        // of the latest save
   std::optional<BestEval> best_before_;  // what is the best again where a save of a better one fails

@@ -1,7 +1,6 @@
 #include "launch/train/train.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <optional>
 #include <span>
@@ -24,6 +23,7 @@
 #include "launch/data/data.hpp"
 #include "launch/data/data_check.hpp"
 #include "launch/data/device_data.hpp"
+#include "launch/data/normalization.hpp"
 #include "launch/data/token_bytes.hpp"
 #include "launch/place/bandwidth.hpp"
 #include "launch/place/device_placement.hpp"
@@ -38,6 +38,7 @@
 #include "launch/train/report.hpp"
 #include "launch/train/saving.hpp"
 #include "launch/train/start_weights.hpp"
+#include "launch/train/stopping.hpp"
 #include "launch/train/train_step.hpp"
 #include "runtime/config/version.hpp"
 #include "runtime/optim/step_math.hpp"
@@ -51,7 +52,6 @@ class Trainer {
  public:
   Trainer(const LoadedConfig& input, comm::World& world, StopSignals& stop, std::unique_ptr<Device> device)
       : input_(input),
-        config_(input.config),
         scaling_(loss_scaling(input.config)),
         world_(world),
         stop_(stop),
@@ -86,6 +86,9 @@ class Trainer {
     choices_.recall(config_.log.directory);
     saving_.emplace(input_, world_, *group_, report_, choices_, *train_data_, status_, stop_);
     if (saving_->finished_before(status_)) return ExitCode::ok;
+    for (const std::string& text :
+         settle_normalization(input_.config, *graph_, stored_, *train_data_, *group_, choices_, saving_->resumes()))
+      report_.say(text);
     prepare();
     const comm::Fact layout[] = {{"the parameter layout", layout_text()}};
     comm::agree_on(*group_, world_.host(), layout);
@@ -180,8 +183,10 @@ class Trainer {
     if (!eval_data_) return;
     eval_on_device_ = DeviceData::make(engine_->device(), engine_->compute(), sets_[1]);
     eval_loader_ = io::Loader::evaluation(*eval_data_, sets_[1].options);
-    evaluator_.emplace(*engine_, *eval_loader_, *group_, watchdog_, config_.cuda.graphs, eval_on_device_.get(),
-                       bytes_per_token(config_, eval_data_->files()));
+    evaluator_.emplace(*engine_, *eval_loader_, *group_, watchdog_,
+                       EvaluatorOptions{config_.cuda.graphs, eval_on_device_.get(),
+                                        bytes_per_token(config_, eval_data_->files()), JudgeScope::samples,
+                                        train_data_->descriptions(), sets_[1].options.ports, eval_data_->count()});
   }
 
   std::string layout_text() const {
@@ -286,7 +291,9 @@ class Trainer {
     // The signal that ended the run before may have come before or in the evaluation that was due.
     if (saving_->resumes() && status_.evaluated_step != status_.step && evaluation_due() && !evaluate())
       return stopped();
+    if (!why_enough(config_, status_).empty()) status_.total_steps = status_.step;  // it owed its summary
     while (!status_.finished()) {
+      ask_to_stop_in_time();
       step_->trace(tracing_->at(status_.step + 1));
       step_->spend(report_.energy_spent(status_));
       step_->run(status_, *loader_, train_on_device_.get(), logged(status_.step + 1), report_.seconds());
@@ -336,7 +343,7 @@ class Trainer {
       then.step = static_cast<std::int64_t>(done.step) + 1;
       then.loss = status_.loss = step_loss(done, step_->losses());
       then.applied = status_.applied = done.applied_steps;
-      require_finite(then, done);
+      require_finite(then, done, scaling_, *step_, saving_->durable_step());
       status_.loss_scale = done.loss_scale;
       status_.good_steps = done.good_steps;
       report_.count(TrainStep::energy_of(done));
@@ -369,28 +376,6 @@ class Trainer {
     if (!of_timeline.empty()) report_.say(of_timeline);
   }
 
-  /// Sums over all ranks are the same on each, so all throw alike. A dynamic loss scale is halved where a gradient is
-  /// not finite, which may go on for as many steps as it has halves: no gradient that is finite at its minimum ends a
-  /// run. It does not help a loss that is not finite, which is not scaled.
-  void require_finite(const RunStatus& then, const StepState& done) {
-    const bool finite = std::isfinite(then.loss);
-    if (finite && done.nonfinite == 0) return;
-    if (finite && scaling_.dynamic && then.loss_scale > scaling_.minimum) return;  // the device skipped the update
-    const std::string parameter = step_->first_nonfinite_gradient(done);
-    const auto durable = saving_->durable_step();
-    throw NumericError(fmt::format(
-        "step {}: {}{}; lower the learning rate, clip gradients (train.clip_norm) or look at the data; {}", then.step,
-        finite ? fmt::format("a gradient is not finite{}", at_scale(then)) : fmt::format("the loss is {}", then.loss),
-        parameter.empty() ? "" : fmt::format(", first gradient that is not finite: {}", parameter),
-        durable ? fmt::format("the checkpoint of step {} is intact", *durable)
-                : std::string("no checkpoint was written yet")));
-  }
-
-  std::string at_scale(const RunStatus& then) const {
-    if (scaling_.dynamic) return fmt::format(" at a loss scale of {}, its minimum", then.loss_scale);
-    return then.loss_scale != 1 ? fmt::format(" at a loss scale of {}", then.loss_scale) : std::string();
-  }
-
   bool evaluation_due() const {
     if (!evaluator_) return false;
     if (status_.finished()) return true;
@@ -417,14 +402,26 @@ class Trainer {
     if (!result) return false;
     status_.eval = result;
     status_.evaluated_step = status_.step;
+    count_evaluation(config_, status_);
     tracing_->note(Activity::evaluation, begin, status_.step);
     alone([&] { report_.evaluated(status_, since(begin)); });
+    if (const std::string why = why_enough(config_, status_); !why.empty() && !status_.finished()) {
+      report_.say(fmt::format("the run ends at step {} of {}: {}", status_.step, status_.total_steps, why));
+      status_.total_steps = status_.step;
+    }
     // The last step is saved anyway.
     if (saving_->is_best(status_) && !status_.finished()) saving_->save(status_, step_->model());
     return true;
   }
 
+  /// Rank 0's clock counts, and the others hear of it with the sums of the step.
+  void ask_to_stop_in_time() {
+    const double hours = config_.train.max_hours;
+    if (hours > 0 && world_.rank() == 0 && since(begin_) > hours * 3600) stop_.ask("train.max_hours");
+  }
+
   ExitCode stopped() {
+    const bool in_time = group_->any(stop_.asked());
     read_results(0);
     step_->settle();
     saving_->finish(status_, step_->model());
@@ -432,7 +429,7 @@ class Trainer {
     report_.say(fmt::format("stopped by {} at step {} of {} with everything saved: run the same command {} to go on",
                             stop_.pending() ? stop_.name() : std::string("a signal on another rank"), status_.step,
                             status_.total_steps, config_.checkpoint.fresh ? "without --fresh" : "again"));
-    return ExitCode::stopped;
+    return in_time && config_.train.done ? ExitCode::ok : ExitCode::stopped;
   }
 
   void summarize() {
@@ -441,11 +438,12 @@ class Trainer {
     report_.summarize(status_, engine_->device(), step_->model().parameter_hash(), step_->model().average_hash());
   }
 
-  const LoadedConfig& input_;
-  const RunConfig& config_;
+  LoadedConfig input_;  // whose normalization is settled at the start
+  const RunConfig& config_ = input_.config;
   const LossScaling scaling_;
   comm::World& world_;
   StopSignals& stop_;
+  const Clock::time_point begin_ = Clock::now();
   std::unique_ptr<Group> group_;
   comm::Watchdog& watchdog_;
   Reporter report_;

@@ -86,6 +86,48 @@ void Graph::add_loss_layer(std::string name, std::string layer, OpSpec op, std::
   losses_.back().counted = counted;
 }
 
+bool Graph::freeze_statistics(std::string_view name) {
+  const auto at = std::find_if(nodes_.begin(), nodes_.end(), [&](const GraphNode& node) { return node.name == name; });
+  if (at == nodes_.end()) return false;
+  const auto* own = std::get_if<BatchNorm>(&at->op);
+  const auto* of_all_ranks = std::get_if<BatchNormalize>(&at->op);
+  if (own == nullptr && of_all_ranks == nullptr) return false;
+  BatchNorm op = own != nullptr ? *own : of_all_ranks->settings();
+  op.frozen_statistics = true;
+  // The sum over ranks and the moments are read no more.
+  std::vector<NodeId> unread;
+  if (of_all_ranks != nullptr)
+    for (ValueId v = at->in[1]; v >= 0 && v != at->in[0];) {
+      unread.push_back(values_[static_cast<std::size_t>(v)].producer);
+      v = nodes_[static_cast<std::size_t>(unread.back())].in[0];
+    }
+  at->in.resize(1);
+  at->shape = op.infer(std::vector<TensorDesc>{desc(at->in[0])});
+  at->op = op;
+  for (std::size_t i = 0; i < at->states.size(); ++i)
+    states_[static_cast<std::size_t>(at->states[i])].momentum = at->shape.state[i].momentum;
+  for (const NodeId node : unread) erase(node);  // the last one first
+  return true;
+}
+
+void Graph::erase(NodeId id) {
+  const auto gone = static_cast<std::size_t>(id);
+  const std::vector<ValueId> values = nodes_[gone].out;
+  nodes_.erase(nodes_.begin() + id);
+  for (GraphLoss& loss : losses_) loss.node -= loss.node > id ? 1 : 0;
+  for (GraphValue& value : values_) value.producer -= value.producer > id ? 1 : 0;
+  for (auto v = values.rbegin(); v != values.rend(); ++v) {
+    values_.erase(values_.begin() + *v);
+    const auto moved = [gone = *v](ValueId& value) { value -= value > gone ? 1 : 0; };
+    for (GraphNode& node : nodes_) {
+      std::for_each(node.in.begin(), node.in.end(), moved);
+      std::for_each(node.out.begin(), node.out.end(), moved);
+    }
+    for (GraphInput& input : inputs_) moved(input.value);
+    for (GraphOutput& output : outputs_) moved(output.value);
+  }
+}
+
 int Graph::loss_index(NodeId node) const noexcept {
   for (std::size_t k = 0; k < losses_.size(); ++k)
     if (losses_[k].node == node) return static_cast<int>(k);

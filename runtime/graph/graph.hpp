@@ -105,6 +105,10 @@ class Graph {
   /// Before the graph is planned.
   void set_update(ParamId id, const ParamUpdate& update) { params_.at(static_cast<std::size_t>(id)).update = update; }
 
+  /// Before the graph is planned: in training the batch norm of this name normalizes by its running statistics, as in
+  /// evaluation, and leaves them as they are. False: no batch norm has the name.
+  bool freeze_statistics(std::string_view node);
+
   /// Before the graph is planned; the rows add up to the parameter's first extent.
   void set_matrices(ParamId id, std::vector<std::int64_t> rows) {
     params_.at(static_cast<std::size_t>(id)).matrices = std::move(rows);
@@ -134,6 +138,9 @@ class Graph {
   bool frozen(ParamId id) const { return params_[static_cast<std::size_t>(id)].update.frozen; }
 
  private:
+  /// Its values, which nobody reads, go with it.
+  void erase(NodeId);
+
   std::int64_t batch_;
   std::vector<GraphNode> nodes_;
   std::vector<GraphValue> values_;

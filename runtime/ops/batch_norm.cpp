@@ -21,7 +21,8 @@ OpShape BatchNorm::shape_of(const TensorDesc& x) const {
   Init weight{Init::Kind::ones, 0};
   if (initial_weight == 0) weight.kind = Init::Kind::zeros;
   shape.params = {{"weight", row, weight, false}, {"bias", row, {}, false}};
-  shape.state = {{"running_mean", row, 0.0f, momentum}, {"running_variance", row, 1.0f, momentum}};
+  const double moved = frozen_statistics ? 0 : momentum;
+  shape.state = {{"running_mean", row, 0.0f, moved}, {"running_variance", row, 1.0f, moved}};
   shape.saved = {row, row};
   shape.backward_reads = {1, activation == Activation::none ? 0u : 1u};
   // Data gradients are made element by element from the sums that the parameters' gradients are.
@@ -35,7 +36,7 @@ OpShape BatchNorm::shape_of(const TensorDesc& x) const {
 OpShape BatchNorm::infer(std::span<const TensorDesc> in) const {
   expect_inputs(name(), in, 1);
   OpShape shape = shape_of(in[0]);
-  if (in[0].rows() < 2) {
+  if (in[0].rows() < 2 && !frozen_statistics) {
     throw ShapeError(
         fmt::format("its input {} has one value a channel, which has no variance; expected a micro batch "
                     "of at least 2",

@@ -14,6 +14,7 @@ struct BatchNorm {
   double epsilon = 1e-5, momentum = 0.1;
   Activation activation = Activation::none;  // one whose derivative_of_output
   double initial_weight = 1;                 // 0 or 1
+  bool frozen_statistics = false;            // training reads the running ones, too, and leaves them as they are
 
   std::string_view name() const { return "batch_norm"; }
   OpShape infer(std::span<const TensorDesc> in) const;

@@ -1,5 +1,6 @@
 #include "runtime/optim/groups.hpp"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,25 @@ std::string hint(const ParameterGroup& group, const std::vector<std::string>& na
   return fmt::format("the first parameter is \"{}\"; dtrain check lists all layers", names.front());
 }
 
+/// A batch norm is named as its weight is. The last group that matches a weight decides here, too.
+void freeze_statistics(Graph& graph, std::span<const ParameterGroup> groups, const std::vector<std::string>& names) {
+  std::vector<bool> matched(groups.size());
+  for (const std::string& name : names) {
+    if (!name.ends_with(".weight")) continue;
+    const auto last = std::find_if(groups.rbegin(), groups.rend(), [&](const auto& g) { return matches(g, name); });
+    if (last == groups.rend() || !last->frozen_statistics) continue;
+    if (graph.freeze_statistics(name.substr(0, name.rfind('.'))))
+      matched[static_cast<std::size_t>(groups.rend() - last) - 1] = true;
+  }
+  for (std::size_t g = 0; g < groups.size(); ++g)
+    if (groups[g].frozen_statistics && !matched[g])
+      throw ConfigError(
+          fmt::format("optimizer.groups.{}.statistics: frozen, but \"{}\" decides on the weight of no batch norm; "
+                      "expected a pattern "
+                      "such as \"bn*\", and no later group that matches the same weights",
+                      g, groups[g].match));
+}
+
 }  // namespace
 
 void apply_groups(Graph& graph, std::span<const ParameterGroup> groups) {
@@ -56,6 +76,7 @@ void apply_groups(Graph& graph, std::span<const ParameterGroup> groups) {
       throw ConfigError(fmt::format("optimizer.groups.{}.match: \"{}\" matches no parameter of the model; {}", g,
                                     group.match, hint(group, names)));
   }
+  freeze_statistics(graph, groups, names);
   if (graph.frozen_count() == graph.parameter_count())
     throw ConfigError("optimizer.groups: all parameters are frozen; expected some to train");
 }

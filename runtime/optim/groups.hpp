@@ -17,6 +17,7 @@ struct ParameterGroup {
   double learning_rate_factor = 1;          // times the rate of the schedule
   std::optional<double> weight_decay = {};  // in place of the optimizer's; biases and norms stay spared
   bool frozen = false;                      // the parameters keep their values
+  bool frozen_statistics = false;           // of batch norms whose weight matches: the running ones are used and stay
   bool orthogonalize = true;                // by Muon, where they are hidden matrices; false: AdamW updates them
 };
 
@@ -24,8 +25,8 @@ bool matches(const std::string& pattern, const std::string& name) noexcept;
 bool matches(const ParameterGroup&, const std::string& parameter) noexcept;
 
 /// Gives each parameter of the graph what the last group that matches it says; what is frozen already stays so. Throws
-/// ConfigError, with "optimizer.groups.N.match" in front, where a group matches no parameter, and where all parameters
-/// are frozen.
+/// ConfigError, with "optimizer.groups.N.match" or "...statistics" in front, where a group matches no parameter, where
+/// it freezes statistics and matches no batch norm, and where all parameters are frozen.
 void apply_groups(Graph&, std::span<const ParameterGroup>);
 
 }  // namespace dtrain

@@ -91,7 +91,12 @@ TypePtr<ParameterGroup> group_table() {
       .shown_if([](const ParameterGroup& g) { return !g.orthogonalize; });
   group.add("frozen", &ParameterGroup::frozen, boolean(),
             "true: the parameters keep their values, with no gradient and no state of the optimizer; batch norms go on "
-            "updating their running statistics");
+            "updating their running statistics, unless `statistics` is frozen");
+  group
+      .add("statistics", &ParameterGroup::frozen_statistics, choice<bool>({{"updated", false}, {"frozen", true}}),
+           "frozen: batch norms whose weight matches use their running statistics in training, too, and leave them as "
+           "they are, as PyTorch's after eval()")
+      .shown_if([](const ParameterGroup& g) { return g.frozen_statistics; });
   return shared(std::move(group));
 }
 

@@ -30,6 +30,12 @@ class Help(harness.Case):
     def test_version(self):
         self.assertRegex(self.ok("--version").out, r"\d+\.\d+\.\d+")
 
+    def test_help_is_a_word_too(self):
+        for command in ((), ("train",), ("data", "import", "csv")):
+            self.assertEqual(self.ok("help", *command).out, self.ok(*command, "--help").out)
+        self.assertIn("Usage: dtrain [--ranks N] config.yaml [key=value...]\n       dtrain COMMAND [OPTIONS]\n", self.ok("help").out)
+        self.refused(USAGE, "help", "trian", says="trian")
+
     def test_help_starts_no_ranks(self):
         self.assertEqual(self.ok("--help", ranks=2).err, "")
 

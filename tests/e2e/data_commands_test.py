@@ -180,6 +180,72 @@ class Csv(harness.Case):
         self.ok(*command, "--on-error", "drop")
 
 
+class Parts(harness.Case):
+    """--split, --folds, --stratify, --seed and --classes-from of imports and of repack."""
+
+    def setUp(self):
+        super().setUp()
+        try:
+            import h5py
+        except ImportError:
+            self.skipTest("python3-h5py is not installed: launch/install-packages tests")
+        self.h5py = h5py
+        kinds = ["ant"] * 40 + ["bee"] * 20 + ["cat"] * 11
+        self.write("t.csv", "a,b,kind\n" + "".join(f"{i},{i % 7},{kind}\n" for i, kind in enumerate(kinds)))
+
+    def rows(self, name):
+        """[(a, class)]"""
+        with self.h5py.File(self.path(name)) as file:
+            names = [n.decode() for n in file["class_names"][()]]
+            return [(int(x[0]), names[y]) for x, y in zip(file["x"][()], file["y"][()])]
+
+    def test_stratified_parts_folds_and_seeds(self):
+        said = self.ok("data", "import", "csv", "t.csv", "--label", "kind", "--split", "train=0.8,eval=0.2", "--stratify", "-o", "t.h5").out
+        self.assertRegex(said, r"\Awrote t-train\.h5: 57 samples\nwrote t-eval\.h5: 14 samples\n")
+        self.assertEqual(sorted(n for n in os.listdir(self.folder) if n.endswith(".h5")), ["t-eval.h5", "t-train.h5"])
+        train, test = self.rows("t-train.h5"), self.rows("t-eval.h5")
+        self.assertEqual(sorted(a for a, _ in train + test), list(range(71)))
+        self.assertEqual([sum(k == kind for _, k in test) for kind in ("ant", "bee", "cat")], [8, 4, 2])
+        # The same of the whole file, by repack; another seed takes others.
+        self.ok("data", "import", "csv", "t.csv", "--label", "kind", "-o", "all.h5")
+        self.ok("data", "repack", "all.h5", "--split", "train=0.8,eval=0.2", "--stratify", "-o", "again.h5")
+        self.assertEqual((self.rows("again-train.h5"), self.rows("again-eval.h5")), (train, test))
+        self.ok("data", "repack", "all.h5", "--split", "train=0.8,eval=0.2", "--stratify", "--seed", "2", "-o", "other.h5")
+        self.assertNotEqual(self.rows("other-eval.h5"), test)
+        self.ok("data", "repack", "all.h5", "--folds", "3", "-o", "k.h5")
+        folds = [self.rows(f"k-fold-{f}-eval.h5") for f in (1, 2, 3)]
+        self.assertEqual(sorted(a for fold in folds for a, _ in fold), list(range(71)))
+        self.assertEqual(len(self.rows("k-fold-2-train.h5")), 71 - len(folds[1]))
+
+    def test_classes_of_another_file_and_names_in_predictions(self):
+        self.ok("data", "import", "csv", "t.csv", "--label", "kind", "-o", "all.h5")
+        self.write("late.csv", "a,b,kind\n1,1,cat\n2,2,bee\n")
+        self.ok("data", "import", "csv", "late.csv", "--label", "kind", "--classes-from", "all.h5", "-o", "late.h5")
+        with self.h5py.File(self.path("late.h5")) as file:
+            self.assertEqual(([n.decode() for n in file["class_names"][()]], file["y"][()].tolist()), (["ant", "bee", "cat"], [2, 1]))
+        self.write("new.csv", "a,b,kind\n1,1,dog\n")
+        self.refused(DATA, "data", "import", "csv", "new.csv", "--label", "kind", "--classes-from", "all.h5", "-o", "new.h5", says="dog")
+        self.assertFalse(os.path.exists(self.path("new.h5")))
+        self.write("c.yaml", "model: {input: [2], layers: [{dense: {units: 3}}]}\ndata: {train: all.h5}\nbatch: {global: 10}\n"
+                   "train: {epochs: 1}\nlog: {directory: run}\n")
+        self.ok("c.yaml")
+        said = self.ok("predict", "c.yaml", "--input", "late.h5", "-o", "p.h5").out
+        self.assertIn("2 rows of logits, probabilities, class and class_names by", said)
+        with self.h5py.File(self.path("p.h5")) as file:
+            self.assertEqual([n.decode() for n in file["class_names"][()]], ["ant", "bee", "cat"])
+
+    def test_bad_parts(self):
+        csv = ("data", "import", "csv", "t.csv", "--label", "kind", "-o", "t.h5")
+        self.refused(USAGE, *csv, "--split", "train=0.8,eval=0.3", says=r"--split train=0\.8,eval=0\.3: the shares add up to 1\.1; expected names")
+        self.refused(USAGE, *csv, "--stratify", says="--stratify: expected --split or --folds with it")
+        self.refused(USAGE, *csv, "--split", "a=0.5,b=0.5", "--folds", "2", says="--split and --folds: expected one of them")
+        self.make_regression()
+        self.refused(DATA, "data", "repack", "regression.h5", "--split", "a=0.5,b=0.5", "--stratify", "-o", "r.h5",
+                     says="--stratify needs labels, one integer a sample")
+        self.refused(DATA, "data", "repack", "regression.h5", "--classes-from", "regression.h5", "-o", "r.h5", says="it has no names of classes")
+        self.assertEqual([n for n in os.listdir(self.folder) if n.endswith(".h5")], ["regression.h5"])
+
+
 class Augmentation(harness.Case):
     def setUp(self):
         super().setUp()

@@ -7,7 +7,7 @@ import struct
 import tarfile
 
 import harness
-from harness import CHECKPOINT, DATA, USAGE
+from harness import CHECKPOINT, DATA, USAGE, h5py_values
 
 EMA = "train.ema={decay: 0.9}"
 TRAINED = ("config.yaml", "train.steps=90", "checkpoint.every_steps=30", "train.eval_every_steps=30")
@@ -16,17 +16,6 @@ TRAINED = ("config.yaml", "train.steps=90", "checkpoint.every_steps=30", "train.
 def inspected(case, name):
     """{data set: type and extents} of an HDF5 file, by our own reader."""
     return case.ok("data", "inspect", name).out
-
-
-def h5py_values(case, name, *keys):
-    """{key: [dtype, values]} and {attribute: value} of the file, read by h5py."""
-    try:
-        import h5py
-    except ImportError:
-        case.skipTest("python3-h5py is not installed: launch/install-packages tests")
-    with h5py.File(case.path(name), "r") as file:
-        return ({key: [str(file[key].dtype), file[key][()].tolist()] for key in keys},
-                {key: value.item() if hasattr(value, "item") else value for key, value in file.attrs.items()})
 
 
 def safetensors_values(case, name):
@@ -65,7 +54,7 @@ class Evaluation(Trained):
         self.assertEqual((older["step"], older["samples"], older["files"]), (60, 1437, ["digits-train.h5"]))
         line = self.ok("eval", "config.yaml").out
         self.assertRegex(line, r"\Arun/checkpoints/step-000000090: evaluation loss \d\.\d+, evaluation accuracy 0\.\d+, "
-                               r"top-5 [01]\.\d+; 360 samples of digits-test\.h5 on 1 rank\n\Z")
+                               r"top-5 [01]\.\d+; 360 samples of digits-test\.h5 on 1 rank\nmeans over classes: ")
 
     def test_eval_top5_of_six_classes_or_more(self):
         self.train()
@@ -77,7 +66,7 @@ class Evaluation(Trained):
         self.write("r.yaml", harness.REGRESSION)
         self.ok("r.yaml", "train.epochs=1", "log.directory=r")
         self.assertEqual(sorted(json.loads(self.ok("eval", "r.yaml", "log.directory=r", "--json").out)),
-                         ["averaged", "checkpoint", "files", "loss", "ranks", "samples", "seconds", "step"])
+                         ["averaged", "checkpoint", "files", "loss", "mae", "r2", "ranks", "rmse", "samples", "seconds", "step"])
 
     def test_eval_bad_input(self):
         self.refused(CHECKPOINT, "eval", "config.yaml", says="there is no checkpoint in run/checkpoints")

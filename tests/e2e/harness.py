@@ -346,6 +346,17 @@ def read_idx_labels(name):
         return file.read()[8:]
 
 
+def h5py_values(case, name, *keys):
+    """{key: [dtype, values]} and {attribute: value} of the file, read by h5py."""
+    try:
+        import h5py
+    except ImportError:
+        case.skipTest("python3-h5py is not installed: launch/install-packages tests")
+    with h5py.File(case.path(name), "r") as file:
+        return ({key: [str(file[key].dtype), file[key][()].tolist()] for key in keys},
+                {key: value.item() if hasattr(value, "item") else value for key, value in file.attrs.items()})
+
+
 def can_mount():
     """May this process mount a tmpfs in a mount namespace of its own?"""
     try:

@@ -319,16 +319,46 @@ class StartedAgain(Resuming):
     def test_a_changed_configuration_is_refused(self):
         self.ok("config.yaml", "train.steps=20")
         for change, field in (("seed=2", "seed"), ("batch.global=24", r"batch\.global"),
-                              ("optimizer={sgd: {learning_rate: 0.2}}", r"optimizer\.sgd\.learning_rate"),
-                              ("optimizer={adam: {learning_rate: 0.001}}", "optimizer"),
-                              ("data.shuffle=false", r"data\.shuffle"), ("schedule.warmup_steps=5", r"schedule")):
+                              ("data.shuffle=false", r"data\.shuffle"), ("precision=bfloat16", r"precision")):
             with self.subTest(change=change):
                 self.refused(CHECKPOINT, "config.yaml", "train.steps=30", change, says=field, ranks=2)
-        # A wider layer is another model.
+                error = self.run_program("config.yaml", "train.steps=30", change).err
+                self.assertIn("or accept it with checkpoint.force=true", error)
+        # A wider layer is another model, which force does not make fit.
         self.write("wide.yaml", harness.MLP.replace("units: 64", "units: 65"))
-        self.refused(CHECKPOINT, "wide.yaml", "train.steps=30", says=r"model")
+        for error in (self.run_program("wide.yaml", "train.steps=30"), self.run_program("eval", "wide.yaml")):
+            self.assertEqual(error.code, CHECKPOINT, error)
+            self.assertRegex(error.err, r"model\.layers\.1\.dense\.units was 64, is 65")
+            self.assertNotIn("checkpoint.force", error.err)
+        self.assertIn("model.initialize_from=run/checkpoints/step-000000020", self.run_program("wide.yaml", "train.steps=30").err)
+        # Dropout has no parameters.
+        self.write("dropped.yaml", harness.MLP.replace("rate: 0.2", "rate: 0.3"))
+        self.assertIn("checkpoint.force=true", self.run_program("dropped.yaml", "train.steps=30").err)
+        self.ok("dropped.yaml", "train.steps=25", "checkpoint.force=true", "log.directory=dropped", "checkpoint.resume=run/checkpoints")
         self.ok("config.yaml", "train.steps=30", "train.clip_norm=10", "checkpoint.every_steps=7", "log.every_steps=2")
         self.assertEqual(self.summary()["steps"], 30)
+
+    def test_a_run_goes_on_with_other_settings(self):
+        self.ok("config.yaml", "train.steps=20", "optimizer=adam", "train.ema={decay: 0.9}")
+        out = self.ok("config.yaml", "train.epochs=1", "optimizer={adam: {learning_rate: 0.0003, weight_decay: 0.01}}", "schedule.decay=cosine",
+                      "schedule.warmup_steps=3", "data.augment=[random_crop: {padding: 1}]", "data.eval=[]", "train.ema={decay: 0.9}").out
+        for line in ("goes on with another learning rate: 0.001 -> 0.0003 (optimizer.adam.learning_rate)",
+                     "goes on with another weight decay: 0 -> 0.01 (optimizer.adam.weight_decay)",
+                     "goes on with another schedule: constant -> cosine (schedule.decay)",
+                     "goes on with another number of warm-up steps: 0 -> 3 (schedule.warmup_steps)",
+                     "goes on with another number of epochs: (not set) -> 1 (train.epochs)"):
+            self.assertIn(f"resume: {line}\n", out)
+        self.assertRegex(out, r"resume: goes on with another augmentation: \S.* -> 1 \(data\.augment\.\S*padding\)\n")
+        self.assertRegex(out, r"resume: goes on with other evaluation data: .*digits-test\.h5.* -> .* \(data\.eval\S*\)\n")
+        self.assertNotIn("anew", out)
+        out = self.ok("config.yaml", "train.epochs=2", "optimizer={sgd: {learning_rate: 0.05, momentum: 0.9}}", ranks=2).out
+        self.assertIn("resume: goes on with another optimizer: adam -> sgd; its state starts anew\n", out)
+        self.assertNotIn("optimizer.adam", out)
+        out = self.ok("config.yaml", "train.epochs=3", "optimizer={sgd: {learning_rate: 0.05}}").out
+        self.assertIn("resume: goes on with sgd that keeps other state: it starts anew\n", out)
+        self.assertIn("another momentum: 0.9 -> 0 (optimizer.sgd.momentum)", out)
+        out = self.ok("config.yaml", "train.epochs=4", "optimizer={adamw: {learning_rate: 0.001}, shard: true}", ranks=2).out
+        self.assertIn("another optimizer: sgd -> adamw; its state starts anew\n", out)
 
     def test_other_data_are_refused(self):
         self.ok("config.yaml", "train.steps=20")

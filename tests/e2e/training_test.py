@@ -13,6 +13,57 @@ LOSS_OVER_RANKS = 1e-4  # relative: sums of gradients in another order, 20 steps
 EVAL_OVER_RANKS = 1e-5  # relative: the same sums in another order
 
 
+class Ending(harness.Case):
+    """Runs that end before their last step."""
+
+    def test_early_stopping_is_the_same_run_where_it_is_interrupted(self):
+        self.digits()
+        # A rate that learns nothing: the first evaluation stays the best.
+        stop = ("config.yaml", "train.steps=200", "train.eval_every_steps=10", "optimizer={sgd: {learning_rate: 1e-9}}",
+                "train.stop_after={evaluations: 3, better_by: 0.001}")
+        result = self.ok(*stop, ranks=2)
+        self.assertRegex(result.out, r"(?m)^the run ends at step 40 of 200: the evaluation loss of step 10, 2\.\d+, was the best; "
+                                     r"3 evaluations since were not better by more than 0\.001$")
+        self.assertEqual((self.summary()["steps"], self.checkpoints()), (40, ["step-000000040"]))
+        again = self.ok(*stop, ranks=2).out
+        self.assertRegex(again, r"this run is finished: run/checkpoints/step-000000040 holds step 40 of 200; it ended early, as the evaluation "
+                                r"loss of step 10, .*; change train\.stop_after or train\.target to go on, or add --fresh to begin anew")
+        # Stopped in between, it waits for as many evaluations in all.
+        part = stop[:1] + ("train.steps=20",) + stop[2:]
+        self.ok(*part, "log.directory=parts")
+        log = self.ok(*stop, "log.directory=parts").out
+        self.assertIn("the run ends at step 40 of 200", log)
+        self.assertEqual(self.summary("parts")["steps"], 40)
+        # With more patience the finished run goes on.
+        longer = self.ok(*stop[:-1], "train.stop_after={evaluations: 5, better_by: 0.001}").out
+        self.assertIn("the run ends at step 60 of 200", longer)
+        # A run that learns is not stopped.
+        self.ok("config.yaml", "train.steps=60", "train.eval_every_steps=10", "train.stop_after.evaluations=2", "log.directory=learns")
+        self.assertEqual(self.summary("learns")["steps"], 60)
+
+    def test_a_target_ends_a_run(self):
+        self.digits()
+        result = self.ok("config.yaml", "train.epochs=20", "train.eval_every_steps=15", "train.target.accuracy=0.7", ranks=2)
+        self.assertRegex(result.out, r"the run ends at step \d+ of 599: the evaluation accuracy is 0\.[7-9]\d*, and train\.target\.accuracy 0\.7")
+        evals = [m["eval"]["accuracy"] for m in self.metrics() if "eval" in m]
+        self.assertTrue(evals[-1] >= 0.7 and all(a < 0.7 for a in evals[:-1]), evals)
+        self.assertEqual(self.summary()["steps"] % 15, 0)
+        self.refused(harness.USAGE, "config.yaml", "train.target.loss=0.1", "data.eval=[]", says="train.target: there is no data.eval")
+        self.refused(harness.USAGE, "config.yaml", "train.stop_after.evaluations=2", "data.eval=[]", says="train.stop_after: there is no data.eval")
+
+    def test_hours_end_a_command_and_the_same_one_goes_on(self):
+        self.digits(harness.SLOW)
+        hours = ("config.yaml", "train.epochs=1000", "train.max_hours=0.0003", "checkpoint.every_steps=0")
+        first = self.run_program(*hours, ranks=2)
+        self.assertEqual(first.code, harness.STOPPED, f"\n{first}")
+        self.assertRegex(first.out, r"stopped by train\.max_hours at step \d+ of 29938 with everything saved: run the same command again to go on")
+        step = int(self.checkpoints()[-1][5:])
+        done = self.ok("--done", *hours, ranks=2)
+        self.assertIn(f"resumed from run/checkpoints/step-{step:09d} at step {step}", done.out)
+        self.assertGreater(int(self.checkpoints()[-1][5:]), step)
+        self.refused(harness.USAGE, "--done", says="--done needs a configuration file to train: dtrain --done config.yaml")
+
+
 class Learning(harness.Case):
     def test_digits_on_one_process(self):
         self.digits()

@@ -59,6 +59,16 @@ class NormalizationKernel : public Kernel {
     }
   }
 
+  /// The running statistics in place of the batch's, which is as evaluation has them; none are added to the step's.
+  void keep_running_statistics(const OpArgs& a) const {
+    const float *mean = a.state[0].as<float>(), *variance = a.state[1].as<float>();
+    for (std::int64_t c = 0; c < lines_.channels; ++c) {
+      a.saved[0].as<float>()[c] = mean[c];
+      a.saved[1].as<float>()[c] = static_cast<float>(1.0 / std::sqrt(static_cast<double>(variance[c]) + epsilon_));
+      for (const Tensor& sum : a.state_sums) sum.as<float>()[c] = 0;
+    }
+  }
+
   void normalize(const OpArgs& a) const {
     const Normalized<T> v = normalized(a, a.pass.mode == Mode::train);
     T* y = a.out[0].as<T>();
@@ -142,7 +152,7 @@ class NormalizationKernel : public Kernel {
     }
   }
 
-  /// `moments_held`: their gradient goes its own way.
+  /// `moments_held`: their gradient goes its own way, or they are constants; `sums` may be null then.
   void data_gradient(const OpArgs& a, const Normalized<T>& v, const float* sums, const T* gy, const GradSlot& slot,
                      bool moments_held) const {
     T* gx = slot.grad.as<T>();  // may be gy
@@ -150,11 +160,12 @@ class NormalizationKernel : public Kernel {
     float *offset = v.shift + lines_.width, *slope = offset + lines_.width;
     const float* inverse = a.saved[1].as<float>();
     const auto count = static_cast<float>(lines_.rows());
-    for (std::int64_t c = 0; c < lines_.channels; ++c) {
+    for (std::int64_t c = 0; c < lines_.channels && !moments_held; ++c) {
       offset[c] = v.scale[c] * (sums[c] / count);
       slope[c] = v.scale[c] * inverse[c] * (sums[lines_.channels + c] / count);
     }
-    for (float* line : {offset, slope}) lines_.repeat(line);
+    if (!moments_held)
+      for (float* line : {offset, slope}) lines_.repeat(line);
     with_epilogue(activation_, [&](auto kind) {
       lines_.for_each(threads_, [=](std::int64_t at, std::int64_t n) {
         if (moments_held) {

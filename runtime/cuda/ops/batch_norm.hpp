@@ -11,6 +11,8 @@ namespace dtrain::cuda {
 void batch_statistics(const Launch&, Element, const BatchNormPlace&, const void* x, const Statistics&, void* workspace);
 /// What a library kept in `mean` and `inverse`, added to the step's sums.
 void add_statistics(const Launch&, const BatchNormPlace&, const Statistics&);
+/// The running statistics in place of the batch's; none are added to the step's sums.
+void hold_statistics(const Launch&, const BatchNormPlace&, const float* mean, const float* variance, const Statistics&);
 
 /// Of the sums that MomentTerms gives.
 struct StatisticsFinish {
@@ -23,6 +25,18 @@ struct StatisticsFinish {
     const auto n = static_cast<double>(shape.rows);
     const double off = first / n;
     keep_statistics(statistics, c, value_at(element, x, c) + off, second / n - off * off, n, epsilon);
+  }
+};
+
+struct HoldStatistics {
+  double epsilon;
+  const float *mean, *variance;
+  Statistics statistics;
+  DTRAIN_HOST_DEVICE void run(std::int64_t c) const {
+    statistics.mean[c] = mean[c];
+    statistics.inverse[c] = static_cast<float>(1.0 / std::sqrt(static_cast<double>(variance[c]) + epsilon));
+    statistics.mean_sum[c] = 0;
+    statistics.variance_sum[c] = 0;
   }
 };
 

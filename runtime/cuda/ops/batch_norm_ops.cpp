@@ -10,7 +10,7 @@ namespace {
 class BatchNormKernel final : public NormalizationKernel {
  public:
   BatchNormKernel(CudaContext& context, const BatchNorm& op, const TensorDesc& in, const OpUse& use)
-      : NormalizationKernel("batch_norm", op, in) {
+      : NormalizationKernel("batch_norm", op, in), frozen_(op.frozen_statistics) {
     const std::int64_t channels = place_.shape.channels;
     if (const auto graph = norm_graph(op, in, false)) {
       const auto statistics = [](const GraphOperands& o) {
@@ -49,7 +49,10 @@ class BatchNormKernel final : public NormalizationKernel {
       if (keeps(a)) add_statistics(where, place_, statistics_of(a));
       return;
     }
-    if (keeps(a)) batch_statistics(where, type_, place_, a.in[0].data, statistics_of(a), a.workspace.data);
+    if (keeps(a) && frozen_)
+      hold_statistics(where, place_, a.state[0].as<const float>(), a.state[1].as<const float>(), statistics_of(a));
+    else if (keeps(a))
+      batch_statistics(where, type_, place_, a.in[0].data, statistics_of(a), a.workspace.data);
     normalize_output(where, a);
   }
 
@@ -66,9 +69,10 @@ class BatchNormKernel final : public NormalizationKernel {
   void own_backward(const Launch& where, const NormalizeBackward& b, Slot input, Slot weight, Slot bias,
                     void* workspace) const {
     normalize_params_gradient(where, type_, place_, b, weight, bias, workspace);
-    if (input.put != Put::none) normalize_gradient(where, type_, place_, b, false, input);
+    if (input.put != Put::none) normalize_gradient(where, type_, place_, b, frozen_, input);
   }
 
+  bool frozen_;  // the statistics
   NormGraphs graphs_;
 };
 

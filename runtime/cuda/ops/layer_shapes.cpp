@@ -113,6 +113,7 @@ std::string NormGraph::key() const {
 }
 
 std::optional<NormGraph> norm_graph(const BatchNorm& op, const TensorDesc& in, bool backward) {
+  if (op.frozen_statistics) return std::nullopt;  // no graph is given statistics
   if (op.activation != Activation::none && op.activation != Activation::relu) return std::nullopt;
   return NormGraph{NormGraph::Kind::batch,           backward, in.dtype, extents(in), op.epsilon,
                    op.activation == Activation::relu};

@@ -34,7 +34,7 @@ struct NormalizeBackward {
 };
 void normalize_params_gradient(const Launch&, Element, const BatchNormPlace&, const NormalizeBackward&, Slot weight,
                                Slot bias, void* workspace);
-/// `moments_held`: their gradient goes its own way.
+/// `moments_held`: their gradient goes its own way, or they are constants.
 void normalize_gradient(const Launch&, Element, const BatchNormPlace&, const NormalizeBackward&, bool moments_held,
                         Slot gx);
 

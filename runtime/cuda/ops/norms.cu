@@ -41,6 +41,10 @@ void batch_statistics(const Launch& where, Element element, const BatchNormPlace
 void add_statistics(const Launch& where, const BatchNormPlace& place, const Statistics& statistics) {
   for_count(where, place.shape.channels, AddStatistics{place.shape, place.epsilon, statistics});
 }
+void hold_statistics(const Launch& where, const BatchNormPlace& place, const float* mean, const float* variance,
+                     const Statistics& statistics) {
+  for_count(where, place.shape.channels, HoldStatistics{place.epsilon, mean, variance, statistics});
+}
 
 void statistics_of_moments(const Launch& where, const BatchNormPlace& place, const double* moments,
                            const Statistics& statistics) {

@@ -2,6 +2,7 @@
 // events on its streams, of recorded steps and of others; and where a device is, without asking it.
 #include "comm/collective/bucket_timers.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <thread>
 
@@ -79,7 +80,8 @@ struct Rank {
   Rank& operator=(const Rank&) = delete;
 
   void give_step(std::uint64_t number, bool timed, bool recorded) {
-    *static_cast<std::uint64_t*>(host_step.data()) = number;
+    // The copy of an earlier step may not have begun yet: it takes either number.
+    std::atomic_ref(*static_cast<std::uint64_t*>(host_step.data())).store(number);
     device.copy(step.data(), host_step.data(), sizeof number, *compute);
     reducer.begin_step(timed ? &timers : nullptr);
     compute->record(*origin);

@@ -1,5 +1,5 @@
-// Names of transformers and torchvision: what is made of their files, and that what is written under them is read back
-// bit for bit.
+// Names of transformers, torchvision and timm: what is made of their files, and that what is written under them is read
+// back bit for bit.
 #include "io/weights/names.hpp"
 
 #include <cstring>
@@ -136,6 +136,52 @@ TEST(ForeignNames, OfTorchvision) {
   EXPECT_EQ(names("efficientnet-b0", "stage7_0_project_bn.weight"), "features.7.0.block.3.1.weight");
   EXPECT_EQ(names("efficientnet-b0", "classifier.bias"), "classifier.1.bias");
   EXPECT_EQ(names("resnet", "layer5_0_bn1.weight"), "nothing");
+}
+
+TEST(ForeignNames, OfTimm) {
+  const auto* map = io::foreign_names("efficientnet-b0", io::Library::timm);
+  for (const auto& [ours, theirs] : {std::pair{"stem_conv.weight", "conv_stem.weight"},
+                                     {"stem_bn.running_mean", "bn1.running_mean"},
+                                     {"stage1_0_depthwise_conv.weight", "blocks.0.0.conv_dw.weight"},
+                                     {"stage1_0_project_bn.bias", "blocks.0.0.bn2.bias"},
+                                     {"stage4_2_expand_conv.weight", "blocks.3.2.conv_pw.weight"},
+                                     {"stage4_2_se_fc2.bias", "blocks.3.2.se.conv_expand.bias"},
+                                     {"stage7_0_project_conv.weight", "blocks.6.0.conv_pwl.weight"},
+                                     {"stage7_0_project_bn.weight", "blocks.6.0.bn3.weight"},
+                                     {"head_bn.weight", "bn2.weight"},
+                                     {"classifier.bias", "classifier.bias"}})
+    EXPECT_EQ(map->foreign(ours, {})->names, Names{theirs});
+  EXPECT_EQ(io::foreign_names("resnet", io::Library::timm), io::foreign_names("resnet"));
+  EXPECT_EQ(io::foreign_names("gpt", io::Library::timm), nullptr);
+}
+
+TEST(ForeignNames, WhoseTheyAreIsFoundOut) {
+  Scratch scratch;
+  const Tensors timm{{"conv_stem.weight", {4, 3, 3, 3}}, {"blocks.6.0.bn3.weight", {8}}, {"classifier.weight", {3, 8}}};
+  const Tensors torchvision{
+      {"features.0.0.weight", {4, 3, 3, 3}}, {"features.7.0.block.3.1.weight", {8}}, {"classifier.1.weight", {3, 8}}};
+  for (const Tensors& tensors : {timm, torchvision})
+    for (const std::string wrapper : {"", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."}) {
+      Tensors wrapped = tensors;
+      for (auto& [name, shape] : wrapped) name.insert(0, wrapper);
+      Model model(
+          {{"stem_conv.weight", {4, 3, 3, 3}}, {"stage7_0_project_bn.weight", {8}}, {"classifier.weight", {3, 8}}});
+      const auto path = counted(scratch / "a.safetensors", wrapped);
+      const auto result = io::load_weights(path, "efficientnet-b0", model.tensors(), all);
+      EXPECT_EQ(result.taken.size(), 3u) << wrapper;
+      EXPECT_TRUE(result.unused.empty()) << wrapper;
+      EXPECT_EQ(model["classifier.weight"][0], 4.0F * 3 * 3 * 3 + 8) << wrapper;
+    }
+}
+
+TEST(ForeignNames, FilesOfTorchSaveAreToldWhatToDo) {
+  Scratch scratch;
+  Model model = resnet();
+  for (const char* begin : {"PK\x03\x04 and the rest", "\x80\x02\x8a\x0a and the rest"}) {
+    write_file(scratch / "r18.pt", begin);
+    EXPECT_HAS(message_of<DataError>([&] { io::load_weights(scratch / "r18.pt", "resnet", model.tensors(), all); }),
+               "is a file of torch.save, which only Python can read; write its state dictionary as safetensors");
+  }
 }
 
 TEST(ForeignNames, WhatIsWrittenIsReadBackBitForBit) {

@@ -14,14 +14,34 @@ namespace {
 TEST(ConfigFields, SayWhetherTheyMayChangeOnResume) {
   const std::vector<std::string> all = may_change_on_resume();
   const std::set<std::string> settings(all.begin(), all.end());
-  for (const char* may : {"train", "train.epochs", "train.ema.decay", "log.trace.steps", "checkpoint", "device", "name",
-                          "communication.bucket_mib", "batch.micro", "threads", "data.train", "data.eval",
-                          "data.prefetch_threads", "data.prefetch_batches", "optimizer.shard", "optimizer.groups",
-                          "schedule.decay_steps", "schedule.decay_fraction", "schedule.decay_shape"})
+  for (const char* may : {"train",
+                          "train.epochs",
+                          "train.ema.decay",
+                          "log.trace.steps",
+                          "checkpoint",
+                          "device",
+                          "name",
+                          "communication.bucket_mib",
+                          "batch.micro",
+                          "threads",
+                          "data.train",
+                          "data.eval",
+                          "data.prefetch_threads",
+                          "data.prefetch_batches",
+                          "optimizer.shard",
+                          "optimizer.groups",
+                          "schedule.decay_steps",
+                          "schedule.decay_fraction",
+                          "schedule.decay_shape",
+                          "optimizer",
+                          "optimizer.adam.learning_rate",
+                          "schedule",
+                          "schedule.decay",
+                          "data.augment",
+                          "data.inputs.NAME.augment"})
     EXPECT_TRUE(settings.contains(may)) << may;
   for (const char* not_ : {"seed", "precision", "batch", "batch.global", "model", "model.layers", "data",
-                           "data.cache_mib", "data.normalize.scale", "optimizer", "optimizer.adam.learning_rate",
-                           "schedule", "schedule.decay", "deterministic", "memory", "cuda"})
+                           "data.cache_mib", "data.normalize.scale", "deterministic", "memory", "cuda"})
     EXPECT_FALSE(settings.contains(not_)) << not_;
 }
 

@@ -113,11 +113,11 @@ TEST(ConfigFile, NamesEveryProblemWithItsPlace) {
       {with("train: 5\n"),
        {},
        "c.yaml:9:8: train: got 5; expected a map of epochs, steps, clip_norm, ema, loss_scale, dynamic_loss_scale, "
-       "eval_every_steps"},
+       "eval_every_steps, stop_after, target, max_hours"},
       {with("train:\n"),
        {},
        "c.yaml:9:1: train: got nothing; expected a map of epochs, steps, clip_norm, ema, loss_scale, "
-       "dynamic_loss_scale, eval_every_steps"},
+       "dynamic_loss_scale, eval_every_steps, stop_after, target, max_hours"},
       {with("log: {directory: 5}\n"), {}, "c.yaml:9:18: log.directory: got 5; expected text; did you mean \"5\"?"},
       {with("name2: x\n"),
        {},

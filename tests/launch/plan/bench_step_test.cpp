@@ -85,7 +85,8 @@ TEST_F(BenchStep, sums_that_ranks_wait_for_on_their_devices_are_exposed) {
   const double step = report.at("seconds").at("step").at("value").get<double>();
   const double exposed = report.at("seconds").at("communication_exposed").at("value").get<double>();
   EXPECT_GT(exposed, 0.004);  // seven pieces of work of a pass at least, each 0.9 ms longer on rank 1
-  EXPECT_LT(exposed, step);
+  // Not longer than all steps. Than their median it may be: the phases are those of a few steps that were timed.
+  EXPECT_LT(exposed, 20 * step);
   EXPECT_LT(report["seconds"]["optimizer"]["value"].get<double>(), exposed);  // which does not count the wait
 }
 

@@ -96,6 +96,22 @@ TEST_F(GroupsTraining, a_frozen_trunk_keeps_its_bits_and_has_neither_gradients_n
   EXPECT_GT(memory.parameters, 11'000'000 * sizeof(float));
 }
 
+TEST_F(GroupsTraining, statistics_of_a_frozen_trunk_may_stay) {
+  for (const std::string more : {"", "model.batch_norm.sync=true"}) {
+    std::vector<std::string> settings{
+        R"(optimizer.groups=[{match: "*", frozen: true, statistics: frozen}, {match: "fc.*"}, {match: "layer4_1_bn2.*"}])"};
+    if (!more.empty()) settings.push_back(more);
+    Steps s(config(resnet, settings, "statistics"), std::make_unique<test::AsyncDevice>());
+    const Values before = values(s);
+    s.go(3);
+    s.read(0);
+    for (const auto& [name, data] : values(s)) {
+      const bool moves = name.find("/fc.") != std::string::npos || name.find("/layer4_1_bn2.") != std::string::npos;
+      if (name.starts_with("param/") || name.starts_with("state/")) EXPECT_EQ(data != before.at(name), moves) << name;
+    }
+  }
+}
+
 TEST_F(GroupsTraining, the_rest_of_a_frozen_model_is_updated_as_in_the_whole_model) {
   const Values whole = after(1, resnet, {}), frozen = after(1, resnet, {trunk});
   for (const char* name : {"param/fc.weight", "param/fc.bias", "optimizer/momentum/fc.weight"})
@@ -189,6 +205,9 @@ TEST_F(GroupsTraining, check_says_what_is_trained) {
                              "  *.bias: 42 parameters, learning rate x 2, weight decay 0\n"),
             std::string::npos)
       << report.text;
+  const std::string start =
+      train_on(nullptr, mlp, {R"(optimizer.groups=[{match: "dense_1.*", frozen: true}])"}, "start").out;
+  EXPECT_NE(start.find("362 of these parameters are trained, 2,048 are frozen\n"), std::string::npos) << start;
   const Json json = Json::parse(report.json);
   EXPECT_EQ(json.at("frozen_parameters"), 2048);
   EXPECT_EQ(json.at("trained_parameters"), 362);

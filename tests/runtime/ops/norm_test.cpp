@@ -114,6 +114,44 @@ INSTANTIATE_TEST_SUITE_P(
                                      "batch_norm_bf16", "batch_norm_relu_bf16", "batch_normalize_bf16")),
     [](const auto& instance) { return std::get<0>(instance.param).name + "_" + std::get<1>(instance.param); });
 
+class FrozenStatistics : public test::OnEachDevice {};
+DTRAIN_ON_EACH_DEVICE(FrozenStatistics);
+
+TEST_P(FrozenStatistics, training_is_evaluation_and_gradients_pass_constants) {
+  constexpr std::int64_t channels = 19, pixels = 4 * 5 * 7;
+  for (const Activation activation : {Activation::none, Activation::relu}) {
+    const auto device = make_device();
+    const BatchNorm op{.activation = activation, .frozen_statistics = true};
+    OpRun run(*device, {"", 71, op, image(4, channels, 5, 7)});
+    run.forward(evaluation);
+    const auto expected = run.out();
+    run.forward(first_of_two);
+    EXPECT_EQ(run.out(), expected);
+    run.backward(Write::overwrite, Write::overwrite);
+    for (std::size_t s = 0; s < 2; ++s)
+      for (const float v : run.state_sum(s)) EXPECT_EQ(v, 0.0F);
+    EXPECT_EQ(run.shape().state[0].momentum, 0);
+    std::vector<float> of_input(run.x.size()), of_weight(channels), of_bias(channels);
+    for (std::size_t i = 0; i < run.x.size(); ++i) {
+      const std::size_t c = i / (pixels / 4) % channels;
+      const float inverse = 1 / std::sqrt(run.state[1][c] + 1e-5F);
+      const float g = activation == Activation::relu && expected[i] <= 0 ? 0 : run.grad_out[i];
+      of_input[i] = run.params[0][c] * inverse * g;
+      of_weight[c] += g * (run.x[i] - run.state[0][c]) * inverse;
+      of_bias[c] += g;
+    }
+    constexpr double tolerance = 1e-5;
+    EXPECT_LE(test::relative_error(run.grad_in(), of_input), tolerance);
+    EXPECT_LE(test::relative_error(run.grad_param(0), of_weight), tolerance);
+    EXPECT_LE(test::relative_error(run.grad_param(1), of_bias), tolerance);
+    const auto whole = run.grad_in();
+    run.poison();
+    run.forward(first_of_two);
+    run.backward(Write::overwrite, Write::none);  // where the parameters are frozen, too
+    EXPECT_EQ(run.grad_in(), whole);
+  }
+}
+
 /// A value cut in two along the batch.
 std::array<std::vector<float>, 2> halves(const std::vector<float>& v) {
   const auto middle = v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2);

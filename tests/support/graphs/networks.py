@@ -21,6 +21,7 @@ LOSSES = ["cross_entropy", "mean_squared_error"]
 NOT_OPTIONS = ("kind", "name", "from")
 NOT_DRAWN = ("dropout",  # of attention's weights
              "products", "adamw", "orthogonalize",  # muon: tests/golden/make_muon_goldens.py
+             "statistics",  # of a group: tests/runtime/ops/norm_test.cpp
              "decay_fraction", "decay_steps", "decay_shape",  # wsd: tests/runtime/optim/schedule_test.cpp
              "warmup", "from", "increment", "samples")  # of the batch: BatchWarmup of tests/e2e/training_test.py
 

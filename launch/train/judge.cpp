@@ -21,6 +21,19 @@ void with_floats(DType type, const void* values, const F& f) {
   if (type == DType::f16) f([x = static_cast<const F16*>(values)](std::int64_t i) { return to_float(x[i]); });
 }
 
+/// What a loss compares: where samples are mixed, before it is repeated for two labels (models::StoredPorts::mixed).
+ValueId compared_by(const Graph& graph, const GraphNode& loss) {
+  const auto before = [&graph](ValueId value) {
+    const NodeId node = graph.values()[static_cast<std::size_t>(value)].producer;
+    return node < 0 ? nullptr : &graph.nodes()[static_cast<std::size_t>(node)];
+  };
+  const GraphNode* const pair = before(loss.in[0]);
+  if (pair == nullptr || !std::holds_alternative<Upsample>(pair->op)) return loss.in[0];
+  const GraphNode* const row = before(pair->in[0]);
+  const auto* flatten = row == nullptr ? nullptr : std::get_if<Flatten>(&row->op);
+  return flatten != nullptr && flatten->to_series ? row->in[0] : loss.in[0];
+}
+
 /// Calls f with each T that the ranks have, and its place with its rank: rank 0's first.
 template <class T, class F>
 void for_all(Group& group, const std::vector<T>& own, const F& f) {
@@ -48,16 +61,17 @@ Judge::Judge(Engine& engine, std::size_t behind, JudgeScope scope, std::span<con
     const GraphNode& node = graph.nodes()[static_cast<std::size_t>(loss.node)];
     const auto* entropy = std::get_if<SoftmaxCrossEntropy>(&node.op);
     if (entropy == nullptr && !std::holds_alternative<MeanSquaredError>(node.op)) continue;
+    const ValueId value = compared_by(graph, node);
     const auto& outputs = graph.outputs();
-    const auto output =
-        std::find_if(outputs.begin(), outputs.end(), [&](const auto& o) { return o.value == node.in[0]; });
-    const TensorDesc& desc = graph.desc(node.in[0]);
+    const auto output = std::find_if(outputs.begin(), outputs.end(), [&](const auto& o) { return o.value == value; });
+    const TensorDesc& desc = graph.desc(value);
     Watched w{.loss = loss.name,
               .output = static_cast<std::size_t>(output - outputs.begin()),
               .target = input_of(node.in[1]),
               .weight = input_of(node.in[2]),
               .rows = desc.rows(),
               .width = desc.channels(),
+              .labels = graph.desc(node.in[0]).rows() / desc.rows(),
               .classes = entropy != nullptr};
     if (output == outputs.end() || std::max(w.target, w.weight) >= graph.inputs().size()) continue;
     if (scope == JudgeScope::samples && w.rows != graph.batch()) continue;
@@ -123,8 +137,9 @@ void Judge::count_classes(Watched& w, const Images& images) {
   const auto weights = static_cast<std::int64_t>(images.weight.bytes() / sizeof(float));
   with_floats(graph.desc(graph.outputs()[w.output].value).dtype, images.output.as<const std::byte>(), [&](auto value) {
     for (std::int64_t row = 0; row < w.rows; ++row) {
-      const std::int64_t label = labels.of(row);
-      if (images.weight.as<float>()[row / (w.rows / weights)] == 0 || labels.ignored_of(label)) continue;
+      const std::int64_t label = labels.of(row * w.labels);
+      if (images.weight.as<float>()[row * w.labels / (w.rows * w.labels / weights)] == 0 || labels.ignored_of(label))
+        continue;
       if (label < 0 || label >= w.width) continue;  // the loss is not a number then
       std::int64_t best = 0;
       for (std::int64_t c = 1; c < w.width; ++c)

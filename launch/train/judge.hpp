@@ -50,6 +50,7 @@ class Judge {
     std::string loss;
     std::size_t output = 0, target = 0, weight = 0;  // of the graph's outputs and inputs
     std::int64_t rows = 0, width = 0;                // of a micro batch; values a row
+    std::int64_t labels = 1;                         // a row: of pairs that training mixes, evaluation counts the first
     bool classes = false;
     std::optional<std::int64_t> ignored{};
     std::vector<std::string> names{};

@@ -293,6 +293,8 @@ class Augmentation(harness.Case):
             evaluations.append(self.summary(directory)["eval"])
         plain, mixed = evaluations
         self.assertEqual(plain["accuracy"], mixed["accuracy"])
+        self.assertTrue(plain["judged"]["loss"]["confusion"])
+        self.assertEqual(plain["judged"], mixed["judged"])
         self.assertAlmostEqual(plain["loss"], mixed["loss"], delta=1e-6)
 
     def test_what_cannot_be_mixed(self):

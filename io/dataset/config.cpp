@@ -84,7 +84,8 @@ TypePtr<PortConfig> input_type() {
   add_key(table);
   add_values(table);
   table.add("augment", &PortConfig::augment, augmentations(), "random changes of training images, in this order")
-      .shown_if([](const PortConfig& p) { return !p.augment.empty(); });
+      .shown_if([](const PortConfig& p) { return !p.augment.empty(); })
+      .may_change();
   add_follow(table);
   return port_type(std::move(table));
 }
@@ -174,7 +175,8 @@ TypePtr<DataConfig> data_table() {
              "how stored values become the numbers that the model reads")
         .shown_if(short_input);
     data.add("augment", &DataConfig::augment, augmentations(), "random changes of training images, in this order")
-        .shown_if(short_input);
+        .shown_if(short_input)
+        .may_change();
     data.add("mix", &DataConfig::mix, mix_table(), "pairs of training samples become one sample with both labels")
         .shown_if([](const DataConfig& d) { return d.mix.on(); });
     data.add("prefetch_threads", &DataConfig::prefetch_threads, integer<int>({1, 256}),

@@ -300,7 +300,7 @@ class CommandLine {
         "  dtrain checkpoint export runs/mnist-cnn/checkpoints/best -o mnist-cnn.h5\n"
         "  dtrain checkpoint export runs/mnist-cnn/checkpoints/best --to safetensors -o mnist-cnn.safetensors\n"
         "  dtrain checkpoint export runs/gpt/checkpoints/best --to safetensors -o gpt   a folder for transformers\n",
-        [this] { return export_model(first_, output_, raw_, export_format_, export_names_); });
+        [this] { return export_model(first_, output_, raw_, export_format_, export_names_, second_); });
     to_file->add_option("directory", first_, "One checkpoint, the label of one, or a directory of them")->required();
     to_file->add_option("-o,--output", output_, "File or folder to write")->required();
     to_file->add_option("--to", export_format_, "Kind of file; safetensors has PyTorch's names of parameters")
@@ -318,6 +318,8 @@ class CommandLine {
                                                                        {"torchvision", ExportNames::torchvision},
                                                                        {"timm", ExportNames::timm}}))
         ->option_text("dtrain|huggingface|torchvision|timm");
+    to_file->add_option("--base", second_,
+                        "Of a LoRA run: where the model that its adapters change lies now, if it was moved");
     to_file->add_flag("--raw", raw_, "Use the parameters as trained, not their moving average");
   }
 

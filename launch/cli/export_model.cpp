@@ -7,7 +7,7 @@
 namespace dtrain::launch {
 
 io::CheckpointReport export_model(const std::string& given, const std::string& output, bool raw,
-                                  io::ExportFormat format, ExportNames names) {
+                                  io::ExportFormat format, ExportNames names, const std::string& base) {
   const bool may = format == io::ExportFormat::safetensors && names != ExportNames::dtrain;
   if (names != ExportNames::automatic && format != io::ExportFormat::safetensors)
     throw ConfigError("--names: an HDF5 file has dtrain's names; use --to safetensors");
@@ -24,7 +24,7 @@ io::CheckpointReport export_model(const std::string& given, const std::string& o
     if (!out.remark.empty()) remark = out.remark + "\n";
     return std::move(out.form);
   };
-  MergedModel merged;
+  MergedModel merged(base);
   auto report =
       io::export_checkpoint(given, output, raw, format, io::posix_file_system(), may ? io::ModelForm(form) : nullptr,
                             [&](const std::string& checkpoint, const io::RunState& run, bool averaged) {

@@ -9,9 +9,10 @@
 
 namespace dtrain::launch {
 
-/// As io::export_checkpoint(); adapters of a LoRA run are merged. Throws ConfigError where names of another library are
-/// asked for that has no such model.
+/// As io::export_checkpoint(); adapters of a LoRA run are merged with their base, which lies at `base` where that is
+/// not empty, else where the run has read it. Throws ConfigError where names of another library are asked for that has
+/// no such model.
 io::CheckpointReport export_model(const std::string& given, const std::string& output, bool raw, io::ExportFormat,
-                                  ExportNames);
+                                  ExportNames, const std::string& base = {});
 
 }  // namespace dtrain::launch

@@ -44,7 +44,7 @@ void merge_adapters(const FlatLayout& layout, const models::Lora& lora, float* f
 std::vector<io::StateTensor> MergedModel::read(const std::string& checkpoint, const io::RunState& state, bool averaged,
                                                const io::GivenUp& given_up) {
   constexpr std::int64_t batch = 2;  // what a batch norm needs; parameters do not depend on it
-  const RunConfig config = parse_config(state.configuration, "the checkpoint's configuration").config;
+  RunConfig config = parse_config(state.configuration, "the checkpoint's configuration").config;
   PlanOptions options;
   options.train = false;
   const Plan plan =
@@ -52,8 +52,12 @@ std::vector<io::StateTensor> MergedModel::read(const std::string& checkpoint, co
   const FlatLayout& layout = plan.layout;
   flat_.assign(layout.all_floats(), 0.0f);
   const std::string place =
-      fmt::format("the base is read from {}, as the checkpoint's configuration says: put it there",
-                  config.model.initialize_from.path);
+      base_.empty() ? fmt::format(
+                          "the base is read from {}, as the checkpoint's configuration says: put it there, or "
+                          "name its place with dtrain checkpoint export --base",
+                          config.model.initialize_from.path)
+                    : fmt::format("the base is read from {}, as --base says", base_);
+  if (!base_.empty()) config.model.initialize_from.path = base_;
   std::string hash;
   try {
     hash = read_base(config.model, layout, plan.graph, state.seed, flat_.data());

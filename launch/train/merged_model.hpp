@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "io/checkpoint/checkpoint.hpp"
@@ -11,13 +12,16 @@ namespace dtrain::launch {
 
 class MergedModel {
  public:
-  /// Reads the base from where the checkpoint's configuration says, and the adapters from the checkpoint. `averaged`:
+  /// `base`: where the base is now, where that is not what the checkpoint's configuration says; empty: it is there.
+  explicit MergedModel(std::string base = {}) : base_(std::move(base)) {}
+  /// Reads the base, and the adapters from the checkpoint. `averaged`:
   /// by their moving average. The views live as long as this object. Throws CheckpointError where the base is another
   /// one than that of the run, and DataError where it is given up. See io::WholeModel.
   std::vector<io::StateTensor> read(const std::string& checkpoint, const io::RunState&, bool averaged,
                                     const io::GivenUp& given_up = nullptr);
 
  private:
+  std::string base_;
   std::vector<float> flat_;
 };
 

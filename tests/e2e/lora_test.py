@@ -1,5 +1,6 @@
 """LoRA: a small GPT that has learned one text is fine-tuned on another by adapters alone, goes on, is used, and is merged."""
 import json
+import os
 
 import harness
 from harness import CHECKPOINT, USAGE
@@ -51,8 +52,8 @@ class Lora(harness.Case):
         with open(self.path(*parts), "rb") as file:
             return json.loads(file.read(int.from_bytes(file.read(8), "little")))
 
-    def tensors(self, checkpoint, name):
-        self.ok("checkpoint", "export", checkpoint, "--to", "safetensors", "--names", "dtrain", "-o", name)
+    def tensors(self, checkpoint, name, *more):
+        self.ok("checkpoint", "export", checkpoint, "--to", "safetensors", "--names", "dtrain", "-o", name, *more)
         header = self.header(name)
         header.pop("__metadata__")
         with open(self.path(name), "rb") as file:
@@ -99,6 +100,14 @@ class Lora(harness.Case):
         for number, source in enumerate(("merged", "merged.safetensors")):
             self.ok("b.yaml", "train.steps=1", STILL, f"model.initialize_from={source}", f"log.directory=merged-{number}")
             self.assertAlmostEqual(self.summary(f"merged-{number}")["eval"]["loss"], summary["eval"]["loss"], delta=1e-5)
+        # A base that was moved.
+        os.rename(self.path("base"), self.path("moved"))
+        result = self.run_program("checkpoint", "export", "lora/checkpoints", "-o", "a.h5")
+        self.assertEqual(result.code, CHECKPOINT, result)
+        self.assertRegex(result.err, r"the base is read from base, .* name its place with dtrain checkpoint export --base")
+        self.assertEqual(self.tensors("lora/checkpoints", "again.safetensors", "--base", "moved"), merged)
+        self.ok("base.yaml", "seed=2", "train.steps=1", "log.directory=other")
+        self.refused(CHECKPOINT, "checkpoint", "export", "lora/checkpoints", "-o", "a.h5", "--base", "other", says=r"adapters of another model.*--base")
 
     def test_another_base_is_an_error(self):
         self.ok("lora.yaml", "train.steps=2")

@@ -226,6 +226,9 @@ class WordOr final : public Type<T> {
     return Document::map().set("anyOf", Document::list({schema_choice({word_}), other_->schema()}));
   }
   std::string expected() const override { return word_ + " or " + other_->expected(); }
+  void reference(std::vector<ReferenceSection>& to, const std::string& path) const override {
+    other_->reference(to, path);
+  }
 
  private:
   std::string word_;

@@ -43,7 +43,7 @@ class Judging(harness.Case):
 
     def test_the_log_names_the_worst_class_and_two_classes_have_a_curve(self):
         self.ok("data", "import", "csv", self.write("two.csv", "a,b,y\n" + "".join(
-            f"{i % 7},{i % 5},{'yes' if (i * 7919) % 11 < 4 + i % 7 % 3 else 'no'}\n" for i in range(200))), "--label", "y", "-o", "two.h5")
+            f"{i * 37 % 101 / 101:.3f},{i * 53 % 199 / 199:.3f},{'yes' if (i * 7919) % 11 < 4 + i % 7 % 3 else 'no'}\n" for i in range(200))), "--label", "y", "-o", "two.h5")
         two = ("two.yaml", "log.directory=two")
         self.write("two.yaml", "model: {input: [2], layers: [{dense: {units: 8, activation: relu}}, {dense: {units: 2}}], loss: cross_entropy}\n"
                    "data: {train: two.h5, eval: two.h5}\nbatch: {global: 20}\noptimizer: {adam: {learning_rate: 0.01}}\ntrain: {epochs: 3}\n")

@@ -185,7 +185,8 @@ double strength_of(OperationDraw draw, std::int64_t magnitude, int height, int w
 }
 
 void apply(ImageOperation operation, double strength, ByteImage& image) {
-  const auto s = static_cast<float>(strength), factor = static_cast<float>(1 + strength);
+  // torchvision's magnitudes are float32, from which it goes on in double.
+  const auto s = static_cast<float>(strength), factor = static_cast<float>(1 + static_cast<double>(s));
   switch (operation) {
     case ImageOperation::identity:
       return;
@@ -202,11 +203,11 @@ void apply(ImageOperation operation, double strength, ByteImage& image) {
     case ImageOperation::brightness:
       return map_values([=](std::uint8_t v) { return byte_of(static_cast<float>(v) * factor); }, image);
     case ImageOperation::color:
-      return change_saturation(strength, image);
+      return change_saturation(s, image);
     case ImageOperation::contrast:
-      return change_contrast(strength, image);
+      return change_contrast(s, image);
     case ImageOperation::sharpness:
-      return sharpen(strength, image);
+      return sharpen(s, image);
     case ImageOperation::posterize:
       return map_values([bits = static_cast<int>(strength)](
                             std::uint8_t v) { return static_cast<std::uint8_t>(v & (0xff00 >> bits)); },

@@ -178,7 +178,8 @@ TypePtr<DataConfig> data_table() {
         .shown_if(short_input)
         .may_change();
     data.add("mix", &DataConfig::mix, mix_table(), "pairs of training samples become one sample with both labels")
-        .shown_if([](const DataConfig& d) { return d.mix.on(); });
+        .shown_if([](const DataConfig& d) { return d.mix.on(); })
+        .may_change();
     data.add("prefetch_threads", &DataConfig::prefetch_threads, integer<int>({1, 256}),
              "threads of each rank that read ahead")
         .may_change();

@@ -280,8 +280,11 @@ class Augmentation(harness.Case):
         parts = self.losses("parts")
         for step, loss in one.items():
             self.assertAlmostEqual(loss, parts[step], delta=1e-5)
-        self.ok("config.yaml", "train.steps=20", "batch.micro=12", "log.directory=plain")
+        plain = ("config.yaml", "train.steps=20", "batch.micro=12", "log.directory=plain")
+        self.ok(*plain)
         self.assertNotAlmostEqual(one[20], self.losses("plain")[20], delta=1e-3)
+        self.ok(*plain, "train.steps=22", "data.mix={mixup: 0.4}")  # may change where a run goes on
+        self.assertEqual(len(self.losses("plain")), 22)
 
     def test_evaluation_mixes_nothing(self):
         """The same parameters give the same loss and accuracy, whatever training does to samples."""

@@ -1,20 +1,21 @@
 """Fine-tuning as it is done every day: a trunk that has learnt other classes is frozen, and a new head is trained on few samples."""
 import gzip
 import os
+import shutil
 import struct
 
 import harness
 
 SAMPLES = 200
-LAYERS = """
-    - conv2d: {filters: 16, kernel: 3, padding: same, bias: false}
-    - batch_norm: {activation: relu}
-    - conv2d: {filters: 32, kernel: 3, padding: same, bias: false}
-    - batch_norm: {activation: relu}
-    - maxpool2d: {size: 2}
+CONV = """
+    - conv2d: {filters: %d, kernel: 3, padding: same, bias: false}
+    - batch_norm: {activation: relu}"""
+POOL = """
+    - maxpool2d: {size: 2}"""
+LAYERS = CONV % 32 + CONV % 64 + POOL + CONV % 64 + CONV % 64 + POOL + """
     - flatten
-    - dense: {name: head, units: 5}
-"""
+    - dense: {name: head, units: 5}"""
+TRUNK, HEAD = 92896, 1285  # parameters
 CONFIG = """
 name: fine
 seed: 3
@@ -24,10 +25,10 @@ model:
   loss: cross_entropy
 data: {train: few-train.h5, eval: few-test.h5, normalize: {scale: 0.0625}}
 batch: {global: 20}
-optimizer: {adam: {learning_rate: 0.003}}
-train: {epochs: 3}
+optimizer: {adam: {learning_rate: 0.01}}
+train: {epochs: 1}
 log: {every_steps: 1, directory: run}
-""" % LAYERS.rstrip()
+""" % LAYERS
 START = "model.initialize_from={path: zero-to-four, skip: [head.*]}"
 FREEZE = "optimizer.groups=[{match: '*', frozen: true, statistics: frozen}, {match: 'head.*'}]"
 
@@ -59,7 +60,8 @@ class FineTune(harness.Case):
         self.import_classes("train", high, "few-train.h5", SAMPLES)
         self.import_classes("t10k", high, "few-test.h5")
         self.write("config.yaml", CONFIG)
-        self.ok("config.yaml", "data={train: low-train.h5, normalize: {scale: 0.0625}}", "train.epochs=10", "log.directory=zero-to-four", ranks=2)
+        self.ok("config.yaml", "data={train: low-train.h5, normalize: {scale: 0.0625}}", "train.epochs=3", "optimizer.adam.learning_rate=0.003",
+                "log.directory=zero-to-four", ranks=2)
 
     def values(self, run):
         """Parameters and running statistics of the newest checkpoint, as bytes."""
@@ -69,16 +71,27 @@ class FineTune(harness.Case):
             data = file.read()
         return {name: data[slice(*tensor["data_offsets"])] for name, tensor in header.items() if name != "__metadata__"}
 
+    def accuracy(self, *settings):
+        """The mean of three seeds, after one pass over the samples."""
+        accuracies = []
+        for seed in (1, 2, 3):
+            self.ok("config.yaml", *settings, f"seed={seed}", "log.directory=one")
+            accuracies.append(self.summary("one")["eval"]["accuracy"])
+            shutil.rmtree(self.path("one"))
+        return sum(accuracies) / len(accuracies)
+
     def test_a_frozen_trunk_and_a_new_head_are_better_than_a_model_from_scratch(self):
-        self.ok("config.yaml", "log.directory=scratch")
-        result = self.ok("config.yaml", START, FREEZE, "train.epochs=2")
-        self.assertRegex(result.out, r"(?m)^2,565 of these parameters are trained, 4,848 are frozen$")
-        # It goes on from its own checkpoint, on two ranks.
+        """In one pass over the samples. (After ten passes a model from scratch is the better one on images as small as these.)"""
+        scratch = max(self.accuracy(f"optimizer.adam.learning_rate={rate}") for rate in (0.003, 0.01))
+        frozen = self.accuracy(START, FREEZE)
+        print(f"digits 5 to 9 after {SAMPLES} samples: accuracy {frozen:.3f} with a frozen trunk, {scratch:.3f} from scratch")
+        self.assertGreater(frozen, scratch + 0.05)
+
+    def test_what_is_frozen_keeps_its_bits(self):
+        result = self.ok("config.yaml", START, FREEZE, "train.steps=4")
+        self.assertRegex(result.out, rf"(?m)^{HEAD:,} of these parameters are trained, {TRUNK:,} are frozen$")
         result = self.ok("config.yaml", START, FREEZE, ranks=2)
         self.assertIn("resumed from run/checkpoints", result.out)
-        accuracy = {run: self.summary(run)["eval"]["accuracy"] for run in ("scratch", "run")}
-        print(f"digits 5 to 9 after {SAMPLES} samples: {accuracy['run']:.3f} with a frozen trunk, {accuracy['scratch']:.3f} from scratch")
-        self.assertGreater(accuracy["run"], accuracy["scratch"])
         before, after = self.values("zero-to-four"), self.values("run")
         self.assertEqual(set(before), set(after))
         for name in before:
@@ -87,14 +100,14 @@ class FineTune(harness.Case):
     def test_only_the_head_travels(self):
         plan = self.json_of("check", "config.yaml", START, FREEZE, "--ranks", "2", "--json")
         whole = self.json_of("check", "config.yaml", "--ranks", "2", "--json")
-        self.assertEqual((plan["trained_parameters"], plan["frozen_parameters"]), (2565, 4848))
-        self.assertEqual(whole["trained_parameters"], 2565 + 4848)
+        self.assertEqual((plan["trained_parameters"], plan["frozen_parameters"]), (HEAD, TRUNK))
+        self.assertEqual(whole["trained_parameters"], HEAD + TRUNK)
         bytes_of = lambda report: sum(bucket["bytes"] for bucket in report["buckets"])
-        self.assertGreaterEqual(bytes_of(whole) - bytes_of(plan), 4 * 4848)
-        self.assertLess(bytes_of(plan), 4 * (2565 + 16 + 200))  # and running statistics, the loss
+        self.assertGreaterEqual(bytes_of(whole) - bytes_of(plan), 4 * TRUNK)
+        self.assertLess(bytes_of(plan), 4 * (HEAD + 16 + 600))  # and running statistics, the loss
         text = self.ok("check", "config.yaml", START, FREEZE).out
-        self.assertIn("2,565 of these parameters are trained, 4,848 are frozen\n", text)
-        self.assertRegex(text, r"\*: 4,848 parameters, frozen, statistics frozen")
+        self.assertIn(f"{HEAD:,} of these parameters are trained, {TRUNK:,} are frozen\n", text)
+        self.assertRegex(text, rf"\*: {TRUNK:,} parameters, frozen, statistics frozen")
 
     def json_of(self, *arguments):
         return harness.json.loads(self.ok(*arguments).out)

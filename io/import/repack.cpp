@@ -379,8 +379,6 @@ std::vector<std::int64_t> labels_of(Rows& rows, const std::vector<std::uint64_t>
 std::string write_set(Rows& rows, const std::vector<std::string>& files, const std::string& out,
                       const std::vector<std::uint64_t>& kept, const RepackOptions& options) {
   const auto shards = static_cast<std::uint64_t>(options.shards);
-  if (shards > kept.size())
-    throw ConfigError(fmt::format("repack: {} samples cannot fill {} shards", kept.size(), shards));
   const std::vector<std::string> older = older_shards(out, options.shards);
   for (const std::string& old : older) {
     std::error_code none;
@@ -414,15 +412,21 @@ std::string write(const std::vector<std::string>& files, const std::string& out,
   const std::vector<std::uint64_t> kept = clean(rows, options, findings);
   findings.settle(options.on_error, files.size() == 1 ? files[0] : fmt::format("{} files", files.size()));
   if (kept.empty()) throw DataError(fmt::format("{}: no sample is left: {}", files[0], findings.text()));
-  std::string text;
-  if (!options.split.on()) text = write_set(rows, files, out, kept, options);
+  std::vector<SplitPart> sets;
   if (options.split.on()) {
-    for (const SplitPart& part : split(kept.size(), options.split, labels_of(rows, kept, options))) {
-      std::vector<std::uint64_t> own;
-      for (const std::uint64_t i : part.rows) own.push_back(kept[static_cast<std::size_t>(i)]);
-      text += write_set(rows, files, part_path(out, part.name), own, options);
-    }
+    sets = split(kept.size(), options.split, labels_of(rows, kept, options));
+    for (SplitPart& set : sets)
+      for (std::uint64_t& row : set.rows) row = kept[static_cast<std::size_t>(row)];
+  } else {
+    sets.push_back({"", kept});
   }
+  for (const SplitPart& set : sets)  // before any is written
+    if (static_cast<std::uint64_t>(options.shards) > set.rows.size())
+      throw ConfigError(fmt::format("repack: {} samples{} cannot fill {} shards", set.rows.size(),
+                                    set.name.empty() ? "" : " of the part " + set.name, options.shards));
+  std::string text;
+  for (const SplitPart& set : sets)
+    text += write_set(rows, files, set.name.empty() ? out : part_path(out, set.name), set.rows, options);
   if (findings.count() > 0) text += fmt::format("dropped {}\n", findings.text());
   return text;
 }
@@ -444,11 +448,15 @@ std::vector<std::string> outputs_of(const std::string& out, const RepackOptions&
 
 std::string repack(std::span<const std::string> patterns, const std::string& out, const RepackOptions& options) {
   const std::vector<std::string> files = expand_files(patterns);
-  for (const std::string& file : outputs_of(out, options)) check_output(file, files);
+  std::vector<std::string> read = files;
+  if (!options.classes_from.empty()) read.push_back(options.classes_from);
+  for (const std::string& file : outputs_of(out, options)) check_output(file, read);
   return write(files, out, options);
 }
 
 std::string repack_file(const std::string& file, const std::string& out, const RepackOptions& options) {
+  const std::vector<std::string> read(options.classes_from.empty() ? 0 : 1, options.classes_from);
+  for (const std::string& output : outputs_of(out, options)) check_output(output, read);
   return write({file}, out, options);
 }
 

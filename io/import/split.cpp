@@ -73,14 +73,15 @@ std::vector<SplitPart> split(std::uint64_t count, const SplitOptions& options, s
   for (int f = 0; f < options.folds; ++f) shares.push_back(1.0 / options.folds);
   std::vector<std::vector<std::uint64_t>> cut(shares.size());
   std::uint64_t turn = 0;
+  std::size_t next = 0;  // fold that gets one more
   for (const auto& [label, rows] : groups) {
     const IndexPermutation order(rows.size(), options.seed, turn, 0, OrderVersion::second);
     std::vector<std::uint64_t> counts = shares_of(rows.size(), shares);
-    // What does not divide goes to another fold with each class, so that folds are of one size.
-    if (options.folds > 0)
-      std::rotate(counts.begin(),
-                  counts.end() - static_cast<std::ptrdiff_t>(turn % static_cast<std::uint64_t>(options.folds)),
-                  counts.end());
+    if (options.folds > 0) {
+      // What does not divide goes on from the fold where the class before ended, so that folds are of one size.
+      std::fill(counts.begin(), counts.end(), rows.size() / counts.size());
+      for (std::size_t rest = rows.size() % counts.size(); rest > 0; --rest) ++counts[next++ % counts.size()];
+    }
     std::uint64_t at = 0;
     for (std::size_t p = 0; p < cut.size(); ++p)
       for (std::uint64_t i = 0; i < counts[p]; ++i) cut[p].push_back(rows[static_cast<std::size_t>(order(at++))]);

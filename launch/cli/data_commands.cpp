@@ -1,8 +1,9 @@
 #include "launch/cli/data_commands.hpp"
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
-#include <sstream>
+#include <system_error>
 #include <utility>
 
 #include <fmt/format.h>
@@ -78,8 +79,8 @@ void DataCommands::add_parts(CLI::App* app, const char* split) {
                   "Write so many pairs for a cross-validation: OUT-fold-1-train.h5, OUT-fold-1-eval.h5, ...")
       ->check(CLI::Range(2, 1000));
   app->add_flag("--stratify", split_.stratify, "Each part gets its share of each class");
-  app->add_option("--seed", split_.seed, "Which samples go to which part: the same for the same seed")
-      ->capture_default_str();
+  seeds_.push_back(app->add_option("--seed", split_.seed, "Which samples go to which part: the same for the same seed")
+                       ->capture_default_str());
   app->add_option("--classes-from", classes_from_,
                   "Number the classes as in this HDF5 file, by their names; one that is not there is an error");
 }
@@ -92,25 +93,34 @@ std::string DataCommands::in_parts(const io::StorageOptions& storage,
   again.split = split_;
   again.classes_from = classes_from_;
   again.storage = storage;
-  const std::string whole = split_.on() ? io::part_path(output_, "all-parts.tmp") : output_;
-  std::istringstream lines(work(whole));
-  std::string text, parts;
+  // Not where a file of the user's may lie, which a refused import must leave as it is.
+  const std::string whole = io::part_path(output_, "all-parts.tmp");
+  const auto renamed = [&](std::string text, const std::string& to) {
+    for (auto at = text.find(whole); at != text.npos; at = text.find(whole, at + to.size()))
+      text.replace(at, whole.size(), to);
+    return text;
+  };
   try {
-    parts = io::repack_file(whole, output_, again);
-  } catch (...) {
+    std::string text = work(whole);
+    text = io::repack_file(whole, output_, again) + renamed(text.replace(0, text.find(':'), "read"), output_);
     std::filesystem::remove(whole);
+    return text;
+  } catch (const DataError& e) {
+    std::error_code none;
+    std::filesystem::remove(whole, none);
+    throw DataError(renamed(e.what(), output_));
+  } catch (...) {
+    std::error_code none;
+    std::filesystem::remove(whole, none);
     throw;
   }
-  for (std::string line; std::getline(lines, line);)
-    if (!split_.on() || !line.starts_with("wrote ")) text += line + '\n';  // the whole is not there any more
-  if (!split_.on()) return text;
-  std::filesystem::remove(whole);
-  return parts + text;
 }
 
 void DataCommands::take_parts() {
   if (!parts_.empty()) split_.parts = io::parse_parts(parts_);
   if (!split_.parts.empty() && split_.folds > 0) throw ConfigError("--split and --folds: expected one of them");
+  if (!split_.on() && std::any_of(seeds_.begin(), seeds_.end(), [](const auto* seed) { return seed->count() > 0; }))
+    throw ConfigError("--seed: expected --split or --folds with it");
   if (split_.stratify && !split_.on()) throw ConfigError("--stratify: expected --split or --folds with it");
 }
 

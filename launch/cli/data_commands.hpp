@@ -53,6 +53,7 @@ class DataCommands {
   io::RepackOptions repack_;
   io::SplitOptions split_;
   std::string parts_, classes_from_;
+  std::vector<const CLI::Option*> seeds_;  // --seed of each command
   io::RegressionOptions regression_;
 };
 

@@ -201,7 +201,7 @@ class Parts(harness.Case):
 
     def test_stratified_parts_folds_and_seeds(self):
         said = self.ok("data", "import", "csv", "t.csv", "--label", "kind", "--split", "train=0.8,eval=0.2", "--stratify", "-o", "t.h5").out
-        self.assertRegex(said, r"\Awrote t-train\.h5: 57 samples\nwrote t-eval\.h5: 14 samples\n")
+        self.assertRegex(said, r"\Awrote t-train\.h5: 57 samples\nwrote t-eval\.h5: 14 samples\nread: 71 samples of 2 features")
         self.assertEqual(sorted(n for n in os.listdir(self.folder) if n.endswith(".h5")), ["t-eval.h5", "t-train.h5"])
         train, test = self.rows("t-train.h5"), self.rows("t-eval.h5")
         self.assertEqual(sorted(a for a, _ in train + test), list(range(71)))
@@ -226,6 +226,13 @@ class Parts(harness.Case):
         self.write("new.csv", "a,b,kind\n1,1,dog\n")
         self.refused(DATA, "data", "import", "csv", "new.csv", "--label", "kind", "--classes-from", "all.h5", "-o", "new.h5", says="dog")
         self.assertFalse(os.path.exists(self.path("new.h5")))
+        # What lay there before stays, and so does the file of the classes.
+        with open(self.path("late.h5"), "rb") as file:
+            before = file.read()
+        self.refused(DATA, "data", "import", "csv", "new.csv", "--label", "kind", "--classes-from", "all.h5", "-o", "late.h5", says="dog")
+        self.refused(DATA, "data", "import", "csv", "late.csv", "--label", "kind", "--classes-from", "late.h5", "-o", "late.h5", says=r"late\.h5")
+        with open(self.path("late.h5"), "rb") as file:
+            self.assertEqual(file.read(), before)
         self.write("c.yaml", "model: {input: [2], layers: [{dense: {units: 3}}]}\ndata: {train: all.h5}\nbatch: {global: 10}\n"
                    "train: {epochs: 1}\nlog: {directory: run}\n")
         self.ok("c.yaml")
@@ -239,7 +246,10 @@ class Parts(harness.Case):
         self.refused(USAGE, *csv, "--split", "train=0.8,eval=0.3", says=r"--split train=0\.8,eval=0\.3: the shares add up to 1\.1; expected names")
         self.refused(USAGE, *csv, "--stratify", says="--stratify: expected --split or --folds with it")
         self.refused(USAGE, *csv, "--split", "a=0.5,b=0.5", "--folds", "2", says="--split and --folds: expected one of them")
+        self.refused(USAGE, *csv, "--seed", "3", says="--seed: expected --split or --folds with it")
         self.make_regression()
+        self.refused(USAGE, "data", "repack", "regression.h5", "--split", "a=0.997,b=0.003", "--shards", "4", "-o", "r.h5",
+                     says="3 samples of the part b cannot fill 4 shards")
         self.refused(DATA, "data", "repack", "regression.h5", "--split", "a=0.5,b=0.5", "--stratify", "-o", "r.h5",
                      says="--stratify needs labels, one integer a sample")
         self.refused(DATA, "data", "repack", "regression.h5", "--classes-from", "regression.h5", "-o", "r.h5", says="it has no names of classes")

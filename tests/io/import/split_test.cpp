@@ -93,6 +93,17 @@ TEST(Split, folds_share_the_samples_and_train_on_all_others) {
   EXPECT_EQ(std::unique(evaluated.begin(), evaluated.end()), evaluated.end());
 }
 
+TEST(Split, stratified_folds_are_of_one_size_whatever_the_classes_leave_over) {
+  SplitOptions o;
+  o.folds = 2;
+  o.stratify = true;
+  std::vector<std::int64_t> labels;
+  for (int c = 0; c < 20; ++c) labels.insert(labels.end(), c % 2 == 0 ? 3 : 4, c);
+  const auto parts = split(labels.size(), o, labels);
+  EXPECT_EQ(parts[1].rows.size(), 35u);
+  EXPECT_EQ(parts[3].rows.size(), 35u);
+}
+
 TEST(Split, bad_parts_are_one_clear_error) {
   EXPECT_EQ(problem("train=0.8,eval=0.2"), "");
   EXPECT_EQ(problem("a=0.1,b=0.2,c=0.7"), "");

@@ -230,7 +230,8 @@ class Parts(harness.Case):
         with open(self.path("late.h5"), "rb") as file:
             before = file.read()
         self.refused(DATA, "data", "import", "csv", "new.csv", "--label", "kind", "--classes-from", "all.h5", "-o", "late.h5", says="dog")
-        self.refused(DATA, "data", "import", "csv", "late.csv", "--label", "kind", "--classes-from", "late.h5", "-o", "late.h5", says=r"late\.h5")
+        self.refused(USAGE, "data", "import", "csv", "late.csv", "--label", "kind", "--classes-from", "late.h5", "-o", "late.h5",
+                     says=r"-o late\.h5: that is the input; name another file")
         with open(self.path("late.h5"), "rb") as file:
             self.assertEqual(file.read(), before)
         self.write("c.yaml", "model: {input: [2], layers: [{dense: {units: 3}}]}\ndata: {train: all.h5}\nbatch: {global: 10}\n"

@@ -94,9 +94,9 @@ std::optional<EvalMetrics> Evaluator::run_packed(std::int64_t step, StopSignals*
       graph_cache_.run(static_cast<std::uint64_t>(slot), compute, [&] {
         engine_.program().run({Mode::evaluate, true, true}, slot, engine_.store(), memory_.state(), hooks, compute);
       });
+      judge_.pull(i, slot, compute);  // before the slot may be filled again
       engine_.feed().read(slot);
       batch_sums(i).image.pull(compute);
-      judge_.pull(i, slot, compute);
       compute.record(*batch_sums(i).there);
       if (i >= behind) keep(i - behind);
     });

@@ -186,7 +186,7 @@ class PredictionOfImages(harness.Case):
         with tarfile.open(self.path("photos.tgz"), "w:gz") as archive:
             archive.add(self.path("photos"), "x")
         out = self.ok("predict", "config.yaml", "--input", "photos", "-o", "b.h5", ranks=2).out
-        self.assertRegex(out, r"\Awrote b\.h5: 5 rows of logits, probabilities, class and file by run/.*\n"
+        self.assertRegex(out, r"\Awrote b\.h5: 5 rows of logits, probabilities, class, file and class_names by run/.*\n"
                               r"took the first frame of 1 image with several \(photos/dog/5\.gif: 3\)\n\Z")
         self.ok("predict", "config.yaml", "--input", "photos.tgz", "-o", "c.h5")
         self.ok("predict", "config.yaml", "--input", "photos/dog/4.bmp", "photos/cat/*", "-o", "d.h5")

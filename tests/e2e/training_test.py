@@ -206,13 +206,14 @@ class Files(harness.Case):
             self.assertGreater(m["memory_mib"], 1)
         evaluations = [m for m in self.metrics() if "eval" in m]
         self.assertEqual([m["step"] for m in evaluations], [30, 60])  # 1,437 samples: epochs end in steps 30 and 60
-        self.assertEqual({"loss", "accuracy", "top5_accuracy"}, set(evaluations[-1]["eval"]))
+        self.assertEqual({"loss", "accuracy", "top5_accuracy", "precision", "recall", "f1"}, set(evaluations[-1]["eval"]))
         summary = self.summary()
         for key in ("eval", "train", "steps", "epochs", "samples", "seconds", "samples_per_second", "ranks", "device",
                     "precision", "configuration_hash", "parameter_hash", "version"):
             self.assertIn(key, summary)
         self.assertEqual((summary["steps"], summary["samples"], summary["ranks"]), (60, 60 * 48, 2))
         self.assertEqual((summary["device"], summary["precision"]), ("cpu", "float32"))
+        self.assertEqual(list(summary["eval"].pop("judged")), ["loss"])
         self.assertEqual(summary["eval"], evaluations[-1]["eval"])
         self.assertRegex(summary["parameter_hash"], r"^[0-9a-f]{16,}$")
         self.assertFalse([name for name in os.listdir(self.path("run")) if name.endswith(".tmp")])
